@@ -1,0 +1,34 @@
+#!/bin/sh
+# Check that Python reads what zotune writes: a folder made by `zotune train` must load with
+# transformers, and transformers must give the scores that `zotune eval` gives, on SST-2.
+#
+# Run:  scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [more options of zotune eval]
+#   MODEL_FOLDER  the model that the training started from
+#   RUN_FOLDER    what `zotune train` wrote
+#   DATA_FOLDER   SST-2 with dev.tsv
+# The comparison is made in float32: for a run stored in bf16 or f16 add --dtype f32.
+# Uses target/release/zotune. PYTHON names a Python that has torch and transformers; without it a
+# virtual environment is made in a temporary folder and removed at the end.
+set -eu
+
+if [ $# -lt 3 ]; then
+    echo "usage: scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [options of zotune eval]" >&2
+    exit 2
+fi
+model=$1 run=$2 data=$3
+shift 3
+here=$(cd "$(dirname "$0")" && pwd)
+zotune=$here/../target/release/zotune
+[ -x "$zotune" ] || { echo "build it first: cargo build --release" >&2; exit 2; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+if [ -z "${PYTHON:-}" ]; then
+    python3 -m venv "$work/venv"
+    "$work/venv/bin/pip" install --quiet torch transformers safetensors numpy
+    PYTHON=$work/venv/bin/python
+fi
+
+"$zotune" eval --model "$run" --task sst2 --data "$data" --dump "$work/dump.jsonl" "$@"
+"$PYTHON" "$here/interop.py" --model "$model" --run "$run" --data "$data" --dump "$work/dump.jsonl"

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Time MeZO's own training step in PyTorch, as a number to compare with.
+
+The step is the one of the MeZO authors (arXiv 2305.17333), on SST-2: both candidates of each example
+in one left-padded batch, full logits, mean log-probability of the option tokens, cross-entropy over
+the candidates; weights moved by +1, -2, +1 times eps z and then updated, z drawn again from the seed
+in each of the four passes, one torch.normal per tensor.
+
+Run:  python scripts/mezo_torch.py --model FOLDER --data FOLDER [--steps 5] [--batch-size 16]
+          [--threads 2] [--dtype f32|bf16] [--eps 1e-3] [--lr 1e-6] [--in-place]
+FOLDER of the data holds SST-2's train.tsv. Needs torch, transformers, numpy. Prints one JSON object.
+"""
+
+import argparse
+import json
+import logging
+import resource
+import time
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+ANSWERS = [" terrible", " great"]
+
+
+def training_examples(folder, tokenizer, begin, count=1000):
+    """MeZO's draw of the training rows, each as [(tokens, option_len) of each candidate], label."""
+    with open(f"{folder}/train.tsv", encoding="utf-8") as file:
+        rows = [line.rstrip("\n").split("\t") for line in file][1:]
+    np.random.seed(0)
+    order = np.random.permutation(len(rows))[:count]
+
+    def tokens(text):
+        ids = tokenizer(text).input_ids
+        return ids if begin is None or ids[0] == begin else [begin] + ids
+
+    for i in order:
+        sentence, label = rows[i]
+        prompt = sentence.strip() + " It was"
+        base = len(tokens(prompt))
+        candidates = [tokens(prompt + answer) for answer in ANSWERS]
+        yield [(ids, len(ids) - base) for ids in candidates], int(label)
+
+
+def make_batch(examples, pad):
+    """Ids, attention mask and option mask (both [rows, length], padded on the left), and labels."""
+    rows = [row for candidates, _ in examples for row in candidates]
+    length = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), length), pad)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    option = torch.zeros(len(rows), length, dtype=torch.bool)
+    for i, (tokens, option_len) in enumerate(rows):
+        ids[i, length - len(tokens):] = torch.tensor(tokens)
+        mask[i, length - len(tokens):] = 1
+        option[i, length - option_len:] = True
+    return ids, mask, option, torch.tensor([label for _, label in examples])
+
+
+def loss_of(model, batch):
+    ids, mask, option, labels = batch
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    log_probs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
+    picked = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1)
+    option = option[:, 1:]
+    scores = (picked * option).sum(-1) / option.sum(-1)
+    return torch.nn.functional.cross_entropy(scores.view(len(labels), -1), labels).item()
+
+
+def add_noise(parameters, seed, scale, in_place=False):
+    """parameter += scale * z, z drawn from the seed; the same z in every call with this seed."""
+    torch.manual_seed(seed)
+    for p in parameters:
+        z = torch.normal(mean=0, std=1, size=p.size(), dtype=p.dtype)
+        if in_place:
+            p.add_(z, alpha=scale)
+        else:
+            p.data = p.data + scale * z
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Time MeZO's own step in PyTorch.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--eps", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1e-6)
+    parser.add_argument("--in-place", action="store_true", help="add the noise in place, unlike the authors")
+    args = parser.parse_args()
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(args.threads)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).eval()
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    opt = model.config.model_type == "opt"
+    examples = list(training_examples(args.data, tokenizer, tokenizer.bos_token_id if opt else None))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    parameters = list(model.parameters())  # a tied head counts once
+
+    steps, forwards, losses, padded = [], [], [], []
+    seeds = np.random.default_rng(0)
+    with torch.no_grad():
+        for step in range(args.steps):
+            rows = [examples[(step * args.batch_size + i) % len(examples)] for i in range(args.batch_size)]
+            seed = int(seeds.integers(1_000_000_000))
+            begin = time.perf_counter()
+            batch = make_batch(rows, pad)
+            spent = 0.0
+            values = []
+            for scale in (1.0, -2.0):
+                add_noise(parameters, seed, scale * args.eps, args.in_place)
+                start = time.perf_counter()
+                values.append(loss_of(model, batch))
+                spent += time.perf_counter() - start
+            add_noise(parameters, seed, args.eps, args.in_place)
+            grad = (values[0] - values[1]) / (2 * args.eps)
+            add_noise(parameters, seed, -args.lr * grad, args.in_place)
+            steps.append(time.perf_counter() - begin)
+            forwards.append(spent)
+            losses.append(values)
+            padded.append(batch[0].numel())
+
+    print(json.dumps({
+        "made_with": f"transformers {transformers.__version__}, torch {torch.__version__}",
+        "dtype": args.dtype, "threads": args.threads, "batch_size": args.batch_size, "in_place": args.in_place,
+        "seconds_per_step": round(float(np.median(steps)), 4),
+        "seconds_in_forwards": round(float(np.median(forwards)), 4),
+        "steps_seconds": [round(s, 4) for s in steps],
+        "forwards_seconds": [round(s, 4) for s in forwards],
+        "padded_tokens_per_forward": padded,
+        "losses": [[round(v, 6) for v in pair] for pair in losses],
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "weights_bytes": sum(p.numel() * p.element_size() for p in parameters),
+    }))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,375 @@
+//! Every knob: as typed (a file with flags on top), then checked. Two types, so nothing unchecked gets further.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use candle_core::DType;
+use clap::{Args, Command, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::nearest;
+use crate::task::Sizes;
+
+/// What `zotune train` does when nothing is said: the file configs/reviews.toml, compiled in.
+pub const DEFAULT_JOB: &str = include_str!("../configs/reviews.toml");
+
+/// How the weights are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Precision {
+    /// candle's name for it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// How the learning rate goes after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    #[default]
+    Constant,
+    /// Down to 0 in a straight line.
+    Linear,
+    /// Down to 0 along half a cosine.
+    Cosine,
+}
+
+/// What every verb that opens a model and a task takes. As typed: None where nothing was said.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Common {
+    /// The model: a folder in Hugging Face layout, or opt-mini (built in) [default: opt-mini]
+    #[arg(long, value_name = "FOLDER", alias = "model-name-or-path", help_heading = "Model and data")]
+    pub model: Option<String>,
+    /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: reviews]
+    #[arg(long, alias = "task-name", help_heading = "Model and data")]
+    pub task: Option<String>,
+    /// The folder that the task's data files are in
+    #[arg(long, value_name = "FOLDER", help_heading = "Model and data")]
+    pub data: Option<PathBuf>,
+    /// How the weights are held [default: f32]
+    #[arg(long, help_heading = "Model and data")]
+    pub dtype: Option<Precision>,
+    /// Where to compute: cpu [default: cpu]
+    #[arg(long, help_heading = "Model and data")]
+    pub device: Option<String>,
+    /// Threads to compute with; results have the same bits for any number [default: RAYON_NUM_THREADS, else all]
+    #[arg(long, help_heading = "Model and data")]
+    pub threads: Option<usize>,
+    /// The begin token in front of every prompt, instead of the tokenizer's (MeZO's OPT runs: 0)
+    #[arg(long, value_name = "ID", help_heading = "Model and data")]
+    pub bos_id: Option<u32>,
+    /// Longer prompts are cut on the left [default: 2048, or the model's positions if fewer]
+    #[arg(long, value_name = "TOKENS", help_heading = "Model and data")]
+    pub max_length: Option<usize>,
+    /// Rows in the evaluation split [default: 1000, or all if fewer]
+    #[arg(long, help_heading = "Model and data")]
+    pub num_eval: Option<usize>,
+    /// Seed that the splits are drawn with [default: 0]
+    #[arg(long, help_heading = "Model and data")]
+    pub train_set_seed: Option<u32>,
+    /// Examples in a batch of evaluation; changes memory and speed only [default: 16]
+    #[arg(long, alias = "per-device-eval-batch-size", help_heading = "Model and data")]
+    pub eval_batch_size: Option<usize>,
+}
+
+/// Everything that `train` takes. As typed: None where nothing was said.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Knobs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    /// The method [default: zo-sgd]
+    #[arg(long, help_heading = "Training")]
+    pub optimizer: Option<String>,
+    /// Learning rate [default: 0.16 / sqrt(number of weights), e.g. 1.4e-5 for 135 M]
+    #[arg(long, alias = "lr", help_heading = "Training")]
+    pub learning_rate: Option<f64>,
+    /// Smoothing radius of the two-point estimate [default: 1e-3]
+    #[arg(long, help_heading = "Training")]
+    pub zo_eps: Option<f64>,
+    /// Weight decay, on matrices and embeddings only [default: 0]
+    #[arg(long, help_heading = "Training")]
+    pub weight_decay: Option<f64>,
+    /// How the learning rate goes after the warm-up [default: constant]
+    #[arg(long, help_heading = "Training")]
+    pub lr_scheduler_type: Option<Schedule>,
+    /// Steps over which the learning rate rises from 0 [default: 0]
+    #[arg(long, help_heading = "Training")]
+    pub warmup_steps: Option<u64>,
+    /// Steps to train for [default: 20000]
+    #[arg(long, help_heading = "Training")]
+    pub max_steps: Option<u64>,
+    /// Examples a step [default: 16]
+    #[arg(long, alias = "per-device-train-batch-size", help_heading = "Training")]
+    pub batch_size: Option<usize>,
+    /// Examples in one forward pass: a large batch with small activations, the same loss [default: the batch]
+    #[arg(long, help_heading = "Training")]
+    pub micro_batch_size: Option<usize>,
+    /// Seed of batches and directions [default: 0]
+    #[arg(long, help_heading = "Training")]
+    pub seed: Option<u64>,
+    /// Rows in the training split [default: 1000, or what dev leaves if fewer]
+    #[arg(long, help_heading = "Training")]
+    pub num_train: Option<usize>,
+    /// Rows in the dev split [default: 500; cb, copa and reviews: 100]
+    #[arg(long, help_heading = "Training")]
+    pub num_dev: Option<usize>,
+    /// Steps between evaluations on the dev split [default: a twentieth of the steps]
+    #[arg(long, help_heading = "Output")]
+    pub eval_steps: Option<u64>,
+    /// Steps between lines of the log [default: 10]
+    #[arg(long, help_heading = "Output")]
+    pub logging_steps: Option<u64>,
+    /// The run folder [default: runs/TASK-MODEL-OPTIMIZER-SEED]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub output_dir: Option<PathBuf>,
+    /// Write into a folder that is not empty, replacing the files of an older run
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
+    pub overwrite_output_dir: Option<bool>,
+}
+
+impl Knobs {
+    /// The knobs of a TOML file named `place`. An unknown key is an error with the nearest name.
+    pub fn from_toml(text: &str, place: &str) -> Result<Self> {
+        let table: toml::Table = toml::from_str(text).map_err(|e| usage!("{place}: {e}"))?;
+        let arguments = Knobs::augment_args(Command::new("train"));
+        let mut fields = Map::new();
+        for (key, value) in table {
+            let at = || line_of(text, &key).map_or(place.to_string(), |line| format!("{place}, line {line}"));
+            let dashed = key.replace('_', "-");
+            let known = arguments.get_arguments().find(|a| {
+                a.get_long() == Some(&dashed) || a.get_all_aliases().is_some_and(|all| all.contains(&dashed.as_str()))
+            });
+            let Some(argument) = known else {
+                let names: Vec<&str> = arguments.get_arguments().filter_map(|a| a.get_long()).collect();
+                return Err(usage!("{}: there is no knob \"{key}\": {}", at(), nearest(&dashed, names)));
+            };
+            let name = argument.get_id().to_string();
+            let value = serde_json::to_value(value)?;
+            serde_json::from_value::<Knobs>(Value::Object(Map::from_iter([(name.clone(), value.clone())])))
+                .map_err(|e| usage!("{}: {key}: {e}", at()))?;
+            if fields.insert(name.clone(), value).is_some() {
+                return Err(usage!("{}: {name} is there twice", at()));
+            }
+        }
+        Ok(serde_json::from_value(Value::Object(fields))?)
+    }
+
+    /// These knobs with `flags` on top.
+    pub fn overlaid(self, flags: &Knobs) -> Result<Self> {
+        let Value::Object(mut merged) = serde_json::to_value(self)? else { unreachable!("a struct is an object") };
+        let Value::Object(flags) = serde_json::to_value(flags)? else { unreachable!("a struct is an object") };
+        merged.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
+        Ok(serde_json::from_value(Value::Object(merged))?)
+    }
+}
+
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    text.lines().position(|line| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))).map(|i| i + 1)
+}
+
+/// What to open, checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inputs {
+    pub model: String,
+    pub task: String,
+    pub data: Option<PathBuf>,
+    pub dtype: Precision,
+    pub bos_id: Option<u32>,
+    pub max_length: Option<usize>,
+    pub num_eval: Option<usize>,
+    pub train_set_seed: u32,
+    pub eval_batch_size: usize,
+}
+
+impl Inputs {
+    /// Checks what was typed.
+    pub fn check(common: Common) -> Result<Self> {
+        if let Some(device) = common.device.as_deref().filter(|d| *d != "cpu") {
+            return Err(usage!("--device {device}: this build computes on: cpu"));
+        }
+        positive("--threads", common.threads)?;
+        positive("--max-length", common.max_length)?;
+        positive("--eval-batch-size", common.eval_batch_size)?;
+        Ok(Inputs {
+            model: common.model.unwrap_or("opt-mini".into()),
+            task: common.task.unwrap_or("reviews".into()),
+            data: common.data,
+            dtype: common.dtype.unwrap_or_default(),
+            bos_id: common.bos_id,
+            max_length: common.max_length,
+            num_eval: common.num_eval,
+            train_set_seed: common.train_set_seed.unwrap_or(0),
+            eval_batch_size: common.eval_batch_size.unwrap_or(16),
+        })
+    }
+}
+
+/// A training run, checked: what run.json keeps.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    #[serde(flatten)]
+    pub inputs: Inputs,
+    pub optimizer: String,
+    /// None until the model is open: the default follows its size.
+    pub learning_rate: Option<f64>,
+    pub zo_eps: f64,
+    pub weight_decay: f64,
+    pub lr_scheduler_type: Schedule,
+    pub warmup_steps: u64,
+    pub max_steps: u64,
+    pub batch_size: usize,
+    pub micro_batch_size: usize,
+    pub seed: u64,
+    pub num_train: Option<usize>,
+    pub num_dev: Option<usize>,
+    pub eval_steps: u64,
+    pub logging_steps: u64,
+    pub output_dir: PathBuf,
+    pub overwrite_output_dir: bool,
+}
+
+impl Plan {
+    /// Checks what was typed, and fills in what was not.
+    pub fn check(knobs: Knobs) -> Result<Self> {
+        let inputs = Inputs::check(knobs.common)?;
+        for (flag, value) in [
+            ("--max-steps", knobs.max_steps),
+            ("--eval-steps", knobs.eval_steps),
+            ("--logging-steps", knobs.logging_steps),
+            ("--batch-size", knobs.batch_size.map(|n| n as u64)),
+            ("--micro-batch-size", knobs.micro_batch_size.map(|n| n as u64)),
+        ] {
+            positive(flag, value.map(|n| n as usize))?;
+        }
+        for (flag, value) in [("--learning-rate", knobs.learning_rate), ("--zo-eps", knobs.zo_eps)] {
+            if let Some(x) = value.filter(|x| !(x.is_finite() && *x > 0.0)) {
+                return Err(usage!("{flag} {x}: it must be a number above 0"));
+            }
+        }
+        if let Some(x) = knobs.weight_decay.filter(|x| !(x.is_finite() && *x >= 0.0)) {
+            return Err(usage!("--weight-decay {x}: it must be 0 or a number above it"));
+        }
+        let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
+        let seed = knobs.seed.unwrap_or(0);
+        let max_steps = knobs.max_steps.unwrap_or(20_000);
+        let batch_size = knobs.batch_size.unwrap_or(16);
+        let output_dir = knobs.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
+        Ok(Plan {
+            inputs,
+            optimizer,
+            learning_rate: knobs.learning_rate,
+            zo_eps: knobs.zo_eps.unwrap_or(1e-3),
+            weight_decay: knobs.weight_decay.unwrap_or(0.0),
+            lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
+            warmup_steps: knobs.warmup_steps.unwrap_or(0),
+            max_steps,
+            batch_size,
+            micro_batch_size: knobs.micro_batch_size.unwrap_or(batch_size),
+            seed,
+            num_train: knobs.num_train,
+            num_dev: knobs.num_dev,
+            eval_steps: knobs.eval_steps.unwrap_or((max_steps / 20).max(1)),
+            logging_steps: knobs.logging_steps.unwrap_or(10),
+            output_dir,
+            overwrite_output_dir: knobs.overwrite_output_dir.unwrap_or(false),
+        })
+    }
+
+    /// The sizes of the splits as asked for.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { num_train: self.num_train, num_dev: self.num_dev, num_eval: self.inputs.num_eval }
+    }
+
+    /// The learning rate of `step`, counted from 1; `peak` is the configured one. A pure function of the step.
+    pub fn learning_rate_at(&self, step: u64, peak: f64) -> f64 {
+        if step <= self.warmup_steps {
+            return peak * step as f64 / self.warmup_steps as f64;
+        }
+        let rest = (self.max_steps.max(self.warmup_steps + 1) - self.warmup_steps) as f64;
+        // The first step after the warm-up has the full rate; a step past the last would have none.
+        let done = (step - self.warmup_steps - 1) as f64 / rest;
+        match self.lr_scheduler_type {
+            Schedule::Constant => peak,
+            Schedule::Linear => peak * (1.0 - done),
+            Schedule::Cosine => peak * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+        }
+    }
+}
+
+/// The learning rate where none is given: MeZO's 1e-6 at 13 billion weights is 0.12 / sqrt(d), and small models learn
+/// fastest near the same rule (docs/results.md).
+pub fn default_learning_rate(num_weights: usize) -> f64 {
+    0.16 / (num_weights as f64).sqrt()
+}
+
+fn positive(flag: &str, value: Option<usize>) -> Result<()> {
+    if value == Some(0) { Err(usage!("{flag} 0: it must be at least 1")) } else { Ok(()) }
+}
+
+/// runs/TASK-MODEL-OPTIMIZER-SEED, with a number behind it while that is taken.
+fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
+    let stem = |name: &str| Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = format!("{}-{}-{optimizer}-{seed}", stem(&inputs.task), stem(&inputs.model));
+    let taken = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let numbered = |n: u32| Path::new("runs").join(if n == 1 { name.clone() } else { format!("{name}.{n}") });
+    (1..).map(numbered).find(|folder| !taken(folder)).unwrap_or_else(|| numbered(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(toml: &str) -> Result<Plan> {
+        Plan::check(Knobs::from_toml(toml, "my.toml")?)
+    }
+
+    #[test]
+    fn flags_go_over_the_file_and_the_file_over_defaults() -> Result<()> {
+        let file = Knobs::from_toml("learning-rate = 1e-5\nmax_steps = 7\nmodel = \"a\"", "my.toml")?;
+        let flags = Knobs { learning_rate: Some(2e-5), ..Knobs::default() };
+        let plan = Plan::check(file.overlaid(&flags)?)?;
+        assert_eq!((plan.learning_rate, plan.max_steps, plan.batch_size), (Some(2e-5), 7, 16));
+        assert_eq!(plan.inputs.model, "a");
+        Ok(())
+    }
+
+    #[test]
+    fn bad_knobs_name_the_place_and_the_nearest_name() {
+        let error = |toml: &str| plan(toml).unwrap_err().to_string();
+        assert_eq!(error("seed = 1\nlearning_rte = 1"), "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?");
+        assert!(error("max_steps = \"many\"").starts_with("my.toml, line 1: max_steps: invalid type: string"));
+        assert_eq!(error("lr = -1.0"), "--learning-rate -1: it must be a number above 0");
+        assert_eq!(error("batch_size = 0"), "--batch-size 0: it must be at least 1");
+        assert!(error("lr = 1.0\nlearning_rate = 1.0").ends_with("learning_rate is there twice"));
+    }
+
+    #[test]
+    fn schedules_rise_then_hold_or_fall() -> Result<()> {
+        let rates = |kind: &str| -> Result<Vec<f64>> {
+            let plan = plan(&format!("max_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
+            Ok((1..=6).map(|step| plan.learning_rate_at(step, 8.0)).collect())
+        };
+        assert_eq!(rates("constant")?, [4.0, 8.0, 8.0, 8.0, 8.0, 8.0]);
+        assert_eq!(rates("linear")?, [4.0, 8.0, 8.0, 6.0, 4.0, 2.0]);
+        let cosine = rates("cosine")?;
+        assert_eq!(cosine[2], 8.0);
+        assert!((cosine[4] - 4.0).abs() < 1e-12 && cosine[5] > 0.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! The kinds of failure that decide the exit code. Everything else is exit code 1: the run failed.
+
+use std::fmt;
+
+/// A mistake in what was asked for: flags, config, task file. Nothing was touched. Exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+/// The loss stopped being a number. Exit code 4.
+#[derive(Debug)]
+pub struct NotFinite {
+    /// The step that was being computed, counted from 1.
+    pub step: u64,
+    /// The seed of the step's direction.
+    pub seed: u64,
+    /// What the two evaluations gave.
+    pub losses: Vec<f32>,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "the loss is not finite at step {} (direction seed {}): {:?}; a smaller --learning-rate or --zo-eps usually helps",
+            self.step, self.seed, self.losses
+        )
+    }
+}
+
+impl std::error::Error for Usage {}
+impl std::error::Error for NotFinite {}
+
+/// `usage!("...")` is an [`anyhow::Error`] that exits with 2.
+#[macro_export]
+macro_rules! usage {
+    ($($arg:tt)*) => { anyhow::Error::new($crate::error::Usage(format!($($arg)*))) };
+}
+
+/// The process's exit code for an error, wherever in the chain the deciding cause stands.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if cause.is::<NotFinite>() {
+            return 4;
+        }
+        if cause.is::<Usage>() {
+            return 2;
+        }
+    }
+    1
+}
+
+/// `did you mean "x"?` when a known name is near or there are too many to list, else a list of all of them.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let best = known.iter().map(|k| (strsim::jaro_winkler(name, k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match best {
+        Some((score, k)) if score > 0.75 || known.len() > 20 => format!("did you mean \"{k}\"?"),
+        _ => format!("known are: {}", known.join(", ")),
+    }
+}

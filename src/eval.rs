@@ -1,0 +1,61 @@
+//! The task's metric, by scoring candidates.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::data::{Batch, Example, Pick};
+use crate::model::Model;
+use crate::objective::{LossSum, Score, scores};
+use crate::params::Weights;
+use crate::task::Loss;
+
+/// What an evaluation found.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The task's loss, mean as in training.
+    pub loss: f64,
+    /// The share of examples whose best-scored candidate is the right one.
+    pub accuracy: f64,
+    pub examples: Vec<Scored>,
+}
+
+/// One example's scores.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scored {
+    /// The row's place in its data file, from 0.
+    pub index: usize,
+    pub label: usize,
+    /// The candidate with the largest score, the first on ties.
+    pub prediction: usize,
+    /// Mean log-probability of each candidate's answer tokens.
+    pub scores: Vec<f64>,
+}
+
+/// Scores all candidates of `examples`, `batch_size` examples at a time; `done` is told how many are through.
+pub fn evaluate(
+    model: &Model,
+    weights: Weights,
+    examples: &[Example],
+    loss: Loss,
+    batch_size: usize,
+    mut done: impl FnMut(usize),
+) -> Result<Evaluation> {
+    let mut total = LossSum::default();
+    let mut scored = Vec::with_capacity(examples.len());
+    for part in examples.chunks(batch_size) {
+        let batch = Batch::pack(part, Pick::All);
+        for (example, scores) in part.iter().zip(scores(model, weights, &batch)?) {
+            total.add(loss, &scores, example.label);
+            scored.push(judge(example, &scores));
+        }
+        done(scored.len());
+    }
+    let right = scored.iter().filter(|s| s.prediction == s.label).count();
+    Ok(Evaluation { loss: total.mean(), accuracy: right as f64 / scored.len() as f64, examples: scored })
+}
+
+fn judge(example: &Example, scores: &[Score]) -> Scored {
+    let means: Vec<f64> = scores.iter().map(|s| s.mean()).collect();
+    let prediction = (1..means.len()).fold(0, |best, i| if means[i] > means[best] { i } else { best });
+    Scored { index: example.index, label: example.label, prediction, scores: means }
+}

@@ -1,0 +1,112 @@
+//! Where files come from, and files that are whole or absent: written beside, synced, renamed.
+
+use std::fs::File;
+use std::io::{BufWriter, Cursor, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+/// Writes `path` through `write`; on any error (a full disk among them) nothing is left and an older file stays.
+pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let beside = beside(path);
+    let attempt = || -> Result<()> {
+        let file = File::create(&beside)?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        write(&mut out)?;
+        out.flush()?;
+        out.get_ref().sync_all()?;
+        std::fs::rename(&beside, path)?;
+        Ok(())
+    };
+    attempt().inspect_err(|_| drop(std::fs::remove_file(&beside))).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// [`write_whole`] for bytes at hand.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, |out| Ok(out.write_all(bytes)?))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    path.with_file_name(name)
+}
+
+/// Where the files of a model or of a data set are.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A folder.
+    Folder(PathBuf),
+    /// Compiled into the binary: file names and contents.
+    Builtin(&'static [(&'static str, &'static [u8])]),
+}
+
+impl Source {
+    /// A file's contents, if it is there.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match self {
+            Source::Builtin(files) => Ok(files.iter().find(|f| f.0 == name).map(|f| f.1.to_vec())),
+            Source::Folder(folder) => match std::fs::read(folder.join(name)) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e).with_context(|| format!("cannot read {}", folder.join(name).display())),
+            },
+        }
+    }
+
+    /// Whether the file is there.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Source::Builtin(files) => files.iter().any(|f| f.0 == name),
+            Source::Folder(folder) => folder.join(name).is_file(),
+        }
+    }
+
+    /// As it is named to people.
+    pub fn place(&self, name: &str) -> String {
+        match self {
+            Source::Builtin(_) => format!("built-in {name}"),
+            Source::Folder(folder) => folder.join(name).display().to_string(),
+        }
+    }
+
+    /// A file to read from, and its length in bytes.
+    pub fn open(&self, name: &str) -> Result<(Box<dyn ReadSeek>, u64)> {
+        match self {
+            Source::Builtin(files) => {
+                let bytes = files.iter().find(|f| f.0 == name).ok_or_else(|| anyhow!("{} is missing", self.place(name)))?.1;
+                Ok((Box::new(Cursor::new(bytes)), bytes.len() as u64))
+            }
+            Source::Folder(folder) => {
+                let path = folder.join(name);
+                let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+                let len = file.metadata()?.len();
+                Ok((Box::new(file), len))
+            }
+        }
+    }
+}
+
+/// A file, or bytes that read like one.
+pub trait ReadSeek: Read + Seek {}
+impl<T: Read + Seek> ReadSeek for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_beside_it() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("a.json");
+        write_bytes(&path, b"old")?;
+        let error = write_whole(&path, |out| {
+            out.write_all(b"half")?;
+            anyhow::bail!("no space left on device")
+        });
+        assert!(format!("{:#}", error.unwrap_err()).contains("a.json: no space left"));
+        assert_eq!(std::fs::read(&path)?, b"old");
+        assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! # zotune
+//!
+//! Fine-tunes language models with forward passes alone. Three sentences carry the design:
+//!
+//! 1. A zeroth-order gradient is **never a tensor**. It is a short list of `(seed, coefficient)` pairs.
+//! 2. An update consumes that list in **one in-place pass** over the weights, drawing each direction again where it is
+//!    used.
+//! 3. The trajectory of a run **is the log of those lists**.
+//!
+//! The modules below stand in reading order: each uses only what stands above it, and a test keeps it so.
+
+#[macro_use]
+pub mod error;
+pub mod files;
+pub mod memory;
+#[macro_use]
+pub mod simd;
+pub mod task;
+pub mod config;
+pub mod tokenizer;
+pub mod noise;
+pub mod data;
+pub mod params;
+pub mod model;
+pub mod objective;
+pub mod estimator;
+pub mod optim;
+pub mod eval;
+pub mod report;
+pub mod journal;
+pub mod run;
+pub mod cli;

@@ -1,0 +1,88 @@
+//! What is held, counted where it is allocated; and what the operating system saw.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, with the bytes held on the heap counted. Installed by the binary and by the tests.
+pub struct Counting;
+
+fn grow(bytes: usize) {
+    let held = HELD.fetch_add(bytes, Relaxed) + bytes;
+    if held > PEAK.load(Relaxed) {
+        PEAK.fetch_max(held, Relaxed);
+    }
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged; only counters are kept beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let pointer = unsafe { System.alloc(layout) };
+        if !pointer.is_null() {
+            grow(layout.size());
+        }
+        pointer
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let pointer = unsafe { System.alloc_zeroed(layout) };
+        if !pointer.is_null() {
+            grow(layout.size());
+        }
+        pointer
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) };
+        HELD.fetch_sub(layout.size(), Relaxed);
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let moved = unsafe { System.realloc(pointer, layout, new_size) };
+        if !moved.is_null() {
+            grow(new_size);
+            HELD.fetch_sub(layout.size(), Relaxed);
+        }
+        moved
+    }
+}
+
+/// Bytes on the heap now (0 where [`Counting`] is not the allocator).
+pub fn heap_bytes() -> usize {
+    HELD.load(Relaxed)
+}
+
+/// Runs `work` and gives, beside its result, the most bytes that it held on the heap above what was there before.
+///
+/// Not for nesting or for two threads at once: there is one high-water mark.
+pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = heap_bytes();
+    PEAK.store(before, Relaxed);
+    let result = work();
+    (result, PEAK.load(Relaxed).saturating_sub(before))
+}
+
+/// The largest resident set that the process has had, in bytes, as the operating system counts it.
+pub fn peak_rss_bytes() -> u64 {
+    // SAFETY: getrusage fills the struct that it is given.
+    let max_rss = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage.ru_maxrss as u64
+    };
+    // Linux counts in KiB, macOS in bytes.
+    if cfg!(target_os = "macos") { max_rss } else { max_rss * 1024 }
+}
+
+/// Bytes as people read them.
+pub fn human(bytes: u64) -> String {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let mib = bytes as f64 / MIB;
+    match mib {
+        m if m < 10.0 => format!("{m:.1} MiB"),
+        m if m < 10_240.0 => format!("{m:.0} MiB"),
+        m => format!("{:.1} GiB", m / 1024.0),
+    }
+}

@@ -1,0 +1,240 @@
+//! Checkpoint files, read tensor by tensor: the peak is the weights and one tensor.
+//!
+//! `model.safetensors`, its shards, `pytorch_model.bin` (zip pickle, parsed, never executed) and its shards. Nothing is
+//! mapped into memory, because a mapped file counts into the resident set.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::pickle::PthTensors;
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+
+use crate::files::{ReadSeek, Source};
+use crate::params::{self, Params, Weights};
+
+/// What the checkpoint says of a tensor, and where its numbers are.
+struct Entry {
+    shape: Vec<usize>,
+    dtype: DType,
+    file: usize,
+    /// Where the numbers begin in the file; None for a pickle, which is asked by name.
+    offset: Option<u64>,
+}
+
+/// The tensors of one model, by name; their numbers stay on disk until they are read.
+pub struct Checkpoint {
+    files: Source,
+    names: Vec<String>,
+    pickles: BTreeMap<usize, PthTensors>,
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Checkpoint {
+    /// Finds the weight files and reads their headers.
+    pub fn open(files: &Source) -> Result<Self> {
+        let names = weight_files(files)?;
+        let mut checkpoint =
+            Checkpoint { files: files.clone(), names: names.clone(), pickles: BTreeMap::new(), entries: BTreeMap::new() };
+        for (i, name) in names.iter().enumerate() {
+            let read = if name.ends_with(".bin") { checkpoint.add_pickle(i) } else { checkpoint.add_safetensors(i) };
+            read.with_context(|| format!("cannot read the weights in {}", files.place(name)))?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// The weight files, in order.
+    pub fn file_names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The names of all tensors.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// One tensor, of the shape that the caller expects, in the dtype it is to be held in.
+    pub fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let Some(entry) = self.entries.get(name) else {
+            let near = crate::error::nearest(name, self.tensor_names());
+            bail!("{} has no tensor {name}, which config.json asks for ({near})", self.place(None));
+        };
+        let place = self.place(Some(entry.file));
+        if entry.shape != shape {
+            bail!("tensor {name} in {place} has the shape {:?}, but config.json asks for {shape:?}", entry.shape);
+        }
+        let tensor = match entry.offset {
+            Some(offset) => self.read_plain(entry, offset, dtype),
+            None => self.read_pickle(entry, name, dtype),
+        };
+        tensor.with_context(|| format!("cannot read tensor {name} in {place}"))
+    }
+
+    fn place(&self, file: Option<usize>) -> String {
+        match file.or(if self.names.len() == 1 { Some(0) } else { None }) {
+            Some(i) => self.files.place(&self.names[i]),
+            None => format!("{} (and {} more)", self.files.place(&self.names[0]), self.names.len() - 1),
+        }
+    }
+
+    fn add_safetensors(&mut self, file: usize) -> Result<()> {
+        let (mut reader, len) = self.files.open(&self.names[file])?;
+        let (metadata, start) = read_header(&mut reader, len)?;
+        for (name, info) in metadata.tensors() {
+            let Ok(dtype) = DType::try_from(info.dtype) else { continue };
+            let entry = Entry { shape: info.shape.clone(), dtype, file, offset: Some(start + info.data_offsets.0 as u64) };
+            self.entries.insert(name, entry);
+        }
+        Ok(())
+    }
+
+    fn add_pickle(&mut self, file: usize) -> Result<()> {
+        let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
+        let pickle = PthTensors::new(folder.join(&self.names[file]), None)
+            .context("it is not a whole zip file as torch.save writes them; was the download cut short?")?;
+        for (name, info) in pickle.tensor_infos() {
+            let entry = Entry { shape: info.layout.dims().to_vec(), dtype: info.dtype, file, offset: None };
+            self.entries.insert(name.clone(), entry);
+        }
+        self.pickles.insert(file, pickle);
+        Ok(())
+    }
+
+    fn read_plain(&self, entry: &Entry, offset: u64, dtype: DType) -> Result<Tensor> {
+        let (mut reader, _) = self.files.open(&self.names[entry.file])?;
+        reader.seek(SeekFrom::Start(offset))?;
+        let len = entry.shape.iter().product();
+        let shape = entry.shape.as_slice();
+        let tensor = match entry.dtype {
+            DType::F32 => Tensor::from_vec(read_numbers::<f32>(&mut reader, len)?, shape, &Device::Cpu)?,
+            DType::F16 => Tensor::from_vec(read_numbers::<f16>(&mut reader, len)?, shape, &Device::Cpu)?,
+            DType::BF16 => Tensor::from_vec(read_numbers::<bf16>(&mut reader, len)?, shape, &Device::Cpu)?,
+            other => bail!("it is stored as {other:?}; f32, f16 and bf16 can be read"),
+        };
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    fn read_pickle(&self, entry: &Entry, name: &str, dtype: DType) -> Result<Tensor> {
+        if !matches!(entry.dtype, DType::F32 | DType::F16 | DType::BF16) {
+            bail!("it is stored as {:?}; f32, f16 and bf16 can be read", entry.dtype);
+        }
+        let tensor = self.pickles[&entry.file].get(name)?.context("it is listed but has no data")?;
+        Ok(tensor.to_dtype(dtype)?.contiguous()?)
+    }
+}
+
+/// The weight files of a model, safetensors before pickles, one file before shards.
+fn weight_files(files: &Source) -> Result<Vec<String>> {
+    for (single, index) in
+        [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")]
+    {
+        if files.has(single) {
+            return Ok(vec![single.to_string()]);
+        }
+        if let Some(bytes) = files.read(index)? {
+            return shards(&bytes).with_context(|| format!("cannot read {}", files.place(index)));
+        }
+    }
+    bail!(
+        "{} is missing (nor is there model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json); \
+         --model wants a folder in Hugging Face layout",
+        files.place("model.safetensors")
+    )
+}
+
+fn shards(index: &[u8]) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let index: Index = serde_json::from_slice(index)?;
+    let mut names: Vec<String> = index.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    if let Some(odd) = names.iter().find(|n| Path::new(n).components().count() != 1 || n.starts_with('.')) {
+        bail!("its weight_map names {odd:?}, which is not a file beside it");
+    }
+    if names.is_empty() {
+        bail!("its weight_map is empty");
+    }
+    Ok(names)
+}
+
+/// A safetensors header, and where the numbers begin.
+fn read_header(reader: &mut dyn ReadSeek, len: u64) -> Result<(safetensors::tensor::Metadata, u64)> {
+    let cut = || anyhow!("the file is {len} bytes long, shorter than its header says; was the download cut short?");
+    let mut size = [0u8; 8];
+    reader.read_exact(&mut size).map_err(|_| cut())?;
+    let size = u64::from_le_bytes(size);
+    if size > 100_000_000 {
+        bail!("its header claims {size} bytes: this is not a safetensors file");
+    }
+    if 8 + size > len {
+        return Err(cut());
+    }
+    let mut header = vec![0u8; size as usize];
+    reader.read_exact(&mut header)?;
+    let metadata: safetensors::tensor::Metadata = serde_json::from_slice(&header).context("its header is damaged")?;
+    if 8 + size + metadata.data_len() as u64 != len {
+        bail!(
+            "the file is {len} bytes long, but its header asks for {}; was the download cut short?",
+            8 + size + metadata.data_len() as u64
+        );
+    }
+    Ok((metadata, 8 + size))
+}
+
+fn read_numbers<T: bytemuck::Pod>(reader: &mut dyn ReadSeek, len: usize) -> Result<Vec<T>> {
+    let mut numbers = vec![T::zeroed(); len];
+    reader.read_exact(bytemuck::cast_slice_mut(&mut numbers))?;
+    Ok(numbers)
+}
+
+/// Writes the weights as `model.safetensors`, which transformers reads: whole or not at all, tensor by tensor.
+pub fn save(weights: Weights, path: &Path) -> Result<()> {
+    let mut offset = 0;
+    let mut tensors = Vec::new();
+    for (name, tensor) in weights.iter() {
+        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let dtype = safetensors::Dtype::try_from(tensor.dtype())?;
+        let data_offsets = (offset, offset + bytes);
+        offset += bytes;
+        tensors.push((name.to_string(), safetensors::tensor::TensorInfo { dtype, shape: tensor.dims().to_vec(), data_offsets }));
+    }
+    let format = [("format".to_string(), "pt".to_string())].into();
+    let metadata = safetensors::tensor::Metadata::new(Some(format), tensors)?;
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    crate::files::write_whole(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for (_, tensor) in weights.iter() {
+            params::with_bytes(tensor, |bytes| out.write_all(bytes))??;
+        }
+        Ok(())
+    })
+}
+
+/// Reads what [`save`] wrote back into the same weights, in place.
+pub fn restore(params: &mut Params, path: &Path) -> Result<()> {
+    let mut inner = || -> Result<()> {
+        let mut file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let (metadata, start) = read_header(&mut file, len)?;
+        for (name, info) in metadata.tensors() {
+            let id = params.id(&name).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
+            file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
+            params.overwrite(id, &mut |bytes| Ok(file.read_exact(bytes)?))?;
+        }
+        Ok(())
+    };
+    inner().with_context(|| format!("cannot read {} back", path.display()))
+}

@@ -1,0 +1,241 @@
+//! Models over [`Params`]: a folder in, hidden states and log-probabilities of packed batches out.
+//!
+//! One file an architecture. A model holds handles ([`ParamId`]) and reads the weights through [`Weights`], which only
+//! [`Params::settle`] gives out: it can never see weights that are still to be moved.
+
+mod checkpoint;
+mod llama;
+mod opt;
+pub mod ops;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{DType, Tensor};
+use serde_json::Value;
+
+use crate::data::Batch;
+use crate::error::nearest;
+use crate::files::{self, Source};
+use crate::params::{ParamId, Params, Weights};
+use crate::tokenizer::Tokenizer;
+use ops::Activation;
+
+pub use checkpoint::{Checkpoint, restore, save};
+
+/// What the rest of the program needs to know of a model's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of the vocabulary projection.
+    pub vocab_size: usize,
+    /// The longest sequence that has positions.
+    pub max_length: usize,
+}
+
+/// A causal language model without its weights.
+pub trait Architecture: Send + Sync {
+    fn shape(&self) -> Shape;
+
+    /// Hidden states of the packed tokens before the final norm: [tokens, hidden], f32.
+    fn hidden(&self, weights: Weights, batch: &Batch) -> Result<Tensor>;
+
+    /// Final norm and vocabulary projection: [rows, hidden] -> [rows, vocab], f32.
+    fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor>;
+}
+
+type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
+
+/// The architectures: config.json's `model_type`, and how to load one.
+const ARCHITECTURES: &[(&str, Load)] = &[
+    ("opt", |config, loader| Ok(Box::new(opt::Opt::load(parse(config)?, loader)?))),
+    ("llama", |config, loader| Ok(Box::new(llama::Llama::load(parse(config)?, loader)?))),
+];
+
+fn parse<T: serde::de::DeserializeOwned>(config: Value) -> Result<T> {
+    serde_json::from_value(config).context("config.json does not say what this architecture needs")
+}
+
+/// The model that is compiled into the binary: an OPT of 2.6 M parameters, pretrained on film reviews.
+pub const OPT_MINI: Source = Source::Builtin(&[
+    ("config.json", include_bytes!("opt-mini/config.json")),
+    ("model.safetensors", include_bytes!("opt-mini/model.safetensors")),
+    ("vocab.json", include_bytes!("opt-mini/vocab.json")),
+    ("merges.txt", include_bytes!("opt-mini/merges.txt")),
+    ("tokenizer_config.json", include_bytes!("opt-mini/tokenizer_config.json")),
+    ("special_tokens_map.json", include_bytes!("opt-mini/special_tokens_map.json")),
+]);
+
+/// A model and what it was opened from.
+pub struct Model {
+    architecture: Box<dyn Architecture>,
+    source: Source,
+    config: Value,
+    weight_files: Vec<String>,
+    pub tokenizer: Tokenizer,
+}
+
+/// Logits held at a time at most, in bytes: the vocabulary projection runs over the predicting states in chunks of this.
+const LOGITS_BYTES: usize = 32 << 20;
+
+impl Model {
+    /// Opens a folder in Hugging Face layout. The weights come back beside the model, held as `dtype`.
+    pub fn open(source: &Source, dtype: DType, bos_id: Option<u32>) -> Result<(Self, Params)> {
+        if let Source::Folder(folder) = source
+            && !folder.is_dir()
+        {
+            bail!("--model {}: there is no such folder", folder.display());
+        }
+        let place = source.place("config.json");
+        let bytes = source.read("config.json")?.ok_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))?;
+        let config: Value = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?;
+        let config_bos = config.get("bos_token_id").and_then(Value::as_u64).map(|id| id as u32);
+        let tokenizer = Tokenizer::open(source, bos_id, config_bos)?;
+        let load = architecture(&config, &place)?;
+        let mut loader = Loader { checkpoint: Checkpoint::open(source)?, params: Params::new(dtype), aliases: &[], dtype };
+        let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        let vocab_size = architecture.shape().vocab_size;
+        if tokenizer.id_limit() as usize > vocab_size {
+            bail!(
+                "the tokenizer has ids up to {}, but the model's embedding has {vocab_size} rows: they are not of the same model ({place})",
+                tokenizer.id_limit() - 1
+            );
+        }
+        let weight_files = loader.checkpoint.file_names().to_vec();
+        let model = Model { architecture, source: source.clone(), config, weight_files, tokenizer };
+        Ok((model, loader.params))
+    }
+
+    /// Sizes.
+    pub fn shape(&self) -> Shape {
+        self.architecture.shape()
+    }
+
+    /// `model_type` as config.json names it.
+    pub fn kind(&self) -> &str {
+        self.config.get("model_type").and_then(Value::as_str).unwrap_or("?")
+    }
+
+    /// The files that the weights were read from, by name.
+    pub fn weight_files(&self) -> &[String] {
+        &self.weight_files
+    }
+
+    /// Where the model was opened from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// ln p of each of the batch's predictions, in their order.
+    pub fn log_probs(&self, weights: Weights, batch: &Batch) -> Result<Vec<f32>> {
+        let hidden = self.architecture.hidden(weights, batch)?;
+        let states = hidden.index_select(&Tensor::new(batch.states.as_slice(), hidden.device())?, 0)?;
+        drop(hidden);
+        let rows = (LOGITS_BYTES / (4 * self.shape().vocab_size)).max(1);
+        let mut log_probs = vec![0f32; batch.predictions.len()];
+        for start in (0..batch.states.len()).step_by(rows) {
+            let here = start..batch.states.len().min(start + rows);
+            let logits = self.architecture.logits(weights, &states.narrow(0, here.start, here.len())?)?;
+            let wanted: Vec<usize> = (0..log_probs.len()).filter(|&i| here.contains(&batch.predictions[i].state)).collect();
+            let picks: Vec<_> =
+                wanted.iter().map(|&i| (batch.predictions[i].state - here.start, batch.predictions[i].token)).collect();
+            for (i, log_prob) in wanted.into_iter().zip(ops::log_probs(&logits, &picks)?) {
+                log_probs[i] = log_prob;
+            }
+        }
+        Ok(log_probs)
+    }
+
+    /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
+    pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
+        let hidden = self.architecture.hidden(weights, batch)?;
+        let states = hidden.index_select(&Tensor::new(batch.states.as_slice(), hidden.device())?, 0)?;
+        self.architecture.logits(weights, &states)
+    }
+
+    /// Writes what transformers needs beside the weights: config.json with the dtype they are held in, the tokenizer.
+    pub fn write_companions(&self, folder: &Path, dtype: DType) -> Result<()> {
+        let mut config = self.config.clone();
+        if let Some(fields) = config.as_object_mut() {
+            let name = match dtype {
+                DType::BF16 => "bfloat16",
+                DType::F16 => "float16",
+                _ => "float32",
+            };
+            fields.remove("torch_dtype");
+            fields.insert("dtype".into(), name.into());
+        }
+        files::write_bytes(&folder.join("config.json"), &serde_json::to_vec_pretty(&config)?)?;
+        for name in Tokenizer::FILES.into_iter().chain(["generation_config.json"]) {
+            if let Some(bytes) = self.source.read(name)? {
+                files::write_bytes(&folder.join(name), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn architecture(config: &Value, place: &str) -> Result<Load> {
+    let kind = config.get("model_type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"model_type\""))?;
+    let known = ARCHITECTURES.iter().find(|(name, _)| *name == kind);
+    known.map(|(_, load)| *load).ok_or_else(|| {
+        let near = nearest(kind, ARCHITECTURES.iter().map(|(name, _)| *name));
+        anyhow!("{place}: the architecture \"{kind}\" is not one that zotune knows: {near}")
+    })
+}
+
+/// Reads weights from a checkpoint into [`Params`], one tensor at a time.
+pub struct Loader {
+    checkpoint: Checkpoint,
+    params: Params,
+    aliases: &'static [(&'static str, &'static str)],
+    dtype: DType,
+}
+
+impl Loader {
+    /// Other spellings of a name's beginning that checkpoints use.
+    fn set_aliases(&mut self, aliases: &'static [(&'static str, &'static str)]) {
+        self.aliases = aliases;
+    }
+
+    /// Reads the weight called `name`, which must have `shape`.
+    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
+        let spelled = self
+            .aliases
+            .iter()
+            .filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)))
+            .find(|other| !self.checkpoint.has(name) && self.checkpoint.has(other));
+        let tensor = self.checkpoint.read(spelled.as_deref().unwrap_or(name), shape, self.dtype)?;
+        self.params.insert(name, tensor)
+    }
+
+    /// Reads `name.weight` [outer, inner] and, if there is to be one, `name.bias` [outer].
+    fn linear(&mut self, name: &str, outer: usize, inner: usize, bias: bool) -> Result<Linear> {
+        let weight = self.weight(&format!("{name}.weight"), &[outer, inner])?;
+        let bias = if bias { Some(self.weight(&format!("{name}.bias"), &[outer])?) } else { None };
+        Ok(Linear { weight, bias })
+    }
+
+    /// The vocabulary projection: the embedding again where they are tied.
+    fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize]) -> Result<ParamId> {
+        if tied { Ok(embedding) } else { self.weight("lm_head.weight", shape) }
+    }
+}
+
+/// A linear layer as handles.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+impl Linear {
+    /// x W^T + b: [tokens, inner] -> [tokens, outer].
+    fn apply(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
+        self.apply_with(weights, x, Activation::None)
+    }
+
+    /// The same with an activation behind it.
+    fn apply_with(&self, weights: Weights, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        ops::linear(x, weights.get(self.weight), self.bias.map(|b| weights.get(b)), activation)
+    }
+}

@@ -1,0 +1,182 @@
+//! OPT (Zhang et al. 2022, arXiv 2205.01068): learned positions, pre- or post-norm, ReLU.
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::ops::{self, Activation};
+use super::{Architecture, Linear, Loader, Shape};
+use crate::data::Batch;
+use crate::params::{ParamId, Weights};
+
+/// OPT's config.json, as far as it matters.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    ffn_dim: usize,
+    max_position_embeddings: usize,
+    word_embed_proj_dim: Option<usize>,
+    #[serde(default = "relu")]
+    activation_function: String,
+    #[serde(default = "yes")]
+    do_layer_norm_before: bool,
+    #[serde(default, rename = "_remove_final_layer_norm")]
+    remove_final_layer_norm: bool,
+    #[serde(default = "yes")]
+    enable_bias: bool,
+    #[serde(default = "yes")]
+    layer_norm_elementwise_affine: bool,
+    #[serde(default = "yes")]
+    tie_word_embeddings: bool,
+}
+
+fn relu() -> String {
+    "relu".into()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Positions are looked up two rows further down: a leftover of fairseq's padding.
+const POSITION_OFFSET: usize = 2;
+const EPS: f32 = 1e-5;
+
+/// Weight and bias of a layer norm, if it has any.
+type Norm = Option<(ParamId, ParamId)>;
+
+struct Block {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    attention_norm: Norm,
+    fc1: Linear,
+    fc2: Linear,
+    final_norm: Norm,
+}
+
+/// The whole model as handles into the weights.
+pub struct Opt {
+    config: Config,
+    activation: Activation,
+    embed_tokens: ParamId,
+    embed_positions: ParamId,
+    project_in: Option<Linear>,
+    project_out: Option<Linear>,
+    blocks: Vec<Block>,
+    final_norm: Option<Norm>,
+    head: ParamId,
+}
+
+impl Opt {
+    /// Reads the weights that the config asks for.
+    pub fn load(config: Config, loader: &mut Loader) -> Result<Self> {
+        let Some(activation) = Activation::from_name(&config.activation_function) else {
+            bail!("config.json: activation_function \"{}\" is not known", config.activation_function);
+        };
+        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+        if heads == 0 || hidden % heads != 0 {
+            bail!("config.json: hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
+        }
+        // Checkpoints come with and without the `model.` in front.
+        loader.set_aliases(&[("model.decoder.", "decoder.")]);
+        let embed_dim = config.word_embed_proj_dim.unwrap_or(hidden);
+        let norm = |loader: &mut Loader, name: &str| -> Result<Norm> {
+            if !config.layer_norm_elementwise_affine {
+                return Ok(None);
+            }
+            let [weight, bias] = ["weight", "bias"].map(|part| loader.weight(&format!("{name}.{part}"), &[hidden]));
+            Ok(Some((weight?, bias?)))
+        };
+        let embed_tokens = loader.weight("model.decoder.embed_tokens.weight", &[config.vocab_size, embed_dim])?;
+        let positions = config.max_position_embeddings + POSITION_OFFSET;
+        let embed_positions = loader.weight("model.decoder.embed_positions.weight", &[positions, hidden])?;
+        let (mut project_in, mut project_out) = (None, None);
+        if embed_dim != hidden {
+            project_in = Some(loader.linear("model.decoder.project_in", hidden, embed_dim, false)?);
+            project_out = Some(loader.linear("model.decoder.project_out", embed_dim, hidden, false)?);
+        }
+        let bias = config.enable_bias;
+        let mut blocks = Vec::with_capacity(config.num_hidden_layers);
+        for i in 0..config.num_hidden_layers {
+            let name = |part: &str| format!("model.decoder.layers.{i}.{part}");
+            blocks.push(Block {
+                k: loader.linear(&name("self_attn.k_proj"), hidden, hidden, bias)?,
+                v: loader.linear(&name("self_attn.v_proj"), hidden, hidden, bias)?,
+                q: loader.linear(&name("self_attn.q_proj"), hidden, hidden, bias)?,
+                out: loader.linear(&name("self_attn.out_proj"), hidden, hidden, bias)?,
+                attention_norm: norm(loader, &name("self_attn_layer_norm"))?,
+                fc1: loader.linear(&name("fc1"), config.ffn_dim, hidden, bias)?,
+                fc2: loader.linear(&name("fc2"), hidden, config.ffn_dim, bias)?,
+                final_norm: norm(loader, &name("final_layer_norm"))?,
+            });
+        }
+        let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
+        let final_norm = if has_final_norm { Some(norm(loader, "model.decoder.final_layer_norm")?) } else { None };
+        let head = loader.head(config.tie_word_embeddings, embed_tokens, &[config.vocab_size, embed_dim])?;
+        Ok(Opt { config, activation, embed_tokens, embed_positions, project_in, project_out, blocks, final_norm, head })
+    }
+
+    fn attention(&self, weights: Weights, block: &Block, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let head_dim = self.config.hidden_size / self.config.num_attention_heads;
+        let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
+        let scale = (head_dim as f32).powf(-0.5);
+        let mixed = ops::attention(&q?, &k?, &v?, &batch.blocks, head_dim, scale)?;
+        block.out.apply(weights, &mixed)
+    }
+
+    fn feed_forward(&self, weights: Weights, block: &Block, x: &Tensor) -> Result<Tensor> {
+        block.fc2.apply(weights, &block.fc1.apply_with(weights, x, self.activation)?)
+    }
+
+    fn block(&self, weights: Weights, block: &Block, x: Tensor, batch: &Batch) -> Result<Tensor> {
+        if self.config.do_layer_norm_before {
+            let x = (&x + self.attention(weights, block, &layer_norm(weights, &block.attention_norm, &x)?, batch)?)?;
+            let fed = self.feed_forward(weights, block, &layer_norm(weights, &block.final_norm, &x)?)?;
+            Ok((x + fed)?)
+        } else {
+            let x = (&x + self.attention(weights, block, &x, batch)?)?;
+            let x = layer_norm(weights, &block.attention_norm, &x)?;
+            let fed = self.feed_forward(weights, block, &x)?;
+            layer_norm(weights, &block.final_norm, &(x + fed)?)
+        }
+    }
+}
+
+fn layer_norm(weights: Weights, norm: &Norm, x: &Tensor) -> Result<Tensor> {
+    ops::layer_norm(x, norm.map(|(weight, bias)| (weights.get(weight), weights.get(bias))), EPS)
+}
+
+impl Architecture for Opt {
+    fn shape(&self) -> Shape {
+        Shape { vocab_size: self.config.vocab_size, max_length: self.config.max_position_embeddings }
+    }
+
+    fn hidden(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
+        let mut x = ops::embed(weights.get(self.embed_tokens), &batch.tokens)?;
+        if let Some(project_in) = &self.project_in {
+            x = project_in.apply(weights, &x)?;
+        }
+        let places: Vec<u32> = batch.positions.iter().map(|p| p + POSITION_OFFSET as u32).collect();
+        x = (x + ops::embed(weights.get(self.embed_positions), &places)?)?;
+        for block in &self.blocks {
+            x = self.block(weights, block, x, batch)?;
+        }
+        Ok(x)
+    }
+
+    fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
+        let mut x = hidden.clone();
+        if let Some(norm) = &self.final_norm {
+            x = layer_norm(weights, norm, &x)?;
+        }
+        if let Some(project_out) = &self.project_out {
+            x = project_out.apply(weights, &x)?;
+        }
+        ops::linear(&x, weights.get(self.head), None, Activation::None)
+    }
+}

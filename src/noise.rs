@@ -1,0 +1,231 @@
+//! z(seed, tensor, index): the random direction, a pure function, never stored.
+//!
+//! Counter-based: Threefry-2x32 with 13 rounds (Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as
+//! 1, 2, 3", SC 2011; 13 is the smallest number of rounds that passes BigCrush) gives two 32-bit words for each
+//! counter, Box-Muller turns them into two normals. The key is a hash of the seed and of the parameter's *name*, so
+//! freezing, sharding or reordering parameters changes nobody else's noise, and threads can start anywhere.
+//!
+//! Elements are drawn in groups of [`GROUP`]: element j and element j + GROUP/2 of a group are the cosine and the
+//! sine half of one counter. Logarithm, sine and cosine are polynomials with every multiply-add fused, so scalar,
+//! AVX2 and AVX-512 code give the same bits.
+
+use crate::simd;
+
+/// One direction and how far along it. The direction itself is never stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Term {
+    /// Names the direction: z(seed, ., .).
+    pub seed: u64,
+    /// The multiple of the direction.
+    pub coeff: f32,
+}
+
+/// Elements drawn together; a run of elements can start at any multiple of it.
+pub const GROUP: usize = 128;
+const HALF: usize = GROUP / 2;
+
+/// The generator's key for one direction on one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key([u32; 2]);
+
+/// A tensor's part of the key: FNV-1a of its name.
+pub fn tensor_id(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64 bits.
+pub fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The seed of direction `direction` of step `step` in the run seeded `run_seed`: a pure function of the three.
+pub fn direction_seed(run_seed: u64, step: u64, direction: u64) -> u64 {
+    mix(mix(mix(run_seed) ^ step) ^ direction)
+}
+
+impl Key {
+    /// For a fixed tensor this is a bijection of the seed: no two seeds share a direction.
+    pub fn new(seed: u64, tensor_id: u64) -> Self {
+        let key = mix(mix(seed) ^ tensor_id);
+        Key([key as u32, (key >> 32) as u32])
+    }
+}
+
+/// Threefry-2x32-13: `counter` enciphered under `key`.
+#[inline(always)]
+fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
+    const ROTATIONS: [u32; 8] = [13, 15, 26, 6, 17, 29, 16, 24];
+    let keys = [key[0], key[1], 0x1bd1_1bda ^ key[0] ^ key[1]];
+    let mut x0 = counter[0].wrapping_add(keys[0]);
+    let mut x1 = counter[1].wrapping_add(keys[1]);
+    // Unrolled by hand in fours: a key is added after every fourth round.
+    macro_rules! round {
+        ($r:expr) => {
+            x0 = x0.wrapping_add(x1);
+            x1 = x1.rotate_left(ROTATIONS[$r % 8]) ^ x0;
+        };
+    }
+    macro_rules! four {
+        ($n:expr) => {
+            round!(4 * $n);
+            round!(4 * $n + 1);
+            round!(4 * $n + 2);
+            round!(4 * $n + 3);
+            x0 = x0.wrapping_add(keys[($n + 1) % 3]);
+            x1 = x1.wrapping_add(keys[($n + 2) % 3]).wrapping_add($n + 1);
+        };
+    }
+    four!(0);
+    four!(1);
+    four!(2);
+    round!(12);
+    [x0, x1]
+}
+
+/// ln(u) for u in (0, 1], by the polynomial of Cephes' logf.
+#[inline(always)]
+fn ln(u: f32) -> f32 {
+    const SQRT_HALF: u32 = 0x3f35_04f3;
+    // u = m * 2^e with m in [sqrt(1/2), sqrt(2)).
+    let bits = u.to_bits().wrapping_sub(SQRT_HALF);
+    let e = ((bits as i32) >> 23) as f32;
+    let x = f32::from_bits((bits & 0x007f_ffff).wrapping_add(SQRT_HALF)) - 1.0;
+    let mut p = 7.037_683_6e-2f32;
+    p = p.mul_add(x, -1.151_461_03e-1);
+    p = p.mul_add(x, 1.167_699_87e-1);
+    p = p.mul_add(x, -1.242_014_08e-1);
+    p = p.mul_add(x, 1.424_932_3e-1);
+    p = p.mul_add(x, -1.666_805_8e-1);
+    p = p.mul_add(x, 2.000_071_5e-1);
+    p = p.mul_add(x, -2.499_999_4e-1);
+    p = p.mul_add(x, 3.333_333e-1);
+    let xx = x * x;
+    let tail = (p * x).mul_add(xx, e * -2.121_944_4e-4);
+    e.mul_add(0.693_359_4, xx.mul_add(-0.5, tail) + x)
+}
+
+/// Two independent normals from one counter (Box, Muller 1958): r cos(a), r sin(a).
+#[inline(always)]
+fn normal_pair(key: [u32; 2], counter: [u32; 2]) -> (f32, f32) {
+    let [x0, x1] = threefry(key, counter);
+    // u in (0, 1]: 31 bits and a half, so small values keep their precision and |z| reaches 6.66.
+    let u = ((x0 >> 1) as i32 as f32).mul_add(4.656_613e-10, 2.328_306_4e-10);
+    let radius = (-2.0 * ln(u)).sqrt();
+    // The angle in turns is x1 / 2^32: two bits choose the quadrant, the rest lies in [-1/8, 1/8) turn.
+    let quadrant = x1.wrapping_add(1 << 29) >> 30;
+    let rest = x1.wrapping_sub(quadrant << 30) as i32 as f32;
+    let a = rest * 1.462_918_1e-9; // 2 pi / 2^32
+    let aa = a * a;
+    let mut s = -1.951_529_6e-4f32;
+    s = s.mul_add(aa, 8.332_161e-3);
+    s = s.mul_add(aa, -1.666_665_5e-1);
+    let sin = (s * aa).mul_add(a, a);
+    let mut c = 2.443_315_7e-5f32;
+    c = c.mul_add(aa, -1.388_731_6e-3);
+    c = c.mul_add(aa, 4.166_664_6e-2);
+    let cos = (c * aa).mul_add(aa, aa.mul_add(-0.5, 1.0));
+    let swap = quadrant & 1 == 1;
+    let (c, s) = if swap { (sin, cos) } else { (cos, sin) };
+    // Quadrants 1, 2 have a negative cosine, 2, 3 a negative sine.
+    let cos_sign = ((quadrant.wrapping_add(1)) & 2) << 30;
+    let sin_sign = (quadrant & 2) << 30;
+    (radius * f32::from_bits(c.to_bits() ^ cos_sign), radius * f32::from_bits(s.to_bits() ^ sin_sign))
+}
+
+/// The `group`-th [`GROUP`] elements of the direction.
+#[inline(always)]
+fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
+    let base = group * HALF as u64;
+    let (low, high) = (base as u32, (base >> 32) as u32);
+    let (first, second) = out.split_at_mut(HALF);
+    for j in 0..HALF {
+        // HALF divides 2^32, so the low word never carries within a group.
+        let (a, b) = normal_pair(key.0, [low.wrapping_add(j as u32), high]);
+        first[j] = a;
+        second[j] = b;
+    }
+}
+
+/// A number that weights are held in; arithmetic is done in f32.
+pub trait Element: Copy + Send + Sync {
+    fn widen(self) -> f32;
+    fn narrow(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        x
+    }
+}
+
+impl Element for half::bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    /// To the nearest, ties to even; written so that it vectorises. NaN stays NaN.
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        let kept = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+        half::bf16::from_bits((kept >> 16) as u16)
+    }
+}
+
+impl Element for half::f16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        half::f16::from_f32(x)
+    }
+}
+
+vectorize! {
+    /// weights <- scale * weights + sum over terms of coeff * z, in one pass.
+    ///
+    /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`]. One rounding to the
+    /// held precision at the end, whatever the number of terms.
+    pub fn walk[T: Element](weights: &mut [T], first: usize, scale: f32, terms: &[(Key, f32)]) {
+        let mut z = [0f32; GROUP];
+        let mut sum = [0f32; GROUP];
+        for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
+            let group = (first / GROUP + i) as u64;
+            for (s, w) in sum.iter_mut().zip(chunk.iter()) {
+                *s = w.widen() * scale;
+            }
+            for &(key, coeff) in terms {
+                draw(key, group, &mut z);
+                for j in 0..GROUP {
+                    sum[j] = coeff.mul_add(z[j], sum[j]);
+                }
+            }
+            for (w, s) in chunk.iter_mut().zip(&sum) {
+                *w = T::narrow(*s);
+            }
+        }
+    }
+}
+
+/// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
+pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
+    let mut z = vec![0f32; len];
+    walk(&mut z, 0, 0.0, &[(Key::new(seed, tensor_id(name)), 1.0)]);
+    z
+}
+
+/// The instruction set that the walks run on, as it is named to people.
+pub fn instruction_set() -> &'static str {
+    simd::level().name()
+}

@@ -1,0 +1,263 @@
+//! The weights: ordered, named, and changed nowhere else.
+//!
+//! [`Params::walk`] and [`Params::shrink`] only remember a displacement. [`Params::settle`] applies everything that is
+//! pending in ONE in-place pass and lends the weights as [`Weights`]; there is no other way to read them, so nobody can
+//! see weights that have not settled. A two-point step costs two passes: the way back from -eps, the update and the
+//! next step's +eps are one of them.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Tensor};
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::noise::{self, Element, Key, Term};
+
+/// Which weight: an index into the order of [`Params`]. Tied weights share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParamId(usize);
+
+struct Param {
+    name: String,
+    tensor: Tensor,
+    /// Whether weight decay applies: matrices and embeddings, not biases and norms.
+    decays: bool,
+    noise_id: u64,
+}
+
+/// A displacement that has not been applied yet.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Along(Term),
+    Shrink(f32),
+}
+
+/// All weights of a model, in one dtype, in the order in which the model asked for them.
+pub struct Params {
+    params: Vec<Param>,
+    by_name: HashMap<String, ParamId>,
+    pending: Vec<Move>,
+    dtype: DType,
+    walk_time: Duration,
+}
+
+/// The weights as they stand, nothing pending. What models read through.
+#[derive(Clone, Copy)]
+pub struct Weights<'a>(&'a Params);
+
+impl Params {
+    /// Empty; holds tensors of `dtype`.
+    pub fn new(dtype: DType) -> Self {
+        Params { params: Vec::new(), by_name: HashMap::new(), pending: Vec::new(), dtype, walk_time: Duration::ZERO }
+    }
+
+    /// The dtype that all weights are held in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Adds a weight. Fails if the name is taken, the dtype is another, or the tensor is not one whole buffer.
+    pub fn insert(&mut self, name: &str, tensor: Tensor) -> Result<ParamId> {
+        if tensor.dtype() != self.dtype {
+            bail!("weight {name} is {:?}, not {:?}", tensor.dtype(), self.dtype);
+        }
+        if !tensor.is_contiguous() || tensor.layout().start_offset() != 0 || tensor.track_op() {
+            bail!("weight {name} is a view or a variable, not a plain buffer");
+        }
+        let id = ParamId(self.params.len());
+        if self.by_name.insert(name.to_string(), id).is_some() {
+            bail!("weight {name} is there twice");
+        }
+        let decays = tensor.rank() >= 2;
+        self.params.push(Param { name: name.to_string(), tensor, decays, noise_id: noise::tensor_id(name) });
+        Ok(id)
+    }
+
+    /// The weight of that name.
+    pub fn id(&self, name: &str) -> Option<ParamId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// How many numbers there are: d.
+    pub fn count(&self) -> usize {
+        self.params.iter().map(|p| p.tensor.elem_count()).sum()
+    }
+
+    /// Wall time spent in passes over the weights so far.
+    pub fn walk_time(&self) -> Duration {
+        self.walk_time
+    }
+
+    /// Bytes that the weights take.
+    pub fn bytes(&self) -> usize {
+        self.count() * self.dtype.size_in_bytes()
+    }
+
+    /// theta += sum of coeff * z(seed), remembered until somebody reads.
+    pub fn walk(&mut self, terms: &[Term]) {
+        self.pending.extend(terms.iter().copied().map(Move::Along));
+    }
+
+    /// theta *= factor for the weights that decay, remembered until somebody reads.
+    pub fn shrink(&mut self, factor: f32) {
+        if factor != 1.0 {
+            self.pending.push(Move::Shrink(factor));
+        }
+    }
+
+    /// Applies all that is pending, in one pass over the weights, and lends them.
+    pub fn settle(&mut self) -> Result<Weights<'_>> {
+        if !self.pending.is_empty() {
+            let start = Instant::now();
+            let (decaying, others) = (self.displacement(true), self.displacement(false));
+            for param in &self.params {
+                let displacement = if param.decays { &decaying } else { &others };
+                displacement.apply(param)?;
+            }
+            self.pending.clear();
+            self.walk_time += start.elapsed();
+        }
+        Ok(Weights(self))
+    }
+
+    /// Overwrites one weight in place with what `fill` writes into its bytes. Nothing may be pending.
+    pub fn overwrite(&mut self, id: ParamId, fill: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+        if !self.pending.is_empty() {
+            bail!("weights are overwritten while a walk is pending");
+        }
+        let op = Overwrite(std::cell::RefCell::new((fill, Ok(()))));
+        self.params[id.0].tensor.inplace_op1(&op)?;
+        op.0.into_inner().1
+    }
+
+    /// The pending moves as one affine map: scale * theta + sum of terms.
+    fn displacement(&self, decays: bool) -> Displacement {
+        let mut map = Displacement { scale: 1.0, terms: Vec::new() };
+        for m in &self.pending {
+            match *m {
+                // The way back and the update go along one direction: it is drawn once.
+                Move::Along(term) => match map.terms.iter_mut().find(|t| t.seed == term.seed) {
+                    Some(same) => same.coeff += term.coeff,
+                    None => map.terms.push(term),
+                },
+                Move::Shrink(factor) if decays => {
+                    map.scale *= factor;
+                    map.terms.iter_mut().for_each(|t| t.coeff *= factor);
+                }
+                Move::Shrink(_) => {}
+            }
+        }
+        map.terms.retain(|t| t.coeff != 0.0);
+        map
+    }
+}
+
+impl<'a> Weights<'a> {
+    /// The tensor of a weight, sharing its storage.
+    pub fn get(&self, id: ParamId) -> &'a Tensor {
+        &self.0.params[id.0].tensor
+    }
+
+    /// Names and tensors in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
+        self.0.params.iter().map(|p| (p.name.as_str(), &p.tensor))
+    }
+
+    /// The dtype that all weights are held in.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+}
+
+struct Displacement {
+    scale: f32,
+    terms: Vec<Term>,
+}
+
+impl Displacement {
+    fn apply(&self, param: &Param) -> Result<()> {
+        if self.scale == 1.0 && self.terms.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<(Key, f32)> = self.terms.iter().map(|t| (Key::new(t.seed, param.noise_id), t.coeff)).collect();
+        let op = Settle { scale: self.scale, terms: &keys };
+        param.tensor.inplace_op1(&op).with_context(|| format!("cannot move weight {}", param.name))
+    }
+}
+
+/// w <- scale * w + sum of coeff * z, in place, all threads.
+struct Settle<'a> {
+    scale: f32,
+    terms: &'a [(Key, f32)],
+}
+
+impl Settle<'_> {
+    /// Elements a thread takes at a time: a multiple of [`noise::GROUP`], 64 KiB of f32.
+    const CHUNK: usize = 128 * noise::GROUP;
+
+    fn pass<T: Element>(&self, weights: &mut [T]) {
+        let walk = |(i, chunk): (usize, &mut [T])| noise::walk(chunk, i * Self::CHUNK, self.scale, self.terms);
+        if weights.len() <= Self::CHUNK {
+            walk((0, weights));
+        } else {
+            weights.par_chunks_mut(Self::CHUNK).enumerate().for_each(walk);
+        }
+    }
+}
+
+impl InplaceOp1 for Settle<'_> {
+    fn name(&self) -> &'static str {
+        "settle"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
+        match storage {
+            CpuStorage::F32(w) => self.pass::<f32>(w),
+            CpuStorage::BF16(w) => self.pass::<bf16>(w),
+            CpuStorage::F16(w) => self.pass::<f16>(w),
+            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
+        }
+        Ok(())
+    }
+}
+
+type Fill<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<()>;
+
+/// Bytes from outside into a weight's own buffer.
+struct Overwrite<'a>(std::cell::RefCell<(Fill<'a>, Result<()>)>);
+
+impl InplaceOp1 for Overwrite<'_> {
+    fn name(&self) -> &'static str {
+        "overwrite"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
+        let (fill, outcome) = &mut *self.0.borrow_mut();
+        *outcome = match storage {
+            CpuStorage::F32(w) => fill(bytemuck::cast_slice_mut(w)),
+            CpuStorage::BF16(w) => fill(bytemuck::cast_slice_mut(w)),
+            CpuStorage::F16(w) => fill(bytemuck::cast_slice_mut(w)),
+            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
+        };
+        Ok(())
+    }
+}
+
+/// The bytes of a weight on the CPU, lent to `read`. Contiguous tensors that start their storage only.
+pub fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((0, _)) = layout.contiguous_offsets() else { bail!("a weight is not one whole buffer") };
+    match &*storage {
+        candle_core::Storage::Cpu(CpuStorage::F32(w)) => Ok(read(bytemuck::cast_slice(w))),
+        candle_core::Storage::Cpu(CpuStorage::BF16(w)) => Ok(read(bytemuck::cast_slice(w))),
+        candle_core::Storage::Cpu(CpuStorage::F16(w)) => Ok(read(bytemuck::cast_slice(w))),
+        _ => bail!("weights are held in f32, f16 or bf16 on the CPU"),
+    }
+}
+
+/// Names a shape as people write it: 768 x 50272.
+pub fn shape_name(shape: &Shape) -> String {
+    shape.dims().iter().map(usize::to_string).collect::<Vec<_>>().join(" x ")
+}

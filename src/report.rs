@@ -1,0 +1,132 @@
+//! A run folder's log as a picture: a pure function of files.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use plotters::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// One line of trainer_log.jsonl.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Updates made so far.
+    pub step: u64,
+    /// Mean of loss_plus and loss_minus, and like them the mean over the steps since the line before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_plus: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_minus: Option<f64>,
+    /// Of this very step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projected_grad: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    /// On the dev split, where the step was one for evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_accuracy: Option<f64>,
+    /// Since the start of training, evaluations apart.
+    pub function_evaluations: u64,
+    pub forwards: u64,
+    pub backwards: u64,
+    pub tokens: u64,
+    /// Wall time since the start of training.
+    pub seconds: f64,
+    pub rss_peak_bytes: u64,
+}
+
+/// Reads a run's log.
+pub fn read_log(folder: &Path) -> Result<Vec<LogLine>> {
+    let path = folder.join("trainer_log.jsonl");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lines = text.lines().enumerate();
+    lines.map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), i + 1))).collect()
+}
+
+/// Draws a run's training and dev loss over steps into `loss.svg`.
+pub fn draw_losses(folder: &Path, title: &str) -> Result<()> {
+    let log = read_log(folder)?;
+    let train: Vec<(f64, f64)> = log.iter().filter_map(|l| Some((l.step as f64, l.loss?))).collect();
+    let dev: Vec<(f64, f64)> = log.iter().filter_map(|l| Some((l.step as f64, l.eval_loss?))).collect();
+    let svg = losses_svg(title, &train, &dev).map_err(|e| anyhow!("cannot draw the loss curves: {e}"))?;
+    files::write_bytes(&folder.join("loss.svg"), svg.as_bytes())
+}
+
+fn losses_svg(title: &str, train: &[(f64, f64)], dev: &[(f64, f64)]) -> Result<String, Box<dyn std::error::Error>> {
+    const INK: RGBColor = RGBColor(60, 60, 60);
+    const TRAIN: RGBColor = RGBColor(31, 119, 180);
+    const DEV: RGBColor = RGBColor(214, 80, 30);
+    let smooth = smoothed(train);
+    let last = train.iter().chain(dev).map(|p| p.0).fold(1.0, f64::max);
+    let (low, high) = range(train.iter().chain(dev).map(|p| p.1));
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (760, 460)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 17).into_font().color(&INK))
+            .margin(14)
+            .x_label_area_size(44)
+            .y_label_area_size(58)
+            .build_cartesian_2d(0.0..last, low..high)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(230, 230, 230))
+            .axis_style(INK)
+            .label_style(("sans-serif", 13).into_font().color(&INK))
+            .x_desc("step")
+            .y_desc("loss")
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| format!("{y:.2}"))
+            .draw()?;
+        chart.draw_series(LineSeries::new(train.iter().copied(), TRAIN.mix(0.3).stroke_width(1)))?;
+        chart
+            .draw_series(LineSeries::new(smooth, TRAIN.stroke_width(2)))?
+            .label("training (smoothed; thin: as logged)")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], TRAIN.stroke_width(2)));
+        chart
+            .draw_series(LineSeries::new(dev.iter().copied(), DEV.stroke_width(2)))?
+            .label("dev")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], DEV.stroke_width(2)));
+        chart.draw_series(dev.iter().map(|p| Circle::new(*p, 3, DEV.filled())))?;
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(RGBColor(200, 200, 200))
+            .label_font(("sans-serif", 13).into_font().color(&INK))
+            .draw()?;
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+/// Exponential running mean over a fiftieth of the points, corrected for its start.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let keep = 1.0 - 1.0 / (points.len() as f64 / 50.0).max(1.0);
+    let (mut mean, mut weight) = (0.0, 0.0);
+    let next = |&(x, y): &(f64, f64)| {
+        mean = keep * mean + (1.0 - keep) * y;
+        weight = keep * weight + (1.0 - keep);
+        (x, mean / weight)
+    };
+    points.iter().map(next).collect()
+}
+
+/// From a little below the smallest finite value to a little above the largest.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values
+        .filter(|v| v.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    if low > high {
+        return (0.0, 1.0);
+    }
+    let room = (0.06 * (high - low)).max(1e-3);
+    ((low - room).max(0.0), high + room)
+}

@@ -1,0 +1,164 @@
+//! Loops that the compiler turns into vector code, compiled once per instruction set and chosen at run time.
+//!
+//! A loop written as plain scalar Rust inside [`vectorize!`](crate::vectorize) is compiled three times: for AVX-512,
+//! for AVX2 with FMA, and for the baseline of the target. Every multiply-add that matters is spelled `mul_add`, one
+//! rounding on every path, so all three give **the same bits**. Nothing here needs `-C target-cpu`.
+
+/// Defines `fn name(args)` whose body is compiled for each instruction set; the best one the machine has runs.
+///
+/// The body must be free of calls that are not `#[inline(always)]`, or they will not be vectorised with it.
+#[macro_export]
+macro_rules! vectorize {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($gen:tt)*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name $(<$($gen)*>)? ($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body $(<$($gen)*>)? ($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512 $(<$($gen)*>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2 $(<$($gen)*>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                // SAFETY: each call is made only where the machine was found to have the features.
+                match $crate::simd::level() {
+                    $crate::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::simd::Level::Baseline => {}
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+
+/// The instruction sets that the loops are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    Baseline = 1,
+    Avx2 = 2,
+    Avx512 = 3,
+}
+
+impl Level {
+    /// As it is named to people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Baseline => std::env::consts::ARCH,
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+}
+
+static LEVEL: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// The level in use: the best that the machine has, unless [`limit`] lowered it.
+pub fn level() -> Level {
+    use std::sync::atomic::Ordering::Relaxed;
+    match LEVEL.load(Relaxed) {
+        1 => Level::Baseline,
+        2 => Level::Avx2,
+        3 => Level::Avx512,
+        _ => {
+            let found = detect();
+            LEVEL.store(found as u8, Relaxed);
+            found
+        }
+    }
+}
+
+/// Uses at most `most` from here on: how tests hold the paths against each other.
+pub fn limit(most: Level) {
+    LEVEL.store(detect().min(most) as u8, std::sync::atomic::Ordering::Relaxed);
+}
+
+fn detect() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        if avx2 && avx512 {
+            return Level::Avx512;
+        }
+        if avx2 {
+            return Level::Avx2;
+        }
+    }
+    Level::Baseline
+}
+
+/// e^x, to about 2 units in the last place on [-87, 88]; below it 0, above it large and finite.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    let small = x < -87.0;
+    let x = if x > 88.0 { 88.0 } else { x };
+    let x = if small { -87.0 } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-1.428_606_8e-6, n.mul_add(-0.693_145_75, x));
+    let mut p = 1.987_569_1e-4f32;
+    p = p.mul_add(r, 1.398_199_9e-3);
+    p = p.mul_add(r, 8.333_452e-3);
+    p = p.mul_add(r, 4.166_579_6e-2);
+    p = p.mul_add(r, 1.666_666_6e-1);
+    p = p.mul_add(r, 0.5);
+    let e = (p * r).mul_add(r, r) + 1.0;
+    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    if small { 0.0 } else { e * scale }
+}
+
+/// Sum of `f` over `xs`, in 16 partial sums whatever the instruction set, so that it has the same bits on each.
+#[inline(always)]
+pub fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let chunks = xs.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(*x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f(*x);
+    }
+    let mut width = 8;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    vectorize! {
+        fn exp_all(xs: &mut [f32]) {
+            for x in xs { *x = exp(*x); }
+        }
+    }
+
+    #[test]
+    fn exp_agrees_with_libm_and_has_the_same_bits_on_every_path() {
+        let xs: Vec<f32> = (0..200_000).map(|i| -86.9 + 174.8 * i as f32 / 200_000.0).collect();
+        let mut fast = xs.clone();
+        exp_all(&mut fast);
+        for (x, y) in xs.iter().zip(&fast) {
+            let exact = f64::from(*x).exp();
+            assert!((f64::from(*y) - exact).abs() <= 3e-7 * exact, "exp({x}) = {y}, not {exact}");
+            assert_eq!(y.to_bits(), exp(*x).to_bits(), "exp({x}) differs between vector and scalar code");
+        }
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert!(exp(f32::NAN).is_nan());
+    }
+}

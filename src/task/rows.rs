@@ -1,0 +1,121 @@
+//! Rows of data files: tab-separated (GLUE), comma-separated, JSON lines (SuperGLUE). Every error names file and line.
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// How a data file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Tab-separated with a header line, no quoting.
+    Tsv,
+    /// Comma-separated with a header line, quoted as in RFC 4180.
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+/// One row: its fields by name.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// Its place among the data rows, from 0.
+    pub index: usize,
+    /// Its line in the file, from 1.
+    pub line: u64,
+    pub fields: Map<String, Value>,
+}
+
+impl Row {
+    /// A field as text, if it is there and not empty: numbers and booleans as they are written in JSON.
+    pub fn text(&self, column: &str) -> Option<String> {
+        match self.fields.get(column)? {
+            Value::Null => None,
+            Value::String(text) if text.is_empty() => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }
+    }
+}
+
+/// Reads all rows of a file; each must have the `columns`.
+pub fn read(format: Format, place: &str, bytes: &[u8], columns: &[&str]) -> Result<Vec<Row>> {
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        let line = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        anyhow!("{place}, line {line}: byte 0x{:02x} is not UTF-8; convert the file first", bytes[e.valid_up_to()])
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match format {
+        Format::Tsv => delimited(place, text, columns, b'\t', false),
+        Format::Csv => delimited(place, text, columns, b',', true),
+        Format::Jsonl => json_lines(place, text, columns),
+    }
+}
+
+fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, quoting: bool) -> Result<Vec<Row>> {
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).flexible(true).from_reader(text.as_bytes());
+    let header: Vec<String> = reader.headers()?.iter().map(str::to_string).collect();
+    for column in columns {
+        if !header.iter().any(|h| h == column) {
+            bail!("{place} has no column \"{column}\"; its columns are: {}", header.join(", "));
+        }
+    }
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.with_context(|| place.to_string())?;
+        let line = record.position().map_or(0, csv::Position::line);
+        if record.len() != header.len() {
+            bail!("{place}, line {line}: {} fields, but the header names {}", record.len(), header.len());
+        }
+        let fields = header.iter().cloned().zip(record.iter().map(Value::from)).collect();
+        rows.push(Row { index: rows.len(), line, fields });
+    }
+    Ok(rows)
+}
+
+fn json_lines(place: &str, text: &str, columns: &[&str]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let here = || format!("{place}, line {}", i + 1);
+        let fields: Map<String, Value> = serde_json::from_str(line).with_context(|| format!("{}: not a JSON object", here()))?;
+        if let Some(column) = columns.iter().find(|c| !fields.contains_key(**c)) {
+            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+            bail!("{} has no \"{column}\"; it has: {}", here(), known.join(", "));
+        }
+        rows.push(Row { index: rows.len(), line: i as u64 + 1, fields });
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(format: Format, bytes: &[u8]) -> String {
+        format!("{:#}", read(format, "data", bytes, &["text", "label"]).unwrap_err())
+    }
+
+    #[test]
+    fn each_format_gives_the_same_rows() -> Result<()> {
+        let tsv = read(Format::Tsv, "", b"text\tlabel\nsay \"no\", twice\t1\n", &["text"])?;
+        let csv = read(Format::Csv, "", b"\xef\xbb\xbftext,label\r\n\"say \"\"no\"\", twice\",1\r\n", &["text"])?;
+        let json = read(Format::Jsonl, "", b"\n{\"text\": \"say \\\"no\\\", twice\", \"label\": 1}", &["text"])?;
+        for rows in [&tsv, &csv, &json] {
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0].text("text").as_deref(), Some("say \"no\", twice"));
+            assert_eq!(rows[0].text("label").as_deref(), Some("1"));
+            assert_eq!((rows[0].index, rows[0].line), (0, 2));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn errors_name_file_line_and_what_is_there() {
+        assert_eq!(error(Format::Tsv, b"text\tvalue\na\t1\n"), "data has no column \"label\"; its columns are: text, value");
+        assert_eq!(error(Format::Tsv, b"text\tlabel\na\t1\nb\n"), "data, line 3: 1 fields, but the header names 2");
+        assert_eq!(error(Format::Jsonl, b"{\"text\": \"a\"}"), "data, line 1 has no \"label\"; it has: text");
+        assert!(error(Format::Jsonl, b"{\"text\": \"a\", \"label\": 0}\nnonsense\n").starts_with("data, line 2: not a JSON object"));
+        assert_eq!(error(Format::Csv, b"text,label\na,0\n\xff,1\n"), "data, line 3: byte 0xff is not UTF-8; convert the file first");
+    }
+}
