@@ -103,13 +103,13 @@ def main():
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     parameters = list(model.parameters())  # a tied head counts once
 
-    steps, forwards, losses, padded = [], [], [], []
+    steps, cpu, forwards, losses, padded = [], [], [], [], []
     seeds = np.random.default_rng(0)
     with torch.no_grad():
         for step in range(args.steps):
             rows = [examples[(step * args.batch_size + i) % len(examples)] for i in range(args.batch_size)]
             seed = int(seeds.integers(1_000_000_000))
-            begin = time.perf_counter()
+            begin, cpu_begin = time.perf_counter(), time.process_time()
             batch = make_batch(rows, pad)
             spent = 0.0
             values = []
@@ -122,6 +122,7 @@ def main():
             grad = (values[0] - values[1]) / (2 * args.eps)
             add_noise(parameters, seed, -args.lr * grad, args.in_place)
             steps.append(time.perf_counter() - begin)
+            cpu.append(time.process_time() - cpu_begin)
             forwards.append(spent)
             losses.append(values)
             padded.append(batch[0].numel())
@@ -132,6 +133,7 @@ def main():
         "seconds_per_step": round(float(np.median(steps)), 4),
         "seconds_in_forwards": round(float(np.median(forwards)), 4),
         "steps_seconds": [round(s, 4) for s in steps],
+        "steps_cpu_seconds": [round(s, 4) for s in cpu],  # far below wall x threads: the machine was shared
         "forwards_seconds": [round(s, 4) for s in forwards],
         "padded_tokens_per_forward": padded,
         "losses": [[round(v, 6) for v in pair] for pair in losses],

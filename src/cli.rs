@@ -116,8 +116,12 @@ fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
         None => Knobs::default(),
     };
     let knobs = file.overlaid(&args.knobs)?;
-    set_threads(knobs.common.threads)?;
-    let mut plan = Plan::check(knobs)?;
+    let threads = knobs.common.threads;
+    let plan = Plan::check(knobs)?;
+    on_threads(threads, || train_plan(plan, args.json, quiet))
+}
+
+fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     let method = optim::method(&plan.optimizer)?;
     let mut bench = Bench::open(&plan.inputs)?;
     let examples = bench.examples(&plan)?;
@@ -152,13 +156,17 @@ fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
     let style = "{pos:>8}/{len} [{bar:20}] {msg}  {eta_precise} left";
     let bar = progress_bar(plan.max_steps, quiet, style)?;
     let results = train(&plan, &mut bench, &examples, bar)?;
-    let report = if args.json { serde_json::to_string(&results)? } else { summary(&plan, &results, examples.eval.len()) };
+    let report = if as_json { serde_json::to_string(&results)? } else { summary(&plan, &results, examples.eval.len()) };
     say(&report)
 }
 
 fn eval_verb(args: EvalArgs, quiet: bool) -> Result<()> {
-    set_threads(args.common.threads)?;
+    let threads = args.common.threads;
     let inputs = Inputs::check(*args.common)?;
+    on_threads(threads, || eval_inputs(inputs, args.json, args.dump.as_deref(), quiet))
+}
+
+fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
     let mut bench = Bench::open(&inputs)?;
     let examples = bench.eval_examples(&inputs)?;
     describe_model(&inputs, &bench);
@@ -169,11 +177,11 @@ fn eval_verb(args: EvalArgs, quiet: bool) -> Result<()> {
     let done = |n: usize| bar.set_position(n as u64);
     let found = evaluate(&bench.model, bench.params.settle()?, &examples, bench.task.loss, inputs.eval_batch_size, done)?;
     bar.finish_and_clear();
-    if let Some(path) = &args.dump {
+    if let Some(path) = dump_to {
         dump(path, &found, &examples)?;
     }
     let right = found.examples.iter().filter(|e| e.prediction == e.label).count();
-    if args.json {
+    if as_json {
         say(&serde_json::to_string(&json!({
             "model": inputs.model,
             "task": bench.task.name,
@@ -225,9 +233,10 @@ fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
     })
 }
 
-fn set_threads(threads: Option<usize>) -> Result<()> {
-    let Some(threads) = threads.filter(|n| *n > 0) else { return Ok(()) };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start the threads")
+/// Runs `work` on a thread of the pool that it computes with: nothing is handed from one thread to another to begin.
+fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().context("cannot start the threads")?;
+    pool.install(work)
 }
 
 fn describe_model(inputs: &Inputs, bench: &Bench) {

@@ -130,6 +130,15 @@ impl Batch {
         batch
     }
 
+    /// One sequence with every state wanted: for looking at logits.
+    pub fn sequence(tokens: &[u32]) -> Self {
+        let mut batch = Batch::default();
+        batch.append(tokens, 0);
+        QueryBlock::push(&mut batch.blocks, 0..tokens.len(), 0..0);
+        batch.states = batch.positions.clone();
+        batch
+    }
+
     /// How many tokens are fed to the model.
     pub fn num_tokens(&self) -> usize {
         self.tokens.len()

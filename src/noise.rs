@@ -52,11 +52,16 @@ impl Key {
         let key = mix(mix(seed) ^ tensor_id);
         Key([key as u32, (key >> 32) as u32])
     }
+
+    /// The key as the generator takes it.
+    pub fn words(self) -> [u32; 2] {
+        self.0
+    }
 }
 
 /// Threefry-2x32-13: `counter` enciphered under `key`.
 #[inline(always)]
-fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
+pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     const ROTATIONS: [u32; 8] = [13, 15, 26, 6, 17, 29, 16, 24];
     let keys = [key[0], key[1], 0x1bd1_1bda ^ key[0] ^ key[1]];
     let mut x0 = counter[0].wrapping_add(keys[0]);
@@ -107,16 +112,20 @@ fn ln(u: f32) -> f32 {
     e.mul_add(0.693_359_4, xx.mul_add(-0.5, tail) + x)
 }
 
-/// Two independent normals from one counter (Box, Muller 1958): r cos(a), r sin(a).
+/// sqrt(-2 ln u), u uniform in (0, 1]: the radius of Box and Muller (1958).
 #[inline(always)]
-fn normal_pair(key: [u32; 2], counter: [u32; 2]) -> (f32, f32) {
-    let [x0, x1] = threefry(key, counter);
-    // u in (0, 1]: 31 bits and a half, so small values keep their precision and |z| reaches 6.66.
-    let u = ((x0 >> 1) as i32 as f32).mul_add(4.656_613e-10, 2.328_306_4e-10);
-    let radius = (-2.0 * ln(u)).sqrt();
-    // The angle in turns is x1 / 2^32: two bits choose the quadrant, the rest lies in [-1/8, 1/8) turn.
-    let quadrant = x1.wrapping_add(1 << 29) >> 30;
-    let rest = x1.wrapping_sub(quadrant << 30) as i32 as f32;
+fn radius(word: u32) -> f32 {
+    // 31 bits and a half: small u keep their precision, and |z| reaches 6.66.
+    let u = ((word >> 1) as i32 as f32).mul_add(4.656_613e-10, 2.328_306_4e-10);
+    (-2.0 * ln(u)).sqrt()
+}
+
+/// (cos a, sin a) of an angle uniform over the circle.
+#[inline(always)]
+fn unit_vector(word: u32) -> (f32, f32) {
+    // The angle in turns is word / 2^32: two bits choose the quadrant, the rest lies in [-1/8, 1/8) turn.
+    let quadrant = word.wrapping_add(1 << 29) >> 30;
+    let rest = word.wrapping_sub(quadrant << 30) as i32 as f32;
     let a = rest * 1.462_918_1e-9; // 2 pi / 2^32
     let aa = a * a;
     let mut s = -1.951_529_6e-4f32;
@@ -130,22 +139,35 @@ fn normal_pair(key: [u32; 2], counter: [u32; 2]) -> (f32, f32) {
     let swap = quadrant & 1 == 1;
     let (c, s) = if swap { (sin, cos) } else { (cos, sin) };
     // Quadrants 1, 2 have a negative cosine, 2, 3 a negative sine.
-    let cos_sign = ((quadrant.wrapping_add(1)) & 2) << 30;
+    let cos_sign = (quadrant.wrapping_add(1) & 2) << 30;
     let sin_sign = (quadrant & 2) << 30;
-    (radius * f32::from_bits(c.to_bits() ^ cos_sign), radius * f32::from_bits(s.to_bits() ^ sin_sign))
+    (f32::from_bits(c.to_bits() ^ cos_sign), f32::from_bits(s.to_bits() ^ sin_sign))
 }
 
 /// The `group`-th [`GROUP`] elements of the direction.
+///
+/// Three short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the
+/// more of its turns a processor has in flight at once.
 #[inline(always)]
 fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
     let base = group * HALF as u64;
     let (low, high) = (base as u32, (base >> 32) as u32);
-    let (first, second) = out.split_at_mut(HALF);
+    let mut words = [[0u32; HALF]; 2];
     for j in 0..HALF {
         // HALF divides 2^32, so the low word never carries within a group.
-        let (a, b) = normal_pair(key.0, [low.wrapping_add(j as u32), high]);
-        first[j] = a;
-        second[j] = b;
+        let [a, b] = threefry(key.0, [low.wrapping_add(j as u32), high]);
+        words[0][j] = a;
+        words[1][j] = b;
+    }
+    let mut radii = [0f32; HALF];
+    for j in 0..HALF {
+        radii[j] = radius(words[0][j]);
+    }
+    let (cosines, sines) = out.split_at_mut(HALF);
+    for j in 0..HALF {
+        let (cos, sin) = unit_vector(words[1][j]);
+        cosines[j] = radii[j] * cos;
+        sines[j] = radii[j] * sin;
     }
 }
 

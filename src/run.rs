@@ -1,8 +1,9 @@
 //! THE LOOP: a training run from the first evaluation to the last, read from top to bottom.
 
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -14,13 +15,14 @@ use crate::eval::{Evaluation, evaluate};
 use crate::files::{self, Source};
 use crate::journal::{Journal, Step, Totals};
 use crate::memory;
-use crate::model::{self, Model};
+use crate::model::{self, Model, Shape};
 use crate::noise::direction_seed;
 use crate::objective::PromptLoss;
 use crate::optim::{self, Settings};
 use crate::params::Params;
 use crate::report;
 use crate::task::{PromptedRow, Task};
+use crate::tokenizer::Tokenizer;
 
 /// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -48,6 +50,7 @@ pub struct Results {
 pub struct Bench {
     pub model: Model,
     pub params: Params,
+    pub tokenizer: Tokenizer,
     pub task: Task,
     data: Source,
     max_length: usize,
@@ -65,14 +68,22 @@ impl Bench {
     pub fn open(inputs: &Inputs) -> Result<Self> {
         let task = Task::open(&inputs.task)?;
         let data = task.data(inputs.data.as_deref())?;
-        let source = model_source(&inputs.model);
-        let (model, params) = Model::open(&source, inputs.dtype.dtype(), inputs.bos_id)?;
-        let longest = model.shape().max_length;
+        let source = model_source(&inputs.model)?;
+        let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
+        let (model, params) = Model::open(&source, inputs.dtype.dtype())?;
+        let Shape { vocab_size, max_length: longest } = model.shape();
+        if tokenizer.id_limit() as usize > vocab_size {
+            bail!(
+                "the tokenizer has ids up to {}, but the model's embedding has {vocab_size} rows: they are not of one model ({})",
+                tokenizer.id_limit() - 1,
+                source.place("config.json")
+            );
+        }
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
         let max_length = inputs.max_length.unwrap_or(longest.min(2048));
-        Ok(Bench { model, params, task, data, max_length })
+        Ok(Bench { model, params, tokenizer, task, data, max_length })
     }
 
     /// The splits of a training run, tokenised.
@@ -88,14 +99,20 @@ impl Bench {
     }
 
     fn encode(&self, rows: &[PromptedRow]) -> Result<Vec<Example>> {
-        Example::encode_all(rows, &self.model.tokenizer, self.max_length)
+        Example::encode_all(rows, &self.tokenizer, self.max_length)
     }
 }
 
 /// A folder of that name, else the model built in under it.
-fn model_source(name: &str) -> Source {
-    let folder = Source::Folder(name.into());
-    if name == "opt-mini" && !folder.has("config.json") { model::OPT_MINI } else { folder }
+fn model_source(name: &str) -> Result<Source> {
+    let folder = Path::new(name);
+    if folder.is_dir() {
+        Ok(Source::Folder(folder.to_path_buf()))
+    } else if name == "opt-mini" {
+        Ok(model::OPT_MINI)
+    } else {
+        Err(usage!("--model {name}: there is no such folder; it wants one in Hugging Face layout, or opt-mini, which is built in"))
+    }
 }
 
 /// Trains `bench` on `examples` as `plan` says, and leaves the best weights in the run folder and in `bench`.

@@ -138,6 +138,24 @@ pub fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes[0]
 }
 
+/// The largest of `xs`; NaN are passed over, as [`f32::max`] does.
+#[inline(always)]
+pub fn max(xs: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let chunks = xs.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = if *x > *lane { *x } else { *lane };
+        }
+    }
+    let mut largest = f32::NEG_INFINITY;
+    for x in rest.iter().chain(&lanes) {
+        largest = if *x > largest { *x } else { largest };
+    }
+    largest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ pub mod ops;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
@@ -71,7 +71,6 @@ pub struct Model {
     source: Source,
     config: Value,
     weight_files: Vec<String>,
-    pub tokenizer: Tokenizer,
 }
 
 /// Logits held at a time at most, in bytes: the vocabulary projection runs over the predicting states in chunks of this.
@@ -79,29 +78,13 @@ const LOGITS_BYTES: usize = 32 << 20;
 
 impl Model {
     /// Opens a folder in Hugging Face layout. The weights come back beside the model, held as `dtype`.
-    pub fn open(source: &Source, dtype: DType, bos_id: Option<u32>) -> Result<(Self, Params)> {
-        if let Source::Folder(folder) = source
-            && !folder.is_dir()
-        {
-            bail!("--model {}: there is no such folder", folder.display());
-        }
-        let place = source.place("config.json");
-        let bytes = source.read("config.json")?.ok_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))?;
-        let config: Value = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?;
-        let config_bos = config.get("bos_token_id").and_then(Value::as_u64).map(|id| id as u32);
-        let tokenizer = Tokenizer::open(source, bos_id, config_bos)?;
+    pub fn open(source: &Source, dtype: DType) -> Result<(Self, Params)> {
+        let (config, place) = read_config(source)?;
         let load = architecture(&config, &place)?;
         let mut loader = Loader { checkpoint: Checkpoint::open(source)?, params: Params::new(dtype), aliases: &[], dtype };
         let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
-        let vocab_size = architecture.shape().vocab_size;
-        if tokenizer.id_limit() as usize > vocab_size {
-            bail!(
-                "the tokenizer has ids up to {}, but the model's embedding has {vocab_size} rows: they are not of the same model ({place})",
-                tokenizer.id_limit() - 1
-            );
-        }
         let weight_files = loader.checkpoint.file_names().to_vec();
-        let model = Model { architecture, source: source.clone(), config, weight_files, tokenizer };
+        let model = Model { architecture, source: source.clone(), config, weight_files };
         Ok((model, loader.params))
     }
 
@@ -172,6 +155,18 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// config.json, and what to call it in an error.
+fn read_config(source: &Source) -> Result<(Value, String)> {
+    let place = source.place("config.json");
+    let bytes = source.read("config.json")?.ok_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))?;
+    Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
+}
+
+/// The begin token that config.json names.
+pub fn bos_token_id(source: &Source) -> Result<Option<u32>> {
+    Ok(read_config(source)?.0.get("bos_token_id").and_then(Value::as_u64).map(|id| id as u32))
 }
 
 fn architecture(config: &Value, place: &str) -> Result<Load> {

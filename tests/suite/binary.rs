@@ -1,0 +1,226 @@
+//! The built binary, as a person meets it: the default job, the run folder, and what it says to mistakes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use anyhow::Result;
+use serde_json::Value;
+
+fn zotune(folder: &Path, args: &[&str]) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
+    command.args(args).current_dir(folder).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "2");
+    Ok(command.output()?)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder with the built-in model and small SST-2-like data in it, for tests to damage.
+fn workplace() -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    let (model, data) = (folder.path().join("model"), folder.path().join("data"));
+    std::fs::create_dir(&model)?;
+    std::fs::create_dir(&data)?;
+    for name in ["config.json", "model.safetensors", "vocab.json", "merges.txt"] {
+        std::fs::write(model.join(name), zotune::model::OPT_MINI.read(name)?.unwrap())?;
+    }
+    let rows: String = (0..30).map(|i| format!("a film of number {i}\t{}\n", i % 2)).collect();
+    for name in ["train.tsv", "dev.tsv"] {
+        std::fs::write(data.join(name), format!("sentence\tlabel\n{rows}"))?;
+    }
+    Ok(folder)
+}
+
+const SMALL: [&str; 12] =
+    ["train", "--model", "model", "--task", "sst2", "--data", "data", "--num-train", "16", "--num-dev", "8", "--max-steps=4"];
+
+#[test]
+fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let output = zotune(folder.path(), &["train", "--max-steps", "20", "--eval_steps", "10"])?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout.clone())?;
+    assert!(said.contains("sentences it never saw") && said.contains("--task sst2"), "{said}");
+    let run = folder.path().join("runs/reviews-opt-mini-zo-sgd-0");
+    let results: Value = serde_json::from_slice(&std::fs::read(run.join("all_results.json"))?)?;
+    for key in [
+        "steps",
+        "train_loss",
+        "dev_loss",
+        "dev_accuracy",
+        "eval_loss",
+        "eval_accuracy",
+        "seconds_per_step",
+        "forward_seconds_per_step",
+        "walk_seconds_per_step",
+        "tokens_per_step",
+        "function_evaluations",
+        "forwards",
+        "backwards",
+        "weights_bytes",
+        "optimizer_state_bytes",
+        "activation_peak_bytes",
+        "peak_rss_bytes",
+    ] {
+        assert!(results[key].is_number(), "all_results.json has no {key}: {results}");
+    }
+    assert_eq!(results["weights_bytes"], 4 * 2_593_600);
+    assert!(results["activation_peak_bytes"].as_u64() > Some(100_000));
+    let facts: Value = serde_json::from_slice(&std::fs::read(run.join("run.json"))?)?;
+    assert_eq!(facts["config"]["max_steps"], 20);
+    assert_eq!(facts["model"]["sha256"]["model.safetensors"].as_str().map(str::len), Some(64));
+    let log = std::fs::read_to_string(run.join("trainer_log.jsonl"))?;
+    let steps: Vec<u64> = log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [0, 1, 10, 20]);
+    let svg = std::fs::read_to_string(run.join("loss.svg"))?;
+    assert!(svg.starts_with("<svg") && svg.contains("step") && svg.contains("dev"));
+
+    // The folder is a model: evaluating it gives what the run said, on sentences in its own order.
+    let run_name = "runs/reviews-opt-mini-zo-sgd-0";
+    let eval = zotune(folder.path(), &["eval", "--model", run_name, "--task", "reviews", "--json", "--dump", "scores.jsonl"])?;
+    assert!(eval.status.success(), "{}", stderr(&eval));
+    let found: Value = serde_json::from_slice(&eval.stdout)?;
+    assert_eq!((&found["accuracy"], &found["loss"]), (&results["eval_accuracy"], &results["eval_loss"]));
+    let dump = std::fs::read_to_string(folder.path().join("scores.jsonl"))?;
+    assert_eq!(dump.lines().count(), 200);
+    let line: Value = serde_json::from_str(dump.lines().next().unwrap())?;
+    for key in ["index", "label", "prediction", "scores", "tokens"] {
+        assert!(!line[key].is_null(), "no {key}");
+    }
+    // A second run of the same name takes a number rather than the place of the first.
+    let again = zotune(folder.path(), &["train", "--max-steps", "1", "-q", "--json"])?;
+    assert!(again.status.success() && again.stderr.is_empty(), "{}", stderr(&again));
+    assert_eq!(serde_json::from_slice::<Value>(&again.stdout)?["steps"], 1);
+    assert!(folder.path().join("runs/reviews-opt-mini-zo-sgd-0.2/run.json").exists());
+    Ok(())
+}
+
+#[test]
+fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
+    let place = workplace()?;
+    std::fs::create_dir(place.path().join("full"))?;
+    std::fs::write(place.path().join("full/precious"), "kept")?;
+    std::fs::write(place.path().join("bad.toml"), "model = \"model\"\nlearning_rte = 1e-4\n")?;
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--optimizer", "zo-sdg"], 2, "there is no method \"zo-sdg\""),
+        (&["--task", "sts2"], 2, "there is no task \"sts2\": did you mean \"sst2\"?"),
+        (&["--learning-rte", "1"], 2, "--learning-rate"),
+        (&["--learning-rate", "fast"], 2, "invalid value 'fast'"),
+        (&["--learning-rate", "0"], 2, "--learning-rate 0: it must be a number above 0"),
+        (&["--dtype", "f64"], 2, "possible values: f32, f16, bf16"),
+        (&["--device", "tpu"], 2, "--device tpu"),
+        (&["--config", "bad.toml"], 2, "bad.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"),
+        (&["--config", "none.toml"], 2, "none.toml"),
+        (&["--model", "nowhere"], 2, "--model nowhere: there is no such folder"),
+        (&["--data", "nowhere"], 2, "--data nowhere: there is no such folder"),
+        (&["--data", "model"], 1, "train.tsv is missing"),
+        (&["--num-train", "30"], 2, "has 30 rows, fewer than num_train 30 + num_dev 8"),
+        (&["--num-train", "0"], 2, "num_train is 0"),
+        (&["--num-dev", "0"], 2, "num_dev is 0"),
+        (&["--num-eval", "31"], 2, "--num-eval 31"),
+        (&["--batch-size", "0"], 2, "--batch-size 0: it must be at least 1"),
+        (&["--max-length", "9999"], 2, "--max-length 9999: the model has positions for 512 tokens"),
+        (&["--max-length", "1"], 1, "leaves no room for a prompt"),
+        (&["--output-dir", "full"], 2, "full is not empty"),
+        (&["--output-dir", "full/precious/run"], 2, "full/precious/run"),
+    ];
+    for (extra, code, expected) in cases {
+        // A flag given twice is taken from its last place, as shells' aliases need it.
+        let args: Vec<&str> = SMALL.iter().chain(*extra).copied().collect();
+        let output = zotune(place.path(), &args)?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(*code), "{extra:?}: {said}");
+        assert!(said.contains(expected), "{extra:?}: {said:?} does not say {expected:?}");
+        assert!(said.starts_with("error: ") && !said.contains("panicked"), "{extra:?}: {said}");
+    }
+    assert!(!place.path().join("runs").exists(), "something was written");
+    assert_eq!(std::fs::read_to_string(place.path().join("full/precious"))?, "kept");
+    assert_eq!(std::fs::read_dir(place.path().join("full"))?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
+    let place = workplace()?;
+    let fails = |expected: &str| -> Result<()> {
+        let output = zotune(place.path(), &SMALL)?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: ") && said.contains(expected), "{said:?} does not say {expected:?}");
+        assert!(!place.path().join("runs").exists());
+        Ok(())
+    };
+    let model = place.path().join("model/model.safetensors");
+    let whole = std::fs::read(&model)?;
+    std::fs::write(&model, &whole[..whole.len() / 2])?;
+    fails("cut short")?;
+    std::fs::write(&model, &whole)?;
+
+    let vocab = place.path().join("model/vocab.json");
+    let text = std::fs::read_to_string(&vocab)?;
+    std::fs::write(&vocab, text.replacen('{', "{\"zzzz\": 4096,", 1))?;
+    fails("the tokenizer has ids up to 4096, but the model's embedding has 4096 rows")?;
+    std::fs::write(&vocab, &text)?;
+
+    let data = place.path().join("data/train.tsv");
+    let text = std::fs::read_to_string(&data)?;
+    for (damaged, expected) in [
+        (text.replace("label", "mark"), "train.tsv has no column \"label\"; its columns are: sentence, mark"),
+        (text.replace("number 3\t1", "number 3\t"), "train.tsv, line 5"),
+        (text.replace("number 3\t1", "number 3\t7"), "label \"7\" is not one of 0, 1"),
+    ] {
+        // Every row is drawn, so the damaged one is met.
+        std::fs::write(&data, damaged)?;
+        let args = [&SMALL[..7], &["--num-train", "22", "--num-dev", "8"]].concat();
+        let output = zotune(place.path(), &args)?;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+    let mut bytes = text.clone().into_bytes();
+    bytes.extend(b"caf\xe9\t1\n");
+    std::fs::write(&data, bytes)?;
+    fails("train.tsv, line 32: byte 0xe9 is not UTF-8")?;
+    std::fs::write(&data, "sentence\tlabel\n")?;
+    fails("train.tsv has no rows")
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_with_step_and_seed() -> Result<()> {
+    let place = workplace()?;
+    let args: Vec<&str> = SMALL.iter().copied().chain(["--learning-rate", "1e30", "--max-steps", "9"]).collect();
+    let output = zotune(place.path(), &args)?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("the loss is not finite at step 2 (direction seed "), "{said}");
+    Ok(())
+}
+
+/// A disk that is full: writes past 100 blocks of 1 KiB fail. The message names the file, and nothing half written stays.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_the_run_with_a_clear_message() -> Result<()> {
+    let place = workplace()?;
+    let run = format!("trap '' XFSZ; ulimit -f 2000; exec {} {}", env!("CARGO_BIN_EXE_zotune"), SMALL.join(" "));
+    let output = Command::new("bash").args(["-c", &run]).current_dir(place.path()).output()?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write runs/sst2-model-zo-sgd-0/model.safetensors"), "{said}");
+    let left: Vec<_> = std::fs::read_dir(place.path().join("runs/sst2-model-zo-sgd-0"))?
+        .map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<_>>()?;
+    assert!(!left.iter().any(|name| name.starts_with("model.safetensors")), "{left:?}");
+    Ok(())
+}
+
+#[test]
+fn tasks_are_listed_and_shown() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let list = String::from_utf8(zotune(folder.path(), &["tasks"])?.stdout)?;
+    assert_eq!(list.lines().count(), zotune::task::BUILTIN.len());
+    let shown = zotune(folder.path(), &["tasks", "show", "copa"])?;
+    std::fs::write(folder.path().join("mine.toml"), &shown.stdout)?;
+    assert_eq!(zotune::task::Task::open(&folder.path().join("mine.toml").to_string_lossy())?.name, "mine");
+    assert_eq!(zotune(folder.path(), &["tasks", "show", "cpoa"])?.status.code(), Some(2));
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Weight files: every layout, saving and reading back, what loading holds, and what damaged files say.
+
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::DType;
+use zotune::files::Source;
+use zotune::memory;
+use zotune::model::{self, Model};
+use zotune::noise::Term;
+
+use crate::support::{FIXTURES, copy_of, fixture, open};
+
+fn open_error(folder: &Path) -> String {
+    format!("{:#}", Model::open(&Source::Folder(folder.into()), DType::F32).err().expect("it opened"))
+}
+
+/// Edits the JSON object in `folder/name`.
+fn edit(folder: &Path, name: &str, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<()> {
+    let path = folder.join(name);
+    let mut value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    change(value.as_object_mut().unwrap());
+    Ok(std::fs::write(path, value.to_string())?)
+}
+
+#[test]
+fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
+    for name in FIXTURES {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let folder = tempfile::tempdir()?;
+            let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
+            params.walk(&[Term { seed: 1, coeff: 0.01 }]);
+            let file = folder.path().join("model.safetensors");
+            model::save(params.settle()?, &file)?;
+            model.write_companions(folder.path(), dtype)?;
+            let bytes = |weights: zotune::params::Weights| -> Result<Vec<(String, Vec<u8>)>> {
+                weights.iter().map(|(n, t)| Ok((n.to_string(), zotune::params::with_bytes(t, <[u8]>::to_vec)?))).collect()
+            };
+            let saved = bytes(params.settle()?)?;
+            let (_, mut again) = Model::open(&Source::Folder(folder.path().into()), dtype)?;
+            assert!(bytes(again.settle()?)? == saved, "{name} in {dtype:?}");
+            // The same file back into weights that have moved on.
+            params.walk(&[Term { seed: 2, coeff: 0.01 }]);
+            params.settle()?;
+            model::restore(&mut params, &file)?;
+            assert!(bytes(params.settle()?)? == saved, "{name} in {dtype:?}, restored");
+            // The safetensors crate agrees that it is one, with PyTorch's mark.
+            let whole = std::fs::read(&file)?;
+            let (_, metadata) = safetensors::SafeTensors::read_metadata(&whole)?;
+            assert_eq!(metadata.metadata().as_ref().and_then(|m| m.get("format")).map(String::as_str), Some("pt"));
+        }
+    }
+    Ok(())
+}
+
+/// Loading holds the weights and at most one tensor more, stored in half or whole precision.
+#[test]
+fn loading_holds_the_weights_and_one_tensor() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let source = folder.path();
+    // Wide enough that tensors of a megabyte stand out of what other tests allocate meanwhile.
+    let (vocab, hidden, layers) = (4000, 256, 4);
+    for (key, stored) in [("model.safetensors", DType::F32), ("model.safetensors", DType::F16)] {
+        let mut tensors = std::collections::HashMap::new();
+        let mut add = |name: String, shape: &[usize]| -> Result<()> {
+            tensors.insert(name, candle_core::Tensor::zeros(shape, stored, &candle_core::Device::Cpu)?);
+            Ok(())
+        };
+        add("model.embed_tokens.weight".into(), &[vocab, hidden])?;
+        add("model.norm.weight".into(), &[hidden])?;
+        for i in 0..layers {
+            for part in ["q", "k", "v", "o"] {
+                add(format!("model.layers.{i}.self_attn.{part}_proj.weight"), &[hidden, hidden])?;
+            }
+            for part in ["gate", "up"] {
+                add(format!("model.layers.{i}.mlp.{part}_proj.weight"), &[1024, hidden])?;
+            }
+            add(format!("model.layers.{i}.mlp.down_proj.weight"), &[hidden, 1024])?;
+            for part in ["input_layernorm", "post_attention_layernorm"] {
+                add(format!("model.layers.{i}.{part}.weight"), &[hidden])?;
+            }
+        }
+        candle_core::safetensors::save(&tensors, source.join(key))?;
+        let config = serde_json::json!({
+            "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": 1024,
+            "num_hidden_layers": layers, "num_attention_heads": 4, "tie_word_embeddings": true,
+        });
+        std::fs::write(source.join("config.json"), config.to_string())?;
+        drop(tensors);
+        let (opened, held) = memory::peak_of(|| Model::open(&Source::Folder(source.into()), DType::F32));
+        let (_, params) = opened?;
+        let (weights, largest) = (params.bytes(), vocab * hidden * 4);
+        assert!(held < weights + largest + (4 << 20), "{stored:?}: {held} bytes held for {weights} of weights");
+    }
+    Ok(())
+}
+
+#[test]
+fn damaged_folders_say_what_is_wrong_and_where() -> Result<()> {
+    let folder = copy_of("opt-tiny")?;
+    let file = folder.path().join("model.safetensors");
+    let whole = std::fs::read(&file)?;
+
+    std::fs::write(&file, &whole[..whole.len() - 100])?;
+    let error = open_error(folder.path());
+    assert!(error.contains("model.safetensors") && error.contains("cut short"), "{error}");
+    for cut in [0, 5, 8, 100] {
+        std::fs::write(&file, &whole[..cut])?;
+        assert!(open_error(folder.path()).contains("cut short"), "{cut} bytes: {}", open_error(folder.path()));
+    }
+    std::fs::write(&file, [b"not a safetensors file at all, but long enough".as_slice(); 40].concat())?;
+    assert!(open_error(folder.path()).contains("not a safetensors file"));
+    std::fs::remove_file(&file)?;
+    assert!(open_error(folder.path()).contains("model.safetensors is missing"));
+    std::fs::write(&file, &whole)?;
+
+    edit(folder.path(), "config.json", |c| drop(c.insert("ffn_dim".into(), 48.into())))?;
+    let error = open_error(folder.path());
+    assert!(error.contains("fc1.weight") && error.contains("[32, 16]") && error.contains("[48, 16]"), "{error}");
+    edit(folder.path(), "config.json", |c| {
+        c.insert("ffn_dim".into(), 32.into());
+        c.insert("num_hidden_layers".into(), 3.into());
+    })?;
+    let error = open_error(folder.path());
+    assert!(error.contains("no tensor model.decoder.layers.2."), "{error}");
+    edit(folder.path(), "config.json", |c| drop(c.insert("model_type".into(), "lama".into())))?;
+    let error = open_error(folder.path());
+    assert!(error.contains("\"lama\" is not one that zotune knows: did you mean \"llama\"?"), "{error}");
+    edit(folder.path(), "config.json", |c| drop(c.remove("model_type")))?;
+    assert!(open_error(folder.path()).contains("no \"model_type\""));
+    std::fs::write(folder.path().join("config.json"), "{")?;
+    assert!(open_error(folder.path()).contains("cannot read"));
+    Ok(())
+}
+
+#[test]
+fn damaged_pickles_and_indexes_are_errors_not_panics() -> Result<()> {
+    let folder = copy_of("opt-350m-tiny")?;
+    let file = folder.path().join("pytorch_model.bin");
+    let whole = std::fs::read(&file)?;
+    for cut in (0..whole.len()).step_by(997) {
+        std::fs::write(&file, &whole[..cut])?;
+        let error = open_error(folder.path());
+        assert!(error.contains("pytorch_model.bin") && error.contains("cut short"), "{cut} bytes: {error}");
+    }
+    // A pickle that would run a command when unpickled is only parsed.
+    let (evil, canary) = (tempfile::tempdir()?, folder.path().join("canary"));
+    std::fs::copy(folder.path().join("config.json"), evil.path().join("config.json"))?;
+    let pickle = format!("cos\nsystem\n(S'touch {}'\ntR.", canary.display());
+    std::fs::write(evil.path().join("pytorch_model.bin"), pickle)?;
+    open_error(evil.path());
+    assert!(!canary.exists());
+
+    let folder = copy_of("opt-untied-tiny")?;
+    std::fs::remove_file(folder.path().join("model-00002-of-00002.safetensors"))?;
+    assert!(open_error(folder.path()).contains("model-00002-of-00002.safetensors"));
+    edit(folder.path(), "model.safetensors.index.json", |index| {
+        index["weight_map"]["lm_head.weight"] = "../../etc/passwd".into();
+    })?;
+    assert!(open_error(folder.path()).contains("which is not a file beside it"));
+    Ok(())
+}
+
+#[test]
+fn integers_are_not_weights() -> Result<()> {
+    let folder = copy_of("opt-tiny")?;
+    let file = folder.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&file, &candle_core::Device::Cpu)?;
+    let name = "model.decoder.embed_positions.weight";
+    let as_integers = tensors[name].to_dtype(DType::U8)?;
+    tensors.insert(name.into(), as_integers);
+    candle_core::safetensors::save(&tensors, &file)?;
+    let error = open_error(folder.path());
+    assert!(error.contains(name) && error.contains("stored as U8; f32, f16 and bf16 can be read"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn both_spellings_of_the_keys_are_read() -> Result<()> {
+    let (_, mut params) = open("opt-350m-tiny")?;
+    assert!(params.settle()?.iter().all(|(name, _)| name.starts_with("model.decoder.")));
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The same bits twice, for any number of threads; and a run that learns.
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use zotune::config::{Knobs, Plan};
+use zotune::data::{Batch, Pick};
+use zotune::journal::prepare_folder;
+use zotune::objective::{Objective, PromptLoss, scores};
+use zotune::run::{Bench, Results, train};
+use zotune::task::Loss;
+
+use crate::support::{FIXTURES, example, open};
+
+/// A run on the built-in model and sentences, on `threads` threads: its results, and the bytes of its weights.
+fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
+    let folder = tempfile::tempdir()?;
+    let knobs = Knobs::from_toml(toml, "test")?;
+    let mut plan = Plan::check(knobs)?;
+    plan.output_dir = folder.path().join("run");
+    prepare_folder(&plan.output_dir, false)?;
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| {
+        let mut bench = Bench::open(&plan.inputs)?;
+        let examples = bench.examples(&plan)?;
+        let results = train(&plan, &mut bench, &examples, ProgressBar::hidden())?;
+        Ok((results, std::fs::read(plan.output_dir.join("model.safetensors"))?))
+    })
+}
+
+const SHORT: &str = "max_steps = 5\neval_steps = 5\nnum_dev = 10\nnum_eval = 10\nbatch_size = 4\nlearning_rate = 1e-4\nseed = 3\n";
+
+#[test]
+fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
+    for dtype in ["f32", "bf16", "f16"] {
+        let toml = format!("{SHORT}dtype = \"{dtype}\"\n");
+        let (results, weights) = run(1, &toml)?;
+        for threads in [2, 3, 8] {
+            let (again, same) = run(threads, &toml)?;
+            assert!(same == weights, "{dtype}: weights differ between 1 and {threads} threads");
+            assert_eq!((again.dev_loss, again.eval_loss), (results.dev_loss, results.eval_loss), "{dtype}, {threads} threads");
+        }
+        let (other, moved) = run(2, &toml.replace("seed = 3", "seed = 4"))?;
+        assert!(moved != weights && other.dev_loss != results.dev_loss, "{dtype}: the seed does not matter");
+    }
+    Ok(())
+}
+
+#[test]
+fn forwards_give_the_same_bits_for_any_number_of_threads() -> Result<()> {
+    for name in FIXTURES {
+        let (model, mut params) = open(name)?;
+        let examples: Vec<_> =
+            (0..9).map(|i| example(0, &[2, 10 + i, 11, 12, 13, 14, 15, 16, 17], &[&[20, 21], &[20, 22, 23]])).collect();
+        let batch = Batch::pack(&examples, Pick::All);
+        let weights = params.settle()?;
+        let on = |threads| -> Result<_> {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| scores(&model, weights, &batch))
+        };
+        let one = on(1)?;
+        for threads in [2, 5] {
+            assert_eq!(on(threads)?, one, "{name}, {threads} threads");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_step_costs_two_forwards_and_the_loss_falls() -> Result<()> {
+    let toml = "max_steps = 120\neval_steps = 60\nnum_dev = 40\nnum_eval = 60\nbatch_size = 8\nlearning_rate = 1e-4\n";
+    let (results, _) = run(2, toml)?;
+    assert_eq!((results.totals.forwards, results.totals.function_evaluations, results.totals.backwards), (240, 240, 0));
+    assert!(results.eval_loss < results.untrained_eval_loss - 0.05, "{} -> {}", results.untrained_eval_loss, results.eval_loss);
+    let (micro, _) = run(2, &format!("{toml}micro_batch_size = 2\n").replace("max_steps = 120", "max_steps = 60"))?;
+    assert_eq!((micro.totals.forwards, micro.totals.function_evaluations), (480, 120));
+    Ok(())
+}
+
+/// A rule of thumb that catches a loss that does not depend on what it should: other examples, another loss.
+#[test]
+fn the_loss_depends_on_examples_and_weights() -> Result<()> {
+    let (model, mut params) = open("opt-tiny")?;
+    let (a, b) = (example(0, &[2, 10, 11], &[&[20], &[21]]), example(1, &[2, 10, 11], &[&[20], &[21]]));
+    let mut loss = |e| -> Result<f32> { PromptLoss::new(&model, Loss::Classification, &[e], 1).loss(params.settle()?) };
+    let (right, wrong) = (loss(&a)?, loss(&b)?);
+    // Two candidates: the probabilities of the two labels sum to one.
+    assert!(((-right).exp() + (-wrong).exp() - 1.0).abs() < 1e-5);
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The two-point estimate against the true gradient of a function in closed form.
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use zotune::estimator::TwoPoint;
+use zotune::noise::direction;
+use zotune::objective::Objective;
+use zotune::optim::{Settings, method};
+use zotune::params::{Params, Weights};
+
+const D: usize = 200;
+
+/// f(x) = sum of a_i x_i^2 / 2 + b_i x_i with gradient a_i x_i + b_i.
+struct Quadratic;
+
+fn curvature(i: usize) -> f64 {
+    1.0 + (i % 3) as f64
+}
+
+fn slope(i: usize) -> f64 {
+    (i as f64 * 0.37).cos()
+}
+
+fn values(weights: Weights) -> Result<Vec<f32>> {
+    Ok(weights.iter().next().unwrap().1.to_vec1()?)
+}
+
+impl Objective for Quadratic {
+    fn loss(&mut self, weights: Weights) -> Result<f32> {
+        let x = values(weights)?;
+        let terms = x.iter().enumerate().map(|(i, x)| (i, f64::from(*x)));
+        Ok(terms.map(|(i, x)| 0.5 * curvature(i) * x * x + slope(i) * x).sum::<f64>() as f32)
+    }
+}
+
+fn start() -> Result<(Params, Vec<f64>)> {
+    let x: Vec<f32> = (0..D).map(|i| (i as f32 * 0.11).sin()).collect();
+    let gradient = x.iter().enumerate().map(|(i, x)| curvature(i) * f64::from(*x) + slope(i)).collect();
+    let mut params = Params::new(DType::F32);
+    params.insert("x", Tensor::new(x, &Device::Cpu)?)?;
+    Ok((params, gradient))
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[test]
+fn one_estimate_is_the_directional_derivative_with_its_sign_and_scale() -> Result<()> {
+    let (mut params, gradient) = start()?;
+    for seed in 0..20 {
+        let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(seed, &mut params, &mut Quadratic)?;
+        let z: Vec<f64> = direction(seed, "x", D).into_iter().map(f64::from).collect();
+        // Two-sided differences of a quadratic are exact; what is left is f32: 2e-5 of the loss over 2 eps.
+        let exact = dot(&gradient, &z);
+        assert!((f64::from(estimate.projected_grad()) - exact).abs() < 0.05, "{} is not {exact}", estimate.projected_grad());
+        assert!(estimate.losses[0] > estimate.losses[1] || exact < 0.05, "f(x + eps z) > f(x - eps z) uphill");
+        assert_eq!((estimate.terms.len(), estimate.terms[0].seed, estimate.function_evaluations), (1, seed, 2));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_mean_of_many_estimates_is_the_gradient() -> Result<()> {
+    let (mut params, gradient) = start()?;
+    let n = 20_000;
+    let mut mean = vec![0f64; D];
+    for seed in 0..n {
+        let estimate = TwoPoint { zo_eps: 1e-2 }.estimate(seed, &mut params, &mut Quadratic)?;
+        let c = f64::from(estimate.projected_grad());
+        direction(seed, "x", D).iter().zip(&mut mean).for_each(|(z, m)| *m += c * f64::from(*z) / n as f64);
+    }
+    // Each coordinate's estimate has the variance ||g||^2 + g_i^2 or less.
+    let norm = dot(&gradient, &gradient).sqrt();
+    let error: Vec<f64> = mean.iter().zip(&gradient).map(|(m, g)| m - g).collect();
+    let expected = norm * ((D + 1) as f64 / n as f64).sqrt();
+    let found = dot(&error, &error).sqrt();
+    assert!((0.8..1.2).contains(&(found / expected)), "error {found}, expected about {expected}");
+    let cosine = dot(&mean, &gradient) / (dot(&mean, &mean).sqrt() * norm);
+    assert!(cosine > 0.99, "cosine {cosine}");
+    assert!((dot(&mean, &gradient) / (norm * norm) - 1.0).abs() < 0.05, "scale");
+    Ok(())
+}
+
+#[test]
+fn zo_sgd_moves_by_lr_times_the_estimate_and_decays() -> Result<()> {
+    let (mut params, _) = start()?;
+    let before = values(params.settle()?)?;
+    let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(5, &mut params, &mut Quadratic)?;
+    let mut rule = (method("zo-sgd")?.build)(&Settings { weight_decay: 0.1 });
+    rule.step(1e-2, &mut params, &estimate)?;
+    assert_eq!(rule.state_bytes(), 0);
+    let after = values(params.settle()?)?;
+    let c = f64::from(estimate.projected_grad());
+    for (i, z) in direction(5, "x", D).iter().enumerate() {
+        // x is a vector, so weight decay passes it over.
+        let exact = f64::from(before[i]) - 1e-2 * c * f64::from(*z);
+        assert!((f64::from(after[i]) - exact).abs() < 2e-6, "element {i}");
+    }
+    Ok(())
+}
+
+#[test]
+fn zo_sgd_descends_a_quadratic_to_its_minimum() -> Result<()> {
+    let (mut params, _) = start()?;
+    let minimum: f64 = (0..D).map(|i| -0.5 * slope(i).powi(2) / curvature(i)).sum();
+    let mut rule = (method("zo-sgd")?.build)(&Settings { weight_decay: 0.0 });
+    let first = f64::from(Quadratic.loss(params.settle()?)?);
+    for seed in 0..4000 {
+        let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(seed, &mut params, &mut Quadratic)?;
+        rule.step(1e-3, &mut params, &estimate)?;
+    }
+    let last = f64::from(Quadratic.loss(params.settle()?)?);
+    assert!(last - minimum < 0.01 * (first - minimum), "{first} -> {last}, minimum {minimum}");
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The shape of the program: modules in reading order, and no file that is nobody's.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+/// The modules as src/lib.rs lists them.
+fn modules() -> Result<Vec<String>> {
+    let lib = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"))?;
+    Ok(lib.lines().filter_map(|l| Some(l.strip_prefix("pub mod ")?.strip_suffix(';')?.to_string())).collect())
+}
+
+fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sources(&path, found)?;
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_module_uses_only_what_stands_above_it() -> Result<()> {
+    let modules = modules()?;
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files)?;
+    let mut checked = 0;
+    for file in &files {
+        let inside = file.strip_prefix(&src)?;
+        let own = inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_string();
+        let Some(place) = modules.iter().position(|m| *m == own) else { continue };
+        let text = std::fs::read_to_string(file)?;
+        for (i, line) in text.lines().enumerate() {
+            for used in line.split("crate::").skip(1) {
+                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if let Some(other) = modules.iter().position(|m| *m == used) {
+                    assert!(other <= place, "{}, line {}: {own} uses {used}, which stands below it", inside.display(), i + 1);
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(modules.len() > 10 && files.len() > 20 && checked > 40, "{} modules, {checked} uses", modules.len());
+    Ok(())
+}
+
+/// Weights change in params.rs only: nobody else holds an in-place operation.
+#[test]
+fn only_params_moves_weights() -> Result<()> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files)?;
+    for file in files.iter().filter(|f| !f.ends_with("params.rs")) {
+        let text = std::fs::read_to_string(file)?;
+        for word in ["inplace_op", "Var::", "VarMap", "slice_set"] {
+            assert!(!text.contains(word), "{} has {word}", file.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_config_and_every_task_loads() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut counts = [0, 0];
+    for (n, folder) in ["configs", "tasks"].into_iter().enumerate() {
+        for entry in std::fs::read_dir(root.join(folder))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|e| e != "toml") {
+                continue;
+            }
+            let place = path.display().to_string();
+            if folder == "configs" {
+                let knobs = zotune::config::Knobs::from_toml(&std::fs::read_to_string(&path)?, &place)?;
+                let plan = zotune::config::Plan::check(knobs)?;
+                zotune::optim::method(&plan.optimizer)?;
+                zotune::task::Task::open(&plan.inputs.task)?;
+            } else {
+                zotune::task::Task::open(&place)?;
+            }
+            counts[n] += 1;
+        }
+    }
+    println!("{} configs and {} tasks load", counts[0], counts[1]);
+    assert!(counts[0] >= 2 && counts[1] == zotune::task::BUILTIN.len(), "{counts:?}");
+    Ok(())
+}

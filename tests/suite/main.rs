@@ -1,0 +1,19 @@
+//! The one integration-test binary. Numbers to compare with come from outside: closed forms, NumPy, transformers
+//! (tests/fixtures, made by scripts/make_fixtures.py), candle-transformers, or the plain way of computing a thing.
+
+mod binary;
+mod checkpoints;
+mod determinism;
+mod estimator;
+mod layout;
+mod models;
+mod noise;
+mod packing;
+mod real_data;
+mod support;
+mod tasks;
+mod walks;
+
+/// The heap is counted as in the binary, so that what is held can be tested.
+#[global_allocator]
+static ALLOCATOR: zotune::memory::Counting = zotune::memory::Counting;

@@ -1,0 +1,205 @@
+//! Models against transformers' numbers (tests/fixtures/logits.json), candle-transformers, and their own weights.
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use zotune::data::{Batch, Pick};
+use zotune::files::Source;
+use zotune::model::Model;
+use zotune::noise::Term;
+use zotune::objective::scores;
+use zotune::params::Params;
+
+use crate::support::{FIXTURES, example, fixture, fixture_json, numbers, open, tokens};
+
+fn logits(model: &Model, params: &mut Params, tokens: &[u32]) -> Result<Vec<f32>> {
+    Ok(model.logits(params.settle()?, &Batch::sequence(tokens))?.flatten_all()?.to_vec1()?)
+}
+
+fn largest_difference(a: &[f32], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn logits_and_candidate_scores_are_those_of_transformers() -> Result<()> {
+    let reference = fixture_json("logits.json")?;
+    for name in FIXTURES {
+        let expected = &reference["models"][name];
+        let (model, mut params) = open(name)?;
+        let mut sequences = 0;
+        for sequence in expected["sequences"].as_array().into_iter().flatten() {
+            let expected: Vec<f64> = sequence["logits"].as_array().into_iter().flatten().flat_map(numbers).collect();
+            let found = logits(&model, &mut params, &tokens(&sequence["tokens"]))?;
+            let difference = largest_difference(&found, &expected);
+            assert!(difference < 1e-4, "{name}: logits differ by {difference}");
+            sequences += 1;
+        }
+        assert_eq!(sequences, 2, "{name}");
+        let candidates = &expected["candidates"];
+        let answers: Vec<Vec<u32>> = candidates["answers"].as_array().into_iter().flatten().map(tokens).collect();
+        let answers: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
+        let batch = Batch::pack(&[example(0, &tokens(&candidates["prompt"]), &answers)], Pick::All);
+        let found: Vec<f32> = scores(&model, params.settle()?, &batch)?[0].iter().map(|s| s.mean() as f32).collect();
+        let difference = largest_difference(&found, &numbers(&candidates["scores"]));
+        assert!(difference < 1e-4, "{name}: scores differ by {difference}");
+    }
+    Ok(())
+}
+
+/// A model follows its weights: whichever parameter walks, some logit changes. Guards against copies made on the way.
+#[test]
+fn every_parameter_reaches_the_logits() -> Result<()> {
+    let mut checked = 0;
+    for name in FIXTURES {
+        let (model, mut params) = open(name)?;
+        let sequence: Vec<u32> = (0..20).map(|i| 4 + (i * 7) % 60).collect();
+        let before = logits(&model, &mut params, &sequence)?;
+        let names: Vec<String> = params.settle()?.iter().map(|(name, _)| name.to_string()).collect();
+        for parameter in names {
+            let id = params.id(&parameter).unwrap();
+            let mut original = Vec::new();
+            params.overwrite(id, &mut |bytes| {
+                original = bytes.to_vec();
+                bytemuck::cast_slice_mut::<u8, f32>(bytes).iter_mut().enumerate().for_each(|(i, w)| *w += 0.1 + (i % 5) as f32 * 0.1);
+                Ok(())
+            })?;
+            let moved = logits(&model, &mut params, &sequence)?;
+            // A bias on keys adds the same to every score of a query: only for it can nothing change.
+            let inert = parameter.ends_with("k_proj.bias");
+            assert!(inert || moved != before, "{name}: moving {parameter} changes no logit");
+            params.overwrite(id, &mut |bytes| {
+                bytes.copy_from_slice(&original);
+                Ok(())
+            })?;
+            checked += 1;
+        }
+        assert_eq!(logits(&model, &mut params, &sequence)?, before, "{name}");
+    }
+    assert!(checked > 100, "{checked} parameters");
+    Ok(())
+}
+
+#[test]
+fn half_precision_agrees_with_f32_to_its_rounding() -> Result<()> {
+    for name in FIXTURES {
+        let sequence: Vec<u32> = (0..20).map(|i| 4 + (i * 7) % 60).collect();
+        let (model, mut params) = open(name)?;
+        let exact: Vec<f64> = logits(&model, &mut params, &sequence)?.into_iter().map(f64::from).collect();
+        for (dtype, tolerance) in [(DType::BF16, 0.15), (DType::F16, 0.02)] {
+            let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
+            assert_eq!(params.dtype(), dtype);
+            let difference = largest_difference(&logits(&model, &mut params, &sequence)?, &exact);
+            assert!(difference < tolerance, "{name} in {dtype:?}: {difference}");
+            // Widening tile by tile is exact: the same weights held in f32 give the same logits to f32 rounding.
+            let (_, mut widened) = open(name)?;
+            let rounded: Vec<Vec<f32>> = params
+                .settle()?
+                .iter()
+                .map(|(_, t)| Ok(t.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
+                .collect::<Result<_>>()?;
+            let names: Vec<String> = params.settle()?.iter().map(|(name, _)| name.to_string()).collect();
+            for (name, values) in names.iter().zip(&rounded) {
+                let id = widened.id(name).unwrap();
+                widened.overwrite(id, &mut |bytes| {
+                    bytes.copy_from_slice(bytemuck::cast_slice(values));
+                    Ok(())
+                })?;
+            }
+            let same: Vec<f64> = logits(&model, &mut widened, &sequence)?.into_iter().map(f64::from).collect();
+            let difference = largest_difference(&logits(&model, &mut params, &sequence)?, &same);
+            assert!(difference < 1e-4, "{name} in {dtype:?} and the same weights in f32: {difference}");
+        }
+    }
+    Ok(())
+}
+
+/// A sequence longer than a query block, against candle-transformers' Llama.
+#[test]
+fn a_long_sequence_agrees_with_candle_transformers() -> Result<()> {
+    use candle_transformers::models::llama;
+    let (hidden, inner, heads, kv_heads, layers, vocab) = (32, 48, 4, 2, 2, 64);
+    let mut tensors = std::collections::HashMap::new();
+    let mut add = |name: String, shape: &[usize], sd: f32, mean: f32| -> Result<()> {
+        let z = zotune::noise::direction(1, &name, shape.iter().product());
+        let values: Vec<f32> = z.into_iter().map(|z| sd.mul_add(z, mean)).collect();
+        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
+        Ok(())
+    };
+    add("model.embed_tokens.weight".into(), &[vocab, hidden], 0.5, 0.0)?;
+    add("model.norm.weight".into(), &[hidden], 0.1, 1.0)?;
+    add("lm_head.weight".into(), &[vocab, hidden], 0.3, 0.0)?;
+    for i in 0..layers {
+        let kv = kv_heads * hidden / heads;
+        for (part, shape) in [
+            ("self_attn.q_proj", [hidden, hidden]),
+            ("self_attn.k_proj", [kv, hidden]),
+            ("self_attn.v_proj", [kv, hidden]),
+            ("self_attn.o_proj", [hidden, hidden]),
+            ("mlp.gate_proj", [inner, hidden]),
+            ("mlp.up_proj", [inner, hidden]),
+            ("mlp.down_proj", [hidden, inner]),
+        ] {
+            add(format!("model.layers.{i}.{part}.weight"), &shape, 0.2, 0.0)?;
+        }
+        for part in ["input_layernorm", "post_attention_layernorm"] {
+            add(format!("model.layers.{i}.{part}.weight"), &[hidden], 0.1, 1.0)?;
+        }
+    }
+    let folder = tempfile::tempdir()?;
+    candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors"))?;
+    let config = serde_json::json!({
+        "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": inner,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 256, "tie_word_embeddings": false,
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string())?;
+    let (model, mut params) = Model::open(&Source::Folder(folder.path().into()), DType::F32)?;
+    let sequence: Vec<u32> = (0..150).map(|i| (i * i + 3 * i) % vocab as u32).collect();
+    let found = logits(&model, &mut params, &sequence)?;
+
+    let config = llama::Config {
+        hidden_size: hidden,
+        intermediate_size: inner,
+        vocab_size: vocab,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        use_flash_attn: false,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10000.0,
+        bos_token_id: None,
+        eos_token_id: None,
+        rope_scaling: None,
+        max_position_embeddings: 256,
+        tie_word_embeddings: false,
+    };
+    let builder = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let oracle = llama::Llama::load(builder, &config)?;
+    for length in [1, 63, 64, 65, 128, 129, 150] {
+        let mut cache = llama::Cache::new(false, DType::F32, &config, &Device::Cpu)?;
+        let input = Tensor::new(&sequence[..length], &Device::Cpu)?.unsqueeze(0)?;
+        let last: Vec<f32> = oracle.forward(&input, 0, &mut cache)?.flatten_all()?.to_vec1()?;
+        let last: Vec<f64> = last.into_iter().map(f64::from).collect();
+        let difference = largest_difference(&found[(length - 1) * vocab..length * vocab], &last);
+        assert!(difference < 1e-4, "{length} tokens: {difference}");
+    }
+    Ok(())
+}
+
+/// Tied weights are one storage: the head is the embedding, walked once.
+#[test]
+fn tied_weights_are_one_parameter() -> Result<()> {
+    let (_, mut tied) = open("opt-tiny")?;
+    assert!(tied.id("lm_head.weight").is_none());
+    let id = tied.id("model.decoder.embed_tokens.weight").unwrap();
+    let before: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
+    tied.walk(&[Term { seed: 1, coeff: 1.0 }]);
+    let after: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
+    let z = zotune::noise::direction(1, "model.decoder.embed_tokens.weight", before.len());
+    for ((a, b), z) in after.iter().zip(&before).zip(z) {
+        assert!((a - b - z).abs() < 1e-6);
+    }
+    let (_, untied) = open("opt-untied-tiny")?;
+    assert!(untied.id("lm_head.weight").is_some());
+    Ok(())
+}

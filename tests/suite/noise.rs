@@ -1,0 +1,147 @@
+//! The noise against its definition: known answers, moments, the normal distribution, independence, and equal bits on
+//! every instruction set.
+
+use anyhow::Result;
+use zotune::noise::{GROUP, Key, direction, direction_seed, tensor_id, walk};
+use zotune::simd::{self, Level};
+
+const N: usize = 1 << 20;
+
+/// `moments[k]` is the mean of z^k.
+fn moments(z: &[f32]) -> [f64; 5] {
+    let mut sums = [0f64; 5];
+    for &z in z {
+        let z = f64::from(z);
+        (0..5).for_each(|k| sums[k] += z.powi(k as i32));
+    }
+    sums.map(|s| s / z.len() as f64)
+}
+
+fn correlation(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / a.len() as f64
+}
+
+/// Threefry-2x32-13 gives what Random123's kat_vectors say; seen through the definition of the first group.
+#[test]
+fn the_generator_is_threefry() {
+    // From random123/examples/kat_vectors: counter, key, result.
+    let known: [([u32; 2], [u32; 2], [u32; 2]); 3] = [
+        ([0, 0], [0, 0], [0x9d1c_5ec6, 0x8bd5_0731]),
+        ([u32::MAX; 2], [u32::MAX; 2], [0xfd36_d048, 0x2d17_272c]),
+        ([0x243f_6a88, 0x85a3_08d3], [0x1319_8a2e, 0x0370_7344], [0xba3e_4725, 0xf27d_669e]),
+    ];
+    for (counter, key, result) in known {
+        assert_eq!(zotune::noise::threefry(key, counter), result, "counter {counter:x?}, key {key:x?}");
+    }
+}
+
+/// Element j of a direction is the exact Box-Muller transform, in f64, of the words of counter j.
+#[test]
+fn every_element_is_box_mullers_transform_of_its_counter() {
+    let key = Key::new(5, tensor_id("w"));
+    let z = direction(5, "w", 4 * GROUP);
+    for (i, z) in z.iter().enumerate() {
+        let (group, place) = (i / GROUP, i % GROUP);
+        let counter = (group * (GROUP / 2) + place % (GROUP / 2)) as u32;
+        let [a, b] = zotune::noise::threefry(key.words(), [counter, 0]).map(f64::from);
+        let radius = (-2.0 * (((a / 2.0).floor() + 0.5) / 2f64.powi(31)).ln()).sqrt();
+        let angle = 2.0 * std::f64::consts::PI * b / 2f64.powi(32);
+        let exact = radius * if place < GROUP / 2 { angle.cos() } else { angle.sin() };
+        assert!((f64::from(*z) - exact).abs() < 2e-6, "element {i}: {z}, not {exact}");
+    }
+}
+
+#[test]
+fn moments_are_those_of_the_normal_distribution() {
+    for seed in [0, 1, u64::MAX] {
+        let m = moments(&direction(seed, "w", N));
+        // Five standard errors: sqrt((E z^2k - (E z^k)^2) / n).
+        let error = |variance: f64| 5.0 * (variance / N as f64).sqrt();
+        for (k, (expected, variance)) in [(0.0, 1.0), (1.0, 2.0), (0.0, 15.0), (3.0, 96.0)].into_iter().enumerate() {
+            assert!((m[k + 1] - expected).abs() < error(variance), "seed {seed}: E z^{} = {}", k + 1, m[k + 1]);
+        }
+    }
+}
+
+#[test]
+fn the_distribution_passes_kolmogorov_smirnov() {
+    let mut z = direction(3, "w", N);
+    z.sort_by(f32::total_cmp);
+    let n = N as f64;
+    let normal = |x: f64| 0.5 * candle_core::cpu::erf::erfc_f64(-x / std::f64::consts::SQRT_2);
+    let distance = z.iter().enumerate().map(|(i, z)| {
+        let f = normal(f64::from(*z));
+        (f - i as f64 / n).abs().max((f - (i + 1) as f64 / n).abs())
+    });
+    let d = distance.fold(0.0, f64::max);
+    // P(sqrt(n) D > 1.95) = 0.001.
+    assert!(d * n.sqrt() < 1.95, "sqrt(n) D = {}", d * n.sqrt());
+    // The tails are there: 2 P(Z > 4.5) = 6.8e-6, 7 of a million expected.
+    assert!((1..30).contains(&z.iter().filter(|z| z.abs() > 4.5).count()));
+}
+
+#[test]
+fn neighbouring_seeds_tensors_and_indices_are_uncorrelated() {
+    let base = direction(7, "w.1", N);
+    let limit = 5.0 / (N as f64).sqrt();
+    for (what, other) in [
+        ("seeds", direction(8, "w.1", N)),
+        ("seeds a bit apart", direction(7 | 1 << 40, "w.1", N)),
+        ("tensors", direction(7, "w.2", N)),
+        ("steps", direction(direction_seed(0, 8, 0), "w.1", N)),
+    ] {
+        assert!(correlation(&base, &other).abs() < limit, "{what}: {}", correlation(&base, &other));
+    }
+    for shift in [1, 2, 16, GROUP / 2, GROUP, 1 << 16] {
+        let c = correlation(&base[..N - shift], &base[shift..]);
+        assert!(c.abs() < limit, "indices {shift} apart: {c}");
+    }
+    // The two halves of one Box-Muller pair share a radius: their squares must not be correlated either.
+    let squares: Vec<f32> = base.iter().map(|z| z * z - 1.0).collect();
+    let c = correlation(&squares[..N - GROUP / 2], &squares[GROUP / 2..]) / 2.0;
+    assert!(c.abs() < limit, "squares of a pair: {c}");
+}
+
+#[test]
+fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
+    let whole = direction(11, "w", 1000);
+    let mut part = vec![0f32; 1000 - 3 * GROUP];
+    walk(&mut part, 3 * GROUP, 0.0, &[(Key::new(11, tensor_id("w")), 1.0)]);
+    assert_eq!(part, whole[3 * GROUP..]);
+}
+
+/// Scalar, AVX2 and AVX-512 code agree exactly, in every precision. Levels that the machine has not are passed over.
+#[test]
+fn every_instruction_set_gives_the_same_bits() -> Result<()> {
+    let keys = [1, 2].map(|seed| (Key::new(seed, tensor_id("w")), 1e-3));
+    let run = |level| {
+        simd::limit(level);
+        let mut f32s: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
+        let mut bf16s: Vec<half::bf16> = f32s.iter().map(|x| half::bf16::from_f32(*x)).collect();
+        let mut f16s: Vec<half::f16> = f32s.iter().map(|x| half::f16::from_f32(*x)).collect();
+        walk(&mut f32s, 0, 0.99, &keys);
+        walk(&mut bf16s, 0, 0.99, &keys);
+        walk(&mut f16s, 0, 0.99, &keys);
+        let bits: Vec<u32> = f32s.iter().map(|x| x.to_bits()).collect();
+        let halves: Vec<u16> = bf16s.iter().map(|x| x.to_bits()).chain(f16s.iter().map(|x| x.to_bits())).collect();
+        (simd::level(), bits, halves)
+    };
+    let (_, bits, halves) = run(Level::Baseline);
+    for level in [Level::Avx2, Level::Avx512] {
+        let (used, b, h) = run(level);
+        assert!(b == bits && h == halves, "{used:?} differs from the baseline");
+    }
+    simd::limit(Level::Avx512);
+    Ok(())
+}
+
+/// Rounding to bf16 is to the nearest, ties to even, as the half crate's; NaN stays NaN.
+#[test]
+fn bf16_is_rounded_to_nearest_even() {
+    use zotune::noise::Element;
+    for bits in (0..u32::MAX - 9973).step_by(9973) {
+        let x = f32::from_bits(bits);
+        let (ours, theirs) = (<half::bf16 as Element>::narrow(x), half::bf16::from_f32(x));
+        assert!(ours == theirs || x.is_nan() && ours.is_nan(), "{x:e}: {ours:?}, not {theirs:?}");
+    }
+}

@@ -1,0 +1,185 @@
+//! Tasks: prompts, splits, labels, data files.
+
+use std::path::Path;
+
+use anyhow::Result;
+use sha2::{Digest, Sha256};
+use zotune::data::Example;
+use zotune::files::Source;
+use zotune::task::{Sizes, Splits, Task, permutation};
+use zotune::tokenizer::Tokenizer;
+
+use crate::support::fixture_json;
+
+fn folder(files: &[(&str, &str)]) -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text)?;
+    }
+    Ok(folder)
+}
+
+fn splits(task: &Task, folder: &Path, num_train: usize, num_dev: usize) -> Result<Splits> {
+    let sizes = Sizes { num_train: Some(num_train), num_dev: Some(num_dev), num_eval: None };
+    task.splits(&task.data(Some(folder))?, sizes, 0)
+}
+
+#[test]
+fn permutations_are_numpys_to_the_last_value() -> Result<()> {
+    let reference = fixture_json("numpy_permutations.json")?;
+    let mut checked = 0;
+    for entry in reference["permutations"].as_array().into_iter().flatten() {
+        let (seed, n) = (entry["seed"].as_u64().unwrap() as u32, entry["n"].as_u64().unwrap() as usize);
+        let bytes: Vec<u8> = permutation(seed, n).into_iter().flat_map(|i| (i as i64).to_le_bytes()).collect();
+        let hash: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hash, entry["sha256"].as_str().unwrap(), "seed {seed}, n {n}");
+        checked += 1;
+    }
+    assert_eq!(checked, 24);
+    Ok(())
+}
+
+#[test]
+fn prompts_are_mezos() -> Result<()> {
+    let copa = folder(&[
+        (
+            "train.jsonl",
+            "{\"premise\": \"My body cast a shadow.\", \"choice1\": \"The sun was rising.\", \"choice2\": \"I was  tall.\", \"question\": \"cause\", \"label\": 0}\n\
+             {\"premise\": \"It rained\", \"choice1\": \"I got wet.\", \"choice2\": \"Dust rose.\", \"question\": \"effect\", \"label\": 1}\n",
+        ),
+        ("val.jsonl", "{\"premise\": \"a.\", \"choice1\": \"b\", \"choice2\": \"c\", \"question\": \"cause\", \"label\": 0}"),
+    ])?;
+    let found = splits(&Task::open("copa")?, copa.path(), 1, 1)?;
+    let mut rows = [found.train, found.dev].concat();
+    rows.sort_by_key(|r| r.index);
+    assert_eq!(rows[0].prompt, "My body cast a shadow because");
+    assert_eq!(rows[0].answered[0], "My body cast a shadow because the sun was rising.");
+    assert_eq!(rows[0].answered[1], "My body cast a shadow because I was  tall.");
+    assert_eq!((rows[1].prompt.as_str(), rows[1].label), ("It rained so", 1));
+    assert_eq!(rows[1].answered[0], "It rained so I got wet.");
+
+    let text = "{\"premise\": \"P.\", \"hypothesis\": \"H\", \"label\": \"LABEL\"}";
+    for (task, labels, prompt, answers) in [
+        ("rte", ["entailment", "not_entailment"], "P.\nDoes this mean that \"H\" is true? Yes or No?\n", ["Yes", "No"]),
+        ("cb", ["entailment", "contradiction"], "Suppose P. Can we infer that \"H\"? Yes, No, or Maybe?\n", ["Yes", "No"]),
+    ] {
+        let [a, b] = labels.map(|l| text.replace("LABEL", l));
+        let data = folder(&[("train.jsonl", &format!("{a}\n{b}")), ("val.jsonl", &a)])?;
+        let found = splits(&Task::open(task)?, data.path(), 1, 1)?;
+        for row in found.train.iter().chain(&found.dev).chain(&found.eval) {
+            assert_eq!(row.prompt, prompt, "{task}");
+            assert_eq!(row.answered[row.label], format!("{prompt}{}", answers[row.label]), "{task}");
+        }
+        assert_eq!(found.train[0].label + found.dev[0].label, 1, "{task}");
+    }
+    let text = "{\"text\": \"Mark told Pete. He lied.\", \"target\": {\"span1_text\": \"Mark\", \"span2_text\": \"He\"}, \"label\": LABEL}";
+    let [no, yes] = ["false", "true"].map(|l| text.replace("LABEL", l));
+    let data = folder(&[("train.jsonl", &format!("{no}\n{yes}")), ("val.jsonl", &yes)])?;
+    let found = splits(&Task::open("wsc")?, data.path(), 1, 1)?;
+    let prompt = "Mark told Pete. He lied.\nIn the previous sentence, does the pronoun \"he\" refer to Mark? Yes or No?\n";
+    assert_eq!(found.eval[0].prompt, prompt);
+    assert_eq!((found.eval[0].answered[1].as_str(), found.eval[0].label), (format!("{prompt}Yes").as_str(), 1));
+    Ok(())
+}
+
+#[test]
+fn dev_is_the_last_of_the_draw_and_sizes_follow_the_data() -> Result<()> {
+    let rows: String = (0..40).map(|i| format!("sentence {i}\t{}\n", i % 2)).collect();
+    let text = format!("sentence\tlabel\n{rows}");
+    let data = folder(&[("train.tsv", &text), ("dev.tsv", &text)])?;
+    let task = Task::open("sst2")?;
+    let found = splits(&task, data.path(), 25, 10)?;
+    let indices = |rows: &[zotune::task::PromptedRow]| rows.iter().map(|r| r.index).collect::<Vec<_>>();
+    let order = permutation(0, 40);
+    assert_eq!(indices(&found.train), order[..25]);
+    assert_eq!(indices(&found.dev), order[25..35]);
+    assert_eq!(indices(&found.eval), order);
+    assert_eq!(found.train[0].prompt, format!("sentence {} It was", order[0]));
+    // MeZO's numbers where nothing is asked for; they must leave something to train on.
+    let error = task.splits(&task.data(Some(data.path()))?, Sizes::default(), 0).err().map(|e| e.to_string()).unwrap();
+    assert!(error.contains("has 40 rows, fewer than num_train 1 + num_dev 500"), "{error}");
+    let dev_only = Sizes { num_dev: Some(10), ..Sizes::default() };
+    assert_eq!(task.splits(&task.data(Some(data.path()))?, dev_only, 0)?.train.len(), 30);
+    Ok(())
+}
+
+#[test]
+fn a_bad_row_is_named_by_file_and_line() -> Result<()> {
+    for (text, expected) in [
+        ("sentence\tlabel\nfine\t1\nodd\t2\n", "train.tsv, line 3: label \"2\" is not one of 0, 1"),
+        ("sentence\tlabel\nfine\t1\nodd\t\n", "train.tsv, line 3: the row has no label"),
+        ("sentence\tvalue\nfine\t1\n", "train.tsv has no column \"label\"; its columns are: sentence, value"),
+        ("sentence\tlabel\n", "train.tsv has no rows"),
+        ("", "train.tsv has no column \"label\""),
+    ] {
+        let data = folder(&[("train.tsv", text), ("dev.tsv", "sentence\tlabel\na\t0\n")])?;
+        let error = splits(&Task::open("sst2")?, data.path(), 1, 1).err().map(|e| format!("{e:#}")).unwrap();
+        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_built_in_sentences_are_balanced_and_disjoint() -> Result<()> {
+    let task = Task::open("reviews")?;
+    let found = task.splits(&task.data(None)?, Sizes::default(), 0)?;
+    assert_eq!((found.train.len(), found.dev.len(), found.eval.len()), (300, 100, 200));
+    let positive = |rows: &[zotune::task::PromptedRow]| rows.iter().filter(|r| r.label == 1).count();
+    assert_eq!(positive(&found.train) + positive(&found.dev), 200);
+    assert_eq!(positive(&found.eval), 100);
+    let mut prompts: Vec<_> = found.train.iter().chain(&found.dev).chain(&found.eval).map(|r| &r.prompt).collect();
+    prompts.sort();
+    prompts.dedup();
+    assert_eq!(prompts.len(), 600);
+    Ok(())
+}
+
+#[test]
+fn a_task_file_of_ones_own_works_like_a_built_in_one() -> Result<()> {
+    let dir = folder(&[
+        ("train.csv", "text,stars\n\"good, really\",5\nbad,1\n"),
+        ("test.csv", "text,stars\nfine,5\n"),
+        (
+            "mine.toml",
+            "description = \"mine\"\nloss = \"classification\"\nmetric = \"accuracy\"\n\
+             [data]\nformat = \"csv\"\ntrain = \"train.csv\"\neval = \"test.csv\"\n\
+             [prompt]\ntemplate = \"Review: {{ text }}\\nStars:\"\ncandidates = [\" one\", \" five\"]\n\
+             [label]\ncolumn = \"stars\"\nvalues = [\"1\", \"5\"]\n",
+        ),
+    ])?;
+    let path = dir.path().join("mine.toml");
+    let found = splits(&Task::open(&path.to_string_lossy())?, dir.path(), 1, 1)?;
+    assert_eq!(found.eval[0].answered[1], "Review: fine\nStars: five");
+    for (change, expected) in [
+        (("loss =", "lost ="), "unknown field `lost`"),
+        (("[\"1\", \"5\"]", "[\"1\"]"), "[label] values: 1 for 2 candidates"),
+        (("{{ text }}", "{{ text"), "[prompt] prompt"),
+        (("\"accuracy\"", "\"f1\""), "unknown variant `f1`"),
+    ] {
+        let text = std::fs::read_to_string(&path)?.replace(change.0, change.1);
+        let broken = dir.path().join("broken.toml");
+        std::fs::write(&broken, text)?;
+        let error = Task::open(&broken.to_string_lossy()).err().map(|e| format!("{e:#}")).unwrap();
+        assert!(error.contains("broken.toml") && error.contains(expected), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn opt_puts_its_begin_token_in_front_and_long_prompts_are_cut_on_the_left() -> Result<()> {
+    let files: Source = zotune::model::OPT_MINI;
+    let tokenizer = Tokenizer::open(&files, None, Some(2))?;
+    assert_eq!(tokenizer.encode("the movie was great")?[..2], [2, 569]);
+    assert_eq!(Tokenizer::open(&files, Some(0), Some(2))?.encode("the")?, [0, 569]);
+    assert_eq!(tokenizer.id_limit(), 4096);
+    let task = Task::open("reviews")?;
+    let row = task.eval_split(&task.data(None)?, Sizes { num_eval: Some(1), ..Sizes::default() }, 0)?.remove(0);
+    let whole = Example::encode(&row, &tokenizer, 512)?;
+    let cut = Example::encode(&row, &tokenizer, 6)?;
+    for (whole, cut) in whole.candidates.iter().zip(&cut.candidates) {
+        assert_eq!((cut.tokens.len(), cut.tokens[0], cut.option_len), (6, 2, 1));
+        assert_eq!(cut.tokens[1..], whole.tokens[whole.tokens.len() - 5..]);
+    }
+    assert!(Example::encode(&row, &tokenizer, 1).unwrap_err().to_string().contains("leaves no room"));
+    Ok(())
+}
