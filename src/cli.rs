@@ -21,7 +21,7 @@ use crate::task::{BUILTIN, Loss, Task};
 
 /// Fine-tunes language models with forward passes alone.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(version, propagate_version = true, arg_required_else_help = true, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -35,8 +35,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    #[command(args_override_self = true)]
     /// Fine-tune a model; with nothing else said, a built-in one on built-in film reviews, in about a minute
     Train(TrainArgs),
+    #[command(args_override_self = true)]
     /// Score a model on a task's evaluation split
     Eval(EvalArgs),
     /// List the tasks, or print one's file to start a task of your own from

@@ -62,9 +62,14 @@ fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, quoting: 
         }
     }
     let mut rows = Vec::new();
+    let (mut line, mut counted) = (1, 0);
     for record in reader.records() {
         let record = record.with_context(|| place.to_string())?;
-        let line = record.position().map_or(0, csv::Position::line);
+        // The reader's own count is one behind after \r\n: count the line ends in front of the record's first byte.
+        let start = record.position().map_or(0, |p| p.byte() as usize);
+        let start = start + text[start..].bytes().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        line += text[counted..start].bytes().filter(|b| *b == b'\n').count() as u64;
+        counted = start;
         if record.len() != header.len() {
             bail!("{place}, line {line}: {} fields, but the header names {}", record.len(), header.len());
         }

@@ -9,7 +9,7 @@ use zotune::memory;
 use zotune::model::{self, Model};
 use zotune::noise::Term;
 
-use crate::support::{FIXTURES, copy_of, fixture, open};
+use crate::support::{FIXTURES, alone, copy_of, fixture, open};
 
 fn open_error(folder: &Path) -> String {
     format!("{:#}", Model::open(&Source::Folder(folder.into()), DType::F32).err().expect("it opened"))
@@ -56,9 +56,11 @@ fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
 /// Loading holds the weights and at most one tensor more, stored in half or whole precision.
 #[test]
 fn loading_holds_the_weights_and_one_tensor() -> Result<()> {
+    if !alone("checkpoints::loading_holds_the_weights_and_one_tensor")? {
+        return Ok(());
+    }
     let folder = tempfile::tempdir()?;
     let source = folder.path();
-    // Wide enough that tensors of a megabyte stand out of what other tests allocate meanwhile.
     let (vocab, hidden, layers) = (4000, 256, 4);
     for (key, stored) in [("model.safetensors", DType::F32), ("model.safetensors", DType::F16)] {
         let mut tensors = std::collections::HashMap::new();
@@ -90,7 +92,7 @@ fn loading_holds_the_weights_and_one_tensor() -> Result<()> {
         let (opened, held) = memory::peak_of(|| Model::open(&Source::Folder(source.into()), DType::F32));
         let (_, params) = opened?;
         let (weights, largest) = (params.bytes(), vocab * hidden * 4);
-        assert!(held < weights + largest + (4 << 20), "{stored:?}: {held} bytes held for {weights} of weights");
+        assert!(held < weights + largest + (64 << 10), "{stored:?}: {held} bytes held for {weights} of weights");
     }
     Ok(())
 }

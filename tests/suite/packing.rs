@@ -9,7 +9,7 @@ use zotune::objective::{Objective, PromptLoss};
 use zotune::params::Params;
 use zotune::task::Loss;
 
-use crate::support::{FIXTURES, example, open};
+use crate::support::{FIXTURES, alone, example, open};
 
 /// Candidates of unequal length and number; some share a beginning, one is the beginning of another.
 fn examples() -> Vec<Example> {
@@ -81,6 +81,9 @@ fn the_packed_loss_is_the_plain_loss() -> Result<()> {
 /// A micro-batch of 1 holds less than the whole batch: that is what it is for.
 #[test]
 fn micro_batches_hold_less() -> Result<()> {
+    if !alone("packing::micro_batches_hold_less")? {
+        return Ok(());
+    }
     let (model, mut params) = open("opt-tiny")?;
     let many: Vec<Example> = (0..32).map(|i| example(0, &[2, 10 + i, 11, 12, 13, 14, 15, 16, 17], &[&[20], &[21]])).collect();
     let many: Vec<&Example> = many.iter().collect();
@@ -91,8 +94,7 @@ fn micro_batches_hold_less() -> Result<()> {
         assert_eq!(loss.num_tokens(), 32 * 9);
         Ok(loss.cost().activation_peak)
     };
-    // Other tests share the counter of the heap: a difference this large stands out of it.
     let (whole, single) = (held(32)?, held(1)?);
-    assert!(whole > 20_000 && single < whole, "{single} bytes a micro-batch of 1, {whole} the whole");
+    assert!(single > 0 && 4 * single < whole, "{single} bytes a micro-batch of 1, {whole} the whole");
     Ok(())
 }

@@ -68,3 +68,18 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     }
     Some(place)
 }
+
+/// Whether the test called `name` has a process to itself, as tests that count the heap need. Where it has not, it is
+/// run again in one of its own, and its outcome there is the outcome here.
+pub fn alone(name: &str) -> Result<bool> {
+    if std::env::var_os("ZOTUNE_TEST_ALONE").is_some() {
+        return Ok(true);
+    }
+    let output = std::process::Command::new(std::env::current_exe()?)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env("ZOTUNE_TEST_ALONE", "1")
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    anyhow::ensure!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(false)
+}

@@ -110,7 +110,7 @@ fn a_bad_row_is_named_by_file_and_line() -> Result<()> {
         ("sentence\tlabel\nfine\t1\nodd\t\n", "train.tsv, line 3: the row has no label"),
         ("sentence\tvalue\nfine\t1\n", "train.tsv has no column \"label\"; its columns are: sentence, value"),
         ("sentence\tlabel\n", "train.tsv has no rows"),
-        ("", "train.tsv has no column \"label\""),
+        ("", "train.tsv has no column \"sentence\""),
     ] {
         let data = folder(&[("train.tsv", text), ("dev.tsv", "sentence\tlabel\na\t0\n")])?;
         let error = splits(&Task::open("sst2")?, data.path(), 1, 1).err().map(|e| format!("{e:#}")).unwrap();
