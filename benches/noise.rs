@@ -1,5 +1,7 @@
 //! What a walk costs: `cargo bench --bench noise`. Elements per second; 2.5 ns a weight and thread is 0.4 G elements/s.
 
+#![allow(missing_docs, reason = "criterion's macros document nothing")]
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zotune::noise::{Key, tensor_id, walk};
 use zotune::simd::{self, Level};

@@ -1,5 +1,6 @@
 //! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,15 +10,15 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, default_learning_rate};
+use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, Precision, default_learning_rate};
 use crate::data::Example;
 use crate::error::nearest;
 use crate::eval::{Evaluation, evaluate};
-use crate::journal::{prepare_folder, write_run_json};
+use crate::journal::{check_folder, prepare_folder, write_run_json};
 use crate::memory::{human, peak_rss_bytes};
 use crate::optim;
-use crate::run::{Bench, Results, train};
-use crate::task::{BUILTIN, Loss, Task};
+use crate::run::{Bench, Results, conclude, train};
+use crate::task::{BUILTIN, Loss, Sizes, Task};
 
 /// Fine-tunes language models with forward passes alone.
 #[derive(Debug, Parser)]
@@ -25,10 +26,10 @@ use crate::task::{BUILTIN, Loss, Task};
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// Say only what went wrong
+    /// Say only the result, and what went wrong
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say more
+    /// Say more, with each line's level
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
@@ -36,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     #[command(args_override_self = true)]
-    /// Fine-tune a model; with nothing else said, a built-in one on built-in film reviews, in about a minute
+    /// Fine-tune a model; with nothing else said, a built-in one on built-in film reviews (configs/reviews.toml)
     Train(TrainArgs),
     #[command(args_override_self = true)]
     /// Score a model on a task's evaluation split
@@ -85,14 +86,18 @@ enum TasksVerb {
 
 impl Cli {
     /// Parses the command line. Flags may be spelled with underscores: --learning_rate is --learning-rate.
-    pub fn from_args(args: impl Iterator<Item = String>) -> Self {
-        Cli::parse_from(args.map(|arg| match arg.strip_prefix("--") {
-            Some(flag) => {
-                let (name, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
-                format!("--{}{value}", name.replace('_', "-"))
-            }
-            None => arg,
-        }))
+    pub fn from_args(args: impl Iterator<Item = OsString>) -> Result<Self> {
+        let dashed = |arg: OsString| match arg.into_string() {
+            Ok(arg) => Ok(match arg.strip_prefix("--") {
+                Some(flag) => {
+                    let (name, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
+                    format!("--{}{value}", name.replace('_', "-"))
+                }
+                None => arg,
+            }),
+            Err(arg) => Err(usage!("the argument {arg:?} is not UTF-8; rename the file or folder that it names")),
+        };
+        Ok(Cli::parse_from(args.map(dashed).collect::<Result<Vec<_>>>()?))
     }
 
     /// Does what was asked.
@@ -124,42 +129,49 @@ fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
 }
 
 fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
+    // What is cheap to check comes before what is large to read.
     let method = optim::method(&plan.optimizer)?;
+    let task = Task::open(&plan.inputs.task)?;
+    let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
+    check_folder(&plan)?;
     let mut bench = Bench::open(&plan.inputs)?;
-    let examples = bench.examples(&plan)?;
+    let examples = bench.encode_splits(&rows, plan.batch_size)?;
     let learning_rate = *plan.learning_rate.get_or_insert(default_learning_rate(bench.params.count()));
-    prepare_folder(&plan.output_dir, plan.overwrite_output_dir)?;
-    let definition = format!("{} ({}): {}", method.name, method.source, method.definition);
-    write_run_json(&plan.output_dir, &plan, &definition, &bench.model, &std::env::args().collect::<Vec<_>>())?;
+    prepare_folder(&plan.output_dir)?;
+    let definition = format!("{}: {}  [{}]", method.name, method.definition, method.source);
+    write_run_json(&plan, &definition, &bench.model, &std::env::args().collect::<Vec<_>>())?;
 
     tracing::info!(
-        "zotune {}  {} ({}): {}; eps {:e}, lr {learning_rate:.3e} {:?}, weight decay {}",
+        "zotune {}  {}: {}; eps {}, lr {} {}, weight decay {}  [{}]",
         env!("CARGO_PKG_VERSION"),
         method.name,
-        method.source,
         method.definition,
-        plan.zo_eps,
-        plan.lr_scheduler_type,
-        plan.weight_decay,
+        short(plan.zo_eps),
+        short(learning_rate),
+        plan.lr_scheduler_type.name(),
+        short(plan.weight_decay),
+        method.source,
     );
     describe_model(&plan.inputs, &bench);
     tracing::info!(
         "task    {}: {} train, {} dev, {} eval (seed {}); {}, batch {}",
-        bench.task.name,
+        task.name,
         examples.train.len(),
         examples.dev.len(),
         examples.eval.len(),
         plan.inputs.train_set_seed,
-        loss_name(bench.task.loss),
+        loss_name(task.loss),
         plan.batch_size,
     );
     tracing::info!("run     {}", plan.output_dir.display());
 
     let style = "{pos:>8}/{len} [{bar:20}] {msg}  {eta_precise} left";
     let bar = progress_bar(plan.max_steps, quiet, style)?;
-    let results = train(&plan, &mut bench, &examples, bar)?;
-    let report = if as_json { serde_json::to_string(&results)? } else { summary(&plan, &results, examples.eval.len()) };
-    say(&report)
+    let results = train(&plan, &task, &mut bench, &examples, bar)?;
+    // A disk that is full by now takes nothing away from what was found.
+    let written = conclude(&plan, &task, &results);
+    say(&if as_json { serde_json::to_string(&results)? } else { summary(&plan, &results, examples.eval.len()) })?;
+    written
 }
 
 fn eval_verb(args: EvalArgs, quiet: bool) -> Result<()> {
@@ -169,34 +181,39 @@ fn eval_verb(args: EvalArgs, quiet: bool) -> Result<()> {
 }
 
 fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
+    let task = Task::open(&inputs.task)?;
+    let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
+    let rows = task.eval_split(&task.data(inputs.data.as_deref())?, sizes, inputs.train_set_seed)?;
+    if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+        return Err(usage!("--dump: there is no folder {}", folder.display()));
+    }
     let mut bench = Bench::open(&inputs)?;
-    let examples = bench.eval_examples(&inputs)?;
+    let examples = bench.encode(&rows)?;
     describe_model(&inputs, &bench);
-    tracing::info!("task    {}: {} eval (seed {})", bench.task.name, examples.len(), inputs.train_set_seed);
+    tracing::info!("task    {}: {} eval (seed {})", task.name, examples.len(), inputs.train_set_seed);
 
     let start = Instant::now();
     let bar = progress_bar(examples.len() as u64, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
     let done = |n: usize| bar.set_position(n as u64);
-    let found = evaluate(&bench.model, bench.params.settle()?, &examples, bench.task.loss, inputs.eval_batch_size, done)?;
+    let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, inputs.eval_batch_size, done)?;
     bar.finish_and_clear();
-    if let Some(path) = dump_to {
-        dump(path, &found, &examples)?;
-    }
+    let dumped = dump_to.map_or(Ok(()), |path| dump(path, &found, &examples));
     let right = found.examples.iter().filter(|e| e.prediction == e.label).count();
     if as_json {
         say(&serde_json::to_string(&json!({
             "model": inputs.model,
-            "task": bench.task.name,
+            "task": task.name,
             "examples": examples.len(),
             "correct": right,
             "accuracy": found.accuracy,
             "loss": found.loss,
             "seconds": start.elapsed().as_secs_f64(),
             "peak_rss_bytes": peak_rss_bytes(),
-        }))?)
+        }))?)?;
     } else {
-        say(&format!("accuracy {:.2} % ({right} of {})  loss {:.4}", 100.0 * found.accuracy, examples.len(), found.loss))
+        say(&format!("accuracy {:.2} % ({right} of {})  loss {:.4}", 100.0 * found.accuracy, examples.len(), found.loss))?;
     }
+    dumped
 }
 
 fn tasks_verb(args: TasksArgs) -> Result<()> {
@@ -237,18 +254,23 @@ fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
 
 /// Runs `work` on a thread of the pool that it computes with: nothing is handed from one thread to another to begin.
 fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let most = 4 * std::thread::available_parallelism().map_or(1, usize::from).max(16);
+    if let Some(n) = threads.filter(|n| *n > most) {
+        return Err(usage!("--threads {n}: more than {most} on this machine would only wait for each other"));
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().context("cannot start the threads")?;
     pool.install(work)
 }
 
 fn describe_model(inputs: &Inputs, bench: &Bench) {
+    let (count, threads) = (bench.params.count() as f64, rayon::current_num_threads());
     tracing::info!(
-        "model   {}  {} with {:.1} M parameters, {} on the CPU ({} threads, {})",
+        "model   {}  {} with {} parameters, {} on the CPU ({threads} thread{}, {})",
         inputs.model,
         bench.model.kind(),
-        bench.params.count() as f64 / 1e6,
+        if count < 1e6 { format!("{:.1} k", count / 1e3) } else { format!("{:.1} M", count / 1e6) },
         inputs.dtype.dtype().as_str(),
-        rayon::current_num_threads(),
+        if threads == 1 { "" } else { "s" },
         crate::noise::instruction_set(),
     );
 }
@@ -270,26 +292,22 @@ fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {
 /// What happened, where it lies, and what a person would type next.
 fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
-    let folder = plan.output_dir.display();
     let totals = &results.totals;
     let rest = results.peak_rss_bytes.saturating_sub((results.weights_bytes + totals.activation_peak_bytes) as u64);
-    let next = if plan.inputs.task == "reviews" {
-        format!("zotune train --model {} --task sst2 --data SST-2    (GLUE's folder with train.tsv and dev.tsv)", plan.inputs.model)
-    } else {
-        let data = plan.inputs.data.as_ref().map_or(String::new(), |d| format!(" --data {}", d.display()));
-        format!("zotune eval --model {folder} --task {}{data}", plan.inputs.task)
+    let kept = match results.best_step {
+        0 => "no step was better on dev than the start, which was kept; try a smaller --learning-rate".into(),
+        step => format!("the weights of step {step}, best on dev"),
     };
     format!(
-        "accuracy on {num_eval} sentences it never saw: {} -> {}   (loss {:.4} -> {:.4}; the weights of step {}, best on dev)\n\
+        "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
          took     {} steps in {:.0} s ({:.1} ms a step: forwards {:.1}, walks {:.1}); {} function evaluations, {:.0} tokens a step\n\
          memory   peak {} = weights {} + activations {} + the rest {}\n\
-         run      {folder}: model.safetensors, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
-         next     {next}",
+         run      {}: model.safetensors, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
+         next     {}",
         percent(results.untrained_eval_accuracy),
         percent(results.eval_accuracy),
         results.untrained_eval_loss,
         results.eval_loss,
-        results.best_step,
         results.steps,
         totals.train_seconds,
         1e3 * totals.seconds_per_step,
@@ -301,7 +319,45 @@ fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
         human(results.weights_bytes as u64),
         human(totals.activation_peak_bytes as u64),
         human(rest),
+        plan.output_dir.display(),
+        next_command(plan),
     )
+}
+
+/// From the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
+fn next_command(plan: &Plan) -> String {
+    let inputs = &plan.inputs;
+    if inputs.task == "reviews" {
+        let model = quoted(&inputs.model);
+        return format!("zotune train --model {model} --task sst2 --data SST-2    (GLUE's folder with train.tsv and dev.tsv)");
+    }
+    let mut command = format!("zotune eval --model {} --task {}", quoted(&plan.output_dir.to_string_lossy()), quoted(&inputs.task));
+    let mut add = |flag: &str, value: Option<String>| {
+        if let Some(value) = value {
+            command += &format!(" --{flag} {}", quoted(&value));
+        }
+    };
+    add("data", inputs.data.as_ref().map(|d| d.to_string_lossy().into_owned()));
+    add("dtype", (inputs.dtype != Precision::F32).then(|| inputs.dtype.dtype().as_str().into()));
+    add("bos-id", inputs.bos_id.map(|id| id.to_string()));
+    add("max-length", inputs.max_length.map(|n| n.to_string()));
+    add("num-eval", inputs.num_eval.map(|n| n.to_string()));
+    add("train-set-seed", (inputs.train_set_seed != 0).then(|| inputs.train_set_seed.to_string()));
+    command
+}
+
+/// As a shell takes it.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// A number in three digits, as people write it: 1e-4, 1.38e-5, 0.
+fn short(x: f64) -> String {
+    let text = format!("{x:.2e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
 }
 
 /// To stdout; a reader that has gone away is no error of ours.

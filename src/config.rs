@@ -18,9 +18,12 @@ pub const DEFAULT_JOB: &str = include_str!("../configs/reviews.toml");
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
+    /// 4 bytes a weight.
     #[default]
     F32,
+    /// 2 bytes: 10 bits of fraction, narrow range.
     F16,
+    /// 2 bytes: 7 bits of fraction, f32's range.
     Bf16,
 }
 
@@ -39,12 +42,24 @@ impl Precision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
+    /// The same throughout.
     #[default]
     Constant,
     /// Down to 0 in a straight line.
     Linear,
     /// Down to 0 along half a cosine.
     Cosine,
+}
+
+impl Schedule {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Schedule::Constant => "constant",
+            Schedule::Linear => "linear",
+            Schedule::Cosine => "cosine",
+        }
+    }
 }
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
@@ -90,6 +105,7 @@ pub struct Common {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Knobs {
+    /// What it shares with the other verbs.
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
@@ -97,13 +113,13 @@ pub struct Knobs {
     #[arg(long, help_heading = "Training")]
     pub optimizer: Option<String>,
     /// Learning rate [default: 0.16 / sqrt(number of weights), e.g. 1.4e-5 for 135 M]
-    #[arg(long, alias = "lr", help_heading = "Training")]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
     /// Smoothing radius of the two-point estimate [default: 1e-3]
-    #[arg(long, help_heading = "Training")]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zo_eps: Option<f64>,
     /// Weight decay, on matrices and embeddings only [default: 0]
-    #[arg(long, help_heading = "Training")]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub weight_decay: Option<f64>,
     /// How the learning rate goes after the warm-up [default: constant]
     #[arg(long, help_heading = "Training")]
@@ -144,7 +160,7 @@ pub struct Knobs {
 }
 
 impl Knobs {
-    /// The knobs of a TOML file named `place`. An unknown key is an error with the nearest name.
+    /// The knobs of a TOML file called `place`. An unknown key is an error with the nearest name.
     pub fn from_toml(text: &str, place: &str) -> Result<Self> {
         let table: toml::Table = toml::from_str(text).map_err(|e| usage!("{place}: {e}"))?;
         let arguments = Knobs::augment_args(Command::new("train"));
@@ -161,6 +177,9 @@ impl Knobs {
             };
             let name = argument.get_id().to_string();
             let value = serde_json::to_value(value)?;
+            if value.is_null() {
+                return Err(usage!("{}: {key}: it must be a finite number", at()));
+            }
             serde_json::from_value::<Knobs>(Value::Object(Map::from_iter([(name.clone(), value.clone())])))
                 .map_err(|e| usage!("{}: {key}: {e}", at()))?;
             if fields.insert(name.clone(), value).is_some() {
@@ -179,12 +198,20 @@ impl Knobs {
     }
 }
 
+/// The line, from 1, that sets `key`.
 fn line_of(text: &str, key: &str) -> Option<usize> {
-    text.lines().position(|line| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))).map(|i| i + 1)
+    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    text.lines().position(sets).map(|i| i + 1)
+}
+
+/// A number typed in: finite, because what is not would be lost on its way through JSON.
+fn number(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(|| "it must be a finite number".into())
 }
 
 /// What to open, checked.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct Inputs {
     pub model: String,
     pub task: String,
@@ -222,6 +249,7 @@ impl Inputs {
 
 /// A training run, checked: what run.json keeps.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct Plan {
     #[serde(flatten)]
     pub inputs: Inputs,
@@ -257,12 +285,13 @@ impl Plan {
         ] {
             positive(flag, value.map(|n| n as usize))?;
         }
+        // They are used in f32, so it is there that they must be numbers and not 0.
         for (flag, value) in [("--learning-rate", knobs.learning_rate), ("--zo-eps", knobs.zo_eps)] {
-            if let Some(x) = value.filter(|x| !(x.is_finite() && *x > 0.0)) {
-                return Err(usage!("{flag} {x}: it must be a number above 0"));
+            if let Some(x) = value.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
+                return Err(usage!("{flag} {x}: it must be a number above 0, within what f32 can hold"));
             }
         }
-        if let Some(x) = knobs.weight_decay.filter(|x| !(x.is_finite() && *x >= 0.0)) {
+        if let Some(x) = knobs.weight_decay.filter(|x| !((*x as f32).is_finite() && *x >= 0.0)) {
             return Err(usage!("--weight-decay {x}: it must be 0 or a number above it"));
         }
         let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
@@ -324,8 +353,12 @@ fn positive(flag: &str, value: Option<usize>) -> Result<()> {
 
 /// runs/TASK-MODEL-OPTIMIZER-SEED, with a number behind it while that is taken.
 fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
-    let stem = |name: &str| Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = format!("{}-{}-{optimizer}-{seed}", stem(&inputs.task), stem(&inputs.model));
+    let stem = Path::new(&inputs.task).file_stem().unwrap_or_default().to_string_lossy();
+    let model = Path::new(&inputs.model);
+    let model = model.canonicalize().unwrap_or(model.to_path_buf());
+    // The name that was typed where it says something, the folder's own where it is `.` or `..`.
+    let model = Path::new(&inputs.model).file_name().or(model.file_name()).unwrap_or_default().to_string_lossy();
+    let name = format!("{stem}-{model}-{optimizer}-{seed}");
     let taken = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     let numbered = |n: u32| Path::new("runs").join(if n == 1 { name.clone() } else { format!("{name}.{n}") });
     (1..).map(numbered).find(|folder| !taken(folder)).unwrap_or_else(|| numbered(1))
@@ -354,7 +387,9 @@ mod tests {
         let error = |toml: &str| plan(toml).unwrap_err().to_string();
         assert_eq!(error("seed = 1\nlearning_rte = 1"), "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?");
         assert!(error("max_steps = \"many\"").starts_with("my.toml, line 1: max_steps: invalid type: string"));
-        assert_eq!(error("lr = -1.0"), "--learning-rate -1: it must be a number above 0");
+        assert_eq!(error("lr = -1.0"), "--learning-rate -1: it must be a number above 0, within what f32 can hold");
+        assert!(error("zo_eps = 1e-50").starts_with("--zo-eps 0.00000000000000"));
+        assert_eq!(error("weight_decay = nan"), "my.toml, line 1: weight_decay: it must be a finite number");
         assert_eq!(error("batch_size = 0"), "--batch-size 0: it must be at least 1");
         assert!(error("lr = 1.0\nlearning_rate = 1.0").ends_with("learning_rate is there twice"));
     }

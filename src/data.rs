@@ -21,35 +21,52 @@ pub struct Candidate {
 pub struct Example {
     /// The row's place in its data file, from 0.
     pub index: usize,
+    /// The candidate that is right.
     pub label: usize,
+    /// The possible answers.
     pub candidates: Vec<Candidate>,
+    /// Whether it was too long.
+    pub cut: bool,
 }
 
 impl Example {
     /// Tokenises a row. Longer than `max_length` is cut on the left, keeping the first token.
     pub fn encode(row: &PromptedRow, tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
         let prompt_len = tokenizer.encode(&row.prompt)?.len();
+        let mut cut = false;
         let candidates = row.answered.iter().map(|text| {
             let tokens = tokenizer.encode(text)?;
+            cut |= tokens.len() > max_length;
             let option_len = tokens.len().saturating_sub(prompt_len);
             if option_len == 0 {
-                bail!("the answer adds no token to the prompt: {text:?}");
+                bail!("the answer adds no token to the prompt, so it cannot be scored: {}", end_of(text));
             }
             let tokens = cut_left(tokens, max_length);
             if option_len >= tokens.len() {
-                bail!("an answer of {option_len} tokens leaves no room for a prompt in max_length {max_length}: {text:?}");
+                bail!("an answer of {option_len} tokens leaves no room for a prompt in max_length {max_length}: {}", end_of(text));
             }
             Ok(Candidate { tokens, option_len })
         });
-        Ok(Example { index: row.index, label: row.label, candidates: candidates.collect::<Result<_>>()? })
+        let candidates = candidates.collect::<Result<_>>()?;
+        Ok(Example { index: row.index, label: row.label, candidates, cut })
     }
 
-    /// Tokenises rows, in order.
+    /// Tokenises rows, in order, and says how many of them were cut.
     pub fn encode_all(rows: &[PromptedRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Self>> {
-        rows.iter()
-            .map(|row| Self::encode(row, tokenizer, max_length).with_context(|| format!("data row {}", row.index)))
-            .collect()
+        let encode = |row: &PromptedRow| Self::encode(row, tokenizer, max_length).with_context(|| row.place.clone());
+        let examples: Vec<Self> = rows.iter().map(encode).collect::<Result<_>>()?;
+        let cut = examples.iter().filter(|e| e.cut).count();
+        if cut > 0 {
+            tracing::warn!("{cut} of {} prompts are longer than {max_length} tokens and were cut on the left", rows.len());
+        }
+        Ok(examples)
     }
+}
+
+/// The last of a text, for an error.
+fn end_of(text: &str) -> String {
+    let start = text.char_indices().rev().nth(60).map_or(0, |(i, _)| i);
+    format!("{}{:?}", if start > 0 { "..." } else { "" }, &text[start..])
 }
 
 fn cut_left(mut tokens: Vec<u32>, max_length: usize) -> Vec<u32> {
@@ -62,15 +79,21 @@ fn cut_left(mut tokens: Vec<u32>, max_length: usize) -> Vec<u32> {
 
 /// Queries that share what they see: all of `shared`, and from `own_start` up to themselves. Rows of the batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct QueryBlock {
-    pub queries: Range<usize>,
-    pub shared: Range<usize>,
-    pub own_start: usize,
+pub(crate) struct QueryBlock {
+    pub(crate) queries: Range<usize>,
+    pub(crate) shared: Range<usize>,
+    pub(crate) own_start: usize,
 }
 
 impl QueryBlock {
     /// Queries in one block at most: bounds the scores that are held at a time.
     const LEN: usize = 64;
+
+    /// Whether all rows it names are among `tokens`, and every query sees itself.
+    pub(crate) fn is_within(&self, tokens: usize) -> bool {
+        let (queries, shared) = (&self.queries, &self.shared);
+        self.own_start <= queries.start && queries.start < queries.end && queries.end <= tokens && shared.start <= shared.end && shared.end <= tokens
+    }
 
     /// Causal attention of `rows` over themselves, after all of `shared`.
     fn push(blocks: &mut Vec<Self>, rows: Range<usize>, shared: Range<usize>) {
@@ -81,13 +104,16 @@ impl QueryBlock {
     }
 }
 
-/// A token whose log-probability is wanted: for `candidate` of `example`, at the hidden state `state`.
+/// A token whose log-probability is wanted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
+    /// Which of the batch's examples.
     pub example: usize,
+    /// Which of the example's packed candidates.
     pub candidate: usize,
-    /// Index into [`Batch::states`].
+    /// The hidden state that predicts it: an index into [`Batch::states`].
     pub state: usize,
+    /// The token's id.
     pub token: u32,
 }
 
@@ -95,22 +121,33 @@ pub struct Prediction {
 /// each candidate's further tokens attend to it and to themselves. A candidate's last token is never an input.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
+    /// Token ids, one row of every activation each.
     pub tokens: Vec<u32>,
     /// Each token's place in its own candidate, from 0.
     pub positions: Vec<u32>,
-    pub blocks: Vec<QueryBlock>,
+    /// What every token attends to; each token is a query of one block.
+    pub(crate) blocks: Vec<QueryBlock>,
     /// Rows whose hidden states predict a token: only these reach the final norm and the vocabulary.
     pub states: Vec<u32>,
+    /// The tokens whose log-probabilities are wanted: all answer tokens of all packed candidates.
     pub predictions: Vec<Prediction>,
-    /// For each example, which of its candidates are here, by number.
-    pub candidates: Vec<Vec<usize>>,
-    /// For each example, the candidate that is right.
-    pub labels: Vec<usize>,
+    /// The packed examples.
+    pub examples: Vec<PackedExample>,
+}
+
+/// An example as it stands in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedExample {
+    /// How many of its candidates are there.
+    pub num_candidates: usize,
+    /// Which of those is the right one.
+    pub right: usize,
 }
 
 /// Which candidates of each example are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
+    /// Every one: what comparing them needs.
     All,
     /// The right one only: all that teacher forcing needs.
     Right,
@@ -121,11 +158,11 @@ impl Batch {
     pub fn pack<'a>(examples: impl IntoIterator<Item = &'a Example>, pick: Pick) -> Self {
         let mut batch = Batch::default();
         for example in examples {
-            let picked = match pick {
-                Pick::All => (0..example.candidates.len()).collect(),
-                Pick::Right => vec![example.label],
+            let (candidates, right) = match pick {
+                Pick::All => (example.candidates.as_slice(), example.label),
+                Pick::Right => (&example.candidates[example.label..=example.label], 0),
             };
-            batch.push(example, picked);
+            batch.push(candidates, right);
         }
         batch
     }
@@ -144,30 +181,25 @@ impl Batch {
         self.tokens.len()
     }
 
-    fn push(&mut self, example: &Example, picked: Vec<usize>) {
-        let inputs: Vec<&[u32]> = picked
-            .iter()
-            .map(|&c| &example.candidates[c].tokens)
-            .map(|tokens| &tokens[..tokens.len() - 1])
-            .collect();
+    fn push(&mut self, candidates: &[Candidate], right: usize) {
+        let inputs: Vec<&[u32]> = candidates.iter().map(|c| &c.tokens[..c.tokens.len() - 1]).collect();
         let prefix = common_prefix(&inputs);
         let base = self.tokens.len();
         self.append(&inputs[0][..prefix], 0);
         QueryBlock::push(&mut self.blocks, base..base + prefix, base..base);
-        for (&candidate, input) in picked.iter().zip(&inputs) {
+        for (candidate, input) in inputs.iter().enumerate() {
             let start = self.tokens.len();
             self.append(&input[prefix..], prefix);
             QueryBlock::push(&mut self.blocks, start..self.tokens.len(), base..base + prefix);
-            let Candidate { tokens, option_len } = &example.candidates[candidate];
+            let Candidate { tokens, option_len } = &candidates[candidate];
             for place in tokens.len() - option_len..tokens.len() {
                 // The token at `place` is predicted by the one before it.
                 let row = if place <= prefix { base + place - 1 } else { start + place - 1 - prefix };
                 let state = self.state(row as u32, base as u32);
-                self.predictions.push(Prediction { example: self.labels.len(), candidate, state, token: tokens[place] });
+                self.predictions.push(Prediction { example: self.examples.len(), candidate, state, token: tokens[place] });
             }
         }
-        self.candidates.push(picked);
-        self.labels.push(example.label);
+        self.examples.push(PackedExample { num_candidates: candidates.len(), right });
     }
 
     fn append(&mut self, tokens: &[u32], first_position: usize) {
@@ -227,7 +259,7 @@ mod tests {
 
     fn example(label: usize, candidates: &[(&[u32], usize)]) -> Example {
         let candidates = candidates.iter().map(|(t, n)| Candidate { tokens: t.to_vec(), option_len: *n }).collect();
-        Example { index: 0, label, candidates }
+        Example { index: 0, label, candidates, cut: false }
     }
 
     #[test]

@@ -9,12 +9,17 @@ pub struct Usage(pub String);
 /// The loss stopped being a number. Exit code 4.
 #[derive(Debug)]
 pub struct NotFinite {
-    /// The step that was being computed, counted from 1.
-    pub step: u64,
-    /// The seed of the step's direction.
-    pub seed: u64,
-    /// What the two evaluations gave.
-    pub losses: Vec<f32>,
+    /// Where: `at step 7 (direction seed 12)`.
+    pub place: String,
+    /// What the evaluations gave.
+    pub losses: Vec<f64>,
+}
+
+impl NotFinite {
+    /// At a step, counted from 1, whose direction has `seed`.
+    pub fn at_step(step: u64, seed: u64, losses: Vec<f64>) -> Self {
+        NotFinite { place: format!("at step {step} (direction seed {seed})"), losses }
+    }
 }
 
 impl fmt::Display for Usage {
@@ -27,8 +32,8 @@ impl fmt::Display for NotFinite {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(
             f,
-            "the loss is not finite at step {} (direction seed {}): {:?}; a smaller --learning-rate or --zo-eps usually helps",
-            self.step, self.seed, self.losses
+            "the loss is not finite {}: {:?}; in training a smaller --learning-rate usually helps",
+            self.place, self.losses
         )
     }
 }
@@ -55,12 +60,14 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     1
 }
 
-/// `did you mean "x"?` when a known name is near or there are too many to list, else a list of all of them.
+/// `did you mean "x"?` when a known name is near, else a list of all of them, or of none where there are many.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let best = known.iter().map(|k| (strsim::jaro_winkler(name, k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let asked = name.to_lowercase();
+    let best = known.iter().map(|k| (strsim::jaro_winkler(&asked, k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
-        Some((score, k)) if score > 0.75 || known.len() > 20 => format!("did you mean \"{k}\"?"),
+        Some((score, k)) if score > 0.8 => format!("did you mean \"{k}\"?"),
+        _ if known.len() > 40 => format!("none of the {} known ones is near", known.len()),
         _ => format!("known are: {}", known.join(", ")),
     }
 }

@@ -9,6 +9,7 @@ use crate::params::Params;
 /// A whole zeroth-order gradient: the sum of coeff * z(seed), and the losses it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
+    /// The gradient.
     pub terms: Vec<Term>,
     /// f(theta + eps z) and f(theta - eps z).
     pub losses: [f32; 2],

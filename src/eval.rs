@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::data::{Batch, Example, Pick};
+use crate::error::NotFinite;
 use crate::model::Model;
 use crate::objective::{LossSum, Score, scores};
 use crate::params::Weights;
@@ -16,6 +17,7 @@ pub struct Evaluation {
     pub loss: f64,
     /// The share of examples whose best-scored candidate is the right one.
     pub accuracy: f64,
+    /// Every example's scores, in order.
     pub examples: Vec<Scored>,
 }
 
@@ -24,6 +26,7 @@ pub struct Evaluation {
 pub struct Scored {
     /// The row's place in its data file, from 0.
     pub index: usize,
+    /// The candidate that is right.
     pub label: usize,
     /// The candidate with the largest score, the first on ties.
     pub prediction: usize,
@@ -31,7 +34,8 @@ pub struct Scored {
     pub scores: Vec<f64>,
 }
 
-/// Scores all candidates of `examples`, `batch_size` examples at a time; `done` is told how many are through.
+/// Scores all candidates of `examples`, `batch_size` examples at a time; `done` is told how many are through. A loss that
+/// is not a number is an error ([`NotFinite`]).
 pub fn evaluate(
     model: &Model,
     weights: Weights,
@@ -50,8 +54,12 @@ pub fn evaluate(
         }
         done(scored.len());
     }
+    let loss = total.mean();
+    if !loss.is_finite() {
+        return Err(NotFinite { place: "in an evaluation".into(), losses: vec![loss] }.into());
+    }
     let right = scored.iter().filter(|s| s.prediction == s.label).count();
-    Ok(Evaluation { loss: total.mean(), accuracy: right as f64 / scored.len() as f64, examples: scored })
+    Ok(Evaluation { loss, accuracy: right as f64 / scored.len() as f64, examples: scored })
 }
 
 fn judge(example: &Example, scores: &[Score]) -> Scored {

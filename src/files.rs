@@ -7,18 +7,27 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 
 /// Writes `path` through `write`; on any error (a full disk among them) nothing is left and an older file stays.
+///
+/// A target that is there and is no regular file (a device, a pipe) is written to directly.
 pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let beside = beside(path);
+    let context = || format!("cannot write {}", path.display());
+    // Through a link, to what it names.
+    let resolved = path.canonicalize().unwrap_or(path.to_path_buf());
+    if path.metadata().is_ok_and(|m| !m.is_file()) {
+        let mut out = std::fs::OpenOptions::new().write(true).open(path).with_context(context)?;
+        return write(&mut out).with_context(context);
+    }
+    let beside = beside(&resolved);
     let attempt = || -> Result<()> {
         let file = File::create(&beside)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         write(&mut out)?;
         out.flush()?;
         out.get_ref().sync_all()?;
-        std::fs::rename(&beside, path)?;
+        std::fs::rename(&beside, &resolved)?;
         Ok(())
     };
-    attempt().inspect_err(|_| drop(std::fs::remove_file(&beside))).with_context(|| format!("cannot write {}", path.display()))
+    attempt().inspect_err(|_| drop(std::fs::remove_file(&beside))).with_context(context)
 }
 
 /// [`write_whole`] for bytes at hand.

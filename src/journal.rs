@@ -19,23 +19,45 @@ use crate::memory;
 use crate::model::Model;
 use crate::objective::Cost;
 use crate::report::LogLine;
+use crate::tokenizer::Tokenizer;
 
-/// What a run leaves in its folder; an overwritten folder loses these and nothing else.
-const LEFT_BY_A_RUN: [&str; 5] = ["run.json", "trainer_log.jsonl", "all_results.json", "model.safetensors", "loss.svg"];
+/// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
+/// The weights stay until the first of the new ones take their place.
+const LEFT_BY_A_RUN: [&str; 6] = [
+    "run.json",
+    "trainer_log.jsonl",
+    "all_results.json",
+    "loss.svg",
+    "config.json",
+    "generation_config.json",
+];
 
-/// Makes the run folder. One that is not empty is refused unless `overwrite`, which removes an older run's files.
-pub fn prepare_folder(folder: &Path, overwrite: bool) -> Result<()> {
+/// Whether a run may write into its folder; touches nothing.
+///
+/// One that is not empty is refused unless it is to be overwritten, and always if the run reads its model or data there.
+pub fn check_folder(plan: &Plan) -> Result<()> {
+    let folder = &plan.output_dir;
     let place = folder.display();
     let occupied = match std::fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_some(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
         Err(e) => return Err(usage!("--output-dir {place}: {e}")),
     };
-    if occupied && !overwrite {
+    if occupied && !plan.overwrite_output_dir {
         return Err(usage!("--output-dir {place} is not empty; name another, or add --overwrite-output-dir"));
     }
+    let same = |other: &Path| matches!((folder.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if same(Path::new(&plan.inputs.model)) || plan.inputs.data.as_deref().is_some_and(same) {
+        return Err(usage!("--output-dir {place} is where the model or the data are read from; name another"));
+    }
+    Ok(())
+}
+
+/// Makes the run folder, once [`check_folder`] has allowed it, and removes the files of an older run.
+pub fn prepare_folder(folder: &Path) -> Result<()> {
+    let place = folder.display();
     std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
-    for name in LEFT_BY_A_RUN {
+    for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
         match std::fs::remove_file(folder.join(name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(|| format!("cannot remove {place}/{name}")),
             _ => {}
@@ -45,7 +67,7 @@ pub fn prepare_folder(folder: &Path, overwrite: bool) -> Result<()> {
 }
 
 /// Writes run.json: what was asked for, with what program, on what model and machine.
-pub fn write_run_json(folder: &Path, plan: &Plan, definition: &str, model: &Model, command: &[String]) -> Result<()> {
+pub fn write_run_json(plan: &Plan, definition: &str, model: &Model, command: &[String]) -> Result<()> {
     let hashes: serde_json::Map<String, Value> = model
         .weight_files()
         .iter()
@@ -57,7 +79,7 @@ pub fn write_run_json(folder: &Path, plan: &Plan, definition: &str, model: &Mode
     let run = json!({
         "config": plan,
         "method": definition,
-        "model": { "source": model.source().place(""), "sha256": hashes },
+        "model": { "source": plan.inputs.model, "sha256": hashes },
         "command": command,
         "versions": { "zotune": env!("CARGO_PKG_VERSION"), "commit": env!("ZOTUNE_COMMIT"), "rustc": env!("ZOTUNE_RUSTC") },
         "machine": {
@@ -68,7 +90,7 @@ pub fn write_run_json(folder: &Path, plan: &Plan, definition: &str, model: &Mode
         },
         "environment": environment,
     });
-    files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)
+    files::write_bytes(&plan.output_dir.join("run.json"), &serde_json::to_vec_pretty(&run)?)
 }
 
 fn sha256(source: &Source, name: &str) -> Result<String> {
@@ -112,27 +134,42 @@ pub struct Journal {
 
 /// What one step was.
 pub struct Step<'a> {
+    /// Counted from 1.
     pub number: u64,
+    /// What was estimated.
     pub estimate: &'a Estimate,
+    /// The rate it was applied with.
     pub learning_rate: f64,
+    /// What the objective's evaluations took.
     pub cost: Cost,
     /// The whole step without evaluation.
     pub time: Duration,
+    /// The passes over the weights in it.
     pub walk_time: Duration,
 }
 
 /// What a run's steps amounted to.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Totals {
+    /// Mean over the last tenth of the steps.
     pub train_loss: f64,
+    /// Median wall time of a step without evaluation.
     pub seconds_per_step: f64,
+    /// Median wall time of a step's forwards.
     pub forward_seconds_per_step: f64,
+    /// Median wall time of a step's passes over the weights.
     pub walk_seconds_per_step: f64,
+    /// Tokens fed in all of a step's forwards, mean.
     pub tokens_per_step: f64,
+    /// Wall time of the whole training, evaluations on dev with it.
     pub train_seconds: f64,
+    /// Evaluations of the objective.
     pub function_evaluations: u64,
+    /// Forward passes: more than evaluations where there are micro-batches.
     pub forwards: u64,
+    /// Backward passes.
     pub backwards: u64,
+    /// The most bytes that a forward held beside what was there before it.
     pub activation_peak_bytes: usize,
 }
 

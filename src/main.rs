@@ -1,6 +1,6 @@
 //! Parses, runs, prints the error chain, and exits with the code that says why.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use zotune::cli::Cli;
@@ -11,16 +11,28 @@ use zotune::memory::Counting;
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
-    let cli = Cli::from_args(std::env::args());
+    // A file that grows past a limit is an error to report, not a signal to die of.
+    #[cfg(unix)]
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+    let cli = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return fail(&error),
+    };
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => "error",
         (_, true) => "zotune=debug,info",
         _ => "info",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    let wanted = std::env::var("RUST_LOG").ok().filter(|w| !w.is_empty()).and_then(|w| w.parse().ok());
+    let filter: tracing_subscriber::EnvFilter = wanted.unwrap_or_else(|| level.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Whoever reads stderr may go away; the run goes on.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .without_time()
         .with_target(false)
@@ -28,10 +40,14 @@ fn main() -> ExitCode {
         .init();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            error.chain().skip(1).for_each(|cause| eprintln!("  {cause}"));
-            ExitCode::from(exit_code(&error))
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// Says what went wrong, outermost first, and gives the exit code.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let causes: String = error.chain().skip(1).map(|cause| format!("  {cause}\n")).collect();
+    // Nowhere is left to report that this cannot be written.
+    let _ = write!(std::io::stderr(), "error: {error}\n{causes}");
+    ExitCode::from(exit_code(error))
 }

@@ -173,7 +173,9 @@ fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
 
 /// A number that weights are held in; arithmetic is done in f32.
 pub trait Element: Copy + Send + Sync {
+    /// To f32, exactly.
     fn widen(self) -> f32;
+    /// From f32, to the nearest, ties to even.
     fn narrow(x: f32) -> Self;
 }
 

@@ -12,13 +12,16 @@ use crate::task::Loss;
 
 /// A function of the weights. It sees [`Weights`], so everything pending has been settled.
 pub trait Objective {
+    /// The value at the weights as they stand.
     fn loss(&mut self, weights: Weights) -> Result<f32>;
 }
 
 /// The log-probability of a candidate's answer: the sum over its tokens, and how many they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
+    /// ln p of the answer.
     pub sum: f64,
+    /// Tokens in the answer.
     pub tokens: usize,
 }
 
@@ -31,11 +34,9 @@ impl Score {
 
 /// The scores of a batch's candidates: for each example, one for each candidate that was packed.
 pub fn scores(model: &Model, weights: Weights, batch: &Batch) -> Result<Vec<Vec<Score>>> {
-    let mut scores: Vec<Vec<Score>> = batch.candidates.iter().map(|c| vec![Score::default(); c.len()]).collect();
+    let mut scores: Vec<Vec<Score>> = batch.examples.iter().map(|e| vec![Score::default(); e.num_candidates]).collect();
     for (prediction, log_prob) in batch.predictions.iter().zip(model.log_probs(weights, batch)?) {
-        let picked = &batch.candidates[prediction.example];
-        let place = picked.iter().position(|c| *c == prediction.candidate).unwrap_or(0);
-        let score = &mut scores[prediction.example][place];
+        let score = &mut scores[prediction.example][prediction.candidate];
         score.sum += f64::from(log_prob);
         score.tokens += 1;
     }
@@ -83,8 +84,11 @@ pub struct PromptLoss<'a> {
 /// What evaluating an objective took so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
+    /// Forward passes: one for each micro-batch of each evaluation.
     pub forwards: u64,
+    /// Tokens fed in them.
     pub tokens: u64,
+    /// Wall time in them.
     pub time: Duration,
     /// The most bytes that a forward held beside what was there before it.
     pub activation_peak: usize,
@@ -118,9 +122,8 @@ impl Objective for PromptLoss<'_> {
         let mut total = LossSum::default();
         for batch in &self.micro_batches {
             let (scores, held) = memory::peak_of(|| scores(self.model, weights, batch));
-            for (example, scores) in scores?.iter().enumerate() {
-                let right = batch.candidates[example].iter().position(|c| *c == batch.labels[example]).unwrap_or(0);
-                total.add(self.loss, scores, right);
+            for (example, scores) in batch.examples.iter().zip(scores?) {
+                total.add(self.loss, &scores, example.right);
             }
             self.cost.forwards += 1;
             self.cost.tokens += batch.num_tokens() as u64;

@@ -5,11 +5,13 @@
 //! see weights that have not settled. A two-point step costs two passes: the way back from -eps, the update and the
 //! next step's +eps are one of them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -63,7 +65,8 @@ impl Params {
         if tensor.dtype() != self.dtype {
             bail!("weight {name} is {:?}, not {:?}", tensor.dtype(), self.dtype);
         }
-        if !tensor.is_contiguous() || tensor.layout().start_offset() != 0 || tensor.track_op() {
+        let whole = with_bytes(&tensor, |bytes| bytes.len() == tensor.elem_count() * self.dtype.size_in_bytes());
+        if tensor.track_op() || !whole.unwrap_or(false) {
             bail!("weight {name} is a view or a variable, not a plain buffer");
         }
         let id = ParamId(self.params.len());
@@ -122,14 +125,12 @@ impl Params {
         Ok(Weights(self))
     }
 
-    /// Overwrites one weight in place with what `fill` writes into its bytes. Nothing may be pending.
-    pub fn overwrite(&mut self, id: ParamId, fill: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+    /// Overwrites one weight in place with the bytes that `source` gives. Fails if something is pending.
+    pub fn overwrite(&mut self, id: ParamId, source: &mut dyn Read) -> Result<()> {
         if !self.pending.is_empty() {
             bail!("weights are overwritten while a walk is pending");
         }
-        let op = Overwrite(std::cell::RefCell::new((fill, Ok(()))));
-        self.params[id.0].tensor.inplace_op1(&op)?;
-        op.0.into_inner().1
+        Ok(self.params[id.0].tensor.inplace_op1(&Overwrite(RefCell::new(source)))?)
     }
 
     /// The pending moves as one affine map: scale * theta + sum of terms.
@@ -223,10 +224,8 @@ impl InplaceOp1 for Settle<'_> {
     }
 }
 
-type Fill<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<()>;
-
 /// Bytes from outside into a weight's own buffer.
-struct Overwrite<'a>(std::cell::RefCell<(Fill<'a>, Result<()>)>);
+struct Overwrite<'a>(RefCell<&'a mut dyn Read>);
 
 impl InplaceOp1 for Overwrite<'_> {
     fn name(&self) -> &'static str {
@@ -234,18 +233,17 @@ impl InplaceOp1 for Overwrite<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
-        let (fill, outcome) = &mut *self.0.borrow_mut();
-        *outcome = match storage {
-            CpuStorage::F32(w) => fill(bytemuck::cast_slice_mut(w)),
-            CpuStorage::BF16(w) => fill(bytemuck::cast_slice_mut(w)),
-            CpuStorage::F16(w) => fill(bytemuck::cast_slice_mut(w)),
+        let bytes = match storage {
+            CpuStorage::F32(w) => bytemuck::cast_slice_mut(w),
+            CpuStorage::BF16(w) => bytemuck::cast_slice_mut(w),
+            CpuStorage::F16(w) => bytemuck::cast_slice_mut(w),
             _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
         };
-        Ok(())
+        Ok(self.0.borrow_mut().read_exact(bytes)?)
     }
 }
 
-/// The bytes of a weight on the CPU, lent to `read`. Contiguous tensors that start their storage only.
+/// All bytes of the storage of a weight on the CPU, lent to `read`. Fails for views that are not contiguous.
 pub fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     let Some((0, _)) = layout.contiguous_offsets() else { bail!("a weight is not one whole buffer") };
@@ -255,9 +253,4 @@ pub fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> Result<R
         candle_core::Storage::Cpu(CpuStorage::F16(w)) => Ok(read(bytemuck::cast_slice(w))),
         _ => bail!("weights are held in f32, f16 or bf16 on the CPU"),
     }
-}
-
-/// Names a shape as people write it: 768 x 50272.
-pub fn shape_name(shape: &Shape) -> String {
-    shape.dims().iter().map(usize::to_string).collect::<Vec<_>>().join(" x ")
 }

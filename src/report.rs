@@ -17,26 +17,34 @@ pub struct LogLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// f(theta + eps z).
     pub loss_plus: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// f(theta - eps z).
     pub loss_minus: Option<f64>,
     /// Of this very step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub projected_grad: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// Of this very step.
     pub learning_rate: Option<f64>,
     /// On the dev split, where the step was one for evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// The same.
     pub eval_accuracy: Option<f64>,
     /// Since the start of training, evaluations apart.
     pub function_evaluations: u64,
+    /// Forward passes.
     pub forwards: u64,
+    /// Backward passes.
     pub backwards: u64,
+    /// Tokens fed.
     pub tokens: u64,
     /// Wall time since the start of training.
     pub seconds: f64,
+    /// The process's largest resident set so far.
     pub rss_peak_bytes: u64,
 }
 
@@ -65,6 +73,8 @@ fn losses_svg(title: &str, train: &[(f64, f64)], dev: &[(f64, f64)]) -> Result<S
     let last = train.iter().chain(dev).map(|p| p.0).fold(1.0, f64::max);
     let (low, high) = range(train.iter().chain(dev).map(|p| p.1));
     let mut svg = String::new();
+    let y_label = |y: &f64| if high >= 1e4 { format!("{y:.1e}") } else { format!("{y:.2}") };
+    let few = train.len() <= 30;
     {
         let root = SVGBackend::with_string(&mut svg, (760, 460)).into_drawing_area();
         root.fill(&WHITE)?;
@@ -83,7 +93,8 @@ fn losses_svg(title: &str, train: &[(f64, f64)], dev: &[(f64, f64)]) -> Result<S
             .x_desc("step")
             .y_desc("loss")
             .x_label_formatter(&|x| format!("{x:.0}"))
-            .y_label_formatter(&|y| format!("{y:.2}"))
+            .y_label_formatter(&y_label)
+            .x_labels((last as usize).clamp(1, 10))
             .draw()?;
         chart.draw_series(LineSeries::new(train.iter().copied(), TRAIN.mix(0.3).stroke_width(1)))?;
         chart
@@ -95,6 +106,7 @@ fn losses_svg(title: &str, train: &[(f64, f64)], dev: &[(f64, f64)]) -> Result<S
             .label("dev")
             .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], DEV.stroke_width(2)));
         chart.draw_series(dev.iter().map(|p| Circle::new(*p, 3, DEV.filled())))?;
+        chart.draw_series(train.iter().filter(|_| few).map(|p| Circle::new(*p, 2, TRAIN.filled())))?;
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperRight)

@@ -21,58 +21,64 @@ use crate::objective::PromptLoss;
 use crate::optim::{self, Settings};
 use crate::params::Params;
 use crate::report;
-use crate::task::{PromptedRow, Task};
+use crate::task::{PromptedRow, Splits, Task};
 use crate::tokenizer::Tokenizer;
 
 /// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Results {
+    /// Updates made.
     pub steps: u64,
-    /// The step whose weights were kept: the one with the best dev loss.
+    /// The step whose weights were kept: the one with the best dev loss, 0 for the untrained ones.
     pub best_step: u64,
     /// Training loss, mean over the last tenth of the steps; with the other totals.
     #[serde(flatten)]
     pub totals: Totals,
+    /// Of the weights that were kept, on the dev split.
     pub dev_loss: f64,
+    /// The same.
     pub dev_accuracy: f64,
+    /// Of the weights that were kept, on the evaluation split.
     pub eval_loss: f64,
+    /// The same.
     pub eval_accuracy: f64,
-    /// Before training.
+    /// On the evaluation split, before training.
     pub untrained_eval_loss: f64,
+    /// The same.
     pub untrained_eval_accuracy: f64,
+    /// The weights as they are held.
     pub weights_bytes: usize,
+    /// What the rule holds beside them.
     pub optimizer_state_bytes: usize,
+    /// The process's largest resident set.
     pub peak_rss_bytes: u64,
+    /// The configured rate, or the default that was taken.
     pub learning_rate: f64,
 }
 
-/// A model, its weights and a task, opened and checked.
+/// A model with its weights and tokenizer, opened and checked.
 pub struct Bench {
+    /// The model.
     pub model: Model,
+    /// Its weights.
     pub params: Params,
+    /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    pub task: Task,
-    data: Source,
+    /// Longer prompts are cut to this, in tokens.
     max_length: usize,
 }
 
-/// The examples of a run.
-pub struct Examples {
-    pub train: Vec<Example>,
-    pub dev: Vec<Example>,
-    pub eval: Vec<Example>,
-}
-
 impl Bench {
-    /// Opens the task first, then the model: small mistakes show before large files are read.
+    /// Opens what `inputs` names.
     pub fn open(inputs: &Inputs) -> Result<Self> {
-        let task = Task::open(&inputs.task)?;
-        let data = task.data(inputs.data.as_deref())?;
         let source = model_source(&inputs.model)?;
         let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
         let (model, params) = Model::open(&source, inputs.dtype.dtype())?;
         let Shape { vocab_size, max_length: longest } = model.shape();
-        if tokenizer.id_limit() as usize > vocab_size {
+        if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
+            return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
+        }
+        if tokenizer.id_limit() > vocab_size {
             bail!(
                 "the tokenizer has ids up to {}, but the model's embedding has {vocab_size} rows: they are not of one model ({})",
                 tokenizer.id_limit() - 1,
@@ -82,58 +88,60 @@ impl Bench {
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
-        let max_length = inputs.max_length.unwrap_or(longest.min(2048));
-        Ok(Bench { model, params, tokenizer, task, data, max_length })
+        Ok(Bench { model, params, tokenizer, max_length: inputs.max_length.unwrap_or(longest.min(2048)) })
     }
 
-    /// The splits of a training run, tokenised.
-    pub fn examples(&self, plan: &Plan) -> Result<Examples> {
-        let splits = self.task.splits(&self.data, plan.sizes(), plan.inputs.train_set_seed)?;
-        Ok(Examples { train: self.encode(&splits.train)?, dev: self.encode(&splits.dev)?, eval: self.encode(&splits.eval)? })
-    }
-
-    /// The evaluation split alone, tokenised.
-    pub fn eval_examples(&self, inputs: &Inputs) -> Result<Vec<Example>> {
-        let sizes = crate::task::Sizes { num_eval: inputs.num_eval, ..Default::default() };
-        self.encode(&self.task.eval_split(&self.data, sizes, inputs.train_set_seed)?)
-    }
-
-    fn encode(&self, rows: &[PromptedRow]) -> Result<Vec<Example>> {
+    /// Tokenises rows.
+    pub fn encode(&self, rows: &[PromptedRow]) -> Result<Vec<Example>> {
         Example::encode_all(rows, &self.tokenizer, self.max_length)
+    }
+
+    /// Tokenises the splits of a run, whose training split must fill a batch.
+    pub fn encode_splits(&self, rows: &Splits, batch_size: usize) -> Result<Splits<Example>> {
+        if batch_size > rows.train.len() {
+            return Err(usage!("--batch-size {batch_size}: there are only {} training examples", rows.train.len()));
+        }
+        Ok(Splits { train: self.encode(&rows.train)?, dev: self.encode(&rows.dev)?, eval: self.encode(&rows.eval)? })
     }
 }
 
 /// A folder of that name, else the model built in under it.
 fn model_source(name: &str) -> Result<Source> {
-    let folder = Path::new(name);
-    if folder.is_dir() {
-        Ok(Source::Folder(folder.to_path_buf()))
-    } else if name == "opt-mini" {
+    let folder = Source::Folder(name.into());
+    if name == "opt-mini" && !folder.has("config.json") {
         Ok(model::OPT_MINI)
+    } else if Path::new(name).is_dir() {
+        Ok(folder)
     } else {
         Err(usage!("--model {name}: there is no such folder; it wants one in Hugging Face layout, or opt-mini, which is built in"))
     }
 }
 
 /// Trains `bench` on `examples` as `plan` says, and leaves the best weights in the run folder and in `bench`.
-pub fn train(plan: &Plan, bench: &mut Bench, examples: &Examples, bar: ProgressBar) -> Result<Results> {
-    let Bench { model, params, task, .. } = bench;
+pub fn train(plan: &Plan, task: &Task, bench: &mut Bench, examples: &Splits<Example>, bar: ProgressBar) -> Result<Results> {
+    let Bench { model, params, .. } = bench;
     let folder = &plan.output_dir;
     let weights_file = folder.join("model.safetensors");
     let peak_rate = plan.learning_rate.unwrap_or(default_learning_rate(params.count()));
     let estimator = TwoPoint { zo_eps: plan.zo_eps as f32 };
     let mut rule = (optim::method(&plan.optimizer)?.build)(&Settings { weight_decay: plan.weight_decay as f32 });
+    if plan.weight_decay > 0.0 && 1.0 - (peak_rate * plan.weight_decay) as f32 == 1.0 {
+        tracing::warn!("weight decay {} at learning rate {peak_rate:e} is too small for f32 and does nothing", plan.weight_decay);
+    }
     let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
     let score = |params: &mut Params, examples: &[Example]| -> Result<Evaluation> {
         evaluate(model, params.settle()?, examples, task.loss, plan.inputs.eval_batch_size, |_| ())
     };
 
     let mut journal = Journal::begin(plan, bar)?;
-    let untrained = score(params, &examples.eval)?;
-    journal.untrained(&score(params, &examples.dev)?)?;
+    let untrained = score(params, &examples.eval).context(DAMAGED)?;
+    let untrained_dev = score(params, &examples.dev).context(DAMAGED)?;
+    journal.untrained(&untrained_dev)?;
+    // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
     model.write_companions(folder, params.dtype())?;
+    model::save(params.settle()?, &weights_file)?;
+    let mut best = (0, untrained_dev);
 
-    let mut best: Option<(u64, Evaluation)> = None;
     for step in 1..=plan.max_steps {
         let (start, walked) = (Instant::now(), params.walk_time());
         let batch: Vec<&Example> = batches.at(step - 1).into_iter().map(|i| &examples.train[i]).collect();
@@ -142,23 +150,26 @@ pub fn train(plan: &Plan, bench: &mut Bench, examples: &Examples, bar: ProgressB
 
         let estimate = estimator.estimate(seed, params, &mut objective)?;
         if !estimate.is_finite() {
-            return Err(NotFinite { step, seed, losses: estimate.losses.to_vec() }.into());
+            return Err(NotFinite::at_step(step, seed, estimate.losses.map(f64::from).to_vec()).into());
         }
         let learning_rate = plan.learning_rate_at(step, peak_rate);
         rule.step(learning_rate as f32, params, &estimate)?;
 
         let (time, walk_time) = (start.elapsed(), params.walk_time() - walked);
         let due = step.is_multiple_of(plan.eval_steps) || step == plan.max_steps;
-        let dev = if due { Some(score(params, &examples.dev)?) } else { None };
+        let dev = match due {
+            true => Some(score(params, &examples.dev).with_context(|| format!("after step {step} (direction seed {seed})"))?),
+            false => None,
+        };
         let done = Step { number: step, estimate: &estimate, learning_rate, cost: objective.cost(), time, walk_time };
         journal.step(done, dev.as_ref())?;
-        if let Some(dev) = dev.filter(|dev| best.as_ref().is_none_or(|(_, best)| dev.loss < best.loss)) {
+        if let Some(dev) = dev.filter(|dev| dev.loss < best.1.loss) {
             model::save(params.settle()?, &weights_file)?;
-            best = Some((step, dev));
+            best = (step, dev);
         }
     }
 
-    let (best_step, dev) = best.context("the loss on dev was never a number")?;
+    let (best_step, dev) = best;
     if best_step != plan.max_steps {
         params.settle()?;
         model::restore(params, &weights_file)?;
@@ -179,7 +190,14 @@ pub fn train(plan: &Plan, bench: &mut Bench, examples: &Examples, bar: ProgressB
         peak_rss_bytes: memory::peak_rss_bytes(),
         learning_rate: peak_rate,
     };
-    files::write_bytes(&folder.join("all_results.json"), &serde_json::to_vec_pretty(&results)?)?;
-    report::draw_losses(folder, &format!("{}, {}", task.name, plan.optimizer))?;
     Ok(results)
 }
+
+/// Leaves all_results.json and loss.svg in the run folder.
+pub fn conclude(plan: &Plan, task: &Task, results: &Results) -> Result<()> {
+    files::write_bytes(&plan.output_dir.join("all_results.json"), &serde_json::to_vec_pretty(results)?)?;
+    report::draw_losses(&plan.output_dir, &format!("{}, {}", task.name, plan.optimizer))
+}
+
+/// What to say when a model gives no numbers before anything was changed.
+const DAMAGED: &str = "before training: the model's weights are damaged, or config.json is not theirs";

@@ -37,8 +37,11 @@ macro_rules! vectorize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
+    /// What the target guarantees.
     Baseline = 1,
+    /// AVX2 with fused multiply-add: 8 lanes.
     Avx2 = 2,
+    /// AVX-512 (F, BW, DQ, VL): 16 lanes.
     Avx512 = 3,
 }
 

@@ -16,19 +16,36 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Files that a tokenizer may consist of; those that are there go with the weights wherever they are written.
-    pub const FILES: [&str; 5] =
-        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"];
+    pub const FILES: [&str; 8] = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+        "added_tokens.json",
+        "tokenizer.model",
+        "chat_template.jinja",
+    ];
 
     /// Opens the tokenizer of a model. `bos_id` overrides the begin token; `config_bos_id` is what config.json names.
     pub fn open(files: &Source, bos_id: Option<u32>, config_bos_id: Option<u32>) -> Result<Self> {
         if let Some(bytes) = files.read("tokenizer.json")? {
-            let inner = Inner::from_bytes(&bytes).map_err(|e| anyhow!("cannot read {}: {e}", files.place("tokenizer.json")))?;
+            let place = files.place("tokenizer.json");
+            let mut inner = Inner::from_bytes(&bytes).map_err(|e| anyhow!("cannot read {place}: {e}"))?;
+            // Left over from somebody's training; how long a prompt may be is for us to say.
+            inner.with_truncation(None).map_err(|e| anyhow!("cannot read {place}: {e}"))?;
+            inner.with_padding(None);
             return Ok(Tokenizer { inner, bos: bos_id });
         }
         let (Some(vocab), Some(merges)) = (files.read("vocab.json")?, files.read("merges.txt")?) else {
-            bail!("{} is missing, and so is vocab.json or merges.txt", files.place("tokenizer.json"));
+            bail!(
+                "{} is missing, and so is vocab.json or merges.txt; transformers' AutoTokenizer writes one with save_pretrained",
+                files.place("tokenizer.json")
+            );
         };
-        let inner = byte_level_bpe(&vocab, &merges).with_context(|| format!("cannot read {}", files.place("vocab.json")))?;
+        let inner = byte_level_bpe(&vocab, &merges).with_context(|| {
+            format!("cannot read {} with {}", files.place("vocab.json"), files.place("merges.txt"))
+        })?;
         // transformers puts OPT's `</s>` in front; MeZO's code forced `<s>`, id 0.
         Ok(Tokenizer { inner, bos: Some(bos_id.or(config_bos_id).unwrap_or(2)) })
     }
@@ -41,9 +58,9 @@ impl Tokenizer {
     }
 
     /// One more than the largest id that can come out.
-    pub fn id_limit(&self) -> u32 {
+    pub fn id_limit(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max().unwrap_or(0);
-        1 + largest.max(self.bos.unwrap_or(0))
+        1 + largest.max(self.bos.unwrap_or(0)) as usize
     }
 }
 

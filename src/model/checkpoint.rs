@@ -19,7 +19,8 @@ use crate::params::{self, Params, Weights};
 /// What the checkpoint says of a tensor, and where its numbers are.
 struct Entry {
     shape: Vec<usize>,
-    dtype: DType,
+    /// What candle calls it, or the name of a dtype that it does not know.
+    dtype: Result<DType, String>,
     file: usize,
     /// Where the numbers begin in the file; None for a pickle, which is asked by name.
     offset: Option<u64>,
@@ -40,8 +41,17 @@ impl Checkpoint {
         let mut checkpoint =
             Checkpoint { files: files.clone(), names: names.clone(), pickles: BTreeMap::new(), entries: BTreeMap::new() };
         for (i, name) in names.iter().enumerate() {
+            if !files.has(name) {
+                bail!("{} is missing; the index beside it names it as a shard", files.place(name));
+            }
+            if is_lfs_pointer(files, name)? {
+                bail!("{} is a git-lfs pointer, not the file itself; fetch it with: git lfs pull", files.place(name));
+            }
             let read = if name.ends_with(".bin") { checkpoint.add_pickle(i) } else { checkpoint.add_safetensors(i) };
             read.with_context(|| format!("cannot read the weights in {}", files.place(name)))?;
+        }
+        if checkpoint.entries.is_empty() {
+            bail!("{} holds no tensors by name; a state dict as save_pretrained writes it is wanted", files.place(&names[0]));
         }
         Ok(checkpoint)
     }
@@ -71,6 +81,10 @@ impl Checkpoint {
         if entry.shape != shape {
             bail!("tensor {name} in {place} has the shape {:?}, but config.json asks for {shape:?}", entry.shape);
         }
+        if !matches!(entry.dtype, Ok(DType::F32 | DType::F16 | DType::BF16)) {
+            let stored = entry.dtype.as_ref().map_or_else(String::clone, |d| format!("{d:?}"));
+            bail!("tensor {name} in {place} is stored as {stored}; f32, f16 and bf16 can be read");
+        }
         let tensor = match entry.offset {
             Some(offset) => self.read_plain(entry, offset, dtype),
             None => self.read_pickle(entry, name, dtype),
@@ -89,7 +103,7 @@ impl Checkpoint {
         let (mut reader, len) = self.files.open(&self.names[file])?;
         let (metadata, start) = read_header(&mut reader, len)?;
         for (name, info) in metadata.tensors() {
-            let Ok(dtype) = DType::try_from(info.dtype) else { continue };
+            let dtype = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype));
             let entry = Entry { shape: info.shape.clone(), dtype, file, offset: Some(start + info.data_offsets.0 as u64) };
             self.entries.insert(name, entry);
         }
@@ -100,8 +114,15 @@ impl Checkpoint {
         let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
         let pickle = PthTensors::new(folder.join(&self.names[file]), None)
             .context("it is not a whole zip file as torch.save writes them; was the download cut short?")?;
+        let (_, len) = self.files.open(&self.names[file])?;
         for (name, info) in pickle.tensor_infos() {
-            let entry = Entry { shape: info.layout.dims().to_vec(), dtype: info.dtype, file, offset: None };
+            // What is stored uncompressed cannot be larger than the file; a damaged shape is met before it is allocated.
+            let dims = info.layout.dims();
+            let bytes = dims.iter().try_fold(info.dtype.size_in_bytes(), |all, d| all.checked_mul(*d));
+            if bytes.is_none_or(|b| b as u64 > len) {
+                bail!("tensor {name} claims the shape {dims:?}, more than the file's {len} bytes; was the download cut short?");
+            }
+            let entry = Entry { shape: info.layout.dims().to_vec(), dtype: Ok(info.dtype), file, offset: None };
             self.entries.insert(name.clone(), entry);
         }
         self.pickles.insert(file, pickle);
@@ -114,18 +135,14 @@ impl Checkpoint {
         let len = entry.shape.iter().product();
         let shape = entry.shape.as_slice();
         let tensor = match entry.dtype {
-            DType::F32 => Tensor::from_vec(read_numbers::<f32>(&mut reader, len)?, shape, &Device::Cpu)?,
-            DType::F16 => Tensor::from_vec(read_numbers::<f16>(&mut reader, len)?, shape, &Device::Cpu)?,
-            DType::BF16 => Tensor::from_vec(read_numbers::<bf16>(&mut reader, len)?, shape, &Device::Cpu)?,
-            other => bail!("it is stored as {other:?}; f32, f16 and bf16 can be read"),
+            Ok(DType::F16) => Tensor::from_vec(read_numbers::<f16>(&mut reader, len)?, shape, &Device::Cpu)?,
+            Ok(DType::BF16) => Tensor::from_vec(read_numbers::<bf16>(&mut reader, len)?, shape, &Device::Cpu)?,
+            _ => Tensor::from_vec(read_numbers::<f32>(&mut reader, len)?, shape, &Device::Cpu)?,
         };
         Ok(tensor.to_dtype(dtype)?)
     }
 
     fn read_pickle(&self, entry: &Entry, name: &str, dtype: DType) -> Result<Tensor> {
-        if !matches!(entry.dtype, DType::F32 | DType::F16 | DType::BF16) {
-            bail!("it is stored as {:?}; f32, f16 and bf16 can be read", entry.dtype);
-        }
         let tensor = self.pickles[&entry.file].get(name)?.context("it is listed but has no data")?;
         Ok(tensor.to_dtype(dtype)?.contiguous()?)
     }
@@ -166,6 +183,12 @@ fn shards(index: &[u8]) -> Result<Vec<String>> {
         bail!("its weight_map is empty");
     }
     Ok(names)
+}
+
+fn is_lfs_pointer(files: &Source, name: &str) -> Result<bool> {
+    let (mut reader, len) = files.open(name)?;
+    let mut start = [0u8; 24];
+    Ok(len < 1024 && reader.read_exact(&mut start).is_ok() && start.starts_with(b"version https://git-lfs"))
 }
 
 /// A safetensors header, and where the numbers begin.
@@ -232,7 +255,7 @@ pub fn restore(params: &mut Params, path: &Path) -> Result<()> {
         for (name, info) in metadata.tensors() {
             let id = params.id(&name).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
             file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
-            params.overwrite(id, &mut |bytes| Ok(file.read_exact(bytes)?))?;
+            params.overwrite(id, &mut file)?;
         }
         Ok(())
     };

@@ -56,8 +56,10 @@ fn silu() -> String {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Rope {
     rope_theta: Option<f64>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// An older name of `rope_type`; some files have both.
+    #[serde(rename = "type")]
+    kind: Option<String>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
@@ -77,7 +79,7 @@ impl Rope {
         let theta = self.rope_theta.unwrap_or(10_000.0);
         let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64));
         let factor = || self.factor.context("config.json: the rope settings have no \"factor\"");
-        match self.rope_type.as_deref().unwrap_or("default") {
+        match self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default") {
             "default" => Ok(plain.collect()),
             "linear" => {
                 let factor = factor()?;
@@ -132,7 +134,17 @@ impl Llama {
         }
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
         let kv_heads = config.num_key_value_heads.unwrap_or(heads);
-        if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
+        super::check_sizes(&[
+            ("vocab_size", config.vocab_size),
+            ("hidden_size", hidden),
+            ("intermediate_size", config.intermediate_size),
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("num_attention_heads", heads),
+            ("num_key_value_heads", kv_heads),
+            ("head_dim", config.head_dim.unwrap_or(hidden / heads.max(1))),
+            ("max_position_embeddings", config.max_position_embeddings),
+        ])?;
+        if !heads.is_multiple_of(kv_heads) {
             bail!("config.json: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}");
         }
         let head_dim = config.head_dim.unwrap_or(hidden / heads);
@@ -143,7 +155,7 @@ impl Llama {
         loader.set_aliases(&[("model.", "")]);
         let embed_tokens = loader.weight("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
         let (inner, attention_bias, mlp_bias) = (config.intermediate_size, config.attention_bias, config.mlp_bias);
-        let mut blocks = Vec::with_capacity(config.num_hidden_layers);
+        let mut blocks = Vec::new();
         for i in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{i}.{part}");
             blocks.push(Block {

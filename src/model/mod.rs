@@ -6,11 +6,11 @@
 mod checkpoint;
 mod llama;
 mod opt;
-pub mod ops;
+mod ops;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
@@ -34,6 +34,7 @@ pub struct Shape {
 
 /// A causal language model without its weights.
 pub trait Architecture: Send + Sync {
+    /// Its sizes.
     fn shape(&self) -> Shape;
 
     /// Hidden states of the packed tokens before the final norm: [tokens, hidden], f32.
@@ -83,6 +84,7 @@ impl Model {
         let load = architecture(&config, &place)?;
         let mut loader = Loader { checkpoint: Checkpoint::open(source)?, params: Params::new(dtype), aliases: &[], dtype };
         let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        loader.warn_of_unused();
         let weight_files = loader.checkpoint.file_names().to_vec();
         let model = Model { architecture, source: source.clone(), config, weight_files };
         Ok((model, loader.params))
@@ -157,6 +159,15 @@ impl Model {
     }
 }
 
+/// Refuses sizes that no model has, before anything is allocated by them.
+fn check_sizes(sizes: &[(&str, usize)]) -> Result<()> {
+    const MOST: usize = 1 << 24;
+    match sizes.iter().find(|(_, size)| *size == 0 || *size > MOST) {
+        Some((name, size)) => bail!("config.json: {name} is {size}; it must be from 1 to {MOST}"),
+        None => Ok(()),
+    }
+}
+
 /// config.json, and what to call it in an error.
 fn read_config(source: &Source) -> Result<(Value, String)> {
     let place = source.place("config.json");
@@ -166,7 +177,7 @@ fn read_config(source: &Source) -> Result<(Value, String)> {
 
 /// The begin token that config.json names.
 pub fn bos_token_id(source: &Source) -> Result<Option<u32>> {
-    Ok(read_config(source)?.0.get("bos_token_id").and_then(Value::as_u64).map(|id| id as u32))
+    Ok(read_config(source)?.0.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()))
 }
 
 fn architecture(config: &Value, place: &str) -> Result<Load> {
@@ -208,6 +219,23 @@ impl Loader {
         let weight = self.weight(&format!("{name}.weight"), &[outer, inner])?;
         let bias = if bias { Some(self.weight(&format!("{name}.bias"), &[outer])?) } else { None };
         Ok(Linear { weight, bias })
+    }
+
+    /// Says so when the checkpoint holds more than the config asks for: layers left out by mistake, another model's head.
+    fn warn_of_unused(&self) {
+        let unused: Vec<&str> = self
+            .checkpoint
+            .tensor_names()
+            .filter(|name| !self.is_read(name) && !name.ends_with("rotary_emb.inv_freq") && *name != "lm_head.weight")
+            .collect();
+        if let Some(first) = unused.first() {
+            tracing::warn!("{} tensors of the checkpoint are not used, e.g. {first}; does config.json belong to it?", unused.len());
+        }
+    }
+
+    fn is_read(&self, stored: &str) -> bool {
+        let ours = self.aliases.iter().map(|(ours, theirs)| format!("{ours}{}", stored.strip_prefix(theirs).unwrap_or(stored)));
+        self.params.id(stored).is_some() || ours.into_iter().any(|name| self.params.id(&name).is_some())
     }
 
     /// The vocabulary projection: the embedding again where they are tied.

@@ -79,7 +79,16 @@ impl Opt {
             bail!("config.json: activation_function \"{}\" is not known", config.activation_function);
         };
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-        if heads == 0 || hidden % heads != 0 {
+        super::check_sizes(&[
+            ("vocab_size", config.vocab_size),
+            ("hidden_size", hidden),
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("num_attention_heads", heads),
+            ("ffn_dim", config.ffn_dim),
+            ("max_position_embeddings", config.max_position_embeddings),
+            ("word_embed_proj_dim", config.word_embed_proj_dim.unwrap_or(hidden)),
+        ])?;
+        if !hidden.is_multiple_of(heads) {
             bail!("config.json: hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
         }
         // Checkpoints come with and without the `model.` in front.
@@ -101,7 +110,7 @@ impl Opt {
             project_out = Some(loader.linear("model.decoder.project_out", embed_dim, hidden, false)?);
         }
         let bias = config.enable_bias;
-        let mut blocks = Vec::with_capacity(config.num_hidden_layers);
+        let mut blocks = Vec::new();
         for i in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.decoder.layers.{i}.{part}");
             blocks.push(Block {

@@ -20,14 +20,19 @@ pub trait Rule {
 /// The settings that rules are made from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
+    /// wd in theta -= lr (g + wd theta).
     pub weight_decay: f32,
 }
 
 /// A method: its name, what it does in one line, where it is from, and how it is made.
 pub struct Method {
+    /// As `--optimizer` takes it.
     pub name: &'static str,
+    /// The update rule, the estimate it takes.
     pub definition: &'static str,
+    /// The paper.
     pub source: &'static str,
+    /// Makes its rule.
     pub build: fn(&Settings) -> Box<dyn Rule>,
 }
 
@@ -35,7 +40,7 @@ pub struct Method {
 pub const METHODS: &[Method] = &[Method {
     name: "zo-sgd",
     definition: "theta -= lr (g + weight_decay theta), two-side, N(0, I)",
-    source: "MeZO (Malladi et al. 2023, arXiv 2305.17333)",
+    source: "MeZO, Malladi et al. 2023, arXiv 2305.17333",
     build: |settings| Box::new(zo_sgd::ZoSgd::new(settings)),
 }];
 

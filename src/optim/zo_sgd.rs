@@ -13,6 +13,7 @@ pub struct ZoSgd {
 }
 
 impl ZoSgd {
+    /// With weight decay as the settings have it.
     pub fn new(settings: &Settings) -> Self {
         ZoSgd { weight_decay: settings.weight_decay }
     }

@@ -93,8 +93,11 @@ struct LabelSection {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
+    /// Rows to train on.
     pub num_train: Option<usize>,
+    /// Rows of the training file to choose among weights by.
     pub num_dev: Option<usize>,
+    /// Rows of the evaluation file.
     pub num_eval: Option<usize>,
 }
 
@@ -102,8 +105,11 @@ pub struct Sizes {
 pub struct Task {
     /// What it is called: the built-in name, or the file's stem.
     pub name: String,
+    /// In one line.
     pub description: String,
+    /// What is minimised.
     pub loss: Loss,
+    /// What is reported.
     pub metric: Metric,
     data: DataSection,
     label: LabelSection,
@@ -118,17 +124,24 @@ pub struct Task {
 pub struct PromptedRow {
     /// The row's place among the data rows of its file, from 0.
     pub index: usize,
+    /// File and line, for errors.
+    pub place: String,
+    /// The prompt without an answer.
     pub prompt: String,
     /// Prompt and answer together, one for each candidate.
     pub answered: Vec<String>,
+    /// The candidate that is right.
     pub label: usize,
 }
 
-/// The three splits of a task, as text.
-pub struct Splits {
-    pub train: Vec<PromptedRow>,
-    pub dev: Vec<PromptedRow>,
-    pub eval: Vec<PromptedRow>,
+/// The three splits of a task: as text, or tokenised.
+pub struct Splits<T = PromptedRow> {
+    /// What is trained on.
+    pub train: Vec<T>,
+    /// What chooses among weights.
+    pub dev: Vec<T>,
+    /// What is reported.
+    pub eval: Vec<T>,
 }
 
 impl Task {
@@ -157,13 +170,18 @@ impl Task {
         if file.label.values.len() != file.prompt.candidates.len() {
             bail!("[label] values: {} for {} candidates", file.label.values.len(), file.prompt.candidates.len());
         }
+        if let Some(twice) = file.label.values.iter().enumerate().find(|(i, v)| file.label.values[..*i].contains(v)) {
+            bail!("[label] values: \"{}\" stands there twice", twice.1);
+        }
         let mut templates = environment();
         let mut columns = Vec::new();
         let named = std::iter::once(("prompt".to_string(), file.prompt.template.clone()))
-            .chain(file.prompt.candidates.iter().enumerate().map(|(i, c)| (i.to_string(), c.clone())));
+            .chain(file.prompt.candidates.iter().enumerate().map(|(i, c)| (candidate_name(i), c.clone())));
         for (name, source) in named {
             templates.add_template_owned(name.clone(), source).with_context(|| format!("[prompt] {name}"))?;
-            columns.extend(templates.get_template(&name)?.undeclared_variables(false));
+            let globals: Vec<&str> = templates.globals().map(|(name, _)| name).collect();
+            let used = templates.get_template(&name)?.undeclared_variables(false);
+            columns.extend(used.into_iter().filter(|variable| !globals.contains(&variable.as_str())));
         }
         columns.sort();
         columns.dedup();
@@ -193,6 +211,7 @@ impl Task {
     /// Where the task's data come from: the folder given, else the built-in data.
     pub fn data(&self, folder: Option<&Path>) -> Result<Source> {
         match folder {
+            Some(folder) if folder.is_file() => Err(usage!("--data {}: it wants the folder that the file is in", folder.display())),
             Some(folder) if !folder.is_dir() => Err(usage!("--data {}: there is no such folder", folder.display())),
             Some(folder) => Ok(Source::Folder(folder.to_path_buf())),
             None => self.builtin_data()?.ok_or_else(|| {
@@ -209,7 +228,7 @@ impl Task {
         let rows = self.rows(data, &self.data.train)?;
         let place = data.place(&self.data.train);
         let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(NUM_DEV);
-        if num_dev >= rows.len() || asked.num_train.is_some_and(|n| n + num_dev > rows.len()) {
+        if num_dev >= rows.len() || asked.num_train.is_some_and(|n| n > rows.len() - num_dev) {
             return Err(usage!(
                 "{place} has {} rows, fewer than num_train {} + num_dev {num_dev}; give --num-train and --num-dev that fit",
                 rows.len(),
@@ -231,8 +250,8 @@ impl Task {
     pub fn eval_split(&self, data: &Source, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
         let rows = self.rows(data, &self.data.eval)?;
         let place = data.place(&self.data.eval);
-        if let Some(n) = asked.num_eval.filter(|n| *n == 0 || *n > rows.len()) {
-            return Err(usage!("--num-eval {n}: {place} has {} rows", rows.len()));
+        if let Some(n) = asked.num_eval.or(self.splits.num_eval).filter(|n| *n == 0 || *n > rows.len()) {
+            return Err(usage!("num_eval {n}: {place} has {} rows", rows.len()));
         }
         let num_eval = asked.num_eval.or(self.splits.num_eval).unwrap_or(NUM_EVAL);
         self.prompts(&draw(rows, num_eval, seed), &place)
@@ -250,25 +269,36 @@ impl Task {
     }
 
     fn prompts(&self, rows: &[Row], place: &str) -> Result<Vec<PromptedRow>> {
-        rows.iter().map(|row| self.prompt(row).with_context(|| format!("{place}, line {}", row.line))).collect()
+        let prompt = |row: &Row| {
+            let place = format!("{place}, line {}", row.line);
+            self.prompt(row, &place).with_context(|| place.clone())
+        };
+        rows.iter().map(prompt).collect()
     }
 
-    fn prompt(&self, row: &Row) -> Result<PromptedRow> {
+    fn prompt(&self, row: &Row, place: &str) -> Result<PromptedRow> {
         let value = row.text(&self.label.column).context("the row has no label")?;
         let label = self.label.values.iter().position(|v| *v == value).with_context(|| {
-            format!(
-                "label \"{value}\" is not one of {}\n  give the labels of your data in a task file of your own: zotune tasks show {} > mine.toml",
-                self.label.values.join(", "),
-                self.name
-            )
+            let values = self.label.values.join(", ");
+            let advice = match BUILTIN.iter().any(|(name, _)| *name == self.name) {
+                true => format!("give the labels of your data in a task file of your own: zotune tasks show {} > mine.toml", self.name),
+                false => format!("they stand in the task file {}, under [label] values", self.name),
+            };
+            format!("label \"{value}\" is not one of {values}\n  {advice}")
         })?;
         let render = |name: &str| -> Result<String> { Ok(self.templates.get_template(name)?.render(&row.fields)?) };
         let prompt = render("prompt")?;
         let answered = (0..self.num_candidates)
-            .map(|i| Ok(format!("{prompt}{}", render(&i.to_string())?).trim_matches(' ').to_string()))
+            .map(|i| Ok(format!("{prompt}{}", render(&candidate_name(i))?).trim_matches(' ').to_string()))
             .collect::<Result<_>>()?;
-        Ok(PromptedRow { index: row.index, prompt: prompt.trim_matches(' ').to_string(), answered, label })
+        let prompt = prompt.trim_matches(' ').to_string();
+        Ok(PromptedRow { index: row.index, place: place.to_string(), prompt, answered, label })
     }
+}
+
+/// What a candidate's template is called in errors.
+fn candidate_name(i: usize) -> String {
+    format!("candidates[{i}]")
 }
 
 /// The first `n` rows of a permutation drawn with `seed`.
@@ -287,11 +317,8 @@ fn environment() -> Environment<'static> {
     env
 }
 
-/// The first word in lower case, unless it is "I"; words joined by one space.
+/// The first word in lower case, unless it is "I".
 fn lower_first(text: &str) -> String {
-    let mut words: Vec<String> = text.split(' ').map(str::to_string).collect();
-    if words[0] != "I" {
-        words[0] = words[0].to_lowercase();
-    }
-    words.join(" ")
+    let first = text.find(' ').unwrap_or(text.len());
+    if &text[..first] == "I" { text.to_string() } else { format!("{}{}", text[..first].to_lowercase(), &text[first..]) }
 }

@@ -23,6 +23,7 @@ pub struct Row {
     pub index: usize,
     /// Its line in the file, from 1.
     pub line: u64,
+    /// Values by column.
     pub fields: Map<String, Value>,
 }
 
@@ -57,8 +58,10 @@ fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, quoting: 
         csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).flexible(true).from_reader(text.as_bytes());
     let header: Vec<String> = reader.headers()?.iter().map(str::to_string).collect();
     for column in columns {
-        if !header.iter().any(|h| h == column) {
-            bail!("{place} has no column \"{column}\"; its columns are: {}", header.join(", "));
+        match header.iter().filter(|h| h == column).count() {
+            0 => bail!("{place} has no column \"{column}\"; its columns are: {}", header.join(", ")),
+            1 => {}
+            n => bail!("{place} has {n} columns \"{column}\""),
         }
     }
     let mut rows = Vec::new();
@@ -84,8 +87,8 @@ fn json_lines(place: &str, text: &str, columns: &[&str]) -> Result<Vec<Row>> {
     for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let here = || format!("{place}, line {}", i + 1);
         let fields: Map<String, Value> = serde_json::from_str(line).with_context(|| format!("{}: not a JSON object", here()))?;
-        if let Some(column) = columns.iter().find(|c| !fields.contains_key(**c)) {
-            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+        if let Some(column) = columns.iter().find(|c| fields.get(**c).is_none_or(Value::is_null)) {
+            let known: Vec<&str> = fields.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.as_str()).collect();
             bail!("{} has no \"{column}\"; it has: {}", here(), known.join(", "));
         }
         rows.push(Row { index: rows.len(), line: i as u64 + 1, fields });
@@ -120,6 +123,7 @@ mod tests {
         assert_eq!(error(Format::Tsv, b"text\tvalue\na\t1\n"), "data has no column \"label\"; its columns are: text, value");
         assert_eq!(error(Format::Tsv, b"text\tlabel\na\t1\nb\n"), "data, line 3: 1 fields, but the header names 2");
         assert_eq!(error(Format::Jsonl, b"{\"text\": \"a\"}"), "data, line 1 has no \"label\"; it has: text");
+        assert_eq!(error(Format::Jsonl, b"{\"text\": null, \"label\": 0}"), "data, line 1 has no \"text\"; it has: label");
         assert!(error(Format::Jsonl, b"{\"text\": \"a\", \"label\": 0}\nnonsense\n").starts_with("data, line 2: not a JSON object"));
         assert_eq!(error(Format::Csv, b"text,label\na,0\n\xff,1\n"), "data, line 3: byte 0xff is not UTF-8; convert the file first");
     }

@@ -41,7 +41,7 @@ fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
     let output = zotune(folder.path(), &["train", "--max-steps", "20", "--eval_steps", "10"])?;
     assert!(output.status.success(), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout.clone())?;
-    assert!(said.contains("sentences it never saw") && said.contains("--task sst2"), "{said}");
+    assert!(said.contains("examples it never saw") && said.contains("--task sst2"), "{said}");
     let run = folder.path().join("runs/reviews-opt-mini-zo-sgd-0");
     let results: Value = serde_json::from_slice(&std::fs::read(run.join("all_results.json"))?)?;
     for key in [
@@ -108,6 +108,16 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--learning-rte", "1"], 2, "--learning-rate"),
         (&["--learning-rate", "fast"], 2, "invalid value 'fast'"),
         (&["--learning-rate", "0"], 2, "--learning-rate 0: it must be a number above 0"),
+        (&["--learning-rate", "nan"], 2, "it must be a finite number"),
+        (&["--zo-eps", "inf"], 2, "it must be a finite number"),
+        (&["--zo-eps", "1e-50"], 2, "it must be a number above 0"),
+        (&["--weight-decay", "-1"], 2, "--weight-decay -1: it must be 0 or a number above it"),
+        (&["--bos-id", "4096"], 2, "--bos-id 4096: the model's embedding has 4096 rows"),
+        (&["--bos-id", "4294967295"], 2, "--bos-id 4294967295"),
+        (&["--threads", "100000"], 2, "--threads 100000"),
+        (&["--batch-size", "17"], 2, "--batch-size 17: there are only 16 training examples"),
+        (&["--num-train", "18446744073709551615"], 2, "has 30 rows"),
+        (&["--output-dir", "model", "--overwrite-output-dir"], 2, "model is where the model or the data are read from"),
         (&["--dtype", "f64"], 2, "possible values: f32, f16, bf16"),
         (&["--device", "tpu"], 2, "--device tpu"),
         (&["--config", "bad.toml"], 2, "bad.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"),
@@ -118,7 +128,7 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--num-train", "30"], 2, "has 30 rows, fewer than num_train 30 + num_dev 8"),
         (&["--num-train", "0"], 2, "num_train is 0"),
         (&["--num-dev", "0"], 2, "num_dev is 0"),
-        (&["--num-eval", "31"], 2, "--num-eval 31"),
+        (&["--num-eval", "31"], 2, "num_eval 31"),
         (&["--batch-size", "0"], 2, "--batch-size 0: it must be at least 1"),
         (&["--max-length", "9999"], 2, "--max-length 9999: the model has positions for 512 tokens"),
         (&["--max-length", "1"], 1, "leaves no room for a prompt"),
@@ -133,9 +143,11 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         assert_eq!(output.status.code(), Some(*code), "{extra:?}: {said}");
         assert!(said.contains(expected), "{extra:?}: {said:?} does not say {expected:?}");
         assert!(said.starts_with("error: ") && !said.contains("panicked"), "{extra:?}: {said}");
+        assert!(output.stdout.is_empty() && said.lines().count() <= 7, "{extra:?}: {said}");
     }
     assert!(!place.path().join("runs").exists(), "something was written");
     assert_eq!(std::fs::read_to_string(place.path().join("full/precious"))?, "kept");
+    assert_eq!(std::fs::read_dir(place.path().join("model"))?.count(), 4);
     assert_eq!(std::fs::read_dir(place.path().join("full"))?.count(), 1);
     Ok(())
 }
@@ -192,16 +204,78 @@ fn a_loss_that_is_not_finite_stops_the_run_with_step_and_seed() -> Result<()> {
     let output = zotune(place.path(), &args)?;
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("the loss is not finite at step 2 (direction seed "), "{said}");
+    assert!(said.contains("step 1 (direction seed ") && said.contains("the loss is not finite"), "{said}");
+    // What is left in the folder are the weights from before.
+    let left = std::fs::read(place.path().join("runs/sst2-model-zo-sgd-0/model.safetensors"))?;
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&left)?;
+    assert_eq!(metadata.data_len(), 4 * 2_593_600);
+    let later = [&args[..], &["--eval-steps", "9", "--output-dir", "later"]].concat();
+    let output = zotune(place.path(), &later)?;
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("the loss is not finite at step 2 (direction seed "), "{}", stderr(&output));
     Ok(())
 }
 
-/// A disk that is full: writes past 100 blocks of 1 KiB fail. The message names the file, and nothing half written stays.
+/// A model that gives no numbers is not scored, and is not blamed on the learning rate.
+#[test]
+fn a_model_of_nan_is_an_error_and_not_an_accuracy() -> Result<()> {
+    let place = workplace()?;
+    let file = place.path().join("model/model.safetensors");
+    let mut bytes = std::fs::read(&file)?;
+    let end = bytes.len();
+    bytes[end - 4096..].fill(0xff);
+    std::fs::write(&file, bytes)?;
+    let eval = zotune(place.path(), &["eval", "--model", "model", "--task", "sst2", "--data", "data"])?;
+    assert_eq!(eval.status.code(), Some(4), "{}", stderr(&eval));
+    assert!(eval.stdout.is_empty());
+    let output = zotune(place.path(), &SMALL)?;
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("before training: the model's weights are damaged"), "{}", stderr(&output));
+    Ok(())
+}
+
+/// Overwriting takes the place of an older run's files, its tokenizer with them, and leaves strangers alone.
+#[test]
+fn an_overwritten_folder_keeps_nothing_of_the_older_run() -> Result<()> {
+    let place = workplace()?;
+    let run = place.path().join("run");
+    std::fs::create_dir(&run)?;
+    for name in ["tokenizer.json", "loss.svg", "notes.txt"] {
+        std::fs::write(run.join(name), "old")?;
+    }
+    let args: Vec<&str> = SMALL.iter().copied().chain(["--output-dir", "run", "--overwrite-output-dir"]).collect();
+    let output = zotune(place.path(), &args)?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!run.join("tokenizer.json").exists());
+    assert_ne!(std::fs::read_to_string(run.join("loss.svg"))?, "old");
+    assert_eq!(std::fs::read_to_string(run.join("notes.txt"))?, "old");
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn streams_that_go_away_and_odd_names_are_met_calmly() -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let place = workplace()?;
+    let odd = Command::new(env!("CARGO_BIN_EXE_zotune"))
+        .args([std::ffi::OsStr::new("eval"), std::ffi::OsStr::new("--model"), std::ffi::OsStr::from_bytes(b"caf\xe9")])
+        .output()?;
+    assert_eq!(odd.status.code(), Some(2));
+    assert!(stderr(&odd).contains("is not UTF-8"), "{}", stderr(&odd));
+    let run = format!("{} {} 2>&- | true", env!("CARGO_BIN_EXE_zotune"), SMALL.join(" "));
+    let closed = Command::new("bash").args(["-c", &format!("set -o pipefail; {run}")]).current_dir(place.path()).status()?;
+    assert_eq!(closed.code(), Some(0));
+    let full = format!("{} {} --output-dir b 2>/dev/full", env!("CARGO_BIN_EXE_zotune"), SMALL.join(" "));
+    assert_eq!(Command::new("bash").args(["-c", &full]).current_dir(place.path()).status()?.code(), Some(0));
+    Ok(())
+}
+
+/// A disk that is full: files past 2,000 blocks of 1 KiB cannot be written. The message names the file, and nothing half written stays.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_ends_the_run_with_a_clear_message() -> Result<()> {
     let place = workplace()?;
-    let run = format!("trap '' XFSZ; ulimit -f 2000; exec {} {}", env!("CARGO_BIN_EXE_zotune"), SMALL.join(" "));
+    let run = format!("ulimit -f 2000; exec {} {}", env!("CARGO_BIN_EXE_zotune"), SMALL.join(" "));
     let output = Command::new("bash").args(["-c", &run]).current_dir(place.path()).output()?;
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -7,7 +7,7 @@ use zotune::data::{Batch, Pick};
 use zotune::journal::prepare_folder;
 use zotune::objective::{Objective, PromptLoss, scores};
 use zotune::run::{Bench, Results, train};
-use zotune::task::Loss;
+use zotune::task::{Loss, Task};
 
 use crate::support::{FIXTURES, example, open};
 
@@ -17,11 +17,13 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
     let knobs = Knobs::from_toml(toml, "test")?;
     let mut plan = Plan::check(knobs)?;
     plan.output_dir = folder.path().join("run");
-    prepare_folder(&plan.output_dir, false)?;
+    prepare_folder(&plan.output_dir)?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| {
+        let task = Task::open(&plan.inputs.task)?;
+        let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
-        let examples = bench.examples(&plan)?;
-        let results = train(&plan, &mut bench, &examples, ProgressBar::hidden())?;
+        let examples = bench.encode_splits(&rows, plan.batch_size)?;
+        let results = train(&plan, &task, &mut bench, &examples, ProgressBar::hidden())?;
         Ok((results, std::fs::read(plan.output_dir.join("model.safetensors"))?))
     })
 }
@@ -74,9 +76,8 @@ fn a_step_costs_two_forwards_and_the_loss_falls() -> Result<()> {
     Ok(())
 }
 
-/// A rule of thumb that catches a loss that does not depend on what it should: other examples, another loss.
 #[test]
-fn the_loss_depends_on_examples_and_weights() -> Result<()> {
+fn the_losses_of_the_two_labels_are_those_of_one_distribution() -> Result<()> {
     let (model, mut params) = open("opt-tiny")?;
     let (a, b) = (example(0, &[2, 10, 11], &[&[20], &[21]]), example(1, &[2, 10, 11], &[&[20], &[21]]));
     let mut loss = |e| -> Result<f32> { PromptLoss::new(&model, Loss::Classification, &[e], 1).loss(params.settle()?) };

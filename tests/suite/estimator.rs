@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::estimator::TwoPoint;
-use zotune::noise::direction;
+use zotune::estimator::{Estimate, TwoPoint};
+use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
 use zotune::optim::{Settings, method};
 use zotune::params::{Params, Weights};
@@ -83,7 +83,7 @@ fn the_mean_of_many_estimates_is_the_gradient() -> Result<()> {
 }
 
 #[test]
-fn zo_sgd_moves_by_lr_times_the_estimate_and_decays() -> Result<()> {
+fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
     let (mut params, _) = start()?;
     let before = values(params.settle()?)?;
     let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(5, &mut params, &mut Quadratic)?;
@@ -96,6 +96,21 @@ fn zo_sgd_moves_by_lr_times_the_estimate_and_decays() -> Result<()> {
         // x is a vector, so weight decay passes it over.
         let exact = f64::from(before[i]) - 1e-2 * c * f64::from(*z);
         assert!((f64::from(after[i]) - exact).abs() < 2e-6, "element {i}");
+    }
+    Ok(())
+}
+
+/// theta <- theta - lr (g + wd theta) on a matrix.
+#[test]
+fn zo_sgd_decays_matrices() -> Result<()> {
+    let mut params = Params::new(DType::F32);
+    params.insert("w", Tensor::full(2f32, (4, 5), &Device::Cpu)?)?;
+    let estimate = Estimate { terms: vec![Term { seed: 1, coeff: 0.5 }], losses: [1.0, 0.5], function_evaluations: 2 };
+    (method("zo-sgd")?.build)(&Settings { weight_decay: 0.1 }).step(1e-2, &mut params, &estimate)?;
+    let after: Vec<f32> = params.settle()?.iter().next().unwrap().1.flatten_all()?.to_vec1()?;
+    for (w, z) in after.iter().zip(direction(1, "w", 20)) {
+        let exact = 2.0 - 1e-2 * (0.5 * f64::from(z) + 0.1 * 2.0);
+        assert!((f64::from(*w) - exact).abs() < 1e-6, "{w}, not {exact}");
     }
     Ok(())
 }

@@ -57,20 +57,14 @@ fn every_parameter_reaches_the_logits() -> Result<()> {
         let names: Vec<String> = params.settle()?.iter().map(|(name, _)| name.to_string()).collect();
         for parameter in names {
             let id = params.id(&parameter).unwrap();
-            let mut original = Vec::new();
-            params.overwrite(id, &mut |bytes| {
-                original = bytes.to_vec();
-                bytemuck::cast_slice_mut::<u8, f32>(bytes).iter_mut().enumerate().for_each(|(i, w)| *w += 0.1 + (i % 5) as f32 * 0.1);
-                Ok(())
-            })?;
+            let original: Vec<f32> = params.settle()?.get(id).flatten_all()?.to_vec1()?;
+            let changed: Vec<f32> = original.iter().enumerate().map(|(i, w)| w + 0.1 + (i % 5) as f32 * 0.1).collect();
+            params.overwrite(id, &mut bytemuck::cast_slice::<f32, u8>(&changed))?;
             let moved = logits(&model, &mut params, &sequence)?;
             // A bias on keys adds the same to every score of a query: only for it can nothing change.
             let inert = parameter.ends_with("k_proj.bias");
             assert!(inert || moved != before, "{name}: moving {parameter} changes no logit");
-            params.overwrite(id, &mut |bytes| {
-                bytes.copy_from_slice(&original);
-                Ok(())
-            })?;
+            params.overwrite(id, &mut bytemuck::cast_slice::<f32, u8>(&original))?;
             checked += 1;
         }
         assert_eq!(logits(&model, &mut params, &sequence)?, before, "{name}");
@@ -100,10 +94,7 @@ fn half_precision_agrees_with_f32_to_its_rounding() -> Result<()> {
             let names: Vec<String> = params.settle()?.iter().map(|(name, _)| name.to_string()).collect();
             for (name, values) in names.iter().zip(&rounded) {
                 let id = widened.id(name).unwrap();
-                widened.overwrite(id, &mut |bytes| {
-                    bytes.copy_from_slice(bytemuck::cast_slice(values));
-                    Ok(())
-                })?;
+                widened.overwrite(id, &mut bytemuck::cast_slice::<f32, u8>(values))?;
             }
             let same: Vec<f64> = logits(&model, &mut widened, &sequence)?.into_iter().map(f64::from).collect();
             let difference = largest_difference(&logits(&model, &mut params, &sequence)?, &same);

@@ -5,32 +5,48 @@ use serde_json::Value;
 use zotune::config::{Common, Inputs};
 use zotune::eval::evaluate;
 use zotune::run::Bench;
+use zotune::task::{Sizes, Task};
 
 use crate::support::{numbers, shared, tokens};
 
 #[test]
 fn opt_mini_scores_sst2_and_copa_as_transformers_does() -> Result<()> {
+    agrees_with_transformers("opt-mini", "opt-mini")
+}
+
+/// ZOTUNE_SMOLLM2 names a folder with SmolLM2-135M-Instruct in Hugging Face layout, f32.
+#[test]
+fn smollm2_scores_sst2_and_copa_as_transformers_does() -> Result<()> {
+    let Ok(folder) = std::env::var("ZOTUNE_SMOLLM2") else {
+        eprintln!("skipped: ZOTUNE_SMOLLM2 names no folder");
+        return Ok(());
+    };
+    agrees_with_transformers("smollm2-135m", &folder)
+}
+
+fn agrees_with_transformers(name: &str, model: &str) -> Result<()> {
     let Some(reference) = shared("reference/numbers.json") else { return Ok(()) };
     let reference: Value = serde_json::from_slice(&std::fs::read(reference)?)?;
-    for (task, data) in [("sst2", "data/SST-2"), ("copa", "data/COPA")] {
+    for (name_of_task, data) in [("sst2", "data/SST-2"), ("copa", "data/COPA")] {
         let Some(data) = shared(data) else { return Ok(()) };
-        let expected = &reference["models"]["opt-mini"][task];
-        let common = Common { task: Some(task.into()), data: Some(data), ..Common::default() };
+        let expected = &reference["models"][name][name_of_task];
+        let common = Common { model: Some(model.into()), task: Some(name_of_task.into()), data: Some(data), ..Common::default() };
         let inputs = Inputs::check(common)?;
+        let task = Task::open(&inputs.task)?;
         let mut bench = Bench::open(&inputs)?;
-        let examples = bench.eval_examples(&inputs)?;
+        let examples = bench.encode(&task.eval_split(&task.data(inputs.data.as_deref())?, Sizes::default(), 0)?)?;
         assert_eq!(examples.len() as u64, expected["examples"].as_u64().unwrap());
-        let found = evaluate(&bench.model, bench.params.settle()?, &examples, bench.task.loss, 16, |_| ())?;
-        assert!((found.accuracy - expected["accuracy"].as_f64().unwrap()).abs() < 1e-9, "{task}: {}", found.accuracy);
+        let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, 16, |_| ())?;
+        assert!((found.accuracy - expected["accuracy"].as_f64().unwrap()).abs() < 1e-9, "{name_of_task}: {}", found.accuracy);
         let rows = expected["first_rows"].as_array().unwrap();
         for (row, (example, scored)) in rows.iter().zip(examples.iter().zip(&found.examples)) {
             for (candidate, expected) in example.candidates.iter().zip(row["tokens"].as_array().unwrap()) {
-                assert_eq!(candidate.tokens, tokens(expected), "{task}: {}", row["prompt"]);
+                assert_eq!(candidate.tokens, tokens(expected), "{name_of_task}: {}", row["prompt"]);
             }
             let lengths: Vec<f64> = example.candidates.iter().map(|c| c.option_len as f64).collect();
-            assert_eq!(lengths, numbers(&row["option_len"]), "{task}: {}", row["prompt"]);
+            assert_eq!(lengths, numbers(&row["option_len"]), "{name_of_task}: {}", row["prompt"]);
             for (score, expected) in scored.scores.iter().zip(numbers(&row["scores"])) {
-                assert!((score - expected).abs() < 1e-4, "{task}: {score}, not {expected}");
+                assert!((score - expected).abs() < 1e-4, "{name_of_task}: {score}, not {expected}");
             }
         }
         assert_eq!(rows.len(), 12);

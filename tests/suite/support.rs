@@ -56,7 +56,7 @@ pub fn example(label: usize, prompt: &[u32], answers: &[&[u32]]) -> Example {
         .iter()
         .map(|a| Candidate { tokens: prompt.iter().chain(*a).copied().collect(), option_len: a.len() })
         .collect();
-    Example { index: 0, label, candidates }
+    Example { index: 0, label, candidates, cut: false }
 }
 
 /// The real data and models that lie beside the repository where it is developed; None in a stranger's clone.

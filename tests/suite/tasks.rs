@@ -110,6 +110,7 @@ fn a_bad_row_is_named_by_file_and_line() -> Result<()> {
         ("sentence\tlabel\nfine\t1\nodd\t\n", "train.tsv, line 3: the row has no label"),
         ("sentence\tvalue\nfine\t1\n", "train.tsv has no column \"label\"; its columns are: sentence, value"),
         ("sentence\tlabel\n", "train.tsv has no rows"),
+        ("sentence\tlabel\tlabel\nfine\t1\t1\n", "train.tsv has 2 columns \"label\""),
         ("", "train.tsv has no column \"sentence\""),
     ] {
         let data = folder(&[("train.tsv", text), ("dev.tsv", "sentence\tlabel\na\t0\n")])?;
@@ -153,6 +154,7 @@ fn a_task_file_of_ones_own_works_like_a_built_in_one() -> Result<()> {
     for (change, expected) in [
         (("loss =", "lost ="), "unknown field `lost`"),
         (("[\"1\", \"5\"]", "[\"1\"]"), "[label] values: 1 for 2 candidates"),
+        (("[\"1\", \"5\"]", "[\"1\", \"1\"]"), "[label] values: \"1\" stands there twice"),
         (("{{ text }}", "{{ text"), "[prompt] prompt"),
         (("\"accuracy\"", "\"f1\""), "unknown variant `f1`"),
     ] {

@@ -126,6 +126,7 @@ fn views_variables_and_other_dtypes_are_refused() -> Result<()> {
     let matrix = Tensor::zeros((3, 4), DType::F32, &Device::Cpu)?;
     assert!(p.insert("view", matrix.t()?).is_err());
     assert!(p.insert("row", matrix.get(1)?).is_err());
+    assert!(p.insert("first rows", matrix.narrow(0, 0, 2)?).is_err());
     assert!(p.insert("w", matrix.clone()).unwrap_err().to_string().contains("twice"));
     assert!(p.insert("half", matrix.to_dtype(DType::F16)?).is_err());
     assert!(p.insert("variable", candle_core::Var::zeros(3, DType::F32, &Device::Cpu)?.as_tensor().clone()).is_err());

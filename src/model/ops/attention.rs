@@ -90,24 +90,25 @@ impl CustomOp3 for Attention<'_> {
         thread_local!(static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
         let (q, k, v) = (floats(q, lq)?, floats(k, lk)?, floats(v, lv)?);
         let ((tokens, width), (_, kv_width)) = (lq.shape().dims2()?, lk.shape().dims2()?);
-        let end = self.blocks.iter().map(|b| b.queries.end).max().unwrap_or(0);
-        if k.len() != tokens * kv_width || v.len() != k.len() || width % kv_width != 0 || end > tokens {
+        let fits = k.len() == tokens * kv_width
+            && v.len() == k.len()
+            && kv_width.is_multiple_of(self.head_dim)
+            && width.is_multiple_of(kv_width)
+            && self.blocks.iter().all(|block| block.is_within(tokens));
+        if !fits {
             candle_core::bail!("attention: q {:?}, k {:?}, v {:?}", lq.shape(), lk.shape(), lv.shape());
         }
-        let heads = width / self.head_dim;
-        let group = width / kv_width;
+        let (heads, group) = (width / self.head_dim, width / kv_width);
         let mut out = vec![0f32; tokens * width];
-        let (out_at, q_at, kv_at) = (Shared(out.as_mut_ptr()), q.as_ptr() as usize, (k.as_ptr() as usize, v.as_ptr() as usize));
+        let out_at = Shared(out.as_mut_ptr());
+        let [q, k, v] = [(q, width), (k, kv_width), (v, kv_width)]
+            .map(|(x, row_stride)| Matrix { start: x.as_ptr(), row_stride, col_stride: 1 });
         (0..self.blocks.len() * heads).into_par_iter().for_each(|job| {
             let (block, head) = (&self.blocks[job / heads], job % heads);
-            let part = |start: usize, head: usize, row_stride: usize| Matrix {
-                start: (start as *const f32).wrapping_add(head * self.head_dim),
-                row_stride,
-                col_stride: 1,
-            };
-            let (q, k, v) =
-                (part(q_at, head, width), part(kv_at.0, head / group, kv_width), part(kv_at.1, head / group, kv_width));
-            // SAFETY: a job writes its block's rows under its head's columns, no other job does.
+            let under = |m: Matrix, head: usize| Matrix { start: m.start.wrapping_add(head * self.head_dim), ..m };
+            let (q, k, v) = (under(q, head), under(k, head / group), under(v, head / group));
+            // SAFETY: all rows that a block names are within the tokens, and no two blocks share a query (Batch sees to
+            // it), so a job alone writes its block's rows under its head's columns.
             SCORES.with_borrow_mut(|scores| unsafe {
                 self.block(block, q, k, v, out_at.at(head * self.head_dim), scores);
             });

@@ -40,7 +40,7 @@ impl Activation {
 
 /// act(x W^T + b): x [tokens, in] f32, weight [out, in], bias [out] -> [tokens, out] f32.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-    let op = Linear { activation };
+    let op = LinearOp { activation };
     Ok(match bias {
         Some(bias) => x.apply_op3_no_bwd(weight, &bias.to_dtype(DType::F32)?, &op)?,
         None => x.apply_op2_no_bwd(weight, &op)?,
@@ -51,11 +51,11 @@ fn threads() -> Parallelism {
     Parallelism::Rayon(rayon::current_num_threads())
 }
 
-struct Linear {
+struct LinearOp {
     activation: Activation,
 }
 
-impl Linear {
+impl LinearOp {
     /// Output columns that one thread widens and multiplies at a time when weights are held in half precision.
     const TILE: usize = 64;
 
@@ -66,7 +66,8 @@ impl Linear {
         bias: Option<&[f32]>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let ((tokens, inner), (outer, w_inner)) = (lx.shape().dims2()?, lw.shape().dims2()?);
-        if inner != w_inner || bias.is_some_and(|b| b.len() != outer) || lw.contiguous_offsets().is_none_or(|o| o.0 != 0) {
+        let size = outer * inner;
+        if inner != w_inner || bias.is_some_and(|b| b.len() != outer) || lw.contiguous_offsets() != Some((0, size)) {
             candle_core::bail!("linear: {tokens} x {inner} by {outer} x {w_inner}");
         }
         let x = floats(x, lx)?;
@@ -82,8 +83,8 @@ impl Linear {
                 // SAFETY: shapes were checked above; y is ours.
                 unsafe { multiply((tokens, inner, outer), y.as_mut_ptr(), outer, add, a, b, 1.0, threads()) }
             }
-            CpuStorage::BF16(w) => widened::<bf16>(x, w, &mut y, (tokens, inner, outer), add),
-            CpuStorage::F16(w) => widened::<f16>(x, w, &mut y, (tokens, inner, outer), add),
+            CpuStorage::BF16(w) => widened::<bf16>(x, &w[..size], &mut y, (tokens, inner, outer), add),
+            CpuStorage::F16(w) => widened::<f16>(x, &w[..size], &mut y, (tokens, inner, outer), add),
             _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
         }
         if self.activation != Activation::None {
@@ -97,7 +98,7 @@ impl Linear {
 fn widened<T: Element>(x: &[f32], w: &[T], y: &mut [f32], (tokens, inner, outer): (usize, usize, usize), add: bool) {
     thread_local!(static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
     let y = Shared(y.as_mut_ptr());
-    w.par_chunks(Linear::TILE * inner).enumerate().for_each(|(i, rows)| {
+    w.par_chunks(LinearOp::TILE * inner).enumerate().for_each(|(i, rows)| {
         TILE.with_borrow_mut(|tile| {
             tile.resize(rows.len(), 0.0);
             widen(rows, tile);
@@ -105,7 +106,7 @@ fn widened<T: Element>(x: &[f32], w: &[T], y: &mut [f32], (tokens, inner, outer)
             let b = Matrix { start: tile.as_ptr(), row_stride: 1, col_stride: inner };
             let size = (tokens, inner, rows.len() / inner);
             // SAFETY: each tile writes its own columns of y.
-            unsafe { multiply(size, y.at(i * Linear::TILE), outer, add, a, b, 1.0, Parallelism::None) }
+            unsafe { multiply(size, y.at(i * LinearOp::TILE), outer, add, a, b, 1.0, Parallelism::None) }
         })
     });
 }
@@ -150,7 +151,7 @@ vectorize! {
     }
 }
 
-impl CustomOp2 for Linear {
+impl CustomOp2 for LinearOp {
     fn name(&self) -> &'static str {
         "linear"
     }
@@ -160,7 +161,7 @@ impl CustomOp2 for Linear {
     }
 }
 
-impl CustomOp3 for Linear {
+impl CustomOp3 for LinearOp {
     fn name(&self) -> &'static str {
         "linear-bias"
     }

@@ -70,6 +70,8 @@ fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&
 }
 
 /// A matrix inside a larger buffer: where it starts and how far apart its rows and columns are.
+///
+/// As free as a pointer: whoever multiplies promises that what it points to is there.
 #[derive(Clone, Copy)]
 struct Matrix {
     start: *const f32,
@@ -121,9 +123,11 @@ unsafe fn multiply(
 #[derive(Clone, Copy)]
 struct Shared(*mut f32);
 
-// SAFETY: whoever uses it promises that no two threads write the same element.
+// SAFETY: whoever uses them promises that no two threads write the same element, and none reads what another writes.
 unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
+unsafe impl Send for Matrix {}
+unsafe impl Sync for Matrix {}
 
 impl Shared {
     fn at(&self, offset: usize) -> *mut f32 {

@@ -9,7 +9,7 @@ use crate::simd;
 
 /// (x - mean) / sqrt(var + eps) * weight + bias over the last dimension of x [tokens, hidden] f32.
 pub fn layer_norm(x: &Tensor, affine: Option<(&Tensor, &Tensor)>, eps: f32) -> Result<Tensor> {
-    let op = Norm { eps, centred: true };
+    let op = NormOp { eps, centred: true };
     Ok(match affine {
         Some((weight, bias)) => x.apply_op3_no_bwd(&weight.to_dtype(DType::F32)?, &bias.to_dtype(DType::F32)?, &op)?,
         None => x.apply_op2_no_bwd(&Tensor::ones(x.dim(1)?, DType::F32, x.device())?, &op)?,
@@ -18,16 +18,16 @@ pub fn layer_norm(x: &Tensor, affine: Option<(&Tensor, &Tensor)>, eps: f32) -> R
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension of x [tokens, hidden] f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    Ok(x.apply_op2_no_bwd(&weight.to_dtype(DType::F32)?, &Norm { eps, centred: false })?)
+    Ok(x.apply_op2_no_bwd(&weight.to_dtype(DType::F32)?, &NormOp { eps, centred: false })?)
 }
 
-struct Norm {
+struct NormOp {
     eps: f32,
     /// Layer norm subtracts the mean; RMS norm does not.
     centred: bool,
 }
 
-impl Norm {
+impl NormOp {
     fn forward(&self, x: &[f32], shape: &Shape, weight: &[f32], bias: Option<&[f32]>) -> candle_core::Result<(CpuStorage, Shape)> {
         let hidden = weight.len();
         if shape.dims2()?.1 != hidden || bias.is_some_and(|b| b.len() != hidden) {
@@ -62,7 +62,7 @@ vectorize! {
     }
 }
 
-impl CustomOp2 for Norm {
+impl CustomOp2 for NormOp {
     fn name(&self) -> &'static str {
         "norm"
     }
@@ -72,7 +72,7 @@ impl CustomOp2 for Norm {
     }
 }
 
-impl CustomOp3 for Norm {
+impl CustomOp3 for NormOp {
     fn name(&self) -> &'static str {
         "norm-bias"
     }
