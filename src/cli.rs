@@ -258,7 +258,8 @@ fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) 
     if let Some(n) = threads.filter(|n| *n > most) {
         return Err(usage!("--threads {n}: more than {most} on this machine would only wait for each other"));
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().context("cannot start the threads")?;
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().context("cannot start the threads")?;
     pool.install(work)
 }
 
@@ -329,9 +330,12 @@ fn next_command(plan: &Plan) -> String {
     let inputs = &plan.inputs;
     if inputs.task == "reviews" {
         let model = quoted(&inputs.model);
-        return format!("zotune train --model {model} --task sst2 --data SST-2    (GLUE's folder with train.tsv and dev.tsv)");
+        return format!(
+            "zotune train --model {model} --task sst2 --data SST-2    (GLUE's folder with train.tsv and dev.tsv)"
+        );
     }
-    let mut command = format!("zotune eval --model {} --task {}", quoted(&plan.output_dir.to_string_lossy()), quoted(&inputs.task));
+    let mut command =
+        format!("zotune eval --model {} --task {}", quoted(&plan.output_dir.to_string_lossy()), quoted(&inputs.task));
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
             command += &format!(" --{flag} {}", quoted(&value));

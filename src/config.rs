@@ -96,7 +96,7 @@ pub struct Common {
     /// Seed that the splits are drawn with [default: 0]
     #[arg(long, help_heading = "Model and data")]
     pub train_set_seed: Option<u32>,
-    /// Examples in a batch of evaluation; changes memory and speed only [default: 16]
+    /// Examples in a batch of evaluation; changes memory and speed, and results to rounding only [default: 16]
     #[arg(long, alias = "per-device-eval-batch-size", help_heading = "Model and data")]
     pub eval_batch_size: Option<usize>,
 }
@@ -385,7 +385,10 @@ mod tests {
     #[test]
     fn bad_knobs_name_the_place_and_the_nearest_name() {
         let error = |toml: &str| plan(toml).unwrap_err().to_string();
-        assert_eq!(error("seed = 1\nlearning_rte = 1"), "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?");
+        assert_eq!(
+            error("seed = 1\nlearning_rte = 1"),
+            "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"
+        );
         assert!(error("max_steps = \"many\"").starts_with("my.toml, line 1: max_steps: invalid type: string"));
         assert_eq!(error("lr = -1.0"), "--learning-rate -1: it must be a number above 0, within what f32 can hold");
         assert!(error("zo_eps = 1e-50").starts_with("--zo-eps 0.00000000000000"));

@@ -43,7 +43,10 @@ impl Example {
             }
             let tokens = cut_left(tokens, max_length);
             if option_len >= tokens.len() {
-                bail!("an answer of {option_len} tokens leaves no room for a prompt in max_length {max_length}: {}", end_of(text));
+                bail!(
+                    "an answer of {option_len} tokens leaves no room for a prompt in max_length {max_length}: {}",
+                    end_of(text)
+                );
             }
             Ok(Candidate { tokens, option_len })
         });
@@ -92,7 +95,11 @@ impl QueryBlock {
     /// Whether all rows it names are among `tokens`, and every query sees itself.
     pub(crate) fn is_within(&self, tokens: usize) -> bool {
         let (queries, shared) = (&self.queries, &self.shared);
-        self.own_start <= queries.start && queries.start < queries.end && queries.end <= tokens && shared.start <= shared.end && shared.end <= tokens
+        self.own_start <= queries.start
+            && queries.start < queries.end
+            && queries.end <= tokens
+            && shared.start <= shared.end
+            && shared.end <= tokens
     }
 
     /// Causal attention of `rows` over themselves, after all of `shared`.
@@ -192,11 +199,11 @@ impl Batch {
             self.append(&input[prefix..], prefix);
             QueryBlock::push(&mut self.blocks, start..self.tokens.len(), base..base + prefix);
             let Candidate { tokens, option_len } = &candidates[candidate];
-            for place in tokens.len() - option_len..tokens.len() {
+            for (place, &token) in tokens.iter().enumerate().skip(tokens.len() - option_len) {
                 // The token at `place` is predicted by the one before it.
                 let row = if place <= prefix { base + place - 1 } else { start + place - 1 - prefix };
                 let state = self.state(row as u32, base as u32);
-                self.predictions.push(Prediction { example: self.examples.len(), candidate, state, token: tokens[place] });
+                self.predictions.push(Prediction { example: self.examples.len(), candidate, state, token });
             }
         }
         self.examples.push(PackedExample { num_candidates: candidates.len(), right });
@@ -279,7 +286,8 @@ mod tests {
         assert_eq!(batch.tokens, [2, 7, 30, 40, 2, 7, 30, 40]);
         assert_eq!(batch.positions, [0, 1, 2, 3, 0, 1, 2, 3]);
         assert_eq!(batch.states, [1, 2, 3, 5, 6, 7]);
-        let of_second: Vec<_> = batch.predictions[5..].iter().map(|p| (p.candidate, batch.states[p.state], p.token)).collect();
+        let of_second: Vec<_> =
+            batch.predictions[5..].iter().map(|p| (p.candidate, batch.states[p.state], p.token)).collect();
         assert_eq!(of_second, [(0, 5, 30), (0, 6, 40), (0, 7, 41), (1, 5, 30), (1, 6, 50)]);
         assert_eq!(batch.blocks[1], QueryBlock { queries: 3..4, shared: 0..3, own_start: 3 });
         assert_eq!(batch.blocks.len(), 4);

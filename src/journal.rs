@@ -23,14 +23,8 @@ use crate::tokenizer::Tokenizer;
 
 /// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
 /// The weights stay until the first of the new ones take their place.
-const LEFT_BY_A_RUN: [&str; 6] = [
-    "run.json",
-    "trainer_log.jsonl",
-    "all_results.json",
-    "loss.svg",
-    "config.json",
-    "generation_config.json",
-];
+const LEFT_BY_A_RUN: [&str; 6] =
+    ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg", "config.json", "generation_config.json"];
 
 /// Whether a run may write into its folder; touches nothing.
 ///
@@ -59,7 +53,9 @@ pub fn prepare_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
     for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
         match std::fs::remove_file(folder.join(name)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(|| format!("cannot remove {place}/{name}")),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("cannot remove {place}/{name}"));
+            }
             _ => {}
         }
     }
@@ -107,7 +103,8 @@ fn sha256(source: &Source, name: &str) -> Result<String> {
 
 fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_string()));
+    let name =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_string()));
     name.unwrap_or(std::env::consts::ARCH.into())
 }
 
@@ -292,7 +289,8 @@ impl Journal {
         }
         let seconds = median(&self.step_times[self.step_times.len().saturating_sub(50)..]);
         let tokens = self.totals.tokens as f64 / step as f64;
-        let dev = self.last_dev.map_or(String::new(), |(loss, accuracy)| format!("  dev {loss:.3} {:.1} %", 100.0 * accuracy));
+        let dev =
+            self.last_dev.map_or(String::new(), |(loss, accuracy)| format!("  dev {loss:.3} {:.1} %", 100.0 * accuracy));
         self.bar.set_message(format!(
             "loss {:.3}{dev}  {:.1} it/s  {:.0} tok/s  peak {}",
             self.recent_loss(),

@@ -99,9 +99,9 @@ fn ln(u: f32) -> f32 {
     let e = ((bits as i32) >> 23) as f32;
     let x = f32::from_bits((bits & 0x007f_ffff).wrapping_add(SQRT_HALF)) - 1.0;
     let mut p = 7.037_683_6e-2f32;
-    p = p.mul_add(x, -1.151_461_03e-1);
+    p = p.mul_add(x, -1.151_461e-1);
     p = p.mul_add(x, 1.167_699_87e-1);
-    p = p.mul_add(x, -1.242_014_08e-1);
+    p = p.mul_add(x, -1.242_014_1e-1);
     p = p.mul_add(x, 1.424_932_3e-1);
     p = p.mul_add(x, -1.666_805_8e-1);
     p = p.mul_add(x, 2.000_071_5e-1);
@@ -149,6 +149,7 @@ fn unit_vector(word: u32) -> (f32, f32) {
 /// Three short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the
 /// more of its turns a processor has in flight at once.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "three loops over one index, as the definition has it")]
 fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
     let base = group * HALF as u64;
     let (low, high) = (base as u32, (base >> 32) as u32);

@@ -53,7 +53,9 @@ pub fn read_log(folder: &Path) -> Result<Vec<LogLine>> {
     let path = folder.join("trainer_log.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let lines = text.lines().enumerate();
-    lines.map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), i + 1))).collect()
+    lines
+        .map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), i + 1)))
+        .collect()
 }
 
 /// Draws a run's training and dev loss over steps into `loss.svg`.

@@ -113,7 +113,9 @@ fn model_source(name: &str) -> Result<Source> {
     } else if Path::new(name).is_dir() {
         Ok(folder)
     } else {
-        Err(usage!("--model {name}: there is no such folder; it wants one in Hugging Face layout, or opt-mini, which is built in"))
+        Err(usage!(
+            "--model {name}: there is no such folder; it wants one in Hugging Face layout, or opt-mini, which is built in"
+        ))
     }
 }
 
@@ -126,7 +128,10 @@ pub fn train(plan: &Plan, task: &Task, bench: &mut Bench, examples: &Splits<Exam
     let estimator = TwoPoint { zo_eps: plan.zo_eps as f32 };
     let mut rule = (optim::method(&plan.optimizer)?.build)(&Settings { weight_decay: plan.weight_decay as f32 });
     if plan.weight_decay > 0.0 && 1.0 - (peak_rate * plan.weight_decay) as f32 == 1.0 {
-        tracing::warn!("weight decay {} at learning rate {peak_rate:e} is too small for f32 and does nothing", plan.weight_decay);
+        tracing::warn!(
+            "weight decay {} at learning rate {peak_rate:e} is too small for f32 and does nothing",
+            plan.weight_decay
+        );
     }
     let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
     let score = |params: &mut Params, examples: &[Example]| -> Result<Evaluation> {
@@ -158,7 +163,9 @@ pub fn train(plan: &Plan, task: &Task, bench: &mut Bench, examples: &Splits<Exam
         let (time, walk_time) = (start.elapsed(), params.walk_time() - walked);
         let due = step.is_multiple_of(plan.eval_steps) || step == plan.max_steps;
         let dev = match due {
-            true => Some(score(params, &examples.dev).with_context(|| format!("after step {step} (direction seed {seed})"))?),
+            true => {
+                Some(score(params, &examples.dev).with_context(|| format!("after step {step} (direction seed {seed})"))?)
+            }
             false => None,
         };
         let done = Step { number: step, estimate: &estimate, learning_rate, cost: objective.cost(), time, walk_time };

@@ -43,9 +43,8 @@ impl Tokenizer {
                 files.place("tokenizer.json")
             );
         };
-        let inner = byte_level_bpe(&vocab, &merges).with_context(|| {
-            format!("cannot read {} with {}", files.place("vocab.json"), files.place("merges.txt"))
-        })?;
+        let inner = byte_level_bpe(&vocab, &merges)
+            .with_context(|| format!("cannot read {} with {}", files.place("vocab.json"), files.place("merges.txt")))?;
         // transformers puts OPT's `</s>` in front; MeZO's code forced `<s>`, id 0.
         Ok(Tokenizer { inner, bos: Some(bos_id.or(config_bos_id).unwrap_or(2)) })
     }

@@ -51,7 +51,10 @@ impl Checkpoint {
             read.with_context(|| format!("cannot read the weights in {}", files.place(name)))?;
         }
         if checkpoint.entries.is_empty() {
-            bail!("{} holds no tensors by name; a state dict as save_pretrained writes it is wanted", files.place(&names[0]));
+            bail!(
+                "{} holds no tensors by name; a state dict as save_pretrained writes it is wanted",
+                files.place(&names[0])
+            );
         }
         Ok(checkpoint)
     }
@@ -120,7 +123,9 @@ impl Checkpoint {
             let dims = info.layout.dims();
             let bytes = dims.iter().try_fold(info.dtype.size_in_bytes(), |all, d| all.checked_mul(*d));
             if bytes.is_none_or(|b| b as u64 > len) {
-                bail!("tensor {name} claims the shape {dims:?}, more than the file's {len} bytes; was the download cut short?");
+                bail!(
+                    "tensor {name} claims the shape {dims:?}, more than the file's {len} bytes; was the download cut short?"
+                );
             }
             let entry = Entry { shape: info.layout.dims().to_vec(), dtype: Ok(info.dtype), file, offset: None };
             self.entries.insert(name.clone(), entry);
@@ -227,10 +232,13 @@ pub fn save(weights: Weights, path: &Path) -> Result<()> {
     let mut tensors = Vec::new();
     for (name, tensor) in weights.iter() {
         let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
-        let dtype = safetensors::Dtype::try_from(tensor.dtype())?;
+        let dtype = safetensors::Dtype::from(tensor.dtype());
         let data_offsets = (offset, offset + bytes);
         offset += bytes;
-        tensors.push((name.to_string(), safetensors::tensor::TensorInfo { dtype, shape: tensor.dims().to_vec(), data_offsets }));
+        tensors.push((
+            name.to_string(),
+            safetensors::tensor::TensorInfo { dtype, shape: tensor.dims().to_vec(), data_offsets },
+        ));
     }
     let format = [("format".to_string(), "pt".to_string())].into();
     let metadata = safetensors::tensor::Metadata::new(Some(format), tensors)?;

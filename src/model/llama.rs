@@ -148,7 +148,7 @@ impl Llama {
             bail!("config.json: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}");
         }
         let head_dim = config.head_dim.unwrap_or(hidden / heads);
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             bail!("config.json: head_dim {head_dim} is odd, and rotary positions turn pairs");
         }
         let frequencies = Rope::of(&config).frequencies(head_dim)?;
@@ -188,7 +188,14 @@ impl Llama {
         Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
     }
 
-    fn attention(&self, weights: Weights, block: &Block, x: &Tensor, batch: &Batch, angles: &(Tensor, Tensor)) -> Result<Tensor> {
+    fn attention(
+        &self,
+        weights: Weights,
+        block: &Block,
+        x: &Tensor,
+        batch: &Batch,
+        angles: &(Tensor, Tensor),
+    ) -> Result<Tensor> {
         let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
         let (cos, sin) = angles;
         let (q, k) = (ops::rotate(&q?, cos, sin)?, ops::rotate(&k?, cos, sin)?);

@@ -171,7 +171,9 @@ fn check_sizes(sizes: &[(&str, usize)]) -> Result<()> {
 /// config.json, and what to call it in an error.
 fn read_config(source: &Source) -> Result<(Value, String)> {
     let place = source.place("config.json");
-    let bytes = source.read("config.json")?.ok_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))?;
+    let bytes = source
+        .read("config.json")?
+        .ok_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))?;
     Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
 }
 
@@ -229,12 +231,16 @@ impl Loader {
             .filter(|name| !self.is_read(name) && !name.ends_with("rotary_emb.inv_freq") && *name != "lm_head.weight")
             .collect();
         if let Some(first) = unused.first() {
-            tracing::warn!("{} tensors of the checkpoint are not used, e.g. {first}; does config.json belong to it?", unused.len());
+            tracing::warn!(
+                "{} tensors of the checkpoint are not used, e.g. {first}; does config.json belong to it?",
+                unused.len()
+            );
         }
     }
 
     fn is_read(&self, stored: &str) -> bool {
-        let ours = self.aliases.iter().map(|(ours, theirs)| format!("{ours}{}", stored.strip_prefix(theirs).unwrap_or(stored)));
+        let ours =
+            self.aliases.iter().map(|(ours, theirs)| format!("{ours}{}", stored.strip_prefix(theirs).unwrap_or(stored)));
         self.params.id(stored).is_some() || ours.into_iter().any(|name| self.params.id(&name).is_some())
     }
 

@@ -211,7 +211,9 @@ impl Task {
     /// Where the task's data come from: the folder given, else the built-in data.
     pub fn data(&self, folder: Option<&Path>) -> Result<Source> {
         match folder {
-            Some(folder) if folder.is_file() => Err(usage!("--data {}: it wants the folder that the file is in", folder.display())),
+            Some(folder) if folder.is_file() => {
+                Err(usage!("--data {}: it wants the folder that the file is in", folder.display()))
+            }
             Some(folder) if !folder.is_dir() => Err(usage!("--data {}: there is no such folder", folder.display())),
             Some(folder) => Ok(Source::Folder(folder.to_path_buf())),
             None => self.builtin_data()?.ok_or_else(|| {
@@ -243,7 +245,11 @@ impl Task {
         }
         let mut drawn: Vec<Row> = draw(rows, num_train + num_dev, seed);
         let dev = drawn.split_off(num_train);
-        Ok(Splits { train: self.prompts(&drawn, &place)?, dev: self.prompts(&dev, &place)?, eval: self.eval_split(data, asked, seed)? })
+        Ok(Splits {
+            train: self.prompts(&drawn, &place)?,
+            dev: self.prompts(&dev, &place)?,
+            eval: self.eval_split(data, asked, seed)?,
+        })
     }
 
     /// The evaluation split alone.
@@ -281,7 +287,10 @@ impl Task {
         let label = self.label.values.iter().position(|v| *v == value).with_context(|| {
             let values = self.label.values.join(", ");
             let advice = match BUILTIN.iter().any(|(name, _)| *name == self.name) {
-                true => format!("give the labels of your data in a task file of your own: zotune tasks show {} > mine.toml", self.name),
+                true => format!(
+                    "give the labels of your data in a task file of your own: zotune tasks show {} > mine.toml",
+                    self.name
+                ),
                 false => format!("they stand in the task file {}, under [label] values", self.name),
             };
             format!("label \"{value}\" is not one of {values}\n  {advice}")

@@ -86,7 +86,8 @@ fn json_lines(place: &str, text: &str, columns: &[&str]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let here = || format!("{place}, line {}", i + 1);
-        let fields: Map<String, Value> = serde_json::from_str(line).with_context(|| format!("{}: not a JSON object", here()))?;
+        let fields: Map<String, Value> =
+            serde_json::from_str(line).with_context(|| format!("{}: not a JSON object", here()))?;
         if let Some(column) = columns.iter().find(|c| fields.get(**c).is_none_or(Value::is_null)) {
             let known: Vec<&str> = fields.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.as_str()).collect();
             bail!("{} has no \"{column}\"; it has: {}", here(), known.join(", "));
@@ -124,7 +125,13 @@ mod tests {
         assert_eq!(error(Format::Tsv, b"text\tlabel\na\t1\nb\n"), "data, line 3: 1 fields, but the header names 2");
         assert_eq!(error(Format::Jsonl, b"{\"text\": \"a\"}"), "data, line 1 has no \"label\"; it has: text");
         assert_eq!(error(Format::Jsonl, b"{\"text\": null, \"label\": 0}"), "data, line 1 has no \"text\"; it has: label");
-        assert!(error(Format::Jsonl, b"{\"text\": \"a\", \"label\": 0}\nnonsense\n").starts_with("data, line 2: not a JSON object"));
-        assert_eq!(error(Format::Csv, b"text,label\na,0\n\xff,1\n"), "data, line 3: byte 0xff is not UTF-8; convert the file first");
+        assert!(
+            error(Format::Jsonl, b"{\"text\": \"a\", \"label\": 0}\nnonsense\n")
+                .starts_with("data, line 2: not a JSON object")
+        );
+        assert_eq!(
+            error(Format::Csv, b"text,label\na,0\n\xff,1\n"),
+            "data, line 3: byte 0xff is not UTF-8; convert the file first"
+        );
     }
 }

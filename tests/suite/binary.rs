@@ -32,8 +32,20 @@ fn workplace() -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-const SMALL: [&str; 12] =
-    ["train", "--model", "model", "--task", "sst2", "--data", "data", "--num-train", "16", "--num-dev", "8", "--max-steps=4"];
+const SMALL: [&str; 12] = [
+    "train",
+    "--model",
+    "model",
+    "--task",
+    "sst2",
+    "--data",
+    "data",
+    "--num-train",
+    "16",
+    "--num-dev",
+    "8",
+    "--max-steps=4",
+];
 
 #[test]
 fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
@@ -78,7 +90,8 @@ fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
 
     // The folder is a model: evaluating it gives what the run said, on sentences in its own order.
     let run_name = "runs/reviews-opt-mini-zo-sgd-0";
-    let eval = zotune(folder.path(), &["eval", "--model", run_name, "--task", "reviews", "--json", "--dump", "scores.jsonl"])?;
+    let eval =
+        zotune(folder.path(), &["eval", "--model", run_name, "--task", "reviews", "--json", "--dump", "scores.jsonl"])?;
     assert!(eval.status.success(), "{}", stderr(&eval));
     let found: Value = serde_json::from_slice(&eval.stdout)?;
     assert_eq!((&found["accuracy"], &found["loss"]), (&results["eval_accuracy"], &results["eval_loss"]));
@@ -120,7 +133,11 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--output-dir", "model", "--overwrite-output-dir"], 2, "model is where the model or the data are read from"),
         (&["--dtype", "f64"], 2, "possible values: f32, f16, bf16"),
         (&["--device", "tpu"], 2, "--device tpu"),
-        (&["--config", "bad.toml"], 2, "bad.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"),
+        (
+            &["--config", "bad.toml"],
+            2,
+            "bad.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?",
+        ),
         (&["--config", "none.toml"], 2, "none.toml"),
         (&["--model", "nowhere"], 2, "--model nowhere: there is no such folder"),
         (&["--data", "nowhere"], 2, "--data nowhere: there is no such folder"),

@@ -28,7 +28,8 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
     })
 }
 
-const SHORT: &str = "max_steps = 5\neval_steps = 5\nnum_dev = 10\nnum_eval = 10\nbatch_size = 4\nlearning_rate = 1e-4\nseed = 3\n";
+const SHORT: &str =
+    "max_steps = 5\neval_steps = 5\nnum_dev = 10\nnum_eval = 10\nbatch_size = 4\nlearning_rate = 1e-4\nseed = 3\n";
 
 #[test]
 fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
@@ -38,7 +39,11 @@ fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
         for threads in [2, 3, 8] {
             let (again, same) = run(threads, &toml)?;
             assert!(same == weights, "{dtype}: weights differ between 1 and {threads} threads");
-            assert_eq!((again.dev_loss, again.eval_loss), (results.dev_loss, results.eval_loss), "{dtype}, {threads} threads");
+            assert_eq!(
+                (again.dev_loss, again.eval_loss),
+                (results.dev_loss, results.eval_loss),
+                "{dtype}, {threads} threads"
+            );
         }
         let (other, moved) = run(2, &toml.replace("seed = 3", "seed = 4"))?;
         assert!(moved != weights && other.dev_loss != results.dev_loss, "{dtype}: the seed does not matter");
@@ -70,7 +75,12 @@ fn a_step_costs_two_forwards_and_the_loss_falls() -> Result<()> {
     let toml = "max_steps = 120\neval_steps = 60\nnum_dev = 40\nnum_eval = 60\nbatch_size = 8\nlearning_rate = 1e-4\n";
     let (results, _) = run(2, toml)?;
     assert_eq!((results.totals.forwards, results.totals.function_evaluations, results.totals.backwards), (240, 240, 0));
-    assert!(results.eval_loss < results.untrained_eval_loss - 0.05, "{} -> {}", results.untrained_eval_loss, results.eval_loss);
+    assert!(
+        results.eval_loss < results.untrained_eval_loss - 0.05,
+        "{} -> {}",
+        results.untrained_eval_loss,
+        results.eval_loss
+    );
     let (micro, _) = run(2, &format!("{toml}micro_batch_size = 2\n").replace("max_steps = 120", "max_steps = 60"))?;
     assert_eq!((micro.totals.forwards, micro.totals.function_evaluations), (480, 120));
     Ok(())

@@ -38,7 +38,12 @@ fn a_module_uses_only_what_stands_above_it() -> Result<()> {
             for used in line.split("crate::").skip(1) {
                 let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 if let Some(other) = modules.iter().position(|m| *m == used) {
-                    assert!(other <= place, "{}, line {}: {own} uses {used}, which stands below it", inside.display(), i + 1);
+                    assert!(
+                        other <= place,
+                        "{}, line {}: {own} uses {used}, which stands below it",
+                        inside.display(),
+                        i + 1
+                    );
                     checked += 1;
                 }
             }

@@ -67,7 +67,10 @@ fn the_packed_loss_is_the_plain_loss() -> Result<()> {
                 let mut packed = PromptLoss::new(&model, loss, &all, micro_batch_size);
                 let found = f64::from(packed.loss(params.settle()?)?);
                 let difference = (found - plain).abs();
-                assert!(difference < 2e-6 * plain.abs().max(1.0), "{name}, {loss:?}, {micro_batch_size}: {found}, not {plain}");
+                assert!(
+                    difference < 2e-6 * plain.abs().max(1.0),
+                    "{name}, {loss:?}, {micro_batch_size}: {found}, not {plain}"
+                );
                 assert_eq!(packed.cost().forwards, 5u64.div_ceil(micro_batch_size as u64));
             }
             let evaluation = evaluate(&model, params.settle()?, &examples, loss, 3, |_| ())?;
@@ -85,7 +88,8 @@ fn micro_batches_hold_less() -> Result<()> {
         return Ok(());
     }
     let (model, mut params) = open("opt-tiny")?;
-    let many: Vec<Example> = (0..32).map(|i| example(0, &[2, 10 + i, 11, 12, 13, 14, 15, 16, 17], &[&[20], &[21]])).collect();
+    let many: Vec<Example> =
+        (0..32).map(|i| example(0, &[2, 10 + i, 11, 12, 13, 14, 15, 16, 17], &[&[20], &[21]])).collect();
     let many: Vec<&Example> = many.iter().collect();
     let mut held = |size| -> Result<usize> {
         let mut loss = PromptLoss::new(&model, Loss::Classification, &many, size);

@@ -30,14 +30,19 @@ fn agrees_with_transformers(name: &str, model: &str) -> Result<()> {
     for (name_of_task, data) in [("sst2", "data/SST-2"), ("copa", "data/COPA")] {
         let Some(data) = shared(data) else { return Ok(()) };
         let expected = &reference["models"][name][name_of_task];
-        let common = Common { model: Some(model.into()), task: Some(name_of_task.into()), data: Some(data), ..Common::default() };
+        let common =
+            Common { model: Some(model.into()), task: Some(name_of_task.into()), data: Some(data), ..Common::default() };
         let inputs = Inputs::check(common)?;
         let task = Task::open(&inputs.task)?;
         let mut bench = Bench::open(&inputs)?;
         let examples = bench.encode(&task.eval_split(&task.data(inputs.data.as_deref())?, Sizes::default(), 0)?)?;
         assert_eq!(examples.len() as u64, expected["examples"].as_u64().unwrap());
         let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, 16, |_| ())?;
-        assert!((found.accuracy - expected["accuracy"].as_f64().unwrap()).abs() < 1e-9, "{name_of_task}: {}", found.accuracy);
+        assert!(
+            (found.accuracy - expected["accuracy"].as_f64().unwrap()).abs() < 1e-9,
+            "{name_of_task}: {}",
+            found.accuracy
+        );
         let rows = expected["first_rows"].as_array().unwrap();
         for (row, (example, scored)) in rows.iter().zip(examples.iter().zip(&found.examples)) {
             for (candidate, expected) in example.candidates.iter().zip(row["tokens"].as_array().unwrap()) {

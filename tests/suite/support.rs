@@ -22,7 +22,8 @@ pub fn fixture(name: &str) -> PathBuf {
 /// A JSON file under tests/fixtures.
 pub fn fixture_json(name: &str) -> Result<Value> {
     let path = fixture(name);
-    serde_json::from_slice(&std::fs::read(&path).with_context(|| path.display().to_string())?).context(path.display().to_string())
+    serde_json::from_slice(&std::fs::read(&path).with_context(|| path.display().to_string())?)
+        .context(path.display().to_string())
 }
 
 /// A fixture model, its weights in f32.
@@ -80,6 +81,10 @@ pub fn alone(name: &str) -> Result<bool> {
         .env("ZOTUNE_TEST_ALONE", "1")
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout);
-    anyhow::ensure!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    anyhow::ensure!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(false)
 }

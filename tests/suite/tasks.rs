@@ -47,7 +47,10 @@ fn prompts_are_mezos() -> Result<()> {
             "{\"premise\": \"My body cast a shadow.\", \"choice1\": \"The sun was rising.\", \"choice2\": \"I was  tall.\", \"question\": \"cause\", \"label\": 0}\n\
              {\"premise\": \"It rained\", \"choice1\": \"I got wet.\", \"choice2\": \"Dust rose.\", \"question\": \"effect\", \"label\": 1}\n",
         ),
-        ("val.jsonl", "{\"premise\": \"a.\", \"choice1\": \"b\", \"choice2\": \"c\", \"question\": \"cause\", \"label\": 0}"),
+        (
+            "val.jsonl",
+            "{\"premise\": \"a.\", \"choice1\": \"b\", \"choice2\": \"c\", \"question\": \"cause\", \"label\": 0}",
+        ),
     ])?;
     let found = splits(&Task::open("copa")?, copa.path(), 1, 1)?;
     let mut rows = [found.train, found.dev].concat();

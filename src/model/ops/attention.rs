@@ -101,8 +101,11 @@ impl CustomOp3 for Attention<'_> {
         let (heads, group) = (width / self.head_dim, width / kv_width);
         let mut out = vec![0f32; tokens * width];
         let out_at = Shared(out.as_mut_ptr());
-        let [q, k, v] = [(q, width), (k, kv_width), (v, kv_width)]
-            .map(|(x, row_stride)| Matrix { start: x.as_ptr(), row_stride, col_stride: 1 });
+        let [q, k, v] = [(q, width), (k, kv_width), (v, kv_width)].map(|(x, row_stride)| Matrix {
+            start: x.as_ptr(),
+            row_stride,
+            col_stride: 1,
+        });
         (0..self.blocks.len() * heads).into_par_iter().for_each(|job| {
             let (block, head) = (&self.blocks[job / heads], job % heads);
             let under = |m: Matrix, head: usize| Matrix { start: m.start.wrapping_add(head * self.head_dim), ..m };

@@ -28,7 +28,13 @@ struct NormOp {
 }
 
 impl NormOp {
-    fn forward(&self, x: &[f32], shape: &Shape, weight: &[f32], bias: Option<&[f32]>) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn forward(
+        &self,
+        x: &[f32],
+        shape: &Shape,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         let hidden = weight.len();
         if shape.dims2()?.1 != hidden || bias.is_some_and(|b| b.len() != hidden) {
             candle_core::bail!("norm: {shape:?} by {hidden}");
