@@ -9,7 +9,7 @@ use zotune::memory;
 use zotune::model::{self, Model};
 use zotune::noise::Term;
 
-use crate::support::{FIXTURES, alone, copy_of, fixture, open};
+use crate::support::{FIXTURES, Llama, alone, copy_of, fixture, open};
 
 fn open_error(folder: &Path) -> String {
     format!("{:#}", Model::open(&Source::Folder(folder.into()), DType::F32).err().expect("it opened"))
@@ -59,39 +59,12 @@ fn loading_holds_the_weights_and_one_tensor() -> Result<()> {
     if !alone("checkpoints::loading_holds_the_weights_and_one_tensor")? {
         return Ok(());
     }
-    let folder = tempfile::tempdir()?;
-    let source = folder.path();
-    let (vocab, hidden, layers) = (4000, 256, 4);
-    for (key, stored) in [("model.safetensors", DType::F32), ("model.safetensors", DType::F16)] {
-        let mut tensors = std::collections::HashMap::new();
-        let mut add = |name: String, shape: &[usize]| -> Result<()> {
-            tensors.insert(name, candle_core::Tensor::zeros(shape, stored, &candle_core::Device::Cpu)?);
-            Ok(())
-        };
-        add("model.embed_tokens.weight".into(), &[vocab, hidden])?;
-        add("model.norm.weight".into(), &[hidden])?;
-        for i in 0..layers {
-            for part in ["q", "k", "v", "o"] {
-                add(format!("model.layers.{i}.self_attn.{part}_proj.weight"), &[hidden, hidden])?;
-            }
-            for part in ["gate", "up"] {
-                add(format!("model.layers.{i}.mlp.{part}_proj.weight"), &[1024, hidden])?;
-            }
-            add(format!("model.layers.{i}.mlp.down_proj.weight"), &[hidden, 1024])?;
-            for part in ["input_layernorm", "post_attention_layernorm"] {
-                add(format!("model.layers.{i}.{part}.weight"), &[hidden])?;
-            }
-        }
-        candle_core::safetensors::save(&tensors, source.join(key))?;
-        let config = serde_json::json!({
-            "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": 1024,
-            "num_hidden_layers": layers, "num_attention_heads": 4, "tie_word_embeddings": true,
-        });
-        std::fs::write(source.join("config.json"), config.to_string())?;
-        drop(tensors);
-        let (opened, held) = memory::peak_of(|| Model::open(&Source::Folder(source.into()), DType::F32));
+    let sizes = Llama { vocab: 4000, hidden: 256, inner: 1024, layers: 4, heads: 4, kv_heads: 4, tied: true };
+    for stored in [DType::F32, DType::F16] {
+        let (folder, _) = sizes.write(stored)?;
+        let (opened, held) = memory::peak_of(|| Model::open(&Source::Folder(folder.path().into()), DType::F32));
         let (_, params) = opened?;
-        let (weights, largest) = (params.bytes(), vocab * hidden * 4);
+        let (weights, largest) = (params.bytes(), sizes.vocab * sizes.hidden * 4);
         assert!(held < weights + largest + (64 << 10), "{stored:?}: {held} bytes held for {weights} of weights");
     }
     Ok(())

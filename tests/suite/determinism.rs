@@ -7,9 +7,10 @@ use zotune::data::{Batch, Pick};
 use zotune::journal::prepare_folder;
 use zotune::objective::{Objective, PromptLoss, scores};
 use zotune::run::{Bench, Results, train};
+use zotune::simd::{self, Level};
 use zotune::task::{Loss, Task};
 
-use crate::support::{FIXTURES, example, open};
+use crate::support::{FIXTURES, Llama, example, open};
 
 /// A run on the built-in model and sentences, on `threads` threads: its results, and the bytes of its weights.
 fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
@@ -66,6 +67,32 @@ fn forwards_give_the_same_bits_for_any_number_of_threads() -> Result<()> {
         for threads in [2, 5] {
             assert_eq!(on(threads)?, one, "{name}, {threads} threads");
         }
+    }
+    Ok(())
+}
+
+/// Products large enough that the matrix library spreads them over threads; softmax, norms and activations compiled for
+/// every instruction set.
+#[test]
+fn wide_models_give_the_same_bits_for_any_number_of_threads_and_any_vector_width() -> Result<()> {
+    let sizes = Llama { vocab: 3000, hidden: 256, inner: 1024, layers: 2, heads: 8, kv_heads: 4, tied: true };
+    let (model, mut params) = sizes.open()?;
+    let long: Vec<u32> = (0..90).map(|i| 5 + 31 * i).collect();
+    let examples: Vec<_> = (0..6).map(|i| example(0, &long[i..], &[&[20, 21, 22], &[20, 23]])).collect();
+    let batch = Batch::pack(&examples, Pick::All);
+    let weights = params.settle()?;
+    let on = |threads| -> Result<_> {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| scores(&model, weights, &batch))
+    };
+    let one = on(1)?;
+    for threads in [2, 3, 8] {
+        assert_eq!(on(threads)?, one, "{threads} threads");
+    }
+    for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+        simd::limit(level);
+        let again = on(2);
+        simd::limit(Level::Avx512);
+        assert_eq!(again?, one, "{level:?}");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use zotune::noise::Term;
 use zotune::objective::scores;
 use zotune::params::Params;
 
-use crate::support::{FIXTURES, example, fixture, fixture_json, numbers, open, tokens};
+use crate::support::{FIXTURES, Llama, example, fixture, fixture_json, numbers, open, tokens};
 
 fn logits(model: &Model, params: &mut Params, tokens: &[u32]) -> Result<Vec<f32>> {
     Ok(model.logits(params.settle()?, &Batch::sequence(tokens))?.flatten_all()?.to_vec1()?)
@@ -108,53 +108,20 @@ fn half_precision_agrees_with_f32_to_its_rounding() -> Result<()> {
 #[test]
 fn a_long_sequence_agrees_with_candle_transformers() -> Result<()> {
     use candle_transformers::models::llama;
-    let (hidden, inner, heads, kv_heads, layers, vocab) = (32, 48, 4, 2, 2, 64);
-    let mut tensors = std::collections::HashMap::new();
-    let mut add = |name: String, shape: &[usize], sd: f32, mean: f32| -> Result<()> {
-        let z = zotune::noise::direction(1, &name, shape.iter().product());
-        let values: Vec<f32> = z.into_iter().map(|z| sd.mul_add(z, mean)).collect();
-        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
-        Ok(())
-    };
-    add("model.embed_tokens.weight".into(), &[vocab, hidden], 0.5, 0.0)?;
-    add("model.norm.weight".into(), &[hidden], 0.1, 1.0)?;
-    add("lm_head.weight".into(), &[vocab, hidden], 0.3, 0.0)?;
-    for i in 0..layers {
-        let kv = kv_heads * hidden / heads;
-        for (part, shape) in [
-            ("self_attn.q_proj", [hidden, hidden]),
-            ("self_attn.k_proj", [kv, hidden]),
-            ("self_attn.v_proj", [kv, hidden]),
-            ("self_attn.o_proj", [hidden, hidden]),
-            ("mlp.gate_proj", [inner, hidden]),
-            ("mlp.up_proj", [inner, hidden]),
-            ("mlp.down_proj", [hidden, inner]),
-        ] {
-            add(format!("model.layers.{i}.{part}.weight"), &shape, 0.2, 0.0)?;
-        }
-        for part in ["input_layernorm", "post_attention_layernorm"] {
-            add(format!("model.layers.{i}.{part}.weight"), &[hidden], 0.1, 1.0)?;
-        }
-    }
-    let folder = tempfile::tempdir()?;
-    candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors"))?;
-    let config = serde_json::json!({
-        "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": inner,
-        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 256, "tie_word_embeddings": false,
-    });
-    std::fs::write(folder.path().join("config.json"), config.to_string())?;
+    let sizes = Llama::SMALL;
+    let vocab = sizes.vocab;
+    let (folder, tensors) = sizes.write(DType::F32)?;
     let (model, mut params) = Model::open(&Source::Folder(folder.path().into()), DType::F32)?;
     let sequence: Vec<u32> = (0..150).map(|i| (i * i + 3 * i) % vocab as u32).collect();
     let found = logits(&model, &mut params, &sequence)?;
 
     let config = llama::Config {
-        hidden_size: hidden,
-        intermediate_size: inner,
+        hidden_size: sizes.hidden,
+        intermediate_size: sizes.inner,
         vocab_size: vocab,
-        num_hidden_layers: layers,
-        num_attention_heads: heads,
-        num_key_value_heads: kv_heads,
+        num_hidden_layers: sizes.layers,
+        num_attention_heads: sizes.heads,
+        num_key_value_heads: sizes.kv_heads,
         use_flash_attn: false,
         rms_norm_eps: 1e-5,
         rope_theta: 10000.0,

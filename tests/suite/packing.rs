@@ -9,7 +9,7 @@ use zotune::objective::{Objective, PromptLoss};
 use zotune::params::Params;
 use zotune::task::Loss;
 
-use crate::support::{FIXTURES, alone, example, open};
+use crate::support::{FIXTURES, Llama, alone, example, open};
 
 /// Candidates of unequal length and number; some share a beginning, one is the beginning of another.
 fn examples() -> Vec<Example> {
@@ -77,6 +77,26 @@ fn the_packed_loss_is_the_plain_loss() -> Result<()> {
             assert!((evaluation.loss - plain).abs() < 2e-6 * plain.abs().max(1.0), "{name}: evaluation {}", evaluation.loss);
             assert_eq!(evaluation.examples.len(), 5);
         }
+    }
+    Ok(())
+}
+
+/// Prompts longer than a block of queries, with answers that share prefixes and are longer than one themselves.
+#[test]
+fn the_packed_loss_of_long_examples_is_the_plain_loss() -> Result<()> {
+    let (model, mut params) = Llama::SMALL.open()?;
+    let tokens = |n: u32, step: u32| (0..n).map(|i| (7 + i * step + i * i) % 64).collect::<Vec<_>>();
+    let (long, tail) = (tokens(70, 3), tokens(66, 5));
+    let examples = [
+        example(0, &tokens(64, 1), &[&[20, 21], &[22]]),
+        example(1, &tokens(65, 1), &[&long, &[long.as_slice(), &tail].concat(), &[9]]),
+        example(1, &tokens(130, 2), &[&tail, &tail[..64], &[8, 8]]),
+    ];
+    let all: Vec<&Example> = examples.iter().collect();
+    for loss in [Loss::Classification, Loss::TeacherForcing] {
+        let plain = plain_loss(&model, &mut params, loss, &all)?;
+        let found = f64::from(PromptLoss::new(&model, loss, &all, 3).loss(params.settle()?)?);
+        assert!((found - plain).abs() < 5e-6 * plain.abs().max(1.0), "{loss:?}: {found}, not {plain}");
     }
     Ok(())
 }

@@ -170,6 +170,36 @@ fn a_task_file_of_ones_own_works_like_a_built_in_one() -> Result<()> {
     Ok(())
 }
 
+/// tokenizer.json: its own post-processor adds the begin token unless --bos-id does, and what somebody's training left in
+/// it of truncation and padding is not used.
+#[test]
+fn a_tokenizer_json_is_read_without_its_truncation_and_padding() -> Result<()> {
+    use tokenizers::{PaddingParams, PaddingStrategy, TruncationParams, models::wordlevel::WordLevel};
+    let words = ["<unk>", "<s>", "the", "film", "was", "great"];
+    let vocab = words.iter().enumerate().map(|(i, w)| (w.to_string(), i as u32)).collect();
+    let model = WordLevel::builder().vocab(vocab).unk_token("<unk>".into()).build().unwrap();
+    let mut made = tokenizers::Tokenizer::new(model);
+    made.with_pre_tokenizer(Some(tokenizers::pre_tokenizers::whitespace::Whitespace));
+    let template = tokenizers::processors::template::TemplateProcessing::builder()
+        .try_single("<s> $A")
+        .unwrap()
+        .special_tokens(vec![("<s>", 1)])
+        .build()
+        .unwrap();
+    made.with_post_processor(Some(template));
+    made.with_truncation(Some(TruncationParams { max_length: 3, ..Default::default() })).unwrap();
+    made.with_padding(Some(PaddingParams { strategy: PaddingStrategy::Fixed(8), ..Default::default() }));
+    let dir = folder(&[("tokenizer.json", &made.to_string(false).unwrap())])?;
+    let source = Source::Folder(dir.path().into());
+    assert_eq!(Tokenizer::open(&source, None, None)?.encode("the film was great")?, [1, 2, 3, 4, 5]);
+    assert_eq!(Tokenizer::open(&source, Some(0), None)?.encode("the film was odd")?, [0, 2, 3, 4, 0]);
+    std::fs::write(dir.path().join("tokenizer.json"), "{}")?;
+    assert!(Tokenizer::open(&source, None, None).err().unwrap().to_string().contains("tokenizer.json"));
+    std::fs::remove_file(dir.path().join("tokenizer.json"))?;
+    assert!(Tokenizer::open(&source, None, None).err().unwrap().to_string().contains("and so is vocab.json"));
+    Ok(())
+}
+
 #[test]
 fn opt_puts_its_begin_token_in_front_and_long_prompts_are_cut_on_the_left() -> Result<()> {
     let files: Source = zotune::model::OPT_MINI;
