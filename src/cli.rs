@@ -139,7 +139,13 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     let learning_rate = *plan.learning_rate.get_or_insert(default_learning_rate(bench.params.count()));
     prepare_folder(&plan.output_dir)?;
     let definition = format!("{}: {}  [{}]", method.name, method.definition, method.source);
-    write_run_json(&plan, &definition, &bench.model, &std::env::args().collect::<Vec<_>>())?;
+    let data = json!({
+        "train": examples.train.len(),
+        "dev": examples.dev.len(),
+        "eval": examples.eval.len(),
+        "max_length": bench.max_length,
+    });
+    write_run_json(&plan, &definition, &bench.model, data, &std::env::args().collect::<Vec<_>>())?;
 
     tracing::info!(
         "zotune {}  {}: {}; eps {}, lr {} {}, weight decay {}  [{}]",

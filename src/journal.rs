@@ -62,8 +62,8 @@ pub fn prepare_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes run.json: what was asked for, with what program, on what model and machine.
-pub fn write_run_json(plan: &Plan, definition: &str, model: &Model, command: &[String]) -> Result<()> {
+/// Writes run.json: what was asked for, with what program, on what model, data and machine.
+pub fn write_run_json(plan: &Plan, definition: &str, model: &Model, data: Value, command: &[String]) -> Result<()> {
     let hashes: serde_json::Map<String, Value> = model
         .weight_files()
         .iter()
@@ -75,6 +75,7 @@ pub fn write_run_json(plan: &Plan, definition: &str, model: &Model, command: &[S
     let run = json!({
         "config": plan,
         "method": definition,
+        "data": data,
         "model": { "source": plan.inputs.model, "sha256": hashes },
         "command": command,
         "versions": { "zotune": env!("CARGO_PKG_VERSION"), "commit": env!("ZOTUNE_COMMIT"), "rustc": env!("ZOTUNE_RUSTC") },
@@ -175,6 +176,7 @@ impl Journal {
     pub fn begin(plan: &Plan, bar: ProgressBar) -> Result<Self> {
         let path = plan.output_dir.join("trainer_log.jsonl");
         let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        bar.set_message("scoring the untrained model");
         Ok(Journal {
             path,
             log,
@@ -198,8 +200,9 @@ impl Journal {
         self.say(0, dev);
         let line = LogLine { eval_loss: Some(dev.loss), eval_accuracy: Some(dev.accuracy), ..self.line(0) };
         self.write(&line)?;
-        // The clock of training starts here.
+        // The clock of training starts here, the bar's with it.
         self.start = Instant::now();
+        self.bar.reset();
         Ok(())
     }
 

@@ -65,7 +65,7 @@ pub struct Bench {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Longer prompts are cut to this, in tokens.
-    max_length: usize,
+    pub max_length: usize,
 }
 
 impl Bench {
@@ -162,12 +162,8 @@ pub fn train(plan: &Plan, task: &Task, bench: &mut Bench, examples: &Splits<Exam
 
         let (time, walk_time) = (start.elapsed(), params.walk_time() - walked);
         let due = step.is_multiple_of(plan.eval_steps) || step == plan.max_steps;
-        let dev = match due {
-            true => {
-                Some(score(params, &examples.dev).with_context(|| format!("after step {step} (direction seed {seed})"))?)
-            }
-            false => None,
-        };
+        let scored = due.then(|| score(params, &examples.dev)).transpose();
+        let dev = scored.with_context(|| format!("after step {step} (direction seed {seed})"))?;
         let done = Step { number: step, estimate: &estimate, learning_rate, cost: objective.cost(), time, walk_time };
         journal.step(done, dev.as_ref())?;
         if let Some(dev) = dev.filter(|dev| dev.loss < best.1.loss) {

@@ -7,7 +7,7 @@ use zotune::eval::evaluate;
 use zotune::run::Bench;
 use zotune::task::{Sizes, Task};
 
-use crate::support::{numbers, shared, tokens};
+use crate::support::{numbers, shared, skipped, tokens};
 
 #[test]
 fn opt_mini_scores_sst2_and_copa_as_transformers_does() -> Result<()> {
@@ -18,7 +18,7 @@ fn opt_mini_scores_sst2_and_copa_as_transformers_does() -> Result<()> {
 #[test]
 fn smollm2_scores_sst2_and_copa_as_transformers_does() -> Result<()> {
     let Ok(folder) = std::env::var("ZOTUNE_SMOLLM2") else {
-        eprintln!("skipped: ZOTUNE_SMOLLM2 names no folder");
+        skipped("ZOTUNE_SMOLLM2 names no folder with SmolLM2-135M-Instruct");
         return Ok(());
     };
     agrees_with_transformers("smollm2-135m", &folder)

@@ -1,6 +1,7 @@
 //! What several tests need.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -61,11 +62,16 @@ pub fn example(label: usize, prompt: &[u32], answers: &[&[u32]]) -> Example {
     Example { index: 0, label, candidates, cut: false }
 }
 
+/// Says, past the test harness, that a check was left out.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
 /// The real data and models that lie beside the repository where it is developed; None in a stranger's clone.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if !place.exists() {
-        eprintln!("skipped: {path} is not here; this check needs real data that the repository does not carry");
+        skipped(&format!("{path} is not here; this check needs real data that the repository does not carry"));
         return None;
     }
     Some(place)
