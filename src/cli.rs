@@ -17,7 +17,7 @@ use crate::eval::{Evaluation, evaluate};
 use crate::journal::{check_folder, prepare_folder, write_run_json};
 use crate::memory::{human, peak_rss_bytes};
 use crate::optim;
-use crate::run::{Bench, Results, conclude, train};
+use crate::run::{Bench, Results, conclude, settings, train};
 use crate::task::{BUILTIN, Loss, Sizes, Task};
 
 /// Fine-tunes language models with forward passes alone.
@@ -131,14 +131,17 @@ fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
 fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     // What is cheap to check comes before what is large to read.
     let method = optim::method(&plan.optimizer)?;
+    let settings = settings(&plan)?;
     let task = Task::open(&plan.inputs.task)?;
     let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
     check_folder(&plan)?;
     let mut bench = Bench::open(&plan.inputs)?;
     let examples = bench.encode_splits(&rows, plan.batch_size)?;
-    let learning_rate = *plan.learning_rate.get_or_insert(default_learning_rate(bench.params.count()));
+    let default_rate = method.rate * default_learning_rate(bench.params.count());
+    let learning_rate = *plan.learning_rate.get_or_insert(default_rate);
+    let mut rule = (method.build)(&settings, &bench.params);
     prepare_folder(&plan.output_dir)?;
-    let definition = format!("{}: {}  [{}]", method.name, method.definition, method.source);
+    let definition = format!("{}: {}; two-side, N(0, I)  [{}]", method.name, rule.definition(), method.source);
     let data = json!({
         "train": examples.train.len(),
         "dev": examples.dev.len(),
@@ -148,15 +151,11 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     write_run_json(&plan, &definition, &bench.model, data, &std::env::args().collect::<Vec<_>>())?;
 
     tracing::info!(
-        "zotune {}  {}: {}; eps {}, lr {} {}, weight decay {}  [{}]",
+        "zotune {}  {definition}; eps {}, lr {} {}",
         env!("CARGO_PKG_VERSION"),
-        method.name,
-        method.definition,
         short(plan.zo_eps),
         short(learning_rate),
         plan.lr_scheduler_type.name(),
-        short(plan.weight_decay),
-        method.source,
     );
     describe_model(&plan.inputs, &bench);
     tracing::info!(
@@ -173,7 +172,7 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
 
     let style = "{pos:>8}/{len} [{bar:20}] {msg}  {eta_precise} left";
     let bar = progress_bar(plan.max_steps, quiet, style)?;
-    let results = train(&plan, &task, &mut bench, &examples, bar)?;
+    let results = train(&plan, &task, &mut bench, rule.as_mut(), &examples, bar)?;
     // A disk that is full by now takes nothing away from what was found.
     let written = conclude(&plan, &task, &results);
     say(&if as_json { serde_json::to_string(&results)? } else { summary(&plan, &results, examples.eval.len()) })?;

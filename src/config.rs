@@ -109,10 +109,12 @@ pub struct Knobs {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
-    /// The method [default: zo-sgd]
+    /// The method: zo-sgd, zo-sgd-momentum, zo-sign, zo-sign-scalar, zo-rmsprop, zo-adamm, zo-adam, r-adazo, meazo
+    /// [default: zo-sgd]
     #[arg(long, help_heading = "Training")]
     pub optimizer: Option<String>,
-    /// Learning rate [default: 0.016 / sqrt(number of weights), for long runs: 1e-5 at 2.6 M, 1.4e-6 at 135 M]
+    /// Learning rate [default: 0.016 / sqrt(number of weights) for zo-sgd, 1e-5 at 2.6 M and 1.4e-6 at
+    /// 135 M; a multiple of it for the others]
     #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
     /// Smoothing radius of the two-point estimate [default: 1e-3]
@@ -121,6 +123,21 @@ pub struct Knobs {
     /// Weight decay, on matrices and embeddings only [default: 0]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub weight_decay: Option<f64>,
+    /// b of zo-sgd-momentum [default: 0.9]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
+    pub momentum: Option<f64>,
+    /// b1 of the adaptive methods' first moment [default: 0.9]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
+    pub beta1: Option<f64>,
+    /// b2 of the adaptive methods' second moment [default: 0.99; zo-adam: 0.999]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
+    pub beta2: Option<f64>,
+    /// The small constant in the adaptive methods' root [default: 1e-8]
+    #[arg(long, alias = "adam-epsilon", value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
+    pub zeta: Option<f64>,
+    /// zo-adamm: take the running maximum of the second moment, as its authors do
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
+    pub amsgrad: Option<bool>,
     /// How the learning rate goes after the warm-up [default: constant]
     #[arg(long, help_heading = "Training")]
     pub lr_scheduler_type: Option<Schedule>,
@@ -257,7 +274,12 @@ pub struct Plan {
     /// None until the model is open: the default follows its size.
     pub learning_rate: Option<f64>,
     pub zo_eps: f64,
-    pub weight_decay: f64,
+    pub weight_decay: Option<f64>,
+    pub momentum: Option<f64>,
+    pub beta1: Option<f64>,
+    pub beta2: Option<f64>,
+    pub zeta: Option<f64>,
+    pub amsgrad: Option<bool>,
     pub lr_scheduler_type: Schedule,
     pub warmup_steps: u64,
     pub max_steps: u64,
@@ -294,6 +316,14 @@ impl Plan {
         if let Some(x) = knobs.weight_decay.filter(|x| !((*x as f32).is_finite() && *x >= 0.0)) {
             return Err(usage!("--weight-decay {x}: it must be 0 or a number above it"));
         }
+        for (flag, value) in [("--momentum", knobs.momentum), ("--beta1", knobs.beta1), ("--beta2", knobs.beta2)] {
+            if let Some(x) = value.filter(|x| !(0.0..1.0).contains(&(*x as f32))) {
+                return Err(usage!("{flag} {x}: it must be at least 0 and below 1"));
+            }
+        }
+        if let Some(x) = knobs.zeta.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
+            return Err(usage!("--zeta {x}: it must be a number above 0, within what f32 can hold"));
+        }
         let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
         let seed = knobs.seed.unwrap_or(0);
         let max_steps = knobs.max_steps.unwrap_or(20_000);
@@ -304,7 +334,12 @@ impl Plan {
             optimizer,
             learning_rate: knobs.learning_rate,
             zo_eps: knobs.zo_eps.unwrap_or(1e-3),
-            weight_decay: knobs.weight_decay.unwrap_or(0.0),
+            weight_decay: knobs.weight_decay,
+            momentum: knobs.momentum,
+            beta1: knobs.beta1,
+            beta2: knobs.beta2,
+            zeta: knobs.zeta,
+            amsgrad: knobs.amsgrad,
             lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
             warmup_steps: knobs.warmup_steps.unwrap_or(0),
             max_steps,

@@ -243,6 +243,70 @@ vectorize! {
     }
 }
 
+/// A rule's arithmetic at one weight, with `S` numbers of state.
+pub trait Kernel<const S: usize>: Copy + Send + Sync {
+    /// The new weight and state, from the weight, the estimated gradient there, and the state.
+    fn apply(&self, weight: f32, gradient: f32, state: [f32; S]) -> (f32, [f32; S]);
+}
+
+/// A direction in a fused pass: how far the weights still have to go along it, and its share of the gradient.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// The direction on this tensor.
+    pub key: Key,
+    /// Coefficient of the pending move.
+    pub pending: f32,
+    /// Coefficient in the estimate.
+    pub gradient: f32,
+}
+
+vectorize! {
+    /// One fused pass: settle what is pending, form the gradient, apply the rule, store; every direction is drawn once.
+    ///
+    /// `weights` and each of `state` are the elements of a tensor from `first` on, a multiple of [`GROUP`].
+    pub fn update[T: Element, K: Kernel<S>, const S: usize](
+        weights: &mut [T], state: [&mut [f32]; S], first: usize, scale: f32, shares: &[Share], kernel: &K,
+    ) {
+        let mut z = [0f32; GROUP];
+        let (mut settled, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
+        let mut states = [[0f32; GROUP]; S];
+        for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
+            for (s, w) in settled.iter_mut().zip(chunk.iter()) {
+                *s = w.widen() * scale;
+            }
+            gradient.fill(0.0);
+            for share in shares {
+                draw(share.key, (first / GROUP + i) as u64, &mut z);
+                for j in 0..GROUP {
+                    settled[j] = share.pending.mul_add(z[j], settled[j]);
+                    gradient[j] = share.gradient.mul_add(z[j], gradient[j]);
+                }
+            }
+            let here = i * GROUP..i * GROUP + chunk.len();
+            for k in 0..S {
+                states[k][..chunk.len()].copy_from_slice(&state[k][here.clone()]);
+            }
+            for j in 0..GROUP {
+                let mut at = [0f32; S];
+                for k in 0..S {
+                    at[k] = states[k][j];
+                }
+                let (weight, at) = kernel.apply(settled[j], gradient[j], at);
+                settled[j] = weight;
+                for k in 0..S {
+                    states[k][j] = at[k];
+                }
+            }
+            for k in 0..S {
+                state[k][here.clone()].copy_from_slice(&states[k][..chunk.len()]);
+            }
+            for (w, s) in chunk.iter_mut().zip(&settled) {
+                *w = T::narrow(*s);
+            }
+        }
+    }
+}
+
 /// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];

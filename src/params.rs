@@ -15,7 +15,7 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::noise::{self, Element, Key, Term};
+use crate::noise::{self, Element, Kernel, Key, Share, Term};
 
 /// Which weight: an index into the order of [`Params`]. Tied weights share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +125,31 @@ impl Params {
         Ok(Weights(self))
     }
 
+    /// State for a rule: `S` zeros for every weight.
+    pub fn state<const S: usize>(&self) -> State<S> {
+        State(self.params.iter().map(|p| std::array::from_fn(|_| vec![0f32; p.tensor.elem_count()])).collect())
+    }
+
+    /// One fused pass: settles what is pending, and applies `kernel` at every weight to the gradient sum of coeff * z(seed).
+    pub fn update<K: Kernel<S>, const S: usize>(
+        &mut self,
+        estimate: &[Term],
+        state: &mut State<S>,
+        kernel: &K,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let (decaying, others) = (self.displacement(true), self.displacement(false));
+        for (param, state) in self.params.iter().zip(&mut state.0) {
+            let displacement = if param.decays { &decaying } else { &others };
+            let shares = displacement.shares(estimate, param.noise_id);
+            let op = Update { scale: displacement.scale, shares: &shares, kernel, state: RefCell::new(state) };
+            param.tensor.inplace_op1(&op).with_context(|| format!("cannot update weight {}", param.name))?;
+        }
+        self.pending.clear();
+        self.walk_time += start.elapsed();
+        Ok(())
+    }
+
     /// Overwrites one weight in place with the bytes that `source` gives. Fails if something is pending.
     pub fn overwrite(&mut self, id: ParamId, source: &mut dyn Read) -> Result<()> {
         if !self.pending.is_empty() {
@@ -172,12 +197,35 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// A rule's state: for every weight tensor, `S` buffers of its length.
+pub struct State<const S: usize>(Vec<[Vec<f32>; S]>);
+
+impl<const S: usize> State<S> {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().flatten().map(|buffer| 4 * buffer.len()).sum()
+    }
+}
+
 struct Displacement {
     scale: f32,
     terms: Vec<Term>,
 }
 
 impl Displacement {
+    /// The pending moves and the estimate side by side, so that a direction of both is drawn once.
+    fn shares(&self, estimate: &[Term], noise_id: u64) -> Vec<Share> {
+        let share = |seed, pending, gradient| (seed, Share { key: Key::new(seed, noise_id), pending, gradient });
+        let mut shares: Vec<(u64, Share)> = self.terms.iter().map(|t| share(t.seed, t.coeff, 0.0)).collect();
+        for term in estimate {
+            match shares.iter_mut().find(|(seed, _)| *seed == term.seed) {
+                Some((_, same)) => same.gradient += term.coeff,
+                None => shares.push(share(term.seed, 0.0, term.coeff)),
+            }
+        }
+        shares.into_iter().map(|(_, share)| share).collect()
+    }
+
     fn apply(&self, param: &Param) -> Result<()> {
         if self.scale == 1.0 && self.terms.is_empty() {
             return Ok(());
@@ -211,6 +259,45 @@ impl Settle<'_> {
 impl InplaceOp1 for Settle<'_> {
     fn name(&self) -> &'static str {
         "settle"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
+        match storage {
+            CpuStorage::F32(w) => self.pass::<f32>(w),
+            CpuStorage::BF16(w) => self.pass::<bf16>(w),
+            CpuStorage::F16(w) => self.pass::<f16>(w),
+            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
+        }
+        Ok(())
+    }
+}
+
+/// A fused pass over one weight tensor and its state, all threads.
+struct Update<'a, K, const S: usize> {
+    scale: f32,
+    shares: &'a [Share],
+    kernel: &'a K,
+    state: RefCell<&'a mut [Vec<f32>; S]>,
+}
+
+impl<K: Kernel<S>, const S: usize> Update<'_, K, S> {
+    fn pass<T: Element>(&self, weights: &mut [T]) {
+        let mut state = self.state.borrow_mut();
+        let mut buffers = state.each_mut().map(|buffer| buffer.chunks_mut(Settle::CHUNK));
+        let chunks: Vec<_> = weights
+            .chunks_mut(Settle::CHUNK)
+            .map(|chunk| (chunk, buffers.each_mut().map(|b| b.next().unwrap_or_default())))
+            .collect();
+        let (scale, shares, kernel) = (self.scale, self.shares, self.kernel);
+        chunks.into_par_iter().enumerate().for_each(|(i, (chunk, state))| {
+            noise::update(chunk, state, i * Settle::CHUNK, scale, shares, kernel);
+        });
+    }
+}
+
+impl<K: Kernel<S>, const S: usize> InplaceOp1 for Update<'_, K, S> {
+    fn name(&self) -> &'static str {
+        "update"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {

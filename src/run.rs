@@ -18,7 +18,7 @@ use crate::memory;
 use crate::model::{self, Model, Shape};
 use crate::noise::direction_seed;
 use crate::objective::PromptLoss;
-use crate::optim::{self, Settings};
+use crate::optim::{self, Rule, Settings};
 use crate::params::Params;
 use crate::report;
 use crate::task::{PromptedRow, Splits, Task};
@@ -105,6 +105,21 @@ impl Bench {
     }
 }
 
+/// The method's knobs as the plan has them; one that the method does not have is an error.
+pub fn settings(plan: &Plan) -> Result<Settings> {
+    let narrow = |x: Option<f64>| x.map(|x| x as f32);
+    let settings = Settings {
+        weight_decay: narrow(plan.weight_decay),
+        momentum: narrow(plan.momentum),
+        beta1: narrow(plan.beta1),
+        beta2: narrow(plan.beta2),
+        zeta: narrow(plan.zeta),
+        amsgrad: plan.amsgrad,
+    };
+    optim::method(&plan.optimizer)?.check(&settings)?;
+    Ok(settings)
+}
+
 /// A folder of that name, else the model built in under it.
 fn model_source(name: &str) -> Result<Source> {
     let folder = Source::Folder(name.into());
@@ -120,18 +135,21 @@ fn model_source(name: &str) -> Result<Source> {
 }
 
 /// Trains `bench` on `examples` as `plan` says, and leaves the best weights in the run folder and in `bench`.
-pub fn train(plan: &Plan, task: &Task, bench: &mut Bench, examples: &Splits<Example>, bar: ProgressBar) -> Result<Results> {
+pub fn train(
+    plan: &Plan,
+    task: &Task,
+    bench: &mut Bench,
+    rule: &mut dyn Rule,
+    examples: &Splits<Example>,
+    bar: ProgressBar,
+) -> Result<Results> {
     let Bench { model, params, .. } = bench;
     let folder = &plan.output_dir;
     let weights_file = folder.join("model.safetensors");
     let peak_rate = plan.learning_rate.unwrap_or(default_learning_rate(params.count()));
     let estimator = TwoPoint { zo_eps: plan.zo_eps as f32 };
-    let mut rule = (optim::method(&plan.optimizer)?.build)(&Settings { weight_decay: plan.weight_decay as f32 });
-    if plan.weight_decay > 0.0 && 1.0 - (peak_rate * plan.weight_decay) as f32 == 1.0 {
-        tracing::warn!(
-            "weight decay {} at learning rate {peak_rate:e} is too small for f32 and does nothing",
-            plan.weight_decay
-        );
+    if let Some(decay) = plan.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (peak_rate * wd) as f32 == 1.0) {
+        tracing::warn!("weight decay {decay} at learning rate {peak_rate:e} is too small for f32 and does nothing");
     }
     let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
     let score = |params: &mut Params, examples: &[Example]| -> Result<Evaluation> {

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use super::{Rule, Settings};
+use super::{Rule, Settings, decay};
 use crate::estimator::Estimate;
 use crate::noise::Term;
 use crate::params::Params;
 
 /// No state: the update joins the walks that are pending, and settles with them in one pass.
 pub struct ZoSgd {
-    weight_decay: f32,
+    weight_decay: Option<f32>,
 }
 
 impl ZoSgd {
@@ -21,7 +21,7 @@ impl ZoSgd {
 
 impl Rule for ZoSgd {
     fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
-        params.shrink(1.0 - lr * self.weight_decay);
+        decay(lr, self.weight_decay, params);
         for term in &estimate.terms {
             params.walk(&[Term { seed: term.seed, coeff: -lr * term.coeff }]);
         }
@@ -30,5 +30,9 @@ impl Rule for ZoSgd {
 
     fn state_bytes(&self) -> usize {
         0
+    }
+
+    fn definition(&self) -> String {
+        format!("theta -= lr (g + {} theta)", self.weight_decay.unwrap_or(0.0))
     }
 }

@@ -6,7 +6,8 @@ use zotune::config::{Knobs, Plan};
 use zotune::data::{Batch, Pick};
 use zotune::journal::prepare_folder;
 use zotune::objective::{Objective, PromptLoss, scores};
-use zotune::run::{Bench, Results, train};
+use zotune::optim::method;
+use zotune::run::{Bench, Results, settings, train};
 use zotune::simd::{self, Level};
 use zotune::task::{Loss, Task};
 
@@ -24,7 +25,8 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
         let examples = bench.encode_splits(&rows, plan.batch_size)?;
-        let results = train(&plan, &task, &mut bench, &examples, ProgressBar::hidden())?;
+        let mut rule = (method(&plan.optimizer)?.build)(&settings(&plan)?, &bench.params);
+        let results = train(&plan, &task, &mut bench, rule.as_mut(), &examples, ProgressBar::hidden())?;
         Ok((results, std::fs::read(plan.output_dir.join("model.safetensors"))?))
     })
 }

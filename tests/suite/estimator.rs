@@ -87,7 +87,7 @@ fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
     let (mut params, _) = start()?;
     let before = values(params.settle()?)?;
     let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(5, &mut params, &mut Quadratic)?;
-    let mut rule = (method("zo-sgd")?.build)(&Settings { weight_decay: 0.1 });
+    let mut rule = (method("zo-sgd")?.build)(&Settings { weight_decay: Some(0.1), ..Settings::default() }, &params);
     rule.step(1e-2, &mut params, &estimate)?;
     assert_eq!(rule.state_bytes(), 0);
     let after = values(params.settle()?)?;
@@ -106,7 +106,11 @@ fn zo_sgd_decays_matrices() -> Result<()> {
     let mut params = Params::new(DType::F32);
     params.insert("w", Tensor::full(2f32, (4, 5), &Device::Cpu)?)?;
     let estimate = Estimate { terms: vec![Term { seed: 1, coeff: 0.5 }], losses: [1.0, 0.5], function_evaluations: 2 };
-    (method("zo-sgd")?.build)(&Settings { weight_decay: 0.1 }).step(1e-2, &mut params, &estimate)?;
+    (method("zo-sgd")?.build)(&Settings { weight_decay: Some(0.1), ..Settings::default() }, &params).step(
+        1e-2,
+        &mut params,
+        &estimate,
+    )?;
     let after: Vec<f32> = params.settle()?.iter().next().unwrap().1.flatten_all()?.to_vec1()?;
     for (w, z) in after.iter().zip(direction(1, "w", 20)) {
         let exact = 2.0 - 1e-2 * (0.5 * f64::from(z) + 0.1 * 2.0);
@@ -119,7 +123,7 @@ fn zo_sgd_decays_matrices() -> Result<()> {
 fn zo_sgd_descends_a_quadratic_to_its_minimum() -> Result<()> {
     let (mut params, _) = start()?;
     let minimum: f64 = (0..D).map(|i| -0.5 * slope(i).powi(2) / curvature(i)).sum();
-    let mut rule = (method("zo-sgd")?.build)(&Settings { weight_decay: 0.0 });
+    let mut rule = (method("zo-sgd")?.build)(&Settings::default(), &params);
     let first = f64::from(Quadratic.loss(params.settle()?)?);
     for seed in 0..4000 {
         let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(seed, &mut params, &mut Quadratic)?;

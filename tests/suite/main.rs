@@ -8,6 +8,7 @@ mod checkpoints;
 mod determinism;
 mod estimator;
 mod layout;
+mod methods;
 mod models;
 mod noise;
 mod packing;

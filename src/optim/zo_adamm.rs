@@ -1,0 +1,93 @@
+//! ZO-AdaMM (Chen et al. 2019), as Algorithm 1 of R-AdaZO's paper has it (arXiv 2502.01014): no bias correction.
+//!
+//! ```text
+//! m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2;   theta <- theta - lr m / sqrt(v + zeta)
+//! ```
+//!
+//! With `--amsgrad` the original's running maximum stands in the root: v_hat <- max(v_hat, v).
+
+use anyhow::Result;
+
+use super::{Rule, Settings, decay};
+use crate::estimator::Estimate;
+use crate::noise::Kernel;
+use crate::params::{Params, State};
+
+/// m and v; with the maximum, v_hat too.
+struct ZoAdaMm<const S: usize> {
+    kernel: AdaMm,
+    weight_decay: Option<f32>,
+    state: State<S>,
+}
+
+#[derive(Clone, Copy)]
+struct AdaMm {
+    lr: f32,
+    beta1: f32,
+    beta2: f32,
+    zeta: f32,
+}
+
+/// The rule, with or without the running maximum.
+pub fn build(settings: &Settings, params: &Params) -> Box<dyn Rule> {
+    let beta = |given: Option<f32>, default| given.unwrap_or(default);
+    let kernel = AdaMm {
+        lr: 0.0,
+        beta1: beta(settings.beta1, 0.9),
+        beta2: beta(settings.beta2, 0.99),
+        zeta: settings.zeta.unwrap_or(1e-8),
+    };
+    let weight_decay = settings.weight_decay;
+    match settings.amsgrad {
+        Some(true) => Box::new(ZoAdaMm::<3> { kernel, weight_decay, state: params.state() }),
+        _ => Box::new(ZoAdaMm::<2> { kernel, weight_decay, state: params.state() }),
+    }
+}
+
+impl AdaMm {
+    #[inline(always)]
+    fn moments(&self, g: f32, m: f32, v: f32) -> (f32, f32) {
+        (self.beta1 * m + (1.0 - self.beta1) * g, self.beta2 * v + (1.0 - self.beta2) * (g * g))
+    }
+}
+
+impl Kernel<2> for AdaMm {
+    #[inline(always)]
+    fn apply(&self, theta: f32, g: f32, [m, v]: [f32; 2]) -> (f32, [f32; 2]) {
+        let (m, v) = self.moments(g, m, v);
+        (theta - self.lr * m / (v + self.zeta).sqrt(), [m, v])
+    }
+}
+
+impl Kernel<3> for AdaMm {
+    #[inline(always)]
+    fn apply(&self, theta: f32, g: f32, [m, v, v_hat]: [f32; 3]) -> (f32, [f32; 3]) {
+        let (m, v) = self.moments(g, m, v);
+        let v_hat = if v > v_hat { v } else { v_hat };
+        (theta - self.lr * m / (v_hat + self.zeta).sqrt(), [m, v, v_hat])
+    }
+}
+
+impl<const S: usize> Rule for ZoAdaMm<S>
+where
+    AdaMm: Kernel<S>,
+{
+    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
+        decay(lr, self.weight_decay, params);
+        self.kernel.lr = lr;
+        params.update(&estimate.terms, &mut self.state, &self.kernel)
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.state.bytes()
+    }
+
+    fn definition(&self) -> String {
+        let AdaMm { beta1, beta2, zeta, .. } = self.kernel;
+        let (c1, c2) = (1.0 - beta1, 1.0 - beta2);
+        let root = if S == 3 { "max v" } else { "v" };
+        format!(
+            "m = {beta1} m + {c1} g; v = {beta2} v + {c2} g^2; theta -= lr m / sqrt({root} + {zeta:e}); no bias correction"
+        )
+    }
+}
