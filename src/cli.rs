@@ -141,7 +141,15 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     let learning_rate = *plan.learning_rate.get_or_insert(default_rate);
     let mut rule = (method.build)(&settings, &bench.params);
     prepare_folder(&plan.output_dir)?;
-    let definition = format!("{}: {}; two-side, N(0, I)  [{}]", method.name, rule.definition(), method.source);
+    let definition = format!(
+        "{}: {}; {}, q = {}, N(0, I), eps {}  [{}]",
+        method.name,
+        rule.definition(),
+        plan.perturbation_mode.name(),
+        plan.num_directions,
+        short(plan.zo_eps),
+        method.source
+    );
     let data = json!({
         "train": examples.train.len(),
         "dev": examples.dev.len(),
@@ -151,9 +159,8 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     write_run_json(&plan, &definition, &bench.model, data, &std::env::args().collect::<Vec<_>>())?;
 
     tracing::info!(
-        "zotune {}  {definition}; eps {}, lr {} {}",
+        "zotune {}  {definition}; lr {} {}",
         env!("CARGO_PKG_VERSION"),
-        short(plan.zo_eps),
         short(learning_rate),
         plan.lr_scheduler_type.name(),
     );

@@ -51,6 +51,30 @@ pub enum Schedule {
     Cosine,
 }
 
+/// On which sides of the weights the objective is evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Sides {
+    /// f(theta + eps z) and f(theta - eps z) for each direction.
+    #[default]
+    #[value(name = "two-side")]
+    #[serde(rename = "two-side")]
+    Two,
+    /// f(theta + eps z) for each direction, and f(theta) once.
+    #[value(name = "one-side")]
+    #[serde(rename = "one-side")]
+    One,
+}
+
+impl Sides {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sides::Two => "two-side",
+            Sides::One => "one-side",
+        }
+    }
+}
+
 impl Schedule {
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -117,7 +141,13 @@ pub struct Knobs {
     /// 135 M; a multiple of it for the others]
     #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
-    /// Smoothing radius of the two-point estimate [default: 1e-3]
+    /// On which sides of the weights a direction is tried [default: two-side]
+    #[arg(long, help_heading = "Training")]
+    pub perturbation_mode: Option<Sides>,
+    /// Directions a step, averaged, on the same mini-batch and at the memory of one [default: 1]
+    #[arg(long, alias = "q", help_heading = "Training")]
+    pub num_directions: Option<usize>,
+    /// Smoothing radius of the estimate [default: 1e-3]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zo_eps: Option<f64>,
     /// Weight decay, on matrices and embeddings only [default: 0]
@@ -273,6 +303,8 @@ pub struct Plan {
     pub optimizer: String,
     /// None until the model is open: the default follows its size.
     pub learning_rate: Option<f64>,
+    pub perturbation_mode: Sides,
+    pub num_directions: usize,
     pub zo_eps: f64,
     pub weight_decay: Option<f64>,
     pub momentum: Option<f64>,
@@ -304,6 +336,7 @@ impl Plan {
             ("--logging-steps", knobs.logging_steps),
             ("--batch-size", knobs.batch_size.map(|n| n as u64)),
             ("--micro-batch-size", knobs.micro_batch_size.map(|n| n as u64)),
+            ("--num-directions", knobs.num_directions.map(|n| n as u64)),
         ] {
             positive(flag, value.map(|n| n as usize))?;
         }
@@ -333,6 +366,8 @@ impl Plan {
             inputs,
             optimizer,
             learning_rate: knobs.learning_rate,
+            perturbation_mode: knobs.perturbation_mode.unwrap_or_default(),
+            num_directions: knobs.num_directions.unwrap_or(1),
             zo_eps: knobs.zo_eps.unwrap_or(1e-3),
             weight_decay: knobs.weight_decay,
             momentum: knobs.momentum,

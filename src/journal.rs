@@ -213,14 +213,12 @@ impl Journal {
             self.say(step.number, dev);
         }
         if dev.is_some() || step.number == 1 || step.number.is_multiple_of(self.logging_steps) {
-            let mean = |f: fn(&Estimate) -> f32| {
-                Some(self.window.iter().map(|e| f64::from(f(e))).sum::<f64>() / self.window.len() as f64)
-            };
+            let mean = |f: fn(&Estimate) -> f64| Some(self.window.iter().map(f).sum::<f64>() / self.window.len() as f64);
             let line = LogLine {
-                loss: mean(|e| e.loss()),
-                loss_plus: mean(|e| e.losses[0]),
-                loss_minus: mean(|e| e.losses[1]),
-                projected_grad: Some(f64::from(step.estimate.projected_grad())),
+                loss: mean(Estimate::loss),
+                loss_plus: mean(Estimate::loss_plus),
+                loss_minus: mean(Estimate::loss_minus),
+                projected_grad: Some(step.estimate.projected_grad()),
                 learning_rate: Some(step.learning_rate),
                 eval_loss: dev.map(|d| d.loss),
                 eval_accuracy: dev.map(|d| d.accuracy),
@@ -235,8 +233,8 @@ impl Journal {
 
     fn count(&mut self, step: &Step) {
         self.window.push(step.estimate.clone());
-        self.losses.push(f64::from(step.estimate.loss()));
-        self.function_evaluations += step.estimate.function_evaluations;
+        self.losses.push(step.estimate.loss());
+        self.function_evaluations += step.estimate.function_evaluations();
         self.totals.forwards += step.cost.forwards;
         self.totals.tokens += step.cost.tokens;
         self.totals.activation_peak = self.totals.activation_peak.max(step.cost.activation_peak);

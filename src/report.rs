@@ -20,7 +20,7 @@ pub struct LogLine {
     /// f(theta + eps z).
     pub loss_plus: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// f(theta - eps z).
+    /// f(theta - eps z); f(theta) of one-sided estimates.
     pub loss_minus: Option<f64>,
     /// Of this very step.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::config::{Inputs, Plan, default_learning_rate};
 use crate::data::{Batches, Example};
 use crate::error::NotFinite;
-use crate::estimator::TwoPoint;
+use crate::estimator::Estimator;
 use crate::eval::{Evaluation, evaluate};
 use crate::files::{self, Source};
 use crate::journal::{Journal, Step, Totals};
@@ -147,7 +147,7 @@ pub fn train(
     let folder = &plan.output_dir;
     let weights_file = folder.join("model.safetensors");
     let peak_rate = plan.learning_rate.unwrap_or(default_learning_rate(params.count()));
-    let estimator = TwoPoint { zo_eps: plan.zo_eps as f32 };
+    let estimator = Estimator { sides: plan.perturbation_mode, zo_eps: plan.zo_eps as f32 };
     if let Some(decay) = plan.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (peak_rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {peak_rate:e} is too small for f32 and does nothing");
     }
@@ -169,11 +169,11 @@ pub fn train(
         let (start, walked) = (Instant::now(), params.walk_time());
         let batch: Vec<&Example> = batches.at(step - 1).into_iter().map(|i| &examples.train[i]).collect();
         let mut objective = PromptLoss::new(model, task.loss, &batch, plan.micro_batch_size);
-        let seed = direction_seed(plan.seed, step, 0);
+        let seeds: Vec<u64> = (0..plan.num_directions as u64).map(|k| direction_seed(plan.seed, step, k)).collect();
 
-        let estimate = estimator.estimate(seed, params, &mut objective)?;
+        let estimate = estimator.estimate(&seeds, params, &mut objective)?;
         if !estimate.is_finite() {
-            return Err(NotFinite::at_step(step, seed, estimate.losses.map(f64::from).to_vec()).into());
+            return Err(NotFinite::at_step(step, seeds[0], estimate.losses().map(f64::from).collect()).into());
         }
         let learning_rate = plan.learning_rate_at(step, peak_rate);
         rule.step(learning_rate as f32, params, &estimate)?;
@@ -181,7 +181,7 @@ pub fn train(
         let (time, walk_time) = (start.elapsed(), params.walk_time() - walked);
         let due = step.is_multiple_of(plan.eval_steps) || step == plan.max_steps;
         let scored = due.then(|| score(params, &examples.dev)).transpose();
-        let dev = scored.with_context(|| format!("after step {step} (direction seed {seed})"))?;
+        let dev = scored.with_context(|| format!("after step {step} (direction seed {})", seeds[0]))?;
         let done = Step { number: step, estimate: &estimate, learning_rate, cost: objective.cost(), time, walk_time };
         journal.step(done, dev.as_ref())?;
         if let Some(dev) = dev.filter(|dev| dev.loss < best.1.loss) {

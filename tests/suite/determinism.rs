@@ -110,6 +110,13 @@ fn a_step_costs_two_forwards_and_the_loss_falls() -> Result<()> {
         results.untrained_eval_loss,
         results.eval_loss
     );
+    let (several, _) = run(
+        2,
+        &format!("{toml}num_directions = 3\nperturbation_mode = \"one-side\"\n")
+            .replace("max_steps = 120", "max_steps = 20")
+            .replace("eval_steps = 60", "eval_steps = 20"),
+    )?;
+    assert_eq!((several.totals.forwards, several.totals.function_evaluations), (80, 80));
     let (micro, _) = run(2, &format!("{toml}micro_batch_size = 2\n").replace("max_steps = 120", "max_steps = 60"))?;
     assert_eq!((micro.totals.forwards, micro.totals.function_evaluations), (480, 120));
     Ok(())

@@ -2,13 +2,16 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::estimator::{Estimate, TwoPoint};
+use zotune::config::Sides;
+use zotune::estimator::{Estimate, Estimator};
 use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
 use zotune::optim::{Settings, method};
 use zotune::params::{Params, Weights};
 
 const D: usize = 200;
+
+const TWO: Estimator = Estimator { sides: Sides::Two, zo_eps: 1e-3 };
 
 /// f(x) = sum of a_i x_i^2 / 2 + b_i x_i with gradient a_i x_i + b_i.
 struct Quadratic;
@@ -49,13 +52,39 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn one_estimate_is_the_directional_derivative_with_its_sign_and_scale() -> Result<()> {
     let (mut params, gradient) = start()?;
     for seed in 0..20 {
-        let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(seed, &mut params, &mut Quadratic)?;
+        let estimate = TWO.estimate(&[seed], &mut params, &mut Quadratic)?;
         let z: Vec<f64> = direction(seed, "x", D).into_iter().map(f64::from).collect();
         // Two-sided differences of a quadratic are exact; what is left is f32: 2e-5 of the loss over 2 eps.
         let exact = dot(&gradient, &z);
-        assert!((f64::from(estimate.projected_grad()) - exact).abs() < 0.05, "{} is not {exact}", estimate.projected_grad());
-        assert!(estimate.losses[0] > estimate.losses[1] || exact < 0.05, "f(x + eps z) > f(x - eps z) uphill");
-        assert_eq!((estimate.terms.len(), estimate.terms[0].seed, estimate.function_evaluations), (1, seed, 2));
+        assert!((estimate.projected_grad() - exact).abs() < 0.05, "{} is not {exact}", estimate.projected_grad());
+        assert!(estimate.loss_plus() > estimate.loss_minus() || exact < 0.05, "f(x + eps z) > f(x - eps z) uphill");
+        assert_eq!((estimate.terms.len(), estimate.terms[0].seed, estimate.function_evaluations()), (1, seed, 2));
+    }
+    Ok(())
+}
+
+/// q directions are the mean of q estimates, on the weights from before; one-sided ones share f(theta) and differ from
+/// the slope by eps/2 times the curvature along z.
+#[test]
+fn several_directions_are_averaged_and_one_side_shares_its_base() -> Result<()> {
+    let seeds = [3, 4, 5];
+    for (sides, evaluations) in [(Sides::Two, 6), (Sides::One, 4)] {
+        let (mut params, gradient) = start()?;
+        let before = values(params.settle()?)?;
+        let base = Quadratic.loss(params.settle()?)?;
+        let estimate = Estimator { sides, ..TWO }.estimate(&seeds, &mut params, &mut Quadratic)?;
+        assert_eq!(estimate.function_evaluations(), evaluations);
+        assert_eq!(estimate.loss_base, (sides == Sides::One).then_some(base));
+        for (term, seed) in estimate.terms.iter().zip(seeds) {
+            let z: Vec<f64> = direction(seed, "x", D).into_iter().map(f64::from).collect();
+            let bend: f64 = z.iter().enumerate().map(|(i, z)| curvature(i) * z * z).sum::<f64>() * 0.5e-3;
+            let exact = (dot(&gradient, &z) + if sides == Sides::One { bend } else { 0.0 }) / 3.0;
+            assert_eq!(term.seed, seed);
+            assert!((f64::from(term.coeff) - exact).abs() < 0.03, "{sides:?}: {} is not {exact}", term.coeff);
+        }
+        let after = values(params.settle()?)?;
+        let moved = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(moved < 1e-6, "{sides:?}: the weights are {moved} from where they were");
     }
     Ok(())
 }
@@ -66,8 +95,8 @@ fn the_mean_of_many_estimates_is_the_gradient() -> Result<()> {
     let n = 20_000;
     let mut mean = vec![0f64; D];
     for seed in 0..n {
-        let estimate = TwoPoint { zo_eps: 1e-2 }.estimate(seed, &mut params, &mut Quadratic)?;
-        let c = f64::from(estimate.projected_grad());
+        let estimate = Estimator { zo_eps: 1e-2, ..TWO }.estimate(&[seed], &mut params, &mut Quadratic)?;
+        let c = estimate.projected_grad();
         direction(seed, "x", D).iter().zip(&mut mean).for_each(|(z, m)| *m += c * f64::from(*z) / n as f64);
     }
     // Each coordinate's estimate has the variance ||g||^2 + g_i^2 or less.
@@ -86,12 +115,12 @@ fn the_mean_of_many_estimates_is_the_gradient() -> Result<()> {
 fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
     let (mut params, _) = start()?;
     let before = values(params.settle()?)?;
-    let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(5, &mut params, &mut Quadratic)?;
+    let estimate = TWO.estimate(&[5], &mut params, &mut Quadratic)?;
     let mut rule = (method("zo-sgd")?.build)(&Settings { weight_decay: Some(0.1), ..Settings::default() }, &params);
     rule.step(1e-2, &mut params, &estimate)?;
     assert_eq!(rule.state_bytes(), 0);
     let after = values(params.settle()?)?;
-    let c = f64::from(estimate.projected_grad());
+    let c = estimate.projected_grad();
     for (i, z) in direction(5, "x", D).iter().enumerate() {
         // x is a vector, so weight decay passes it over.
         let exact = f64::from(before[i]) - 1e-2 * c * f64::from(*z);
@@ -105,7 +134,8 @@ fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
 fn zo_sgd_decays_matrices() -> Result<()> {
     let mut params = Params::new(DType::F32);
     params.insert("w", Tensor::full(2f32, (4, 5), &Device::Cpu)?)?;
-    let estimate = Estimate { terms: vec![Term { seed: 1, coeff: 0.5 }], losses: [1.0, 0.5], function_evaluations: 2 };
+    let terms = vec![Term { seed: 1, coeff: 0.5 }];
+    let estimate = Estimate { terms, losses_plus: vec![1.0], losses_minus: vec![0.5], loss_base: None };
     (method("zo-sgd")?.build)(&Settings { weight_decay: Some(0.1), ..Settings::default() }, &params).step(
         1e-2,
         &mut params,
@@ -126,7 +156,7 @@ fn zo_sgd_descends_a_quadratic_to_its_minimum() -> Result<()> {
     let mut rule = (method("zo-sgd")?.build)(&Settings::default(), &params);
     let first = f64::from(Quadratic.loss(params.settle()?)?);
     for seed in 0..4000 {
-        let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(seed, &mut params, &mut Quadratic)?;
+        let estimate = TWO.estimate(&[seed], &mut params, &mut Quadratic)?;
         rule.step(1e-3, &mut params, &estimate)?;
     }
     let last = f64::from(Quadratic.loss(params.settle()?)?);

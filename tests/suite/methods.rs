@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::estimator::{Estimate, TwoPoint};
+use zotune::config::Sides;
+use zotune::estimator::{Estimate, Estimator};
 use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
 use zotune::optim::{METHODS, Rule, Settings};
@@ -81,7 +82,7 @@ fn values(weights: Weights) -> Result<Vec<f32>> {
 fn estimate(step: u64) -> Estimate {
     let coeff = |k: u64| ((step * 7 + k * 3) as f32).sin() * 3.0;
     let terms = (0..2).map(|k| Term { seed: 100 * step + k, coeff: coeff(k) }).collect();
-    Estimate { terms, losses: [1.0, 1.0], function_evaluations: 2 }
+    Estimate { terms, losses_plus: vec![1.0], losses_minus: vec![1.0], loss_base: None }
 }
 
 fn drive(rule: &mut dyn Rule, params: &mut Params, lr: f32, steps: u64) -> Result<Vec<f32>> {
@@ -163,9 +164,10 @@ fn every_method_descends_a_quadratic() -> Result<()> {
         let mut params = Params::new(DType::F32);
         params.insert("x", Tensor::ones((10, 5), DType::F32, &Device::Cpu)?)?;
         let mut rule = (method.build)(&settings, &params);
+        let estimator = Estimator { sides: Sides::Two, zo_eps: 1e-3 };
         let first = Quadratic.loss(params.settle()?)?;
         for seed in 0..1500 {
-            let estimate = TwoPoint { zo_eps: 1e-3 }.estimate(seed, &mut params, &mut Quadratic)?;
+            let estimate = estimator.estimate(&[seed], &mut params, &mut Quadratic)?;
             rule.step(2e-4 * method.rate.min(10.0) as f32, &mut params, &estimate)?;
         }
         let last = Quadratic.loss(params.settle()?)?;
