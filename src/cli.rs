@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, Precision, default_learning_rate};
+use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, Precision, default_learning_rate, default_zo_eps};
 use crate::data::Example;
 use crate::error::nearest;
 use crate::eval::{Evaluation, evaluate};
@@ -139,15 +139,17 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     let examples = bench.encode_splits(&rows, plan.batch_size)?;
     let default_rate = method.rate * default_learning_rate(bench.params.count());
     let learning_rate = *plan.learning_rate.get_or_insert(default_rate);
+    let zo_eps = *plan.zo_eps.get_or_insert(default_zo_eps(plan.distribution, bench.params.count()));
     let mut rule = (method.build)(&settings, &bench.params);
     prepare_folder(&plan.output_dir)?;
     let definition = format!(
-        "{}: {}; {}, q = {}, N(0, I), eps {}  [{}]",
+        "{}: {}; {}, q = {}, {}, eps {}  [{}]",
         method.name,
         rule.definition(),
         plan.perturbation_mode.name(),
         plan.num_directions,
-        short(plan.zo_eps),
+        plan.distribution.name(),
+        short(zo_eps),
         method.source
     );
     let data = json!({

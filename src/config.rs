@@ -65,6 +65,30 @@ pub enum Sides {
     One,
 }
 
+/// Where directions are drawn from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distribution {
+    /// z ~ N(0, I): MeZO's.
+    #[default]
+    Gaussian,
+    /// u = z / ||z||, uniform on the unit sphere, and the factor d in the estimate. `--zo-eps` is mu = eps sqrt(d).
+    Sphere,
+    /// Every coordinate +1 or -1 with equal chances.
+    Rademacher,
+}
+
+impl Distribution {
+    /// As it is written in a definition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Distribution::Gaussian => "z ~ N(0, I)",
+            Distribution::Sphere => "u on the unit sphere, factor d",
+            Distribution::Rademacher => "z of signs",
+        }
+    }
+}
+
 impl Sides {
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -147,7 +171,10 @@ pub struct Knobs {
     /// Directions a step, averaged, on the same mini-batch and at the memory of one [default: 1]
     #[arg(long, alias = "q", help_heading = "Training")]
     pub num_directions: Option<usize>,
-    /// Smoothing radius of the estimate [default: 1e-3]
+    /// Where directions are drawn from [default: gaussian]
+    #[arg(long, help_heading = "Training")]
+    pub distribution: Option<Distribution>,
+    /// Smoothing radius of the estimate [default: 1e-3; with sphere: 1e-3 sqrt(number of weights), the same step]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zo_eps: Option<f64>,
     /// Weight decay, on matrices and embeddings only [default: 0]
@@ -305,7 +332,9 @@ pub struct Plan {
     pub learning_rate: Option<f64>,
     pub perturbation_mode: Sides,
     pub num_directions: usize,
-    pub zo_eps: f64,
+    pub distribution: Distribution,
+    /// None until the model is open: the sphere's default follows its size.
+    pub zo_eps: Option<f64>,
     pub weight_decay: Option<f64>,
     pub momentum: Option<f64>,
     pub beta1: Option<f64>,
@@ -368,7 +397,8 @@ impl Plan {
             learning_rate: knobs.learning_rate,
             perturbation_mode: knobs.perturbation_mode.unwrap_or_default(),
             num_directions: knobs.num_directions.unwrap_or(1),
-            zo_eps: knobs.zo_eps.unwrap_or(1e-3),
+            distribution: knobs.distribution.unwrap_or_default(),
+            zo_eps: knobs.zo_eps,
             weight_decay: knobs.weight_decay,
             momentum: knobs.momentum,
             beta1: knobs.beta1,
@@ -416,6 +446,14 @@ impl Plan {
 /// Short runs bear more.
 pub fn default_learning_rate(num_weights: usize) -> f64 {
     0.016 / (num_weights as f64).sqrt()
+}
+
+/// The smoothing radius where none is given: MeZO's 1e-3, or on the sphere the radius that goes equally far.
+pub fn default_zo_eps(distribution: Distribution, num_weights: usize) -> f64 {
+    match distribution {
+        Distribution::Sphere => 1e-3 * (num_weights as f64).sqrt(),
+        _ => 1e-3,
+    }
 }
 
 fn positive(flag: &str, value: Option<usize>) -> Result<()> {

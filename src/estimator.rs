@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::config::Sides;
+use crate::config::{Distribution, Sides};
 use crate::noise::Term;
 use crate::objective::Objective;
 use crate::params::Params;
@@ -62,12 +62,14 @@ fn mean<'a>(losses: impl IntoIterator<Item = &'a f32>) -> f64 {
     sum / f64::from(count)
 }
 
-/// Gaussian smoothing with q directions a step, at the memory of one.
+/// Smoothing by q directions a step, at the memory of one.
 #[derive(Clone, Copy, Debug)]
 pub struct Estimator {
     /// Which side of theta is looked at.
     pub sides: Sides,
-    /// The smoothing radius eps.
+    /// Where directions are drawn from. (The weights must have been told of signs: [`Params::walk_along_signs`].)
+    pub distribution: Distribution,
+    /// The smoothing radius: eps, or mu on the sphere.
     pub zo_eps: f32,
 }
 
@@ -78,32 +80,42 @@ impl Estimator {
     /// (Malladi et al. 2023, arXiv 2305.17333, Definition 1). One-side: c = [f(theta + eps z) - f(theta)] / eps with
     /// f(theta) shared, q + 1 evaluations, as R-AdaZO and ZO-AdaMM have it.
     ///
+    /// On the sphere z is z / ||z||, exactly, and g has the factor d: g = d/q sum c u.
+    ///
     /// The way back to theta is left pending: it is applied together with whatever moves the weights next.
     pub fn estimate(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
-        let (eps, q) = (self.zo_eps, seeds.len() as f32);
+        let (radius, q) = (self.zo_eps, seeds.len() as f32);
         let mut estimate =
             Estimate { terms: Vec::new(), losses_plus: Vec::new(), losses_minus: Vec::new(), loss_base: None };
         if self.sides == Sides::One {
             estimate.loss_base = Some(objective.loss(params.settle()?)?);
         }
         for &seed in seeds {
+            // How far to go along z, and what a slope is worth along it.
+            let (eps, worth) = match self.distribution {
+                Distribution::Sphere => {
+                    let norm = params.direction_norm(seed);
+                    ((f64::from(radius) / norm) as f32, (params.count() as f64 / norm) as f32)
+                }
+                _ => (radius, 1.0),
+            };
             params.walk(&[Term { seed, coeff: eps }]);
             let loss_plus = objective.loss(params.settle()?)?;
             estimate.losses_plus.push(loss_plus);
             let slope = match estimate.loss_base {
                 Some(loss_base) => {
                     params.walk(&[Term { seed, coeff: -eps }]);
-                    (loss_plus - loss_base) / eps
+                    (loss_plus - loss_base) / radius
                 }
                 None => {
                     params.walk(&[Term { seed, coeff: -2.0 * eps }]);
                     let loss_minus = objective.loss(params.settle()?)?;
                     params.walk(&[Term { seed, coeff: eps }]);
                     estimate.losses_minus.push(loss_minus);
-                    (loss_plus - loss_minus) / (2.0 * eps)
+                    (loss_plus - loss_minus) / (2.0 * radius)
                 }
             };
-            estimate.terms.push(Term { seed, coeff: slope / q });
+            estimate.terms.push(Term { seed, coeff: worth * slope / q });
         }
         Ok(estimate)
     }

@@ -26,7 +26,10 @@ const HALF: usize = GROUP / 2;
 
 /// The generator's key for one direction on one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key([u32; 2]);
+pub struct Key {
+    words: [u32; 2],
+    signs: bool,
+}
 
 /// A tensor's part of the key: FNV-1a of its name.
 pub fn tensor_id(name: &str) -> u64 {
@@ -50,12 +53,17 @@ impl Key {
     /// For a fixed tensor this is a bijection of the seed: no two seeds share a direction.
     pub fn new(seed: u64, tensor_id: u64) -> Self {
         let key = mix(mix(seed) ^ tensor_id);
-        Key([key as u32, (key >> 32) as u32])
+        Key { words: [key as u32, (key >> 32) as u32], signs: false }
+    }
+
+    /// For a direction of signs, +1 or -1 with equal chances (Rademacher), instead of normals.
+    pub fn of_signs(seed: u64, tensor_id: u64) -> Self {
+        Key { signs: true, ..Key::new(seed, tensor_id) }
     }
 
     /// The key as the generator takes it.
     pub fn words(self) -> [u32; 2] {
-        self.0
+        self.words
     }
 }
 
@@ -144,6 +152,12 @@ fn unit_vector(word: u32) -> (f32, f32) {
     (f32::from_bits(c.to_bits() ^ cos_sign), f32::from_bits(s.to_bits() ^ sin_sign))
 }
 
+/// +1 or -1 by the highest bit.
+#[inline(always)]
+fn sign(word: u32) -> f32 {
+    f32::from_bits(1f32.to_bits() | (word & (1 << 31)))
+}
+
 /// The `group`-th [`GROUP`] elements of the direction.
 ///
 /// Three short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the
@@ -156,9 +170,17 @@ fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
     let mut words = [[0u32; HALF]; 2];
     for j in 0..HALF {
         // HALF divides 2^32, so the low word never carries within a group.
-        let [a, b] = threefry(key.0, [low.wrapping_add(j as u32), high]);
+        let [a, b] = threefry(key.words, [low.wrapping_add(j as u32), high]);
         words[0][j] = a;
         words[1][j] = b;
+    }
+    if key.signs {
+        let (first, second) = out.split_at_mut(HALF);
+        for j in 0..HALF {
+            first[j] = sign(words[0][j]);
+            second[j] = sign(words[1][j]);
+        }
+        return;
     }
     let mut radii = [0f32; HALF];
     for j in 0..HALF {
@@ -312,6 +334,19 @@ pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
     walk(&mut z, 0, 0.0, &[(Key::new(seed, tensor_id(name)), 1.0)]);
     z
+}
+
+vectorize! {
+    /// The sum of squares of the first `len` elements of a direction.
+    pub fn squared_norm(key: Key, len: usize) -> f64 {
+        let mut z = [0f32; GROUP];
+        let mut total = 0f64;
+        for group in 0..len.div_ceil(GROUP) {
+            draw(key, group as u64, &mut z);
+            total += f64::from(simd::sum(&z[..GROUP.min(len - group * GROUP)], #[inline(always)] |z| z * z));
+        }
+        total
+    }
 }
 
 /// The instruction set that the walks run on, as it is named to people.

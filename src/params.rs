@@ -42,6 +42,7 @@ pub struct Params {
     by_name: HashMap<String, ParamId>,
     pending: Vec<Move>,
     dtype: DType,
+    signs: bool,
     walk_time: Duration,
 }
 
@@ -52,7 +53,14 @@ pub struct Weights<'a>(&'a Params);
 impl Params {
     /// Empty; holds tensors of `dtype`.
     pub fn new(dtype: DType) -> Self {
-        Params { params: Vec::new(), by_name: HashMap::new(), pending: Vec::new(), dtype, walk_time: Duration::ZERO }
+        Params {
+            params: Vec::new(),
+            by_name: HashMap::new(),
+            pending: Vec::new(),
+            dtype,
+            signs: false,
+            walk_time: Duration::ZERO,
+        }
     }
 
     /// The dtype that all weights are held in.
@@ -98,6 +106,25 @@ impl Params {
         self.count() * self.dtype.size_in_bytes()
     }
 
+    /// From here on directions are signs (Rademacher) instead of normals.
+    pub fn walk_along_signs(&mut self) {
+        self.signs = true;
+    }
+
+    fn key(&self, seed: u64, param: &Param) -> Key {
+        if self.signs { Key::of_signs(seed, param.noise_id) } else { Key::new(seed, param.noise_id) }
+    }
+
+    /// ||z(seed)|| over all weights: what brings a direction to the unit sphere. Tensor by tensor in order, so it has the
+    /// same bits for any number of threads.
+    pub fn direction_norm(&mut self, seed: u64) -> f64 {
+        let start = Instant::now();
+        let squares: Vec<f64> =
+            self.params.par_iter().map(|p| noise::squared_norm(self.key(seed, p), p.tensor.elem_count())).collect();
+        self.walk_time += start.elapsed();
+        squares.iter().sum::<f64>().sqrt()
+    }
+
     /// theta += sum of coeff * z(seed), remembered until somebody reads.
     pub fn walk(&mut self, terms: &[Term]) {
         self.pending.extend(terms.iter().copied().map(Move::Along));
@@ -117,7 +144,7 @@ impl Params {
             let (decaying, others) = (self.displacement(true), self.displacement(false));
             for param in &self.params {
                 let displacement = if param.decays { &decaying } else { &others };
-                displacement.apply(param)?;
+                displacement.apply(param, |seed| self.key(seed, param))?;
             }
             self.pending.clear();
             self.walk_time += start.elapsed();
@@ -139,9 +166,10 @@ impl Params {
     ) -> Result<()> {
         let start = Instant::now();
         let (decaying, others) = (self.displacement(true), self.displacement(false));
+        let key = |seed, param: &Param| self.key(seed, param);
         for (param, state) in self.params.iter().zip(&mut state.0) {
             let displacement = if param.decays { &decaying } else { &others };
-            let shares = displacement.shares(estimate, param.noise_id);
+            let shares = displacement.shares(estimate, |seed| key(seed, param));
             let op = Update { scale: displacement.scale, shares: &shares, kernel, state: RefCell::new(state) };
             param.tensor.inplace_op1(&op).with_context(|| format!("cannot update weight {}", param.name))?;
         }
@@ -214,8 +242,8 @@ struct Displacement {
 
 impl Displacement {
     /// The pending moves and the estimate side by side, so that a direction of both is drawn once.
-    fn shares(&self, estimate: &[Term], noise_id: u64) -> Vec<Share> {
-        let share = |seed, pending, gradient| (seed, Share { key: Key::new(seed, noise_id), pending, gradient });
+    fn shares(&self, estimate: &[Term], key: impl Fn(u64) -> Key) -> Vec<Share> {
+        let share = |seed, pending, gradient| (seed, Share { key: key(seed), pending, gradient });
         let mut shares: Vec<(u64, Share)> = self.terms.iter().map(|t| share(t.seed, t.coeff, 0.0)).collect();
         for term in estimate {
             match shares.iter_mut().find(|(seed, _)| *seed == term.seed) {
@@ -226,11 +254,11 @@ impl Displacement {
         shares.into_iter().map(|(_, share)| share).collect()
     }
 
-    fn apply(&self, param: &Param) -> Result<()> {
+    fn apply(&self, param: &Param, key: impl Fn(u64) -> Key) -> Result<()> {
         if self.scale == 1.0 && self.terms.is_empty() {
             return Ok(());
         }
-        let keys: Vec<(Key, f32)> = self.terms.iter().map(|t| (Key::new(t.seed, param.noise_id), t.coeff)).collect();
+        let keys: Vec<(Key, f32)> = self.terms.iter().map(|t| (key(t.seed), t.coeff)).collect();
         let op = Settle { scale: self.scale, terms: &keys };
         param.tensor.inplace_op1(&op).with_context(|| format!("cannot move weight {}", param.name))
     }

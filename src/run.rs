@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::config::{Inputs, Plan, default_learning_rate};
+use crate::config::{Distribution, Inputs, Plan, default_learning_rate, default_zo_eps};
 use crate::data::{Batches, Example};
 use crate::error::NotFinite;
 use crate::estimator::Estimator;
@@ -147,7 +147,11 @@ pub fn train(
     let folder = &plan.output_dir;
     let weights_file = folder.join("model.safetensors");
     let peak_rate = plan.learning_rate.unwrap_or(default_learning_rate(params.count()));
-    let estimator = Estimator { sides: plan.perturbation_mode, zo_eps: plan.zo_eps as f32 };
+    let zo_eps = plan.zo_eps.unwrap_or(default_zo_eps(plan.distribution, params.count())) as f32;
+    let estimator = Estimator { sides: plan.perturbation_mode, distribution: plan.distribution, zo_eps };
+    if plan.distribution == Distribution::Rademacher {
+        params.walk_along_signs();
+    }
     if let Some(decay) = plan.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (peak_rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {peak_rate:e} is too small for f32 and does nothing");
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::config::Sides;
+use zotune::config::{Distribution, Sides};
 use zotune::estimator::{Estimate, Estimator};
 use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
@@ -11,7 +11,7 @@ use zotune::params::{Params, Weights};
 
 const D: usize = 200;
 
-const TWO: Estimator = Estimator { sides: Sides::Two, zo_eps: 1e-3 };
+const TWO: Estimator = Estimator { sides: Sides::Two, distribution: Distribution::Gaussian, zo_eps: 1e-3 };
 
 /// f(x) = sum of a_i x_i^2 / 2 + b_i x_i with gradient a_i x_i + b_i.
 struct Quadratic;
@@ -86,6 +86,31 @@ fn several_directions_are_averaged_and_one_side_shares_its_base() -> Result<()> 
         let moved = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(moved < 1e-6, "{sides:?}: the weights are {moved} from where they were");
     }
+    Ok(())
+}
+
+/// On the sphere: u = z / ||z||, slope along u, factor d. With mu = eps ||z|| it is the Gaussian estimate times d / ||z||^2.
+#[test]
+fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
+    let (mut params, gradient) = start()?;
+    let z: Vec<f64> = direction(7, "x", D).into_iter().map(f64::from).collect();
+    let norm = dot(&z, &z).sqrt();
+    assert!((params.direction_norm(7) - norm).abs() < 1e-5 * norm);
+    let sphere = Estimator { distribution: Distribution::Sphere, zo_eps: 1e-2, ..TWO };
+    let term = sphere.estimate(&[7], &mut params, &mut Quadratic)?.terms[0];
+    // g = d (grad . u) u, written along z.
+    let exact = D as f64 * dot(&gradient, &z) / (norm * norm);
+    assert!((f64::from(term.coeff) - exact).abs() < 0.02 * exact.abs(), "{} is not {exact}", term.coeff);
+
+    let (mut params, _) = start()?;
+    let before = values(params.settle()?)?;
+    params.walk_along_signs();
+    params.walk(&[Term { seed: 7, coeff: 1.0 }]);
+    let moves: Vec<f32> = values(params.settle()?)?.iter().zip(&before).map(|(a, b)| a - b).collect();
+    assert!(moves.iter().all(|m| (m.abs() - 1.0).abs() < 1e-6));
+    let up = moves.iter().filter(|m| **m > 0.0).count();
+    assert!((D / 2 - 40..D / 2 + 40).contains(&up), "{up} of {D} go up");
+    assert!((params.direction_norm(7) - (D as f64).sqrt()).abs() < 1e-9);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::config::Sides;
+use zotune::config::{Distribution, Sides};
 use zotune::estimator::{Estimate, Estimator};
 use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
@@ -164,7 +164,7 @@ fn every_method_descends_a_quadratic() -> Result<()> {
         let mut params = Params::new(DType::F32);
         params.insert("x", Tensor::ones((10, 5), DType::F32, &Device::Cpu)?)?;
         let mut rule = (method.build)(&settings, &params);
-        let estimator = Estimator { sides: Sides::Two, zo_eps: 1e-3 };
+        let estimator = Estimator { sides: Sides::Two, distribution: Distribution::Gaussian, zo_eps: 1e-3 };
         let first = Quadratic.loss(params.settle()?)?;
         for seed in 0..1500 {
             let estimate = estimator.estimate(&[seed], &mut params, &mut Quadratic)?;
