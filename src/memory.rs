@@ -66,6 +66,13 @@ pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
 
 /// The largest resident set that the process has had, in bytes, as the operating system counts it.
 pub fn peak_rss_bytes() -> u64 {
+    // Linux: of this program's memory alone. getrusage would count in what ran before exec, `cargo run` for instance.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let high_water =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    if let Some(kib) = high_water {
+        return kib * 1024;
+    }
     // SAFETY: getrusage fills the struct that it is given.
     let max_rss = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();

@@ -14,7 +14,8 @@ use anyhow::Result;
 
 use crate::error::nearest;
 use crate::estimator::Estimate;
-use crate::params::Params;
+use crate::noise::Kernel;
+use crate::params::{Params, State};
 
 /// Consumes an estimate. The weights move in [`Params`]; a rule only says how.
 pub trait Rule {
@@ -67,13 +68,13 @@ const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014";
 #[rustfmt::skip]
 pub const METHODS: &[Method] = &[
     Method { name: "zo-sgd", knobs: &["weight-decay"], rate: 1.0, source: MEZO, build: |s, _| Box::new(zo_sgd::ZoSgd::new(s)) },
-    Method { name: "zo-sgd-momentum", knobs: &["weight-decay", "momentum"], rate: 0.1, source: ZO_BENCH, build: |s, p| Box::new(zo_sgd_momentum::ZoSgdMomentum::new(s, p)) },
-    Method { name: "zo-sign", knobs: &["weight-decay"], rate: 10.0, source: "ZO-signSGD, Liu et al. 2019, ICLR", build: |s, p| Box::new(zo_sign::ZoSign::new(s, p)) },
+    Method { name: "zo-sgd-momentum", knobs: &["weight-decay", "momentum"], rate: 0.1, source: ZO_BENCH, build: |s, p| fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p) },
+    Method { name: "zo-sign", knobs: &["weight-decay"], rate: 10.0, source: "ZO-signSGD, Liu et al. 2019, ICLR", build: |s, p| fused(zo_sign::ZoSign::new(), s, p) },
     Method { name: "zo-sign-scalar", knobs: &["weight-decay"], rate: 10.0, source: ZO_BENCH, build: |s, _| Box::new(zo_sign_scalar::ZoSignScalar::new(s)) },
-    Method { name: "zo-rmsprop", knobs: &["weight-decay", "beta2", "zeta"], rate: 10.0, source: R_ADAZO, build: |s, p| Box::new(zo_rmsprop::ZoRmsProp::new(s, p)) },
+    Method { name: "zo-rmsprop", knobs: &["weight-decay", "beta2", "zeta"], rate: 10.0, source: R_ADAZO, build: |s, p| fused(zo_rmsprop::ZoRmsProp::new(s), s, p) },
     Method { name: "zo-adamm", knobs: &["weight-decay", "beta1", "beta2", "zeta", "amsgrad"], rate: 10.0, source: "Chen et al. 2019, as Algorithm 1 of arXiv 2502.01014", build: |s, p| zo_adamm::build(s, p) },
-    Method { name: "zo-adam", knobs: &["weight-decay", "beta1", "beta2", "zeta"], rate: 10.0, source: ZO_BENCH, build: |s, p| Box::new(zo_adam::ZoAdam::new(s, p)) },
-    Method { name: "r-adazo", knobs: &["weight-decay", "beta1", "beta2", "zeta"], rate: 2.5, source: R_ADAZO, build: |s, p| Box::new(r_adazo::RAdaZo::new(s, p)) },
+    Method { name: "zo-adam", knobs: &["weight-decay", "beta1", "beta2", "zeta"], rate: 10.0, source: ZO_BENCH, build: |s, p| fused(zo_adam::ZoAdam::new(s), s, p) },
+    Method { name: "r-adazo", knobs: &["weight-decay", "beta1", "beta2", "zeta"], rate: 2.5, source: R_ADAZO, build: |s, p| fused(r_adazo::RAdaZo::new(s), s, p) },
     Method { name: "meazo", knobs: &["weight-decay", "beta2", "zeta"], rate: 10.0, source: "MEAZO, arXiv 2605.03869", build: |s, _| Box::new(meazo::Meazo::new(s)) },
 ];
 
@@ -101,6 +102,45 @@ impl Method {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// The equations of a rule that has state, or is not linear in the direction: a kernel, told the step's numbers.
+trait Equations<const S: usize>: Kernel<S> {
+    /// The learning rate of the step that comes next, the `step`-th from 1.
+    fn set(&mut self, lr: f32, step: i32);
+
+    /// As [`Rule::definition`].
+    fn definition(&self) -> String;
+}
+
+/// A rule made of its equations: `S` buffers of state, one fused pass a step.
+struct Fused<E, const S: usize> {
+    equations: E,
+    weight_decay: Option<f32>,
+    state: State<S>,
+    steps: i32,
+}
+
+/// The rule with state of zeros for `params`.
+fn fused<E: Equations<S> + 'static, const S: usize>(equations: E, settings: &Settings, params: &Params) -> Box<dyn Rule> {
+    Box::new(Fused { equations, weight_decay: settings.weight_decay, state: params.state(), steps: 0 })
+}
+
+impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
+    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
+        self.steps += 1;
+        self.equations.set(lr, self.steps);
+        decay(lr, self.weight_decay, params);
+        params.update(&estimate.terms, &mut self.state, &self.equations)
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.state.bytes()
+    }
+
+    fn definition(&self) -> String {
+        self.equations.definition()
     }
 }
 

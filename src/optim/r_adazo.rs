@@ -9,29 +9,31 @@
 //! The second moment is that of the *first moment*, already the new one. No bias correction, on purpose: it would undo part
 //! of the variance reduction. So the first step moves every weight by lr / sqrt(1 - b2): a warm-up is worth its steps.
 
-use anyhow::Result;
-
-use super::{Rule, Settings, decay};
-use crate::estimator::Estimate;
+use super::{Equations, Settings};
 use crate::noise::Kernel;
-use crate::params::{Params, State};
 
-/// Both moments.
-pub struct RAdaZo {
-    kernel: Refined,
-    weight_decay: Option<f32>,
-    state: State<2>,
-}
-
+/// State: m and v.
 #[derive(Clone, Copy)]
-struct Refined {
+pub struct RAdaZo {
     lr: f32,
     beta1: f32,
     beta2: f32,
     zeta: f32,
 }
 
-impl Kernel<2> for Refined {
+impl RAdaZo {
+    /// b1 0.9, b2 0.99 and zeta 1e-8 unless given.
+    pub fn new(settings: &Settings) -> Self {
+        RAdaZo {
+            lr: 0.0,
+            beta1: settings.beta1.unwrap_or(0.9),
+            beta2: settings.beta2.unwrap_or(0.99),
+            zeta: settings.zeta.unwrap_or(1e-8),
+        }
+    }
+}
+
+impl Kernel<2> for RAdaZo {
     #[inline(always)]
     fn apply(&self, theta: f32, g: f32, [m, v]: [f32; 2]) -> (f32, [f32; 2]) {
         let m = self.beta1 * m + (1.0 - self.beta1) * g;
@@ -40,32 +42,13 @@ impl Kernel<2> for Refined {
     }
 }
 
-impl RAdaZo {
-    /// State of zeros for `params`.
-    pub fn new(settings: &Settings, params: &Params) -> Self {
-        let kernel = Refined {
-            lr: 0.0,
-            beta1: settings.beta1.unwrap_or(0.9),
-            beta2: settings.beta2.unwrap_or(0.99),
-            zeta: settings.zeta.unwrap_or(1e-8),
-        };
-        RAdaZo { kernel, weight_decay: settings.weight_decay, state: params.state() }
-    }
-}
-
-impl Rule for RAdaZo {
-    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
-        decay(lr, self.weight_decay, params);
-        self.kernel.lr = lr;
-        params.update(&estimate.terms, &mut self.state, &self.kernel)
-    }
-
-    fn state_bytes(&self) -> usize {
-        self.state.bytes()
+impl Equations<2> for RAdaZo {
+    fn set(&mut self, lr: f32, _step: i32) {
+        self.lr = lr;
     }
 
     fn definition(&self) -> String {
-        let Refined { beta1, beta2, zeta, .. } = self.kernel;
+        let RAdaZo { beta1, beta2, zeta, .. } = self;
         let (c1, c2) = (1.0 - beta1, 1.0 - beta2);
         format!("m = {beta1} m + {c1} g; v = {beta2} v + {c2} m^2; theta -= lr m / sqrt(v + {zeta:e}); no bias correction")
     }

@@ -6,52 +6,41 @@
 //!
 //! With `--amsgrad` the original's running maximum stands in the root: v_hat <- max(v_hat, v).
 
-use anyhow::Result;
-
-use super::{Rule, Settings, decay};
-use crate::estimator::Estimate;
+use super::{Equations, Rule, Settings, fused};
 use crate::noise::Kernel;
-use crate::params::{Params, State};
+use crate::params::Params;
 
-/// m and v; with the maximum, v_hat too.
-struct ZoAdaMm<const S: usize> {
-    kernel: AdaMm,
-    weight_decay: Option<f32>,
-    state: State<S>,
-}
-
+/// State: m and v; with the running maximum, v_hat too.
 #[derive(Clone, Copy)]
-struct AdaMm {
+struct ZoAdaMm {
     lr: f32,
     beta1: f32,
     beta2: f32,
     zeta: f32,
 }
 
-/// The rule, with or without the running maximum.
+/// The rule, with or without the running maximum. b1 0.9, b2 0.99 and zeta 1e-8 unless given.
 pub fn build(settings: &Settings, params: &Params) -> Box<dyn Rule> {
-    let beta = |given: Option<f32>, default| given.unwrap_or(default);
-    let kernel = AdaMm {
+    let equations = ZoAdaMm {
         lr: 0.0,
-        beta1: beta(settings.beta1, 0.9),
-        beta2: beta(settings.beta2, 0.99),
+        beta1: settings.beta1.unwrap_or(0.9),
+        beta2: settings.beta2.unwrap_or(0.99),
         zeta: settings.zeta.unwrap_or(1e-8),
     };
-    let weight_decay = settings.weight_decay;
     match settings.amsgrad {
-        Some(true) => Box::new(ZoAdaMm::<3> { kernel, weight_decay, state: params.state() }),
-        _ => Box::new(ZoAdaMm::<2> { kernel, weight_decay, state: params.state() }),
+        Some(true) => fused::<_, 3>(equations, settings, params),
+        _ => fused::<_, 2>(equations, settings, params),
     }
 }
 
-impl AdaMm {
+impl ZoAdaMm {
     #[inline(always)]
     fn moments(&self, g: f32, m: f32, v: f32) -> (f32, f32) {
         (self.beta1 * m + (1.0 - self.beta1) * g, self.beta2 * v + (1.0 - self.beta2) * (g * g))
     }
 }
 
-impl Kernel<2> for AdaMm {
+impl Kernel<2> for ZoAdaMm {
     #[inline(always)]
     fn apply(&self, theta: f32, g: f32, [m, v]: [f32; 2]) -> (f32, [f32; 2]) {
         let (m, v) = self.moments(g, m, v);
@@ -59,7 +48,7 @@ impl Kernel<2> for AdaMm {
     }
 }
 
-impl Kernel<3> for AdaMm {
+impl Kernel<3> for ZoAdaMm {
     #[inline(always)]
     fn apply(&self, theta: f32, g: f32, [m, v, v_hat]: [f32; 3]) -> (f32, [f32; 3]) {
         let (m, v) = self.moments(g, m, v);
@@ -68,22 +57,16 @@ impl Kernel<3> for AdaMm {
     }
 }
 
-impl<const S: usize> Rule for ZoAdaMm<S>
+impl<const S: usize> Equations<S> for ZoAdaMm
 where
-    AdaMm: Kernel<S>,
+    ZoAdaMm: Kernel<S>,
 {
-    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
-        decay(lr, self.weight_decay, params);
-        self.kernel.lr = lr;
-        params.update(&estimate.terms, &mut self.state, &self.kernel)
-    }
-
-    fn state_bytes(&self) -> usize {
-        self.state.bytes()
+    fn set(&mut self, lr: f32, _step: i32) {
+        self.lr = lr;
     }
 
     fn definition(&self) -> String {
-        let AdaMm { beta1, beta2, zeta, .. } = self.kernel;
+        let ZoAdaMm { beta1, beta2, zeta, .. } = self;
         let (c1, c2) = (1.0 - beta1, 1.0 - beta2);
         let root = if S == 3 { "max v" } else { "v" };
         format!(
