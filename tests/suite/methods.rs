@@ -7,8 +7,10 @@ use zotune::config::{Distribution, Sides};
 use zotune::estimator::{Estimate, Estimator};
 use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
-use zotune::optim::{METHODS, Rule, Settings};
+use zotune::optim::{METHODS, Rule, Settings, method};
 use zotune::params::{Params, Weights};
+
+use crate::support::{fixture_json, numbers, tokens};
 
 const D: usize = 40_000;
 
@@ -128,6 +130,32 @@ fn every_method_is_its_equations() -> Result<()> {
         let off = found.iter().zip(&theta).filter(|(f, t)| (f64::from(**f) - **t).abs() > 2e-5).count();
         let allowed = if method.name == "zo-sign" { 3 } else { 0 };
         assert!(off <= allowed, "{} {settings:?}: {off} of {D} coordinates differ", method.name);
+    }
+    Ok(())
+}
+
+/// Whole trajectories, noise and all, against an independent NumPy program: scripts/reference_rules.py.
+#[test]
+fn r_adazo_and_zo_adamm_follow_numpys_trajectories() -> Result<()> {
+    let reference = fixture_json("rules.json")?;
+    let length = reference["length"].as_u64().unwrap() as usize;
+    let (seeds, coeffs) = (reference["seeds"].as_array().unwrap(), reference["coeffs"].as_array().unwrap());
+    for name in ["r-adazo", "zo-adamm"] {
+        let mut params = Params::new(DType::F32);
+        let start: Vec<f32> = (0..length).map(|i| (i as f64).sin() as f32).collect();
+        params.insert("w", Tensor::new(start, &Device::Cpu)?)?;
+        let mut rule = (method(name)?.build)(&Settings::default(), &params);
+        for (seeds, coeffs) in seeds.iter().zip(coeffs) {
+            let terms = tokens(seeds).into_iter().zip(numbers(coeffs));
+            let terms = terms.map(|(seed, c)| Term { seed: seed.into(), coeff: c as f32 }).collect();
+            let estimate = Estimate { terms, losses_plus: vec![1.0], losses_minus: vec![1.0], loss_base: None };
+            rule.step(reference["learning_rate"].as_f64().unwrap() as f32, &mut params, &estimate)?;
+        }
+        let expected = numbers(&reference["theta"][name]);
+        assert_eq!(expected.len(), length);
+        for (i, (found, expected)) in values(params.settle()?)?.iter().zip(&expected).enumerate() {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{name}, weight {i}: {found}, not {expected}");
+        }
     }
     Ok(())
 }
