@@ -1,18 +1,20 @@
 //! Every knob: as typed (a file with flags on top), then checked. Two types, so nothing unchecked gets further.
 
+mod knobs;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::DType;
-use clap::{Args, Command, ValueEnum};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use crate::error::nearest;
 use crate::task::Sizes;
 
+pub use knobs::{Common, Knobs};
+
 /// What `zotune train` does when nothing is said: the file configs/reviews.toml, compiled in.
-pub const DEFAULT_JOB: &str = include_str!("../configs/reviews.toml");
+pub const DEFAULT_JOB: &str = include_str!("../../configs/reviews.toml");
 
 /// How the weights are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -108,179 +110,6 @@ impl Schedule {
             Schedule::Cosine => "cosine",
         }
     }
-}
-
-/// What every verb that opens a model and a task takes. As typed: None where nothing was said.
-#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Common {
-    /// The model: a folder in Hugging Face layout, or opt-mini (built in) [default: opt-mini]
-    #[arg(long, value_name = "FOLDER", alias = "model-name-or-path", help_heading = "Model and data")]
-    pub model: Option<String>,
-    /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: reviews]
-    #[arg(long, alias = "task-name", help_heading = "Model and data")]
-    pub task: Option<String>,
-    /// The folder that the task's data files are in
-    #[arg(long, value_name = "FOLDER", help_heading = "Model and data")]
-    pub data: Option<PathBuf>,
-    /// How the weights are held [default: f32]
-    #[arg(long, help_heading = "Model and data")]
-    pub dtype: Option<Precision>,
-    /// Where to compute: cpu [default: cpu]
-    #[arg(long, help_heading = "Model and data")]
-    pub device: Option<String>,
-    /// Threads to compute with; results have the same bits for any number [default: RAYON_NUM_THREADS, else all]
-    #[arg(long, help_heading = "Model and data")]
-    pub threads: Option<usize>,
-    /// The begin token in front of every prompt, instead of the tokenizer's (MeZO's OPT runs: 0)
-    #[arg(long, value_name = "ID", help_heading = "Model and data")]
-    pub bos_id: Option<u32>,
-    /// Longer prompts are cut on the left [default: 2048, or the model's positions if fewer]
-    #[arg(long, value_name = "TOKENS", help_heading = "Model and data")]
-    pub max_length: Option<usize>,
-    /// Rows in the evaluation split [default: 1000, or all if fewer]
-    #[arg(long, help_heading = "Model and data")]
-    pub num_eval: Option<usize>,
-    /// Seed that the splits are drawn with [default: 0]
-    #[arg(long, help_heading = "Model and data")]
-    pub train_set_seed: Option<u32>,
-    /// Examples in a batch of evaluation; changes memory and speed, and results to rounding only [default: 16]
-    #[arg(long, alias = "per-device-eval-batch-size", help_heading = "Model and data")]
-    pub eval_batch_size: Option<usize>,
-}
-
-/// Everything that `train` takes. As typed: None where nothing was said.
-#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Knobs {
-    /// What it shares with the other verbs.
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub common: Common,
-    /// The method: zo-sgd, zo-sgd-momentum, zo-sign, zo-sign-scalar, zo-rmsprop, zo-adamm, zo-adam, r-adazo, meazo
-    /// [default: zo-sgd]
-    #[arg(long, help_heading = "Training")]
-    pub optimizer: Option<String>,
-    /// Learning rate [default: 0.016 / sqrt(number of weights) for zo-sgd, 1e-5 at 2.6 M and 1.4e-6 at
-    /// 135 M; a multiple of it for the others]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
-    pub learning_rate: Option<f64>,
-    /// On which sides of the weights a direction is tried [default: two-side]
-    #[arg(long, help_heading = "Training")]
-    pub perturbation_mode: Option<Sides>,
-    /// Directions a step, averaged, on the same mini-batch and at the memory of one [default: 1]
-    #[arg(long, alias = "q", help_heading = "Training")]
-    pub num_directions: Option<usize>,
-    /// Where directions are drawn from [default: gaussian]
-    #[arg(long, help_heading = "Training")]
-    pub distribution: Option<Distribution>,
-    /// Smoothing radius of the estimate [default: 1e-3; with sphere: 1e-3 sqrt(number of weights), the same step]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub zo_eps: Option<f64>,
-    /// Weight decay, on matrices and embeddings only [default: 0]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub weight_decay: Option<f64>,
-    /// b of zo-sgd-momentum [default: 0.9]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub momentum: Option<f64>,
-    /// b1 of the adaptive methods' first moment [default: 0.9]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub beta1: Option<f64>,
-    /// b2 of the adaptive methods' second moment [default: 0.99; zo-adam: 0.999]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub beta2: Option<f64>,
-    /// The small constant in the adaptive methods' root [default: 1e-8]
-    #[arg(long, alias = "adam-epsilon", value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub zeta: Option<f64>,
-    /// zo-adamm: take the running maximum of the second moment, as its authors do
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
-    pub amsgrad: Option<bool>,
-    /// How the learning rate goes after the warm-up [default: constant]
-    #[arg(long, help_heading = "Training")]
-    pub lr_scheduler_type: Option<Schedule>,
-    /// Steps over which the learning rate rises from 0 [default: 0]
-    #[arg(long, help_heading = "Training")]
-    pub warmup_steps: Option<u64>,
-    /// Steps to train for [default: 20000]
-    #[arg(long, help_heading = "Training")]
-    pub max_steps: Option<u64>,
-    /// Examples a step [default: 16]
-    #[arg(long, alias = "per-device-train-batch-size", help_heading = "Training")]
-    pub batch_size: Option<usize>,
-    /// Examples in one forward pass: a large batch with small activations, the same loss [default: the batch]
-    #[arg(long, help_heading = "Training")]
-    pub micro_batch_size: Option<usize>,
-    /// Seed of batches and directions [default: 0]
-    #[arg(long, help_heading = "Training")]
-    pub seed: Option<u64>,
-    /// Rows in the training split [default: 1000, or what dev leaves if fewer]
-    #[arg(long, help_heading = "Training")]
-    pub num_train: Option<usize>,
-    /// Rows in the dev split [default: 500; cb, copa and reviews: 100]
-    #[arg(long, help_heading = "Training")]
-    pub num_dev: Option<usize>,
-    /// Steps between evaluations on the dev split [default: a twentieth of the steps]
-    #[arg(long, help_heading = "Output")]
-    pub eval_steps: Option<u64>,
-    /// Steps between lines of the log [default: 10]
-    #[arg(long, help_heading = "Output")]
-    pub logging_steps: Option<u64>,
-    /// The run folder [default: runs/TASK-MODEL-OPTIMIZER-SEED]
-    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
-    pub output_dir: Option<PathBuf>,
-    /// Write into a folder that is not empty, replacing the files of an older run
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
-    pub overwrite_output_dir: Option<bool>,
-}
-
-impl Knobs {
-    /// The knobs of a TOML file called `place`. An unknown key is an error with the nearest name.
-    pub fn from_toml(text: &str, place: &str) -> Result<Self> {
-        let table: toml::Table = toml::from_str(text).map_err(|e| usage!("{place}: {e}"))?;
-        let arguments = Knobs::augment_args(Command::new("train"));
-        let mut fields = Map::new();
-        for (key, value) in table {
-            let at = || line_of(text, &key).map_or(place.to_string(), |line| format!("{place}, line {line}"));
-            let dashed = key.replace('_', "-");
-            let known = arguments.get_arguments().find(|a| {
-                a.get_long() == Some(&dashed) || a.get_all_aliases().is_some_and(|all| all.contains(&dashed.as_str()))
-            });
-            let Some(argument) = known else {
-                let names: Vec<&str> = arguments.get_arguments().filter_map(|a| a.get_long()).collect();
-                return Err(usage!("{}: there is no knob \"{key}\": {}", at(), nearest(&dashed, names)));
-            };
-            let name = argument.get_id().to_string();
-            let value = serde_json::to_value(value)?;
-            if value.is_null() {
-                return Err(usage!("{}: {key}: it must be a finite number", at()));
-            }
-            serde_json::from_value::<Knobs>(Value::Object(Map::from_iter([(name.clone(), value.clone())])))
-                .map_err(|e| usage!("{}: {key}: {e}", at()))?;
-            if fields.insert(name.clone(), value).is_some() {
-                return Err(usage!("{}: {name} is there twice", at()));
-            }
-        }
-        Ok(serde_json::from_value(Value::Object(fields))?)
-    }
-
-    /// These knobs with `flags` on top.
-    pub fn overlaid(self, flags: &Knobs) -> Result<Self> {
-        let Value::Object(mut merged) = serde_json::to_value(self)? else { unreachable!("a struct is an object") };
-        let Value::Object(flags) = serde_json::to_value(flags)? else { unreachable!("a struct is an object") };
-        merged.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
-        Ok(serde_json::from_value(Value::Object(merged))?)
-    }
-}
-
-/// The line, from 1, that sets `key`.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-    text.lines().position(sets).map(|i| i + 1)
-}
-
-/// A number typed in: finite, because what is not would be lost on its way through JSON.
-fn number(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(|| "it must be a finite number".into())
 }
 
 /// What to open, checked.
