@@ -15,17 +15,7 @@ fi
 model=$1 data=$2 rounds=${3:-3} steps=${4:-5} dtype=${5:-f32}
 threads=${THREADS:-2}
 here=$(cd "$(dirname "$0")" && pwd)
-zotune=$here/../target/release/zotune
-[ -x "$zotune" ] || { echo "build it first: cargo build --release" >&2; exit 2; }
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-if [ -z "${PYTHON:-}" ]; then
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet torch transformers safetensors numpy
-    PYTHON=$work/venv/bin/python
-fi
+. "$here/python_env.sh"
 
 for round in $(seq "$rounds"); do
     "$PYTHON" "$here/mezo_torch.py" --model "$model" --data "$data" --steps "$steps" --threads "$threads" \

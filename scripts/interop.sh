@@ -18,17 +18,7 @@ fi
 model=$1 run=$2 data=$3
 shift 3
 here=$(cd "$(dirname "$0")" && pwd)
-zotune=$here/../target/release/zotune
-[ -x "$zotune" ] || { echo "build it first: cargo build --release" >&2; exit 2; }
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-if [ -z "${PYTHON:-}" ]; then
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet torch transformers safetensors numpy
-    PYTHON=$work/venv/bin/python
-fi
+. "$here/python_env.sh"
 
 "$zotune" eval --model "$run" --task sst2 --data "$data" --dump "$work/dump.jsonl" "$@"
 "$PYTHON" "$here/interop.py" --model "$model" --run "$run" --data "$data" --dump "$work/dump.jsonl"

@@ -10,14 +10,14 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, Precision, default_learning_rate, default_zo_eps};
+use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, Precision};
 use crate::data::Example;
 use crate::error::nearest;
 use crate::eval::{Evaluation, evaluate};
 use crate::journal::{check_folder, prepare_folder, write_run_json};
 use crate::memory::{human, peak_rss_bytes};
 use crate::optim;
-use crate::run::{Bench, Results, conclude, settings, train};
+use crate::run::{Bench, Results, conclude, rate_and_radius, settings, train};
 use crate::task::{BUILTIN, Loss, Sizes, Task};
 
 /// Fine-tunes language models with forward passes alone.
@@ -137,9 +137,8 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     check_folder(&plan)?;
     let mut bench = Bench::open(&plan.inputs)?;
     let examples = bench.encode_splits(&rows, plan.batch_size)?;
-    let default_rate = method.rate * default_learning_rate(bench.params.count());
-    let learning_rate = *plan.learning_rate.get_or_insert(default_rate);
-    let zo_eps = *plan.zo_eps.get_or_insert(default_zo_eps(plan.distribution, bench.params.count()));
+    let (learning_rate, zo_eps) = rate_and_radius(&plan, &bench.params)?;
+    (plan.learning_rate, plan.zo_eps) = (Some(learning_rate), Some(zo_eps));
     let mut rule = (method.build)(&settings, &bench.params);
     prepare_folder(&plan.output_dir)?;
     let definition = format!(

@@ -166,11 +166,10 @@ impl Params {
     ) -> Result<()> {
         let start = Instant::now();
         let (decaying, others) = (self.displacement(true), self.displacement(false));
-        let key = |seed, param: &Param| self.key(seed, param);
         for (param, state) in self.params.iter().zip(&mut state.0) {
             let displacement = if param.decays { &decaying } else { &others };
-            let shares = displacement.shares(estimate, |seed| key(seed, param));
-            let op = Update { scale: displacement.scale, shares: &shares, kernel, state: RefCell::new(state) };
+            let shares = displacement.shares(estimate, |seed| self.key(seed, param));
+            let op = InPlace(Update { scale: displacement.scale, shares: &shares, kernel, state: RefCell::new(state) });
             param.tensor.inplace_op1(&op).with_context(|| format!("cannot update weight {}", param.name))?;
         }
         self.pending.clear();
@@ -218,11 +217,6 @@ impl<'a> Weights<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
         self.0.params.iter().map(|p| (p.name.as_str(), &p.tensor))
     }
-
-    /// The dtype that all weights are held in.
-    pub fn dtype(&self) -> DType {
-        self.0.dtype
-    }
 }
 
 /// A rule's state: for every weight tensor, `S` buffers of its length.
@@ -259,10 +253,37 @@ impl Displacement {
             return Ok(());
         }
         let keys: Vec<(Key, f32)> = self.terms.iter().map(|t| (key(t.seed), t.coeff)).collect();
-        let op = Settle { scale: self.scale, terms: &keys };
+        let op = InPlace(Settle { scale: self.scale, terms: &keys });
         param.tensor.inplace_op1(&op).with_context(|| format!("cannot move weight {}", param.name))
     }
 }
+
+/// A pass over one weight tensor, whatever precision it is held in.
+trait Pass {
+    fn pass<T: Element>(&self, weights: &mut [T]);
+}
+
+/// A [`Pass`] as candle runs it: in place.
+struct InPlace<P>(P);
+
+impl<P: Pass> InplaceOp1 for InPlace<P> {
+    fn name(&self) -> &'static str {
+        "pass over a weight"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
+        match storage {
+            CpuStorage::F32(w) => self.0.pass::<f32>(w),
+            CpuStorage::BF16(w) => self.0.pass::<bf16>(w),
+            CpuStorage::F16(w) => self.0.pass::<f16>(w),
+            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
+        }
+        Ok(())
+    }
+}
+
+/// Elements a thread takes at a time: a multiple of [`noise::GROUP`], 64 KiB of f32.
+const CHUNK: usize = 128 * noise::GROUP;
 
 /// w <- scale * w + sum of coeff * z, in place, all threads.
 struct Settle<'a> {
@@ -270,33 +291,14 @@ struct Settle<'a> {
     terms: &'a [(Key, f32)],
 }
 
-impl Settle<'_> {
-    /// Elements a thread takes at a time: a multiple of [`noise::GROUP`], 64 KiB of f32.
-    const CHUNK: usize = 128 * noise::GROUP;
-
+impl Pass for Settle<'_> {
     fn pass<T: Element>(&self, weights: &mut [T]) {
-        let walk = |(i, chunk): (usize, &mut [T])| noise::walk(chunk, i * Self::CHUNK, self.scale, self.terms);
-        if weights.len() <= Self::CHUNK {
+        let walk = |(i, chunk): (usize, &mut [T])| noise::walk(chunk, i * CHUNK, self.scale, self.terms);
+        if weights.len() <= CHUNK {
             walk((0, weights));
         } else {
-            weights.par_chunks_mut(Self::CHUNK).enumerate().for_each(walk);
+            weights.par_chunks_mut(CHUNK).enumerate().for_each(walk);
         }
-    }
-}
-
-impl InplaceOp1 for Settle<'_> {
-    fn name(&self) -> &'static str {
-        "settle"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
-        match storage {
-            CpuStorage::F32(w) => self.pass::<f32>(w),
-            CpuStorage::BF16(w) => self.pass::<bf16>(w),
-            CpuStorage::F16(w) => self.pass::<f16>(w),
-            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
-        }
-        Ok(())
     }
 }
 
@@ -308,34 +310,18 @@ struct Update<'a, K, const S: usize> {
     state: RefCell<&'a mut [Vec<f32>; S]>,
 }
 
-impl<K: Kernel<S>, const S: usize> Update<'_, K, S> {
+impl<K: Kernel<S>, const S: usize> Pass for Update<'_, K, S> {
     fn pass<T: Element>(&self, weights: &mut [T]) {
         let mut state = self.state.borrow_mut();
-        let mut buffers = state.each_mut().map(|buffer| buffer.chunks_mut(Settle::CHUNK));
+        let mut buffers = state.each_mut().map(|buffer| buffer.chunks_mut(CHUNK));
         let chunks: Vec<_> = weights
-            .chunks_mut(Settle::CHUNK)
+            .chunks_mut(CHUNK)
             .map(|chunk| (chunk, buffers.each_mut().map(|b| b.next().unwrap_or_default())))
             .collect();
         let (scale, shares, kernel) = (self.scale, self.shares, self.kernel);
         chunks.into_par_iter().enumerate().for_each(|(i, (chunk, state))| {
-            noise::update(chunk, state, i * Settle::CHUNK, scale, shares, kernel);
+            noise::update(chunk, state, i * CHUNK, scale, shares, kernel);
         });
-    }
-}
-
-impl<K: Kernel<S>, const S: usize> InplaceOp1 for Update<'_, K, S> {
-    fn name(&self) -> &'static str {
-        "update"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
-        match storage {
-            CpuStorage::F32(w) => self.pass::<f32>(w),
-            CpuStorage::BF16(w) => self.pass::<bf16>(w),
-            CpuStorage::F16(w) => self.pass::<f16>(w),
-            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
-        }
-        Ok(())
     }
 }
 

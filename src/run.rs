@@ -120,6 +120,13 @@ pub fn settings(plan: &Plan) -> Result<Settings> {
     Ok(settings)
 }
 
+/// The learning rate and the smoothing radius: as given, else the defaults for the method and the number of weights.
+pub fn rate_and_radius(plan: &Plan, params: &Params) -> Result<(f64, f64)> {
+    let default_rate = optim::method(&plan.optimizer)?.rate * default_learning_rate(params.count());
+    let default_radius = default_zo_eps(plan.distribution, params.count());
+    Ok((plan.learning_rate.unwrap_or(default_rate), plan.zo_eps.unwrap_or(default_radius)))
+}
+
 /// A folder of that name, else the model built in under it.
 fn model_source(name: &str) -> Result<Source> {
     let folder = Source::Folder(name.into());
@@ -146,9 +153,8 @@ pub fn train(
     let Bench { model, params, .. } = bench;
     let folder = &plan.output_dir;
     let weights_file = folder.join("model.safetensors");
-    let peak_rate = plan.learning_rate.unwrap_or(default_learning_rate(params.count()));
-    let zo_eps = plan.zo_eps.unwrap_or(default_zo_eps(plan.distribution, params.count())) as f32;
-    let estimator = Estimator { sides: plan.perturbation_mode, distribution: plan.distribution, zo_eps };
+    let (peak_rate, zo_eps) = rate_and_radius(plan, params)?;
+    let estimator = Estimator { sides: plan.perturbation_mode, distribution: plan.distribution, zo_eps: zo_eps as f32 };
     if plan.distribution == Distribution::Rademacher {
         params.walk_along_signs();
     }

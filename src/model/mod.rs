@@ -112,9 +112,7 @@ impl Model {
 
     /// ln p of each of the batch's predictions, in their order.
     pub fn log_probs(&self, weights: Weights, batch: &Batch) -> Result<Vec<f32>> {
-        let hidden = self.architecture.hidden(weights, batch)?;
-        let states = hidden.index_select(&Tensor::new(batch.states.as_slice(), hidden.device())?, 0)?;
-        drop(hidden);
+        let states = self.states(weights, batch)?;
         let rows = (LOGITS_BYTES / (4 * self.shape().vocab_size)).max(1);
         let mut log_probs = vec![0f32; batch.predictions.len()];
         for start in (0..batch.states.len()).step_by(rows) {
@@ -132,9 +130,13 @@ impl Model {
 
     /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
     pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
+        self.architecture.logits(weights, &self.states(weights, batch)?)
+    }
+
+    /// Hidden states of the batch's predicting rows alone: [states, hidden].
+    fn states(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
         let hidden = self.architecture.hidden(weights, batch)?;
-        let states = hidden.index_select(&Tensor::new(batch.states.as_slice(), hidden.device())?, 0)?;
-        self.architecture.logits(weights, &states)
+        Ok(hidden.index_select(&Tensor::new(batch.states.as_slice(), hidden.device())?, 0)?)
     }
 
     /// Writes what transformers needs beside the weights: config.json with the dtype they are held in, the tokenizer.

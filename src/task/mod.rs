@@ -200,7 +200,7 @@ impl Task {
     }
 
     /// The data that are compiled in for this task, if any.
-    pub fn builtin_data(&self) -> Result<Option<Source>> {
+    fn builtin_data(&self) -> Result<Option<Source>> {
         match self.data.builtin.as_deref() {
             None => Ok(None),
             Some("reviews") => Ok(Some(REVIEWS)),

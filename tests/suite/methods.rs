@@ -222,6 +222,18 @@ fn state_is_counted_and_definitions_name_their_numbers() -> Result<()> {
     Ok(())
 }
 
+/// `--help` lists the methods in prose; the table is what is true.
+#[test]
+fn help_names_every_method() {
+    use clap::Args;
+    let mut train = zotune::config::Knobs::augment_args(clap::Command::new("train"));
+    let help = train.render_long_help().to_string();
+    let listed: Vec<&str> = help.split([' ', ',', '\n']).collect();
+    for method in METHODS {
+        assert!(listed.contains(&method.name), "--help does not name {}", method.name);
+    }
+}
+
 #[test]
 fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
     let settings = [
