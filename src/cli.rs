@@ -17,7 +17,7 @@ use crate::eval::{Evaluation, evaluate};
 use crate::journal::{check_folder, prepare_folder, write_run_json};
 use crate::memory::{human, peak_rss_bytes};
 use crate::optim;
-use crate::run::{Bench, Results, conclude, rate_and_radius, settings, train};
+use crate::run::{Bench, Memory, Results, conclude, set_up, train};
 use crate::task::{BUILTIN, Loss, Sizes, Task};
 
 /// Fine-tunes language models with forward passes alone.
@@ -131,24 +131,19 @@ fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
 fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     // What is cheap to check comes before what is large to read.
     let method = optim::method(&plan.optimizer)?;
-    let settings = settings(&plan)?;
+    method.check(&plan.settings)?;
     let task = Task::open(&plan.inputs.task)?;
     let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
     check_folder(&plan)?;
     let mut bench = Bench::open(&plan.inputs)?;
     let examples = bench.encode_splits(&rows, plan.batch_size)?;
-    let (learning_rate, zo_eps) = rate_and_radius(&plan, &bench.params)?;
-    (plan.learning_rate, plan.zo_eps) = (Some(learning_rate), Some(zo_eps));
-    let mut rule = (method.build)(&settings, &bench.params);
+    let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
     prepare_folder(&plan.output_dir)?;
     let definition = format!(
-        "{}: {}; {}, q = {}, {}, eps {}  [{}]",
+        "{}: {}; {}  [{}]",
         method.name,
-        rule.definition(),
-        plan.perturbation_mode.name(),
-        plan.num_directions,
-        plan.distribution.name(),
-        short(zo_eps),
+        optimizer.rule.definition(),
+        optimizer.estimator.definition(),
         method.source
     );
     let data = json!({
@@ -162,7 +157,7 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     tracing::info!(
         "zotune {}  {definition}; lr {} {}",
         env!("CARGO_PKG_VERSION"),
-        short(learning_rate),
+        plan.learning_rate.map_or(String::new(), short),
         plan.lr_scheduler_type.name(),
     );
     describe_model(&plan.inputs, &bench);
@@ -180,7 +175,7 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
 
     let style = "{pos:>8}/{len} [{bar:20}] {msg}  {eta_precise} left";
     let bar = progress_bar(plan.max_steps, quiet, style)?;
-    let results = train(&plan, &task, &mut bench, rule.as_mut(), &examples, bar)?;
+    let results = train(&plan, &task, &mut bench, &mut optimizer, &examples, bar)?;
     // A disk that is full by now takes nothing away from what was found.
     let written = conclude(&plan, &task, &results);
     say(&if as_json { serde_json::to_string(&results)? } else { summary(&plan, &results, examples.eval.len()) })?;
@@ -307,7 +302,6 @@ fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {
 fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let totals = &results.totals;
-    let rest = results.peak_rss_bytes.saturating_sub((results.weights_bytes + totals.activation_peak_bytes) as u64);
     let kept = match results.best_step {
         0 => "no step was better on dev than the start, which was kept; try a smaller --learning-rate".into(),
         step => format!("the weights of step {step}, best on dev"),
@@ -315,7 +309,7 @@ fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
     format!(
         "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
          took     {} steps in {:.0} s ({:.1} ms a step: forwards {:.1}, walks {:.1}); {} function evaluations, {:.0} tokens a step\n\
-         memory   peak {} = weights {} + activations {} + the rest {}\n\
+         memory   {}\n\
          run      {}: model.safetensors, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
          next     {}",
         percent(results.untrained_eval_accuracy),
@@ -329,13 +323,25 @@ fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
         1e3 * totals.walk_seconds_per_step,
         totals.function_evaluations,
         totals.tokens_per_step,
-        human(results.peak_rss_bytes),
-        human(results.weights_bytes as u64),
-        human(totals.activation_peak_bytes as u64),
-        human(rest),
+        parts(&results.memory),
         plan.output_dir.display(),
         next_command(plan),
     )
+}
+
+/// Where the memory went: the parts that are there, largest peak first said.
+fn parts(memory: &Memory) -> String {
+    let parts = [
+        ("weights", memory.weights_bytes),
+        ("optimizer state", memory.optimizer_state_bytes),
+        ("snapshot", memory.snapshot_bytes),
+        ("gradients", memory.gradient_peak_bytes),
+        ("activations", memory.activation_peak_bytes),
+        ("noise", memory.noise_scratch_bytes),
+        ("the rest", memory.rest_bytes),
+    ];
+    let said = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", human(*bytes as u64)));
+    format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
 }
 
 /// From the built-in sentences on to SST-2; from everything else to the evaluation of what was made.

@@ -1,6 +1,7 @@
 //! Examples to packed batches: shared prefixes once, no padding, and which examples a step sees.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
@@ -133,7 +134,7 @@ pub struct Batch {
     /// Each token's place in its own candidate, from 0.
     pub positions: Vec<u32>,
     /// What every token attends to; each token is a query of one block.
-    pub(crate) blocks: Vec<QueryBlock>,
+    pub(crate) blocks: Arc<Vec<QueryBlock>>,
     /// Rows whose hidden states predict a token: only these reach the final norm and the vocabulary.
     pub states: Vec<u32>,
     /// The tokens whose log-probabilities are wanted: all answer tokens of all packed candidates.
@@ -178,7 +179,7 @@ impl Batch {
     pub fn sequence(tokens: &[u32]) -> Self {
         let mut batch = Batch::default();
         batch.append(tokens, 0);
-        QueryBlock::push(&mut batch.blocks, 0..tokens.len(), 0..0);
+        QueryBlock::push(Arc::make_mut(&mut batch.blocks), 0..tokens.len(), 0..0);
         batch.states = batch.positions.clone();
         batch
     }
@@ -193,11 +194,11 @@ impl Batch {
         let prefix = common_prefix(&inputs);
         let base = self.tokens.len();
         self.append(&inputs[0][..prefix], 0);
-        QueryBlock::push(&mut self.blocks, base..base + prefix, base..base);
+        QueryBlock::push(Arc::make_mut(&mut self.blocks), base..base + prefix, base..base);
         for (candidate, input) in inputs.iter().enumerate() {
             let start = self.tokens.len();
             self.append(&input[prefix..], prefix);
-            QueryBlock::push(&mut self.blocks, start..self.tokens.len(), base..base + prefix);
+            QueryBlock::push(Arc::make_mut(&mut self.blocks), start..self.tokens.len(), base..base + prefix);
             let Candidate { tokens, option_len } = &candidates[candidate];
             for (place, &token) in tokens.iter().enumerate().skip(tokens.len() - option_len) {
                 // The token at `place` is predicted by the one before it.

@@ -1,23 +1,65 @@
-//! The gradient from function values: never a tensor, a short list of (seed, coefficient) pairs.
+//! Where a step's gradient comes from: function values, which make a short list of (seed, coefficient) pairs and never a
+//! tensor; and, where it is asked for, a backward pass, handed out block by block.
 
 use anyhow::Result;
 
 use crate::config::{Distribution, Sides};
-use crate::noise::Term;
-use crate::objective::Objective;
-use crate::params::Params;
+use crate::noise::{Term, direction_seed};
+use crate::objective::{Gradients, Objective, Problem};
+use crate::params::{Params, Span, Visit};
 
-/// A whole zeroth-order gradient: the sum of coeff * z(seed), and the losses it came from.
-#[derive(Clone, Debug, PartialEq)]
+/// Which step of a run this is.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// Counted from 1.
+    pub step: u64,
+    /// The run's.
+    pub run_seed: u64,
+    /// The step's.
+    pub learning_rate: f32,
+}
+
+impl At {
+    /// The seed of direction `k` of this step.
+    pub fn seed(&self, k: u64) -> u64 {
+        direction_seed(self.run_seed, self.step, k)
+    }
+
+    /// The seeds of `q` directions.
+    pub fn seeds(&self, q: usize) -> Vec<u64> {
+        (0..q as u64).map(|k| self.seed(k)).collect()
+    }
+}
+
+/// What function values tell of a gradient: the sum of coeff * z(seed), and the losses it came from.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estimate {
-    /// The gradient.
+    /// The gradient over the weights whose gradient is estimated: all that are trained, in a zeroth-order run.
     pub terms: Vec<Term>,
+    /// What is added to the gradient over all that are trained (VAMO's correction).
+    pub correction: Vec<Term>,
+    /// The correction's length.
+    pub correction_norm: Option<f64>,
     /// f(theta + eps z), one for each direction.
     pub losses_plus: Vec<f32>,
     /// f(theta - eps z), one for each direction; one-sided estimates have none.
     pub losses_minus: Vec<f32>,
-    /// f(theta), which all directions of a one-sided estimate share.
+    /// f(theta), which all directions of a one-sided estimate share and which a backward pass begins with.
     pub loss_base: Option<f32>,
+    /// What a snapshot found, in the step that took one.
+    pub snapshot: Option<SnapshotReport>,
+}
+
+/// What a snapshot of the whole training set found, and what it cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SnapshotReport {
+    /// Directions that were looked along.
+    pub num_directions: usize,
+    /// Evaluations of one example's loss.
+    pub example_evaluations: u64,
+    /// The standard error of the slopes over the examples, relative to the slopes (root mean squares over the directions).
+    /// None where it was not looked at.
+    pub standard_error: Option<f64>,
 }
 
 impl Estimate {
@@ -27,23 +69,18 @@ impl Estimate {
     }
 
     /// Mean of f(theta + eps z).
-    pub fn loss_plus(&self) -> f64 {
-        mean(&self.losses_plus)
+    pub fn loss_plus(&self) -> Option<f64> {
+        (!self.losses_plus.is_empty()).then(|| mean(&self.losses_plus))
     }
 
     /// Mean of f(theta - eps z); of f(theta) in one-sided estimates.
-    pub fn loss_minus(&self) -> f64 {
-        mean(self.losses_minus.iter().chain(&self.loss_base))
+    pub fn loss_minus(&self) -> Option<f64> {
+        if self.losses_minus.is_empty() { self.loss_base.map(f64::from) } else { Some(mean(&self.losses_minus)) }
     }
 
     /// The slope along the direction; of several, the mean of their slopes.
-    pub fn projected_grad(&self) -> f64 {
-        self.terms.iter().map(|t| f64::from(t.coeff)).sum()
-    }
-
-    /// How often the objective was evaluated.
-    pub fn function_evaluations(&self) -> u64 {
-        self.losses().count() as u64
+    pub fn projected_grad(&self) -> Option<f64> {
+        (!self.terms.is_empty()).then(|| self.terms.iter().map(|t| f64::from(t.coeff)).sum())
     }
 
     /// All losses, in the order of their evaluation by kind.
@@ -51,9 +88,9 @@ impl Estimate {
         self.loss_base.iter().chain(&self.losses_plus).chain(&self.losses_minus).copied()
     }
 
-    /// Whether all losses are numbers.
+    /// Whether all losses and coefficients are numbers.
     pub fn is_finite(&self) -> bool {
-        self.losses().all(f32::is_finite) && self.projected_grad().is_finite()
+        self.losses().all(f32::is_finite) && self.terms.iter().chain(&self.correction).all(|t| t.coeff.is_finite())
     }
 }
 
@@ -62,47 +99,96 @@ fn mean<'a>(losses: impl IntoIterator<Item = &'a f32>) -> f64 {
     sum / f64::from(count)
 }
 
-/// Smoothing by q directions a step, at the memory of one.
+/// A step's gradient: what function values tell of it, and what is to come from a backward pass.
+pub type Estimated<'a> = (Estimate, Option<Box<dyn Gradients + 'a>>);
+
+/// Finds a step's gradient. What walks stands where it stood when this returns, or its way back is pending.
+pub trait Estimator {
+    /// The gradient of `problem`'s mini-batch at the weights as they stand.
+    fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>>;
+
+    /// With its numbers filled in: what is printed at the start and kept in run.json.
+    fn definition(&self) -> String;
+
+    /// Shows what it keeps from step to step.
+    fn visit(&mut self, _visit: &mut Visit) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// How far along a direction, and what a slope is worth along it.
 #[derive(Clone, Copy, Debug)]
-pub struct Estimator {
+pub struct Reach {
+    /// theta moves by this multiple of z.
+    pub eps: f32,
+    /// A difference quotient, times this, is a coefficient of z in the gradient.
+    pub worth: f32,
+}
+
+/// The two-point estimator: smoothing by q directions a step, at the memory of one.
+#[derive(Clone, Copy, Debug)]
+pub struct TwoPoint {
     /// Which side of theta is looked at.
     pub sides: Sides,
     /// Where directions are drawn from. (The weights must have been told of signs: [`Params::walk_along_signs`].)
     pub distribution: Distribution,
     /// The smoothing radius: eps, or mu on the sphere.
     pub zo_eps: f32,
+    /// q
+    pub num_directions: usize,
+    /// Whether each direction has a mini-batch of its own.
+    pub fresh_batches: bool,
 }
 
-impl Estimator {
-    /// g = 1/q sum over the seeds of c z(seed), z ~ N(0, I).
+impl TwoPoint {
+    /// MeZO's: one direction, z ~ N(0, I), two-sided (Malladi et al. 2023, arXiv 2305.17333, Definition 1).
+    pub fn mezo(zo_eps: f32) -> Self {
+        let distribution = Distribution::Gaussian;
+        TwoPoint { sides: Sides::Two, distribution, zo_eps, num_directions: 1, fresh_batches: false }
+    }
+
+    /// On the sphere u = z / ||z||, exactly, and g has the factor d; elsewhere z is walked as it is drawn.
+    pub fn reach(&self, norm: f64, dimensions: usize) -> Reach {
+        match self.distribution {
+            Distribution::Sphere => {
+                Reach { eps: (f64::from(self.zo_eps) / norm) as f32, worth: (dimensions as f64 / norm) as f32 }
+            }
+            _ => Reach { eps: self.zo_eps, worth: 1.0 },
+        }
+    }
+
+    fn measured_reach(&self, seed: u64, params: &mut Params) -> Reach {
+        match self.distribution {
+            Distribution::Sphere => {
+                let norm = params.gram(&[seed], Span::Estimated)[0].sqrt();
+                self.reach(norm, params.count_over(Span::Estimated))
+            }
+            _ => self.reach(1.0, 1),
+        }
+    }
+
+    /// g = 1/q sum over the seeds of c z(seed).
     ///
-    /// Two-side: c = [f(theta + eps z) - f(theta - eps z)] / (2 eps), 2q evaluations; with one direction MeZO's estimator
-    /// (Malladi et al. 2023, arXiv 2305.17333, Definition 1). One-side: c = [f(theta + eps z) - f(theta)] / eps with
-    /// f(theta) shared, q + 1 evaluations, as R-AdaZO and ZO-AdaMM have it.
-    ///
-    /// On the sphere z is z / ||z||, exactly, and g has the factor d: g = d/q sum c u.
+    /// Two-side: c = [f(theta + eps z) - f(theta - eps z)] / (2 eps), 2q evaluations. One-side: c = [f(theta + eps z) -
+    /// f(theta)] / eps with f(theta) shared, q + 1 evaluations, as R-AdaZO and ZO-AdaMM have it; 2q if each direction has
+    /// a mini-batch of its own.
     ///
     /// The way back to theta is left pending: it is applied together with whatever moves the weights next.
-    pub fn estimate(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
+    pub fn along(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
         let (radius, q) = (self.zo_eps, seeds.len() as f32);
-        let mut estimate =
-            Estimate { terms: Vec::new(), losses_plus: Vec::new(), losses_minus: Vec::new(), loss_base: None };
-        if self.sides == Sides::One {
-            estimate.loss_base = Some(objective.loss(params.settle()?)?);
-        }
-        for &seed in seeds {
-            // How far to go along z, and what a slope is worth along it.
-            let (eps, worth) = match self.distribution {
-                Distribution::Sphere => {
-                    let norm = params.direction_norm(seed);
-                    ((f64::from(radius) / norm) as f32, (params.count() as f64 / norm) as f32)
-                }
-                _ => (radius, 1.0),
-            };
+        let (mut estimate, mut bases) = (Estimate::default(), Vec::new());
+        for (k, &seed) in seeds.iter().enumerate() {
+            if self.fresh_batches {
+                objective.turn_to(k);
+            }
+            if self.sides == Sides::One && (self.fresh_batches || k == 0) {
+                bases.push(objective.loss(params.settle()?)?);
+            }
+            let Reach { eps, worth } = self.measured_reach(seed, params);
             params.walk(&[Term { seed, coeff: eps }]);
             let loss_plus = objective.loss(params.settle()?)?;
             estimate.losses_plus.push(loss_plus);
-            let slope = match estimate.loss_base {
+            let slope = match bases.last() {
                 Some(loss_base) => {
                     params.walk(&[Term { seed, coeff: -eps }]);
                     (loss_plus - loss_base) / radius
@@ -117,6 +203,19 @@ impl Estimator {
             };
             estimate.terms.push(Term { seed, coeff: worth * slope / q });
         }
+        estimate.loss_base = (!bases.is_empty()).then(|| mean(&bases) as f32);
         Ok(estimate)
+    }
+}
+
+impl Estimator for TwoPoint {
+    fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>> {
+        Ok((self.along(&at.seeds(self.num_directions), params, problem.objective())?, None))
+    }
+
+    fn definition(&self) -> String {
+        let fresh = if self.fresh_batches { " with a batch each" } else { "" };
+        let TwoPoint { sides, distribution, zo_eps, num_directions, .. } = self;
+        format!("{}, q = {num_directions}{fresh}, {}, eps {zo_eps:e}", sides.name(), distribution.name())
     }
 }

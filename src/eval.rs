@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::data::{Batch, Example, Pick};
 use crate::error::NotFinite;
+use crate::memory;
 use crate::model::Model;
 use crate::objective::{LossSum, Score, scores};
 use crate::params::Weights;
@@ -19,6 +20,8 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Every example's scores, in order.
     pub examples: Vec<Scored>,
+    /// The most bytes that a forward pass held.
+    pub activation_peak: usize,
 }
 
 /// One example's scores.
@@ -45,10 +48,12 @@ pub fn evaluate(
     mut done: impl FnMut(usize),
 ) -> Result<Evaluation> {
     let mut total = LossSum::default();
-    let mut scored = Vec::with_capacity(examples.len());
+    let (mut scored, mut activation_peak) = (Vec::with_capacity(examples.len()), 0);
     for part in examples.chunks(batch_size) {
         let batch = Batch::pack(part, Pick::All);
-        for (example, scores) in part.iter().zip(scores(model, weights, &batch)?) {
+        let (found, held) = memory::peak_of(|| scores(model, weights, &batch));
+        activation_peak = activation_peak.max(held);
+        for (example, scores) in part.iter().zip(found?) {
             total.add(loss, &scores, example.label);
             scored.push(judge(example, &scores));
         }
@@ -59,7 +64,7 @@ pub fn evaluate(
         return Err(NotFinite { place: "in an evaluation".into(), losses: vec![loss] }.into());
     }
     let right = scored.iter().filter(|s| s.prediction == s.label).count();
-    Ok(Evaluation { loss, accuracy: right as f64 / scored.len() as f64, examples: scored })
+    Ok(Evaluation { loss, accuracy: right as f64 / scored.len() as f64, examples: scored, activation_peak })
 }
 
 fn judge(example: &Example, scores: &[Score]) -> Scored {

@@ -18,7 +18,7 @@ use crate::files::{self, Source};
 use crate::memory;
 use crate::model::Model;
 use crate::objective::Cost;
-use crate::report::LogLine;
+use crate::report::{LogLine, Snapshot};
 use crate::tokenizer::Tokenizer;
 
 /// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
@@ -117,6 +117,9 @@ pub struct Journal {
     start: Instant,
     max_steps: u64,
     logging_steps: u64,
+    batch_size: u64,
+    /// The last snapshot's report, until it is logged.
+    snapshot: Option<Snapshot>,
     /// Since the line before.
     window: Vec<Estimate>,
     totals: Cost,
@@ -136,6 +139,8 @@ pub struct Step<'a> {
     pub number: u64,
     /// What was estimated.
     pub estimate: &'a Estimate,
+    /// The length of the first-order gradient, where there was one.
+    pub gradient_norm: Option<f64>,
     /// The rate it was applied with.
     pub learning_rate: f64,
     /// What the objective's evaluations took.
@@ -161,14 +166,19 @@ pub struct Totals {
     pub tokens_per_step: f64,
     /// Wall time of the whole training, evaluations on dev with it.
     pub train_seconds: f64,
-    /// Evaluations of the objective.
+    /// Evaluations of the loss on a mini-batch, those at the bottom of backward passes among them; a look at the whole
+    /// training set counts as the mini-batches that it is worth.
     pub function_evaluations: u64,
     /// Forward passes: more than evaluations where there are micro-batches.
     pub forwards: u64,
     /// Backward passes.
     pub backwards: u64,
-    /// The most bytes that a forward held beside what was there before it.
+    /// The most bytes that a forward or backward pass held beside what was there before it, gradients apart.
+    #[serde(skip)]
     pub activation_peak_bytes: usize,
+    /// The most bytes of gradients that were alive at once.
+    #[serde(skip)]
+    pub gradient_peak_bytes: usize,
 }
 
 impl Journal {
@@ -184,6 +194,8 @@ impl Journal {
             start: Instant::now(),
             max_steps: plan.max_steps,
             logging_steps: plan.logging_steps,
+            batch_size: plan.batch_size as u64,
+            snapshot: None,
             window: Vec::new(),
             totals: Cost::default(),
             function_evaluations: 0,
@@ -213,12 +225,15 @@ impl Journal {
             self.say(step.number, dev);
         }
         if dev.is_some() || step.number == 1 || step.number.is_multiple_of(self.logging_steps) {
-            let mean = |f: fn(&Estimate) -> f64| Some(self.window.iter().map(f).sum::<f64>() / self.window.len() as f64);
             let line = LogLine {
-                loss: mean(Estimate::loss),
-                loss_plus: mean(Estimate::loss_plus),
-                loss_minus: mean(Estimate::loss_minus),
-                projected_grad: Some(step.estimate.projected_grad()),
+                loss: self.mean(|e| Some(e.loss())),
+                loss_plus: self.mean(Estimate::loss_plus),
+                loss_minus: self.mean(Estimate::loss_minus),
+                projected_grad: step.estimate.projected_grad(),
+                first_order_norm: step.gradient_norm,
+                correction_norm: step.estimate.correction_norm,
+                correction_ratio: step.gradient_norm.and_then(|norm| Some(step.estimate.correction_norm? / norm)),
+                snapshot: self.snapshot.take(),
                 learning_rate: Some(step.learning_rate),
                 eval_loss: dev.map(|d| d.loss),
                 eval_accuracy: dev.map(|d| d.accuracy),
@@ -231,13 +246,23 @@ impl Journal {
         Ok(())
     }
 
+    /// Over the steps since the line before, of what they have.
+    fn mean(&self, f: impl Fn(&Estimate) -> Option<f64>) -> Option<f64> {
+        let values: Vec<f64> = self.window.iter().filter_map(f).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
     fn count(&mut self, step: &Step) {
         self.window.push(step.estimate.clone());
         self.losses.push(step.estimate.loss());
-        self.function_evaluations += step.estimate.function_evaluations();
+        let Cost { evaluations, example_evaluations, .. } = step.cost;
+        self.function_evaluations += evaluations + example_evaluations.div_ceil(self.batch_size);
+        self.snapshot = step.estimate.snapshot.map(Snapshot::from).or(self.snapshot.take());
         self.totals.forwards += step.cost.forwards;
         self.totals.tokens += step.cost.tokens;
+        self.totals.backwards += step.cost.backwards;
         self.totals.activation_peak = self.totals.activation_peak.max(step.cost.activation_peak);
+        self.totals.gradient_peak = self.totals.gradient_peak.max(step.cost.gradient_peak);
         self.step_times.push(step.time.as_secs_f64());
         self.forward_times.push(step.cost.time.as_secs_f64());
         self.walk_times.push(step.walk_time.as_secs_f64());
@@ -248,6 +273,7 @@ impl Journal {
             step,
             function_evaluations: self.function_evaluations,
             forwards: self.totals.forwards,
+            backwards: self.totals.backwards,
             tokens: self.totals.tokens,
             seconds: if step == 0 { 0.0 } else { self.start.elapsed().as_secs_f64() },
             rss_peak_bytes: memory::peak_rss_bytes(),
@@ -315,8 +341,9 @@ impl Journal {
             train_seconds: self.start.elapsed().as_secs_f64(),
             function_evaluations: self.function_evaluations,
             forwards: self.totals.forwards,
-            backwards: 0,
+            backwards: self.totals.backwards,
             activation_peak_bytes: self.totals.activation_peak,
+            gradient_peak_bytes: self.totals.gradient_peak,
         }
     }
 }

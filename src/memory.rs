@@ -1,16 +1,17 @@
 //! What is held, counted where it is allocated; and what the operating system saw.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+// Signed: what is set aside before it is allocated takes the count below what is held for a moment.
+static HELD: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
 
 /// The system's allocator, with the bytes held on the heap counted. Installed by the binary and by the tests.
 pub struct Counting;
 
 fn grow(bytes: usize) {
-    let held = HELD.fetch_add(bytes, Relaxed) + bytes;
+    let held = HELD.fetch_add(bytes as isize, Relaxed) + bytes as isize;
     if held > PEAK.load(Relaxed) {
         PEAK.fetch_max(held, Relaxed);
     }
@@ -36,32 +37,61 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         unsafe { System.dealloc(pointer, layout) };
-        HELD.fetch_sub(layout.size(), Relaxed);
+        HELD.fetch_sub(layout.size() as isize, Relaxed);
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let moved = unsafe { System.realloc(pointer, layout, new_size) };
         if !moved.is_null() {
             grow(new_size);
-            HELD.fetch_sub(layout.size(), Relaxed);
+            HELD.fetch_sub(layout.size() as isize, Relaxed);
         }
         moved
     }
 }
 
-/// Bytes on the heap now (0 where [`Counting`] is not the allocator).
-pub fn heap_bytes() -> usize {
-    HELD.load(Relaxed)
+/// Bytes that somebody else keeps count of: while this lives they do not count as held on the heap. Taken before they
+/// are allocated, so that no high-water mark sees them.
+#[derive(Debug)]
+pub struct SetAside(usize);
+
+impl SetAside {
+    /// Sets `bytes` aside.
+    pub fn new(bytes: usize) -> Self {
+        HELD.fetch_sub(bytes as isize, Relaxed);
+        SetAside(bytes)
+    }
 }
 
-/// Runs `work` and gives, beside its result, the most bytes that it held on the heap above what was there before.
-///
-/// Not for nesting or for two threads at once: there is one high-water mark.
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        HELD.fetch_add(self.0 as isize, Relaxed);
+    }
+}
+
+/// How much was held on the heap at some time.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(isize);
+
+impl Mark {
+    /// Now.
+    pub fn now() -> Self {
+        Mark(HELD.load(Relaxed))
+    }
+
+    /// Runs `work` and gives, beside its result, the most bytes that were held meanwhile above this mark.
+    ///
+    /// Not for nesting or for two threads at once: there is one high-water mark.
+    pub fn peak_of<T>(self, work: impl FnOnce() -> T) -> (T, usize) {
+        PEAK.store(HELD.load(Relaxed), Relaxed);
+        let result = work();
+        (result, (PEAK.load(Relaxed) - self.0).max(0) as usize)
+    }
+}
+
+/// Runs `work` and gives, beside its result, the most bytes that it held on the heap above what was there before it.
 pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = heap_bytes();
-    PEAK.store(before, Relaxed);
-    let result = work();
-    (result, PEAK.load(Relaxed).saturating_sub(before))
+    Mark::now().peak_of(work)
 }
 
 /// The largest resident set that the process has had, in bytes, as the operating system counts it.

@@ -1,19 +1,48 @@
-//! The weights as they stand -> one f32.
+//! The weights as they stand -> one f32; and the problem behind it, a mean over examples of which a step sees a few.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::data::{Batch, Example, Pick};
-use crate::memory;
-use crate::model::Model;
-use crate::params::Weights;
+use crate::data::{Batch, Batches, Example, Pick};
+use crate::memory::Mark;
+use crate::model::{Backward, Model};
+use crate::params::{Gradient, ParamId, Weights};
 use crate::task::Loss;
 
 /// A function of the weights. It sees [`Weights`], so everything pending has been settled.
 pub trait Objective {
     /// The value at the weights as they stand.
     fn loss(&mut self, weights: Weights) -> Result<f32>;
+
+    /// Turns to the mini-batch of the step's `k`-th direction, where each direction has one of its own.
+    fn turn_to(&mut self, _k: usize) {}
+}
+
+/// A first-order gradient, handed out block by block from the loss down, and dropped as it is used.
+pub trait Gradients {
+    /// The next weights' gradients; None when all have been given. The weights that are still to come must stand as they
+    /// did at the beginning.
+    fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>>;
+}
+
+/// A mean over n examples, f = 1/n sum f_i, of which each step sees a mini-batch I: f_I.
+pub trait Problem {
+    /// f_I as a function of the weights.
+    fn objective(&mut self) -> &mut dyn Objective;
+
+    /// The mini-batch I: places among the n examples.
+    fn batch(&self) -> &[usize];
+
+    /// f_i of every example, at the weights as they stand. Their mean is f.
+    fn losses(&mut self, weights: Weights) -> Result<Vec<f64>>;
+
+    /// f_I, and its gradient for the weights that are to be differentiated.
+    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)>;
+
+    /// The gradient of f: `add` is given the shares of its parts, to be added up. Gives n.
+    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64>;
 }
 
 /// The log-probability of a candidate's answer: the sum over its tokens, and how many they are.
@@ -34,13 +63,18 @@ impl Score {
 
 /// The scores of a batch's candidates: for each example, one for each candidate that was packed.
 pub fn scores(model: &Model, weights: Weights, batch: &Batch) -> Result<Vec<Vec<Score>>> {
+    Ok(gathered(batch, &model.log_probs(weights, batch)?))
+}
+
+/// The scores that the log-probabilities of a batch's predictions amount to.
+fn gathered(batch: &Batch, log_probs: &[f32]) -> Vec<Vec<Score>> {
     let mut scores: Vec<Vec<Score>> = batch.examples.iter().map(|e| vec![Score::default(); e.num_candidates]).collect();
-    for (prediction, log_prob) in batch.predictions.iter().zip(model.log_probs(weights, batch)?) {
+    for (prediction, log_prob) in batch.predictions.iter().zip(log_probs) {
         let score = &mut scores[prediction.example][prediction.candidate];
-        score.sum += f64::from(log_prob);
+        score.sum += f64::from(*log_prob);
         score.tokens += 1;
     }
-    Ok(scores)
+    scores
 }
 
 /// A mean in the making: micro-batches and evaluations add to it, and the result is that of one large batch.
@@ -53,18 +87,9 @@ pub struct LossSum {
 impl LossSum {
     /// Adds one example, given the scores of its packed candidates and which of them is right.
     pub fn add(&mut self, loss: Loss, scores: &[Score], right: usize) {
-        match loss {
-            Loss::Classification => {
-                let max = scores.iter().map(|s| s.mean()).fold(f64::NEG_INFINITY, f64::max);
-                let log_sum = max + scores.iter().map(|s| (s.mean() - max).exp()).sum::<f64>().ln();
-                self.sum += log_sum - scores[right].mean();
-                self.weight += 1;
-            }
-            Loss::TeacherForcing => {
-                self.sum -= scores[right].sum;
-                self.weight += scores[right].tokens;
-            }
-        }
+        let (sum, weight) = of_example(loss, scores, right);
+        self.sum += sum;
+        self.weight += weight;
     }
 
     /// The mean over what was added.
@@ -73,36 +98,107 @@ impl LossSum {
     }
 }
 
-/// The prompt loss of one step's examples, in micro-batches.
+/// What an example adds to a [`LossSum`]: to the sum, and to its weight.
+fn of_example(loss: Loss, scores: &[Score], right: usize) -> (f64, usize) {
+    match loss {
+        Loss::Classification => (log_sum_exp(scores) - scores[right].mean(), 1),
+        Loss::TeacherForcing => (-scores[right].sum, scores[right].tokens),
+    }
+}
+
+/// The derivative of what an example adds to the sum, with respect to the log-probability of each of a candidate's tokens.
+fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f64 {
+    let is_right = if candidate == right { 1.0 } else { 0.0 };
+    match loss {
+        Loss::Classification => {
+            let score = scores[candidate];
+            ((score.mean() - log_sum_exp(scores)).exp() - is_right) / score.tokens as f64
+        }
+        Loss::TeacherForcing => -is_right,
+    }
+}
+
+fn log_sum_exp(scores: &[Score]) -> f64 {
+    let max = scores.iter().map(|s| s.mean()).fold(f64::NEG_INFINITY, f64::max);
+    max + scores.iter().map(|s| (s.mean() - max).exp()).sum::<f64>().ln()
+}
+
+/// What evaluating a problem took so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Evaluations of the objective on a mini-batch, a backward pass's own forward among them.
+    pub evaluations: u64,
+    /// Evaluations of single examples beside them: a snapshot's.
+    pub example_evaluations: u64,
+    /// Forward passes: one for each micro-batch of each evaluation.
+    pub forwards: u64,
+    /// Backward passes, the same.
+    pub backwards: u64,
+    /// Tokens fed in the forward passes.
+    pub tokens: u64,
+    /// Wall time in all of them.
+    pub time: Duration,
+    /// The most bytes that one held beside what was there before it, gradients apart.
+    pub activation_peak: usize,
+    /// The most bytes of gradients that a backward pass held.
+    pub gradient_peak: usize,
+}
+
+/// The prompt loss over a training set, a mini-batch of it at a time, in micro-batches.
 pub struct PromptLoss<'a> {
     model: &'a Model,
     loss: Loss,
+    examples: &'a [Example],
+    batches: Batches,
+    /// Mini-batches that a step has, one for each direction: 1 where they share one.
+    batches_a_step: u64,
+    micro_batch_size: usize,
+    step: u64,
+    batch: Vec<usize>,
     micro_batches: Vec<Batch>,
-    cost: Cost,
-}
-
-/// What evaluating an objective took so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cost {
-    /// Forward passes: one for each micro-batch of each evaluation.
-    pub forwards: u64,
-    /// Tokens fed in them.
-    pub tokens: u64,
-    /// Wall time in them.
-    pub time: Duration,
-    /// The most bytes that a forward held beside what was there before it.
-    pub activation_peak: usize,
+    cost: RefCell<Cost>,
+    /// What was held when the step began: activations are what is above it.
+    mark: Mark,
 }
 
 impl<'a> PromptLoss<'a> {
-    /// Packs `examples` into micro-batches of at most `micro_batch_size`; the loss is that of all of them together.
-    pub fn new(model: &'a Model, loss: Loss, examples: &[&Example], micro_batch_size: usize) -> Self {
-        let pick = match loss {
-            Loss::Classification => Pick::All,
-            Loss::TeacherForcing => Pick::Right,
+    /// Over `examples`, `batches` of them at a time, at the first step's.
+    pub fn new(model: &'a Model, loss: Loss, examples: &'a [Example], batches: Batches, micro_batch_size: usize) -> Self {
+        let mut this = PromptLoss {
+            model,
+            loss,
+            examples,
+            batches,
+            batches_a_step: 1,
+            micro_batch_size,
+            step: 1,
+            batch: Vec::new(),
+            micro_batches: Vec::new(),
+            cost: RefCell::default(),
+            mark: Mark::now(),
         };
-        let micro_batches = examples.chunks(micro_batch_size).map(|part| Batch::pack(part.iter().copied(), pick)).collect();
-        PromptLoss { model, loss, micro_batches, cost: Cost::default() }
+        this.begin(1);
+        this
+    }
+
+    /// Gives each step `n` mini-batches, one for each direction.
+    pub fn with_batches_a_step(mut self, n: usize) -> Self {
+        self.batches_a_step = n as u64;
+        self.turn_to(0);
+        self
+    }
+
+    /// Of all `examples` at once.
+    pub fn of_all(model: &'a Model, loss: Loss, examples: &'a [Example], micro_batch_size: usize) -> Self {
+        Self::new(model, loss, examples, Batches::new(examples.len(), examples.len(), 0), micro_batch_size)
+    }
+
+    /// Turns to a step's mini-batch, counted from 1, and forgets what was spent.
+    pub fn begin(&mut self, step: u64) {
+        self.step = step;
+        self.turn_to(0);
+        self.cost = RefCell::default();
+        self.mark = Mark::now();
     }
 
     /// Tokens that one evaluation feeds.
@@ -110,26 +206,147 @@ impl<'a> PromptLoss<'a> {
         self.micro_batches.iter().map(Batch::num_tokens).sum()
     }
 
-    /// What it took so far.
+    /// What it took since the step began.
     pub fn cost(&self) -> Cost {
-        self.cost
+        *self.cost.borrow()
+    }
+
+    fn pack(&self, places: &[usize]) -> Vec<Batch> {
+        let pick = match self.loss {
+            Loss::Classification => Pick::All,
+            Loss::TeacherForcing => Pick::Right,
+        };
+        let part = |places: &[usize]| Batch::pack(places.iter().map(|&i| &self.examples[i]), pick);
+        places.chunks(self.micro_batch_size).map(part).collect()
+    }
+
+    /// Runs `work`, which feeds `tokens` forward in so many micro-batches, and counts it.
+    fn counted<T>(&self, forwards: usize, tokens: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let (result, held) = self.mark.peak_of(work);
+        let mut cost = self.cost.borrow_mut();
+        cost.forwards += forwards as u64;
+        cost.tokens += tokens as u64;
+        cost.activation_peak = cost.activation_peak.max(held);
+        cost.time += start.elapsed();
+        result
+    }
+
+    /// What each example of `batches` adds to a [`LossSum`].
+    fn parts(&self, weights: Weights, batches: &[Batch]) -> Result<Vec<(f64, usize)>> {
+        let mut parts = Vec::new();
+        for batch in batches {
+            let scores = self.counted(1, batch.num_tokens(), || scores(self.model, weights, batch))?;
+            let examples = batch.examples.iter().zip(&scores);
+            parts.extend(examples.map(|(example, scores)| of_example(self.loss, scores, example.right)));
+        }
+        Ok(parts)
+    }
+
+    /// The loss of `batches`, their weight, and a backward pass that has been told where to begin. `total` is the weight
+    /// that the loss is a mean over: their own unless they are a part of something larger.
+    fn begin_backward<'b>(
+        &'b self,
+        weights: Weights,
+        batches: &'b [Batch],
+        total: Option<usize>,
+    ) -> Result<(f32, Counted<'b>)> {
+        let tokens = batches.iter().map(Batch::num_tokens).sum();
+        let begun = self.counted(batches.len(), tokens, || Backward::begin(self.model, weights, batches))?;
+        let (mut backward, log_probs) = begun;
+        let scores: Vec<_> = batches.iter().zip(&log_probs).map(|(batch, found)| gathered(batch, found)).collect();
+        let mut sum = LossSum::default();
+        for (batch, scores) in batches.iter().zip(&scores) {
+            batch.examples.iter().zip(scores).for_each(|(e, scores)| sum.add(self.loss, scores, e.right));
+        }
+        let weight = total.unwrap_or(sum.weight) as f64;
+        let slopes = batches.iter().zip(&scores).map(|(batch, scores)| {
+            let of_prediction = |p: &crate::data::Prediction| {
+                let right = batch.examples[p.example].right;
+                (slope(self.loss, &scores[p.example], right, p.candidate) / weight) as f32
+            };
+            batch.predictions.iter().map(of_prediction).collect()
+        });
+        backward.seed(slopes.collect())?;
+        self.cost.borrow_mut().backwards += batches.len() as u64;
+        Ok((sum.mean() as f32, Counted { problem: self, backward }))
     }
 }
 
 impl Objective for PromptLoss<'_> {
     fn loss(&mut self, weights: Weights) -> Result<f32> {
-        let start = Instant::now();
+        self.cost.borrow_mut().evaluations += 1;
         let mut total = LossSum::default();
-        for batch in &self.micro_batches {
-            let (scores, held) = memory::peak_of(|| scores(self.model, weights, batch));
-            for (example, scores) in batch.examples.iter().zip(scores?) {
-                total.add(self.loss, &scores, example.right);
-            }
-            self.cost.forwards += 1;
-            self.cost.tokens += batch.num_tokens() as u64;
-            self.cost.activation_peak = self.cost.activation_peak.max(held);
+        for (sum, weight) in self.parts(weights, &self.micro_batches)? {
+            total.sum += sum;
+            total.weight += weight;
         }
-        self.cost.time += start.elapsed();
         Ok(total.mean() as f32)
+    }
+
+    fn turn_to(&mut self, k: usize) {
+        self.batch = self.batches.at((self.step - 1) * self.batches_a_step + k as u64 % self.batches_a_step);
+        self.micro_batches = self.pack(&self.batch);
+    }
+}
+
+impl Problem for PromptLoss<'_> {
+    fn objective(&mut self) -> &mut dyn Objective {
+        self
+    }
+
+    fn batch(&self) -> &[usize] {
+        &self.batch
+    }
+
+    fn losses(&mut self, weights: Weights) -> Result<Vec<f64>> {
+        let places: Vec<usize> = (0..self.examples.len()).collect();
+        let mut parts = Vec::new();
+        for places in places.chunks(self.micro_batch_size) {
+            parts.extend(self.parts(weights, &self.pack(places))?);
+        }
+        self.cost.borrow_mut().example_evaluations += places.len() as u64;
+        // Where examples weigh differently, each counts with its sum over the mean weight: so the mean over all is the
+        // loss over all, and the mean over a mini-batch is on average.
+        let mean_weight = parts.iter().map(|(_, weight)| *weight as f64).sum::<f64>() / parts.len() as f64;
+        Ok(parts.into_iter().map(|(sum, _)| sum / mean_weight).collect())
+    }
+
+    fn backward<'b>(&'b self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {
+        self.cost.borrow_mut().evaluations += 1;
+        let (loss, gradients) = self.begin_backward(weights, &self.micro_batches, None)?;
+        Ok((loss, Box::new(gradients)))
+    }
+
+    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
+        let total = match self.loss {
+            Loss::Classification => self.examples.len(),
+            Loss::TeacherForcing => self.examples.iter().map(|e| e.candidates[e.label].option_len).sum(),
+        };
+        let places: Vec<usize> = (0..self.examples.len()).collect();
+        for places in places.chunks(self.micro_batch_size) {
+            let batches = self.pack(places);
+            let (_, mut gradients) = self.begin_backward(weights, &batches, Some(total))?;
+            while let Some(block) = gradients.next(weights)? {
+                block.iter().for_each(|(id, gradient)| add(*id, gradient));
+            }
+        }
+        self.cost.borrow_mut().example_evaluations += places.len() as u64;
+        Ok(places.len() as u64)
+    }
+}
+
+/// A backward pass whose cost is counted.
+struct Counted<'a> {
+    problem: &'a PromptLoss<'a>,
+    backward: Backward<'a>,
+}
+
+impl Gradients for Counted<'_> {
+    fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
+        let block = self.problem.counted(0, 0, || self.backward.next(weights));
+        let mut cost = self.problem.cost.borrow_mut();
+        cost.gradient_peak = cost.gradient_peak.max(self.backward.peak_gradient_bytes());
+        block
     }
 }

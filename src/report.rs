@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::estimator::SnapshotReport;
 use crate::files;
 
 /// One line of trainer_log.jsonl.
@@ -13,7 +14,7 @@ use crate::files;
 pub struct LogLine {
     /// Updates made so far.
     pub step: u64,
-    /// Mean of loss_plus and loss_minus, and like them the mean over the steps since the line before.
+    /// f(theta) where it was evaluated, else the mean of loss_plus and loss_minus; like them the mean over the steps since the line before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,6 +26,18 @@ pub struct LogLine {
     /// Of this very step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub projected_grad: Option<f64>,
+    /// Of this very step: the length of the first-order gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_order_norm: Option<f64>,
+    /// Of this very step: the length of VAMO's correction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correction_norm: Option<f64>,
+    /// The correction's length over the gradient's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correction_ratio: Option<f64>,
+    /// The last snapshot since the line before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// Of this very step.
     pub learning_rate: Option<f64>,
@@ -46,6 +59,25 @@ pub struct LogLine {
     pub seconds: f64,
     /// The process's largest resident set so far.
     pub rss_peak_bytes: u64,
+}
+
+/// A look at the whole training set, as it is logged.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Directions that it looked along: q.
+    pub num_directions: usize,
+    /// Evaluations of one example's loss.
+    pub example_evaluations: u64,
+    /// The standard error of the slopes over the examples, relative to the slopes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
+}
+
+impl From<SnapshotReport> for Snapshot {
+    fn from(report: SnapshotReport) -> Self {
+        let SnapshotReport { num_directions, example_evaluations, standard_error } = report;
+        Snapshot { num_directions, example_evaluations, standard_error }
+    }
 }
 
 /// Reads a run's log.

@@ -7,19 +7,19 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::config::{Distribution, Inputs, Plan, default_learning_rate, default_zo_eps};
+use crate::config::{Distribution, FoParams, Inputs, Plan, matches};
 use crate::data::{Batches, Example};
 use crate::error::NotFinite;
-use crate::estimator::Estimator;
+use crate::estimator::At;
 use crate::eval::{Evaluation, evaluate};
 use crate::files::{self, Source};
 use crate::journal::{Journal, Step, Totals};
 use crate::memory;
 use crate::model::{self, Model, Shape};
-use crate::noise::direction_seed;
+use crate::noise;
 use crate::objective::PromptLoss;
-use crate::optim::{self, Rule, Settings};
-use crate::params::Params;
+use crate::optim::{self, Optimizer};
+use crate::params::{ParamId, Params, Role, Span};
 use crate::report;
 use crate::task::{PromptedRow, Splits, Task};
 use crate::tokenizer::Tokenizer;
@@ -46,14 +46,51 @@ pub struct Results {
     pub untrained_eval_loss: f64,
     /// The same.
     pub untrained_eval_accuracy: f64,
+    /// Where the memory went.
+    #[serde(flatten)]
+    pub memory: Memory,
+    /// The configured rate, or the default that was taken.
+    pub learning_rate: f64,
+}
+
+/// Where a run's memory went, in bytes: each part at its largest.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
     /// The weights as they are held.
     pub weights_bytes: usize,
     /// What the rule holds beside them.
     pub optimizer_state_bytes: usize,
+    /// What the estimator keeps from step to step.
+    pub snapshot_bytes: usize,
+    /// First-order gradients alive at once.
+    pub gradient_peak_bytes: usize,
+    /// What a forward or backward pass held beside all that was there before it.
+    pub activation_peak_bytes: usize,
+    /// Directions, as they are drawn: all threads together.
+    pub noise_scratch_bytes: usize,
+    /// Of the process's peak what is none of these: the program, the tokenizer, the data, what the parts' peaks do not
+    /// have in common.
+    pub rest_bytes: usize,
     /// The process's largest resident set.
     pub peak_rss_bytes: u64,
-    /// The configured rate, or the default that was taken.
-    pub learning_rate: f64,
+}
+
+impl Memory {
+    /// Of the parts that were counted; the others are known.
+    fn new(weights: usize, state: usize, snapshot: usize, gradients: usize, activations: usize) -> Self {
+        let noise = noise::SCRATCH_BYTES * rayon::current_num_threads();
+        let peak = memory::peak_rss_bytes();
+        Memory {
+            weights_bytes: weights,
+            optimizer_state_bytes: state,
+            snapshot_bytes: snapshot,
+            gradient_peak_bytes: gradients,
+            activation_peak_bytes: activations,
+            noise_scratch_bytes: noise,
+            rest_bytes: (peak as usize).saturating_sub(weights + state + snapshot + gradients + activations + noise),
+            peak_rss_bytes: peak,
+        }
+    }
 }
 
 /// A model with its weights and tokenizer, opened and checked.
@@ -105,26 +142,42 @@ impl Bench {
     }
 }
 
-/// The method's knobs as the plan has them; one that the method does not have is an error.
-pub fn settings(plan: &Plan) -> Result<Settings> {
-    let narrow = |x: Option<f64>| x.map(|x| x as f32);
-    let settings = Settings {
-        weight_decay: narrow(plan.weight_decay),
-        momentum: narrow(plan.momentum),
-        beta1: narrow(plan.beta1),
-        beta2: narrow(plan.beta2),
-        zeta: narrow(plan.zeta),
-        amsgrad: plan.amsgrad,
-    };
-    optim::method(&plan.optimizer)?.check(&settings)?;
-    Ok(settings)
+/// Settles what depends on the model and on how many examples it is trained on, fills it into the plan, and makes the method.
+pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Optimizer> {
+    let method = optim::method(&plan.optimizer)?;
+    method.check(&plan.settings)?;
+    for id in first_order(&method.fo_params(&plan.settings), bench)? {
+        bench.params.set_role(id, Role::Differentiated);
+    }
+    let params = &mut bench.params;
+    let d = params.count_over(Span::Trained);
+    plan.settings = method.resolve(&plan.settings, d, (num_train as u64).div_ceil(plan.batch_size as u64));
+    plan.learning_rate.get_or_insert(method.learning_rate(d));
+    if plan.settings.distribution == Some(Distribution::Rademacher) {
+        params.walk_along_signs();
+    }
+    Ok(method.make(&plan.settings, params))
 }
 
-/// The learning rate and the smoothing radius: as given, else the defaults for the method and the number of weights.
-pub fn rate_and_radius(plan: &Plan, params: &Params) -> Result<(f64, f64)> {
-    let default_rate = optim::method(&plan.optimizer)?.rate * default_learning_rate(params.count());
-    let default_radius = default_zo_eps(plan.distribution, params.count());
-    Ok((plan.learning_rate.unwrap_or(default_rate), plan.zo_eps.unwrap_or(default_radius)))
+/// The weights that `wanted` names; patterns that match nothing are an error.
+fn first_order(wanted: &FoParams, bench: &Bench) -> Result<Vec<ParamId>> {
+    let Bench { model, params, .. } = bench;
+    let blocks = model.num_blocks();
+    match wanted {
+        FoParams::None => Ok(Vec::new()),
+        FoParams::All => Ok(params.ids().map(|(id, _)| id).collect()),
+        FoParams::Last(n) if *n > blocks => Err(usage!("--fo-params last:{n}: the model has {blocks} blocks")),
+        FoParams::Last(n) => Ok(model.last_blocks(*n)),
+        FoParams::Patterns(patterns) => {
+            let names: Vec<&str> = params.ids().map(|(_, name)| name).collect();
+            if let Some(idle) = patterns.iter().find(|p| !names.iter().any(|name| matches(p, name))) {
+                let example = names[names.len() / 2];
+                return Err(usage!("--fo-params {idle}: no weight's name matches; they look like {example}"));
+            }
+            let matched = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
+            Ok(params.ids().filter(|(_, name)| matched(name)).map(|(id, _)| id).collect())
+        }
+    }
 }
 
 /// A folder of that name, else the model built in under it.
@@ -146,22 +199,18 @@ pub fn train(
     plan: &Plan,
     task: &Task,
     bench: &mut Bench,
-    rule: &mut dyn Rule,
+    optimizer: &mut Optimizer,
     examples: &Splits<Example>,
     bar: ProgressBar,
 ) -> Result<Results> {
     let Bench { model, params, .. } = bench;
     let folder = &plan.output_dir;
     let weights_file = folder.join("model.safetensors");
-    let (peak_rate, zo_eps) = rate_and_radius(plan, params)?;
-    let estimator = Estimator { sides: plan.perturbation_mode, distribution: plan.distribution, zo_eps: zo_eps as f32 };
-    if plan.distribution == Distribution::Rademacher {
-        params.walk_along_signs();
-    }
-    if let Some(decay) = plan.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (peak_rate * wd) as f32 == 1.0) {
+    let peak_rate = plan.learning_rate.context("a plan that was not set up")?;
+    if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (peak_rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {peak_rate:e} is too small for f32 and does nothing");
     }
-    let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
+    let mut problem = problem(plan, task, model, &examples.train);
     let score = |params: &mut Params, examples: &[Example]| -> Result<Evaluation> {
         evaluate(model, params.settle()?, examples, task.loss, plan.inputs.eval_batch_size, |_| ())
     };
@@ -173,26 +222,28 @@ pub fn train(
     // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
     model.write_companions(folder, params.dtype())?;
     model::save(params.settle()?, &weights_file)?;
+    let untrained_dev_peak = untrained_dev.activation_peak;
     let mut best = (0, untrained_dev);
 
     for step in 1..=plan.max_steps {
         let (start, walked) = (Instant::now(), params.walk_time());
-        let batch: Vec<&Example> = batches.at(step - 1).into_iter().map(|i| &examples.train[i]).collect();
-        let mut objective = PromptLoss::new(model, task.loss, &batch, plan.micro_batch_size);
-        let seeds: Vec<u64> = (0..plan.num_directions as u64).map(|k| direction_seed(plan.seed, step, k)).collect();
-
-        let estimate = estimator.estimate(&seeds, params, &mut objective)?;
-        if !estimate.is_finite() {
-            return Err(NotFinite::at_step(step, seeds[0], estimate.losses().map(f64::from).collect()).into());
-        }
         let learning_rate = plan.learning_rate_at(step, peak_rate);
-        rule.step(learning_rate as f32, params, &estimate)?;
+        let at = At { step, run_seed: plan.seed, learning_rate: learning_rate as f32 };
+        problem.begin(step);
+
+        let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
+        if !estimate.is_finite() {
+            return Err(NotFinite::at_step(step, at.seed(0), estimate.losses().map(f64::from).collect()).into());
+        }
+        let gradient_norm = optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
+        drop(gradients);
 
         let (time, walk_time) = (start.elapsed(), params.walk_time() - walked);
         let due = step.is_multiple_of(plan.eval_steps) || step == plan.max_steps;
         let scored = due.then(|| score(params, &examples.dev)).transpose();
-        let dev = scored.with_context(|| format!("after step {step} (direction seed {})", seeds[0]))?;
-        let done = Step { number: step, estimate: &estimate, learning_rate, cost: objective.cost(), time, walk_time };
+        let dev = scored.with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
+        let cost = problem.cost();
+        let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, walk_time };
         journal.step(done, dev.as_ref())?;
         if let Some(dev) = dev.filter(|dev| dev.loss < best.1.loss) {
             model::save(params.settle()?, &weights_file)?;
@@ -206,22 +257,33 @@ pub fn train(
         model::restore(params, &weights_file)?;
     }
     let eval = score(params, &examples.eval)?;
-    let results = Results {
+    let totals = journal.end();
+    let (state, snapshot) = optimizer.bytes()?;
+    let activations = totals.activation_peak_bytes.max(untrained.activation_peak).max(untrained_dev_peak);
+    let memory = Memory::new(params.bytes(), state, snapshot, totals.gradient_peak_bytes, activations);
+    Ok(Results {
         steps: plan.max_steps,
         best_step,
-        totals: journal.end(),
+        totals,
         dev_loss: dev.loss,
         dev_accuracy: dev.accuracy,
         eval_loss: eval.loss,
         eval_accuracy: eval.accuracy,
         untrained_eval_loss: untrained.loss,
         untrained_eval_accuracy: untrained.accuracy,
-        weights_bytes: params.bytes(),
-        optimizer_state_bytes: rule.state_bytes(),
-        peak_rss_bytes: memory::peak_rss_bytes(),
+        memory,
         learning_rate: peak_rate,
+    })
+}
+
+/// The loss over the training set, a mini-batch a step, or one for each direction of a step.
+fn problem<'a>(plan: &Plan, task: &Task, model: &'a Model, train: &'a [Example]) -> PromptLoss<'a> {
+    let batches = Batches::new(train.len(), plan.batch_size, plan.seed);
+    let a_step = match plan.settings.fresh_batch_per_direction {
+        Some(true) => plan.settings.num_directions.unwrap_or(1),
+        _ => 1,
     };
-    Ok(results)
+    PromptLoss::new(model, task.loss, train, batches, plan.micro_batch_size).with_batches_a_step(a_step)
 }
 
 /// Leaves all_results.json and loss.svg in the run folder.

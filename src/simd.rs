@@ -131,6 +131,27 @@ pub fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += f(*x);
     }
+    folded(lanes)
+}
+
+/// Sum of the products of `xs` and `ys`, of one length: in 16 partial sums too.
+#[inline(always)]
+pub fn dot(xs: &[f32], ys: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (xs, ys) = (xs.chunks_exact(16), ys.chunks_exact(16));
+    for (lane, (x, y)) in lanes.iter_mut().zip(xs.remainder().iter().zip(ys.remainder())) {
+        *lane = x * y;
+    }
+    for (x, y) in xs.zip(ys) {
+        for j in 0..16 {
+            lanes[j] = x[j].mul_add(y[j], lanes[j]);
+        }
+    }
+    folded(lanes)
+}
+
+#[inline(always)]
+fn folded(mut lanes: [f32; 16]) -> f32 {
     let mut width = 8;
     while width > 0 {
         for i in 0..width {

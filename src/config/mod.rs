@@ -1,6 +1,7 @@
 //! Every knob: as typed (a file with flags on top), then checked. Two types, so nothing unchecked gets further.
 
 mod knobs;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::task::Sizes;
 
 pub use knobs::{Common, Knobs};
+pub use settings::{FoParams, Preset, Settings, StateDtype, matches};
 
 /// What `zotune train` does when nothing is said: the file configs/reviews.toml, compiled in.
 pub const DEFAULT_JOB: &str = include_str!("../../configs/reviews.toml");
@@ -159,17 +161,9 @@ pub struct Plan {
     pub optimizer: String,
     /// None until the model is open: the default follows its size.
     pub learning_rate: Option<f64>,
-    pub perturbation_mode: Sides,
-    pub num_directions: usize,
-    pub distribution: Distribution,
-    /// None until the model is open: the sphere's default follows its size.
-    pub zo_eps: Option<f64>,
-    pub weight_decay: Option<f64>,
-    pub momentum: Option<f64>,
-    pub beta1: Option<f64>,
-    pub beta2: Option<f64>,
-    pub zeta: Option<f64>,
-    pub amsgrad: Option<bool>,
+    /// The method's own knobs.
+    #[serde(flatten)]
+    pub settings: Settings,
     pub lr_scheduler_type: Schedule,
     pub warmup_steps: u64,
     pub max_steps: u64,
@@ -187,34 +181,20 @@ pub struct Plan {
 impl Plan {
     /// Checks what was typed, and fills in what was not.
     pub fn check(knobs: Knobs) -> Result<Self> {
-        let inputs = Inputs::check(knobs.common)?;
+        let inputs = Inputs::check(knobs.common.clone())?;
         for (flag, value) in [
             ("--max-steps", knobs.max_steps),
             ("--eval-steps", knobs.eval_steps),
             ("--logging-steps", knobs.logging_steps),
             ("--batch-size", knobs.batch_size.map(|n| n as u64)),
             ("--micro-batch-size", knobs.micro_batch_size.map(|n| n as u64)),
-            ("--num-directions", knobs.num_directions.map(|n| n as u64)),
         ] {
             positive(flag, value.map(|n| n as usize))?;
         }
-        // They are used in f32, so it is there that they must be numbers and not 0.
-        for (flag, value) in [("--learning-rate", knobs.learning_rate), ("--zo-eps", knobs.zo_eps)] {
-            if let Some(x) = value.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
-                return Err(usage!("{flag} {x}: it must be a number above 0, within what f32 can hold"));
-            }
+        if let Some(x) = knobs.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
+            return Err(usage!("--learning-rate {x}: it must be a number above 0, within what f32 can hold"));
         }
-        if let Some(x) = knobs.weight_decay.filter(|x| !((*x as f32).is_finite() && *x >= 0.0)) {
-            return Err(usage!("--weight-decay {x}: it must be 0 or a number above it"));
-        }
-        for (flag, value) in [("--momentum", knobs.momentum), ("--beta1", knobs.beta1), ("--beta2", knobs.beta2)] {
-            if let Some(x) = value.filter(|x| !(0.0..1.0).contains(&(*x as f32))) {
-                return Err(usage!("{flag} {x}: it must be at least 0 and below 1"));
-            }
-        }
-        if let Some(x) = knobs.zeta.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
-            return Err(usage!("--zeta {x}: it must be a number above 0, within what f32 can hold"));
-        }
+        let settings = Settings::check(&knobs)?;
         let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
         let seed = knobs.seed.unwrap_or(0);
         let max_steps = knobs.max_steps.unwrap_or(20_000);
@@ -224,16 +204,7 @@ impl Plan {
             inputs,
             optimizer,
             learning_rate: knobs.learning_rate,
-            perturbation_mode: knobs.perturbation_mode.unwrap_or_default(),
-            num_directions: knobs.num_directions.unwrap_or(1),
-            distribution: knobs.distribution.unwrap_or_default(),
-            zo_eps: knobs.zo_eps,
-            weight_decay: knobs.weight_decay,
-            momentum: knobs.momentum,
-            beta1: knobs.beta1,
-            beta2: knobs.beta2,
-            zeta: knobs.zeta,
-            amsgrad: knobs.amsgrad,
+            settings,
             lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
             warmup_steps: knobs.warmup_steps.unwrap_or(0),
             max_steps,
@@ -267,21 +238,6 @@ impl Plan {
             Schedule::Linear => peak * (1.0 - done),
             Schedule::Cosine => peak * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
         }
-    }
-}
-
-/// The learning rate where none is given: the variance of the estimate grows with the number of weights d. Made for
-/// MeZO's 20,000 steps: 1e-5 at 2.6 M weights (docs/results.md), 1.4e-7 at 13 billion, where MeZO takes 1e-7 to 1e-6.
-/// Short runs bear more.
-pub fn default_learning_rate(num_weights: usize) -> f64 {
-    0.016 / (num_weights as f64).sqrt()
-}
-
-/// The smoothing radius where none is given: MeZO's 1e-3, or on the sphere the radius that goes equally far.
-pub fn default_zo_eps(distribution: Distribution, num_weights: usize) -> f64 {
-    match distribution {
-        Distribution::Sphere => 1e-3 * (num_weights as f64).sqrt(),
-        _ => 1e-3,
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use super::ops::{self, Activation};
-use super::{Architecture, Linear, Loader, Shape};
+use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::data::Batch;
 use crate::params::{ParamId, Weights};
 
@@ -176,7 +176,7 @@ impl Llama {
     }
 
     fn norm(&self, weights: Weights, id: ParamId, x: &Tensor) -> Result<Tensor> {
-        ops::rms_norm(x, weights.get(id), self.config.rms_norm_eps as f32)
+        ops::rms_norm(x, weights.leaf(id), self.config.rms_norm_eps as f32)
     }
 
     /// cos and sin of every token's angles: [tokens, head_dim / 2] each.
@@ -188,19 +188,12 @@ impl Llama {
         Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
     }
 
-    fn attention(
-        &self,
-        weights: Weights,
-        block: &Block,
-        x: &Tensor,
-        batch: &Batch,
-        angles: &(Tensor, Tensor),
-    ) -> Result<Tensor> {
+    fn attention(&self, weights: Weights, block: &Block, x: &Tensor, packed: &Packed) -> Result<Tensor> {
         let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
-        let (cos, sin) = angles;
+        let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
         let (q, k) = (ops::rotate(&q?, cos, sin)?, ops::rotate(&k?, cos, sin)?);
         let scale = (self.head_dim as f32).powf(-0.5);
-        let mixed = ops::attention(&q, &k, &v?, &batch.blocks, self.head_dim, scale)?;
+        let mixed = ops::attention(&q, &k, &v?, &packed.batch.blocks, self.head_dim, scale)?;
         block.out.apply(weights, &mixed)
     }
 
@@ -215,20 +208,32 @@ impl Architecture for Llama {
         Shape { vocab_size: self.config.vocab_size, max_length: self.config.max_position_embeddings }
     }
 
-    fn hidden(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
-        let angles = self.angles(&batch.positions)?;
-        let mut x = ops::embed(weights.get(self.embed_tokens), &batch.tokens)?;
-        for block in &self.blocks {
-            let normed = self.norm(weights, block.input_norm, &x)?;
-            x = (x + self.attention(weights, block, &normed, batch, &angles)?)?;
-            let normed = self.norm(weights, block.post_norm, &x)?;
-            x = (x + self.feed_forward(weights, block, &normed)?)?;
-        }
-        Ok(x)
+    fn num_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn stem(&self) -> Vec<ParamId> {
+        vec![self.embed_tokens]
+    }
+
+    fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
+        Ok(Packed { batch, angles: Some(self.angles(&batch.positions)?) })
+    }
+
+    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor> {
+        ops::embed(weights, self.embed_tokens, &packed.batch.tokens)
+    }
+
+    fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
+        let block = &self.blocks[i];
+        let normed = self.norm(weights, block.input_norm, &x)?;
+        let x = (x + self.attention(weights, block, &normed, packed)?)?;
+        let normed = self.norm(weights, block.post_norm, &x)?;
+        Ok((x + self.feed_forward(weights, block, &normed)?)?)
     }
 
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
         let normed = self.norm(weights, self.norm, hidden)?;
-        ops::linear(&normed, weights.get(self.head), None, Activation::None)
+        ops::linear(&normed, weights.leaf(self.head), None, Activation::None)
     }
 }

@@ -3,11 +3,13 @@
 //! One file an architecture. A model holds handles ([`ParamId`]) and reads the weights through [`Weights`], which only
 //! [`Params::settle`] gives out: it can never see weights that are still to be moved.
 
+mod backward;
 mod checkpoint;
 mod llama;
 mod opt;
 mod ops;
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -21,6 +23,7 @@ use crate::params::{ParamId, Params, Weights};
 use crate::tokenizer::Tokenizer;
 use ops::Activation;
 
+pub use backward::Backward;
 pub use checkpoint::{Checkpoint, restore, save};
 
 /// What the rest of the program needs to know of a model's size.
@@ -37,11 +40,32 @@ pub trait Architecture: Send + Sync {
     /// Its sizes.
     fn shape(&self) -> Shape;
 
-    /// Hidden states of the packed tokens before the final norm: [tokens, hidden], f32.
-    fn hidden(&self, weights: Weights, batch: &Batch) -> Result<Tensor>;
+    /// How many blocks there are between the embedding and the head.
+    fn num_blocks(&self) -> usize;
+
+    /// The weights that embed tokens; a tied head's is among them.
+    fn stem(&self) -> Vec<ParamId>;
+
+    /// What is derived from a batch once and used by every block.
+    fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
+        Ok(Packed { batch, angles: None })
+    }
+
+    /// The packed tokens as the first block takes them: [tokens, hidden], f32.
+    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor>;
+
+    /// Block `i`: [tokens, hidden] -> [tokens, hidden], f32.
+    fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor>;
 
     /// Final norm and vocabulary projection: [rows, hidden] -> [rows, vocab], f32.
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor>;
+}
+
+/// A batch, prepared for an architecture.
+pub struct Packed<'a> {
+    batch: &'a Batch,
+    /// cos and sin of every token's rotary angles: [tokens, head_dim / 2] each.
+    angles: Option<(Tensor, Tensor)>,
 }
 
 type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
@@ -72,6 +96,8 @@ pub struct Model {
     source: Source,
     config: Value,
     weight_files: Vec<String>,
+    /// Where each weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
+    segments: Vec<(ParamId, usize)>,
 }
 
 /// Logits held at a time at most, in bytes: the vocabulary projection runs over the predicting states in chunks of this.
@@ -86,7 +112,8 @@ impl Model {
         let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
         loader.warn_of_unused();
         let weight_files = loader.checkpoint.file_names().to_vec();
-        let model = Model { architecture, source: source.clone(), config, weight_files };
+        let segments = segments(architecture.as_ref(), &loader.params);
+        let model = Model { architecture, source: source.clone(), config, weight_files, segments };
         Ok((model, loader.params))
     }
 
@@ -110,22 +137,58 @@ impl Model {
         &self.source
     }
 
+    /// How many blocks there are.
+    pub fn num_blocks(&self) -> usize {
+        self.architecture.num_blocks()
+    }
+
+    /// The weights from the `n`-th last block up, the head included, as far as nothing below reads them too.
+    pub fn last_blocks(&self, n: usize) -> Vec<ParamId> {
+        let lowest = (self.num_blocks() + 1).saturating_sub(n);
+        self.segments.iter().filter(|(_, segment)| *segment >= lowest).map(|(id, _)| *id).collect()
+    }
+
     /// ln p of each of the batch's predictions, in their order.
     pub fn log_probs(&self, weights: Weights, batch: &Batch) -> Result<Vec<f32>> {
-        let states = self.states(weights, batch)?;
-        let rows = (LOGITS_BYTES / (4 * self.shape().vocab_size)).max(1);
+        self.log_probs_of(weights, &self.states(weights, batch)?, batch)
+    }
+
+    /// The same from the hidden states of the predicting rows.
+    fn log_probs_of(&self, weights: Weights, states: &Tensor, batch: &Batch) -> Result<Vec<f32>> {
         let mut log_probs = vec![0f32; batch.predictions.len()];
-        for start in (0..batch.states.len()).step_by(rows) {
-            let here = start..batch.states.len().min(start + rows);
-            let logits = self.architecture.logits(weights, &states.narrow(0, here.start, here.len())?)?;
-            let wanted: Vec<usize> = (0..log_probs.len()).filter(|&i| here.contains(&batch.predictions[i].state)).collect();
-            let picks: Vec<_> =
-                wanted.iter().map(|&i| (batch.predictions[i].state - here.start, batch.predictions[i].token)).collect();
-            for (i, log_prob) in wanted.into_iter().zip(ops::log_probs(&logits, &picks)?) {
-                log_probs[i] = log_prob;
-            }
+        for (here, wanted) in self.head_chunks(batch) {
+            let states = states.narrow(0, here.start, here.len())?;
+            let found = self.chunk_log_probs(weights, &states, batch, here.start, &wanted)?.to_vec1()?;
+            wanted.into_iter().zip(found).for_each(|(i, log_prob): (usize, f32)| log_probs[i] = log_prob);
         }
         Ok(log_probs)
+    }
+
+    /// The predicting states in chunks whose logits may be held at a time, with the predictions that each makes.
+    fn head_chunks(&self, batch: &Batch) -> Vec<(Range<usize>, Vec<usize>)> {
+        let rows = (LOGITS_BYTES / (4 * self.shape().vocab_size)).max(1);
+        let starts = (0..batch.states.len()).step_by(rows);
+        let chunks = starts.map(|start| start..batch.states.len().min(start + rows));
+        let predictions = batch.predictions.iter().enumerate();
+        chunks
+            .map(|here| {
+                let wanted = predictions.clone().filter(|(_, p)| here.contains(&p.state)).map(|(i, _)| i).collect();
+                (here, wanted)
+            })
+            .collect()
+    }
+
+    /// ln p of the predictions `wanted`, whose `states` are those from `first` on: [wanted].
+    fn chunk_log_probs(
+        &self,
+        weights: Weights,
+        states: &Tensor,
+        batch: &Batch,
+        first: usize,
+        wanted: &[usize],
+    ) -> Result<Tensor> {
+        let picks = wanted.iter().map(|&i| (batch.predictions[i].state - first, batch.predictions[i].token)).collect();
+        ops::log_probs(&self.architecture.logits(weights, states)?, picks)
     }
 
     /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
@@ -135,8 +198,12 @@ impl Model {
 
     /// Hidden states of the batch's predicting rows alone: [states, hidden].
     fn states(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
-        let hidden = self.architecture.hidden(weights, batch)?;
-        Ok(hidden.index_select(&Tensor::new(batch.states.as_slice(), hidden.device())?, 0)?)
+        let packed = self.architecture.prepare(batch)?;
+        let mut x = self.architecture.embed(weights, &packed)?;
+        for block in 0..self.num_blocks() {
+            x = self.architecture.block(weights, block, x, &packed)?;
+        }
+        backward::rows(&x, batch)
     }
 
     /// Writes what transformers needs beside the weights: config.json with the dtype they are held in, the tokenizer.
@@ -159,6 +226,15 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Where each weight stands. Checkpoints name the weights of block i `...layers.i...`; what is in no block and does not embed
+/// tokens is the head's.
+fn segments(architecture: &dyn Architecture, params: &Params) -> Vec<(ParamId, usize)> {
+    let (stem, blocks) = (architecture.stem(), architecture.num_blocks());
+    let block_of = |name: &str| name.split_once("layers.")?.1.split('.').next()?.parse::<usize>().ok();
+    let segment = |id, name| if stem.contains(&id) { 0 } else { block_of(name).unwrap_or(blocks) + 1 };
+    params.ids().map(|(id, name)| (id, segment(id, name))).collect()
 }
 
 /// Refuses sizes that no model has, before anything is allocated by them.
@@ -267,6 +343,10 @@ impl Linear {
 
     /// The same with an activation behind it.
     fn apply_with(&self, weights: Weights, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        ops::linear(x, weights.get(self.weight), self.bias.map(|b| weights.get(b)), activation)
+        ops::linear(x, weights.leaf(self.weight), self.bias.map(|b| weights.leaf(b)), activation)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = ParamId> {
+        [Some(self.weight), self.bias].into_iter().flatten()
     }
 }

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::ops::{self, Activation};
-use super::{Architecture, Linear, Loader, Shape};
+use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::data::Batch;
 use crate::params::{ParamId, Weights};
 
@@ -141,23 +141,10 @@ impl Opt {
     fn feed_forward(&self, weights: Weights, block: &Block, x: &Tensor) -> Result<Tensor> {
         block.fc2.apply(weights, &block.fc1.apply_with(weights, x, self.activation)?)
     }
-
-    fn block(&self, weights: Weights, block: &Block, x: Tensor, batch: &Batch) -> Result<Tensor> {
-        if self.config.do_layer_norm_before {
-            let x = (&x + self.attention(weights, block, &layer_norm(weights, &block.attention_norm, &x)?, batch)?)?;
-            let fed = self.feed_forward(weights, block, &layer_norm(weights, &block.final_norm, &x)?)?;
-            Ok((x + fed)?)
-        } else {
-            let x = (&x + self.attention(weights, block, &x, batch)?)?;
-            let x = layer_norm(weights, &block.attention_norm, &x)?;
-            let fed = self.feed_forward(weights, block, &x)?;
-            layer_norm(weights, &block.final_norm, &(x + fed)?)
-        }
-    }
 }
 
 fn layer_norm(weights: Weights, norm: &Norm, x: &Tensor) -> Result<Tensor> {
-    ops::layer_norm(x, norm.map(|(weight, bias)| (weights.get(weight), weights.get(bias))), EPS)
+    ops::layer_norm(x, norm.map(|(weight, bias)| (weights.leaf(weight), weights.leaf(bias))), EPS)
 }
 
 impl Architecture for Opt {
@@ -165,17 +152,37 @@ impl Architecture for Opt {
         Shape { vocab_size: self.config.vocab_size, max_length: self.config.max_position_embeddings }
     }
 
-    fn hidden(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
-        let mut x = ops::embed(weights.get(self.embed_tokens), &batch.tokens)?;
+    fn num_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn stem(&self) -> Vec<ParamId> {
+        let projection = self.project_in.iter().flat_map(Linear::ids);
+        [self.embed_tokens, self.embed_positions].into_iter().chain(projection).collect()
+    }
+
+    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor> {
+        let mut x = ops::embed(weights, self.embed_tokens, &packed.batch.tokens)?;
         if let Some(project_in) = &self.project_in {
             x = project_in.apply(weights, &x)?;
         }
-        let places: Vec<u32> = batch.positions.iter().map(|p| p + POSITION_OFFSET as u32).collect();
-        x = (x + ops::embed(weights.get(self.embed_positions), &places)?)?;
-        for block in &self.blocks {
-            x = self.block(weights, block, x, batch)?;
+        let places: Vec<u32> = packed.batch.positions.iter().map(|p| p + POSITION_OFFSET as u32).collect();
+        Ok((x + ops::embed(weights, self.embed_positions, &places)?)?)
+    }
+
+    fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
+        let block = &self.blocks[i];
+        if self.config.do_layer_norm_before {
+            let normed = layer_norm(weights, &block.attention_norm, &x)?;
+            let x = (x + self.attention(weights, block, &normed, packed.batch)?)?;
+            let fed = self.feed_forward(weights, block, &layer_norm(weights, &block.final_norm, &x)?)?;
+            Ok((x + fed)?)
+        } else {
+            let x = (&x + self.attention(weights, block, &x, packed.batch)?)?;
+            let x = layer_norm(weights, &block.attention_norm, &x)?;
+            let fed = self.feed_forward(weights, block, &x)?;
+            layer_norm(weights, &block.final_norm, &(x + fed)?)
         }
-        Ok(x)
     }
 
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
@@ -186,6 +193,6 @@ impl Architecture for Opt {
         if let Some(project_out) = &self.project_out {
             x = project_out.apply(weights, &x)?;
         }
-        ops::linear(&x, weights.get(self.head), None, Activation::None)
+        ops::linear(&x, weights.leaf(self.head), None, Activation::None)
     }
 }

@@ -6,48 +6,54 @@
 
 use anyhow::Result;
 
-use super::{Rule, Settings, decay};
-use crate::estimator::Estimate;
+use super::{Rule, decay, or};
+use crate::config::Settings;
+use crate::estimator::{At, Estimate};
 use crate::noise::Term;
-use crate::params::Params;
+use crate::objective::Gradients;
+use crate::params::{Params, Slot, Visit};
 
-/// One number of state. c^2 is the mean over the directions.
+/// One number of state, v. c^2 is the mean over the directions.
 pub struct Meazo {
     beta2: f64,
     zeta: f64,
-    weight_decay: Option<f32>,
-    v: f64,
-    steps: i32,
+    weight_decay: f32,
+    v: Vec<f64>,
 }
 
 impl Meazo {
     /// b is `beta2`, 0.99 unless given.
-    pub fn new(settings: &Settings) -> Self {
-        let (beta2, zeta) = (f64::from(settings.beta2.unwrap_or(0.99)), f64::from(settings.zeta.unwrap_or(1e-8)));
-        Meazo { beta2, zeta, weight_decay: settings.weight_decay, v: 0.0, steps: 0 }
+    pub fn new(settings: &Settings) -> Box<dyn Rule> {
+        let (beta2, zeta) = (f64::from(or(settings.beta2, 0.99)), f64::from(or(settings.zeta, 1e-8)));
+        Box::new(Meazo { beta2, zeta, weight_decay: or(settings.weight_decay, 0.0), v: vec![0.0] })
     }
 }
 
 impl Rule for Meazo {
-    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
+    fn step(
+        &mut self,
+        at: &At,
+        params: &mut Params,
+        estimate: &Estimate,
+        _: Option<&mut (dyn Gradients + '_)>,
+    ) -> Result<Option<f64>> {
         let squares: f64 = estimate.terms.iter().map(|t| f64::from(t.coeff).powi(2)).sum();
-        self.steps += 1;
-        self.v = self.beta2 * self.v + (1.0 - self.beta2) * squares / estimate.terms.len() as f64;
-        let root = (self.v / (1.0 - self.beta2.powi(self.steps))).sqrt() + self.zeta;
-        decay(lr, self.weight_decay, params);
+        let mean = squares / estimate.terms.len() as f64;
+        self.v[0] = self.beta2 * self.v[0] + (1.0 - self.beta2) * mean;
+        let root = (self.v[0] / (1.0 - self.beta2.powi(at.step as i32))).sqrt() + self.zeta;
+        decay(at, self.weight_decay, params);
         for term in &estimate.terms {
-            let coeff = (-f64::from(lr) * f64::from(term.coeff) / root) as f32;
+            let coeff = (-f64::from(at.learning_rate) * f64::from(term.coeff) / root) as f32;
             params.walk(&[Term { seed: term.seed, coeff }]);
         }
-        Ok(())
-    }
-
-    fn state_bytes(&self) -> usize {
-        std::mem::size_of_val(&self.v)
+        Ok(None)
     }
 
     fn definition(&self) -> String {
         let (b, zeta) = (self.beta2 as f32, self.zeta as f32);
         format!("v = {b} v + {} c^2, bias-corrected; theta -= lr c z / (sqrt(v) + {zeta:e})", 1.0 - b)
+    }
+    fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        visit("v", Slot::F64(&mut self.v))
     }
 }

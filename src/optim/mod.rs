@@ -1,9 +1,15 @@
-//! The rules that turn an estimate into a move of the weights: one file a method, one line in the table.
+//! The methods: one file each, one line in the table. A method is an estimator, which says where the gradient comes from,
+//! and a rule, which turns it into a move of the weights.
 
+mod adam;
 mod meazo;
+mod mezo_svrg;
 mod r_adazo;
-mod zo_adam;
+mod sgd;
+mod svrg;
+mod vamo;
 mod zo_adamm;
+mod zo_conservative;
 mod zo_rmsprop;
 mod zo_sgd;
 mod zo_sgd_momentum;
@@ -12,38 +18,92 @@ mod zo_sign_scalar;
 
 use anyhow::Result;
 
+use crate::config::{Distribution, FoParams, Preset, Settings, Sides};
 use crate::error::nearest;
-use crate::estimator::Estimate;
+use crate::estimator::{At, Estimate, Estimator, TwoPoint};
 use crate::noise::Kernel;
-use crate::params::{Params, State};
+use crate::objective::Gradients;
+use crate::params::{Descent, Params, Span, State, Visit};
 
-/// Consumes an estimate. The weights move in [`Params`]; a rule only says how.
+/// Consumes a step's gradient. The weights move in [`Params`]; a rule only says how.
 pub trait Rule {
-    /// One update with learning rate `lr`.
-    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()>;
+    /// One update. The length of the first-order gradient comes back, where there was one.
+    fn step(
+        &mut self,
+        at: &At,
+        params: &mut Params,
+        estimate: &Estimate,
+        gradients: Option<&mut (dyn Gradients + '_)>,
+    ) -> Result<Option<f64>>;
 
-    /// Bytes of state that the rule holds beside the weights.
-    fn state_bytes(&self) -> usize;
-
-    /// The rule with its numbers filled in: what is printed at the start and kept in run.json.
+    /// With its numbers filled in: what is printed at the start and kept in run.json.
     fn definition(&self) -> String;
+
+    /// Shows the state that it holds beside the weights.
+    fn visit(&mut self, _visit: &mut Visit) -> Result<()> {
+        Ok(())
+    }
 }
 
-/// The knobs that rules are made from, as given; a rule fills in its own defaults.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Settings {
-    /// wd: theta shrinks by the factor 1 - lr wd a step (matrices and embeddings only).
-    pub weight_decay: Option<f32>,
-    /// b of momentum.
-    pub momentum: Option<f32>,
-    /// b1 of the first moment.
-    pub beta1: Option<f32>,
-    /// b2 of the second moment.
-    pub beta2: Option<f32>,
-    /// The small constant of the root.
-    pub zeta: Option<f32>,
-    /// Whether the root takes the running maximum of v.
-    pub amsgrad: Option<bool>,
+/// A method, ready to run.
+pub struct Optimizer {
+    /// Where the gradient comes from.
+    pub estimator: Box<dyn Estimator>,
+    /// What it does to the weights.
+    pub rule: Box<dyn Rule>,
+}
+
+impl Optimizer {
+    /// Bytes of the rule's state, and of what the estimator keeps.
+    pub fn bytes(&mut self) -> Result<(usize, usize)> {
+        let (mut state, mut snapshot) = (0, 0);
+        self.rule.visit(&mut |_, mut slot| {
+            state += slot.bytes().len();
+            Ok(())
+        })?;
+        self.estimator.visit(&mut |_, mut slot| {
+            snapshot += slot.bytes().len();
+            Ok(())
+        })?;
+        Ok((state, snapshot))
+    }
+
+    /// Shows everything that a run needs besides its weights to go on as if nothing had happened.
+    pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        self.rule.visit(&mut |name, slot| visit(&format!("rule.{name}"), slot))?;
+        self.estimator.visit(&mut |name, slot| visit(&format!("estimator.{name}"), slot))
+    }
+}
+
+/// Which gradients a method goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Function values alone.
+    Zeroth,
+    /// A backward pass for the weights that `--fo-params` names, function values for the others.
+    Mixed,
+    /// A backward pass alone.
+    First,
+}
+
+/// The two-point estimator that a method takes unless told otherwise. No radius: the one that follows the model's size.
+#[derive(Clone, Copy, Debug)]
+pub struct Smoothing {
+    sides: Sides,
+    distribution: Distribution,
+    num_directions: usize,
+    zo_eps: Option<f64>,
+}
+
+/// A learning rate where none is given.
+#[derive(Clone, Copy, Debug)]
+enum Rate {
+    /// A multiple of 0.016 / sqrt(d): the variance of the estimate grows with the number of weights d. Made for MeZO's 20,000
+    /// steps: for ZO-SGD 1e-5 at 2.6 M weights (docs/results.md), 1.4e-7 at 13 billion, where MeZO takes 1e-7 to 1e-6. Short
+    /// runs bear more.
+    Estimated(f64),
+    /// The same for any d.
+    Fixed(f64),
 }
 
 /// A method: its name, its knobs, where it is from, how it is made.
@@ -51,32 +111,67 @@ pub struct Method {
     /// As `--optimizer` takes it.
     pub name: &'static str,
     /// The knobs that it has, as flags without their dashes.
-    pub knobs: &'static [&'static str],
-    /// The default learning rate, as a multiple of zo-sgd's.
-    pub rate: f64,
+    knobs: &'static [&'static [&'static str]],
+    /// Which gradients it goes by.
+    pub order: Order,
+    /// The default learning rate.
+    rate: Rate,
     /// The paper.
     pub source: &'static str,
-    /// Makes its rule.
-    pub build: fn(&Settings, &Params) -> Box<dyn Rule>,
+    /// Its estimator by `--preset code`, which is the default, and by `--preset paper`.
+    smoothing: [Smoothing; 2],
+    /// Makes it, from settings that [`Method::resolve`] has filled in.
+    make: fn(&Settings, &Params) -> Optimizer,
 }
+
+/// What most zeroth-order methods have.
+const SMOOTHING: &[&str] =
+    &["preset", "perturbation-mode", "num-directions", "distribution", "zo-eps", "fresh-batch-per-direction"];
+const DECAY: &[&str] = &["weight-decay"];
+const MOMENTUM: &[&str] = &["momentum", "state-dtype"];
+const SECOND_MOMENT: &[&str] = &["beta2", "zeta", "state-dtype"];
+const MOMENTS: &[&str] = &["beta1", "beta2", "zeta", "state-dtype"];
+const SNAPSHOT: &[&str] = &["snapshot-steps"];
 
 const MEZO: &str = "MeZO, Malladi et al. 2023, arXiv 2305.17333";
 const ZO_BENCH: &str = "ZO-Bench, Zhang et al. 2024, arXiv 2402.11592";
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014";
+const ADAMM: &str = "Chen et al. 2019, as Algorithm 1 of arXiv 2502.01014";
+
+const GAUSSIAN: Smoothing =
+    Smoothing { sides: Sides::Two, distribution: Distribution::Gaussian, num_directions: 1, zo_eps: None };
+/// R-AdaZO's own settings, for the methods of its comparison.
+const SPHERE_OF_TEN: Smoothing =
+    Smoothing { sides: Sides::One, distribution: Distribution::Sphere, num_directions: 10, zo_eps: Some(5e-3) };
+const SPHERE: Smoothing =
+    Smoothing { sides: Sides::One, distribution: Distribution::Sphere, num_directions: 1, zo_eps: None };
+/// Paper and code agree.
+const AGREED: [Smoothing; 2] = [GAUSSIAN, GAUSSIAN];
+const ADAPTIVE: [Smoothing; 2] = [GAUSSIAN, SPHERE_OF_TEN];
 
 /// All methods.
 #[rustfmt::skip]
-pub const METHODS: &[Method] = &[
-    Method { name: "zo-sgd", knobs: &["weight-decay"], rate: 1.0, source: MEZO, build: |s, _| Box::new(zo_sgd::ZoSgd::new(s)) },
-    Method { name: "zo-sgd-momentum", knobs: &["weight-decay", "momentum"], rate: 0.1, source: ZO_BENCH, build: |s, p| fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p) },
-    Method { name: "zo-sign", knobs: &["weight-decay"], rate: 10.0, source: "ZO-signSGD, Liu et al. 2019, ICLR", build: |s, p| fused(zo_sign::ZoSign::new(), s, p) },
-    Method { name: "zo-sign-scalar", knobs: &["weight-decay"], rate: 10.0, source: ZO_BENCH, build: |s, _| Box::new(zo_sign_scalar::ZoSignScalar::new(s)) },
-    Method { name: "zo-rmsprop", knobs: &["weight-decay", "beta2", "zeta"], rate: 10.0, source: R_ADAZO, build: |s, p| fused(zo_rmsprop::ZoRmsProp::new(s), s, p) },
-    Method { name: "zo-adamm", knobs: &["weight-decay", "beta1", "beta2", "zeta", "amsgrad"], rate: 10.0, source: "Chen et al. 2019, as Algorithm 1 of arXiv 2502.01014", build: |s, p| zo_adamm::build(s, p) },
-    Method { name: "zo-adam", knobs: &["weight-decay", "beta1", "beta2", "zeta"], rate: 10.0, source: ZO_BENCH, build: |s, p| fused(zo_adam::ZoAdam::new(s), s, p) },
-    Method { name: "r-adazo", knobs: &["weight-decay", "beta1", "beta2", "zeta"], rate: 2.5, source: R_ADAZO, build: |s, p| fused(r_adazo::RAdaZo::new(s), s, p) },
-    Method { name: "meazo", knobs: &["weight-decay", "beta2", "zeta"], rate: 10.0, source: "MEAZO, arXiv 2605.03869", build: |s, _| Box::new(meazo::Meazo::new(s)) },
-];
+pub const METHODS: &[Method] = {
+    use Order::{First, Mixed, Zeroth};
+    use Rate::{Estimated, Fixed};
+    &[
+        Method { name: "zo-sgd", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, make: |s, _| zeroth(s, zo_sgd::ZoSgd::new(s)) },
+        Method { name: "zo-sgd-momentum", knobs: &[SMOOTHING, DECAY, MOMENTUM], order: Zeroth, rate: Estimated(0.1), source: ZO_BENCH, smoothing: AGREED, make: |s, p| zeroth(s, fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p)) },
+        Method { name: "zo-sign", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: "ZO-signSGD, Liu et al. 2019, ICLR", smoothing: AGREED, make: |s, p| zeroth(s, fused(zo_sign::ZoSign::new(), s, p)) },
+        Method { name: "zo-sign-scalar", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, make: |s, _| zeroth(s, zo_sign_scalar::ZoSignScalar::new(s)) },
+        Method { name: "zo-conservative", knobs: &[SMOOTHING], order: Zeroth, rate: Estimated(1.0), source: ZO_BENCH, smoothing: AGREED, make: |s, _| zo_conservative::make(s) },
+        Method { name: "zo-rmsprop", knobs: &[SMOOTHING, DECAY, SECOND_MOMENT], order: Zeroth, rate: Estimated(10.0), source: R_ADAZO, smoothing: ADAPTIVE, make: |s, p| zeroth(s, fused(zo_rmsprop::ZoRmsProp::new(s), s, p)) },
+        Method { name: "zo-adamm", knobs: &[SMOOTHING, DECAY, MOMENTS, &["amsgrad"]], order: Zeroth, rate: Estimated(10.0), source: ADAMM, smoothing: ADAPTIVE, make: |s, p| zo_adamm::make(s, p) },
+        Method { name: "zo-adam", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, make: |s, p| zeroth(s, fused(adam::Adam::new(s), s, p)) },
+        Method { name: "r-adazo", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(2.5), source: R_ADAZO, smoothing: ADAPTIVE, make: |s, p| zeroth(s, fused(r_adazo::RAdaZo::new(s), s, p)) },
+        Method { name: "meazo", knobs: &[SMOOTHING, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, make: |s, _| zeroth(s, meazo::Meazo::new(s)) },
+        Method { name: "mezo-svrg", knobs: &[SMOOTHING, SNAPSHOT], order: Zeroth, rate: Estimated(1.0), source: "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", smoothing: AGREED, make: |s, _| mezo_svrg::make(s) },
+        Method { name: "vamo", knobs: &[&["preset", "perturbation-mode", "num-directions", "distribution", "zo-eps"], DECAY, SNAPSHOT, &["alpha", "max-directions", "direction-tolerance", "fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", smoothing: [SPHERE, SPHERE], make: |s, p| vamo::make(s, p) },
+        Method { name: "sgd", knobs: &[SMOOTHING, DECAY, &["fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "Robbins and Monro 1951", smoothing: AGREED, make: |s, p| sgd::make(s, p) },
+        Method { name: "adamw", knobs: &[DECAY, MOMENTS], order: First, rate: Fixed(1e-5), source: "Loshchilov and Hutter 2019, arXiv 1711.05101", smoothing: AGREED, make: |s, p| Optimizer { estimator: Box::new(sgd::Backprop::new(s)), rule: fused(adam::Adam::new(s), s, p) } },
+        Method { name: "svrg", knobs: &[DECAY, SNAPSHOT], order: First, rate: Fixed(1e-3), source: "Johnson and Zhang 2013, NIPS", smoothing: AGREED, make: |s, p| svrg::make(s, p) },
+    ]
+};
 
 /// The method of that name.
 pub fn method(name: &str) -> Result<&'static Method> {
@@ -86,29 +181,98 @@ pub fn method(name: &str) -> Result<&'static Method> {
 }
 
 impl Method {
+    /// The knobs that it has, as flags without their dashes.
+    pub fn knobs(&self) -> impl Iterator<Item = &'static str> {
+        self.knobs.iter().flat_map(|group| group.iter().copied())
+    }
+
     /// Refuses a knob that was given and that the method does not have.
     pub fn check(&self, settings: &Settings) -> Result<()> {
-        let given = [
-            ("weight-decay", settings.weight_decay.is_some()),
-            ("momentum", settings.momentum.is_some()),
-            ("beta1", settings.beta1.is_some()),
-            ("beta2", settings.beta2.is_some()),
-            ("zeta", settings.zeta.is_some()),
-            ("amsgrad", settings.amsgrad.is_some()),
-        ];
-        match given.iter().find(|(knob, given)| *given && !self.knobs.contains(knob)) {
-            Some((knob, _)) => {
-                Err(usage!("--{knob}: {} has no such knob; its knobs are: {}", self.name, self.knobs.join(", ")))
+        match settings.given().find(|knob| !self.knobs().any(|own| own == *knob)) {
+            Some(knob) => {
+                let knobs: Vec<&str> = self.knobs().collect();
+                Err(usage!("--{knob}: {} has no such knob; its knobs are: {}", self.name, knobs.join(", ")))
             }
             None => Ok(()),
         }
     }
+
+    /// The weights that get a first-order gradient.
+    pub fn fo_params(&self, settings: &Settings) -> FoParams {
+        match self.order {
+            Order::Zeroth => FoParams::None,
+            Order::Mixed => settings.fo_params.clone().unwrap_or(FoParams::All),
+            Order::First => FoParams::All,
+        }
+    }
+
+    /// Fills in what was not given, for `num_weights` that are trained and an epoch of `epoch` steps. An estimator that a
+    /// method does not have stays as it is.
+    pub fn resolve(&self, given: &Settings, num_weights: usize, epoch: u64) -> Settings {
+        let mut settings = given.clone();
+        let smoothing = self.smoothing[usize::from(given.preset == Some(Preset::Paper))];
+        if self.order != Order::First {
+            let distribution = *settings.distribution.get_or_insert(smoothing.distribution);
+            settings.perturbation_mode.get_or_insert(smoothing.sides);
+            settings.num_directions.get_or_insert(smoothing.num_directions);
+            // MeZO's radius, or on the sphere the one that goes equally far.
+            let default = match distribution {
+                Distribution::Sphere => smoothing.zo_eps.unwrap_or(1e-3 * (num_weights as f64).sqrt()),
+                _ => 1e-3,
+            };
+            settings.zo_eps.get_or_insert(default);
+        }
+        if self.order == Order::Mixed {
+            settings.fo_params = Some(self.fo_params(given));
+        }
+        if self.knobs().any(|knob| knob == "snapshot-steps") {
+            settings.snapshot_steps.get_or_insert(if self.order == Order::Zeroth { 10 } else { epoch });
+        }
+        settings
+    }
+
+    /// The learning rate where none is given, for `num_weights` that are trained.
+    pub fn learning_rate(&self, num_weights: usize) -> f64 {
+        match self.rate {
+            Rate::Estimated(multiple) => multiple * 0.016 / (num_weights as f64).sqrt(),
+            Rate::Fixed(rate) => rate,
+        }
+    }
+
+    /// Makes the method, from settings that are resolved, for weights whose roles are set.
+    pub fn make(&self, settings: &Settings, params: &Params) -> Optimizer {
+        (self.make)(settings, params)
+    }
 }
 
-/// The equations of a rule that has state, or is not linear in the direction: a kernel, told the step's numbers.
+/// A knob in f32, where arithmetic is done.
+fn or(given: Option<f64>, default: f32) -> f32 {
+    given.map_or(default, |x| x as f32)
+}
+
+/// The two-point estimator as the settings have it.
+fn two_point(settings: &Settings) -> TwoPoint {
+    TwoPoint {
+        sides: settings.perturbation_mode.unwrap_or_default(),
+        distribution: settings.distribution.unwrap_or_default(),
+        zo_eps: or(settings.zo_eps, 1e-3),
+        num_directions: settings.num_directions.unwrap_or(1),
+        fresh_batches: settings.fresh_batch_per_direction.unwrap_or(false),
+    }
+}
+
+/// A method that goes by the two-point estimate of its mini-batch.
+fn zeroth(settings: &Settings, rule: Box<dyn Rule>) -> Optimizer {
+    Optimizer { estimator: Box::new(two_point(settings)), rule }
+}
+
+/// The equations of a rule that has state, or is not linear in the gradient: a kernel, told the step's numbers.
 trait Equations<const S: usize>: Kernel<S> {
-    /// The learning rate of the step that comes next, the `step`-th from 1.
-    fn set(&mut self, lr: f32, step: i32);
+    /// What its numbers of state are called.
+    const STATE: [&'static str; S];
+
+    /// The numbers of the step that comes next.
+    fn set(&mut self, at: &At);
 
     /// As [`Rule::definition`].
     fn definition(&self) -> String;
@@ -117,34 +281,57 @@ trait Equations<const S: usize>: Kernel<S> {
 /// A rule made of its equations: `S` buffers of state, one fused pass a step.
 struct Fused<E, const S: usize> {
     equations: E,
-    weight_decay: Option<f32>,
+    weight_decay: f32,
     state: State<S>,
-    steps: i32,
 }
 
 /// The rule with state of zeros for `params`.
 fn fused<E: Equations<S> + 'static, const S: usize>(equations: E, settings: &Settings, params: &Params) -> Box<dyn Rule> {
-    Box::new(Fused { equations, weight_decay: settings.weight_decay, state: params.state(), steps: 0 })
+    let state = params.state(E::STATE, settings.state_dtype.unwrap_or_default());
+    Box::new(Fused { equations, weight_decay: or(settings.weight_decay, 0.0), state })
 }
 
 impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
-    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
-        self.steps += 1;
-        self.equations.set(lr, self.steps);
-        decay(lr, self.weight_decay, params);
-        params.update(&estimate.terms, &mut self.state, &self.equations)
-    }
-
-    fn state_bytes(&self) -> usize {
-        self.state.bytes()
+    /// Weights with a first-order gradient are updated as it comes, those without in one pass behind it.
+    fn step(
+        &mut self,
+        at: &At,
+        params: &mut Params,
+        estimate: &Estimate,
+        gradients: Option<&mut (dyn Gradients + '_)>,
+    ) -> Result<Option<f64>> {
+        self.equations.set(at);
+        let shrink = 1.0 - at.learning_rate * self.weight_decay;
+        let descent = Descent { terms: &estimate.terms, correction: &estimate.correction, shrink, seed: at.seed(0) };
+        let mut squares = None;
+        if let Some(gradients) = gradients {
+            let squares = squares.insert(0.0);
+            while let Some(block) = gradients.next(params.settle()?)? {
+                for (id, gradient) in block {
+                    *squares += gradient.squared_norm();
+                    params.update_one(id, &gradient, &descent, &mut self.state, &self.equations)?;
+                }
+            }
+        }
+        params.update(&descent, &mut self.state, &self.equations)?;
+        Ok(squares.map(f64::sqrt))
     }
 
     fn definition(&self) -> String {
         self.equations.definition()
     }
+
+    fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        self.state.visit(visit)
+    }
 }
 
 /// Decoupled weight decay: theta *= 1 - lr wd, with the pass that comes next.
-fn decay(lr: f32, weight_decay: Option<f32>, params: &mut Params) {
-    params.shrink(1.0 - lr * weight_decay.unwrap_or(0.0));
+fn decay(at: &At, weight_decay: f32, params: &mut Params) {
+    params.shrink(1.0 - at.learning_rate * weight_decay);
+}
+
+/// The number of weights that are trained: d.
+fn dimensions(params: &Params) -> usize {
+    params.count_over(Span::Trained)
 }

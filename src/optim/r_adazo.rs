@@ -9,7 +9,9 @@
 //! The second moment is that of the *first moment*, already the new one. No bias correction, on purpose: it would undo part
 //! of the variance reduction. So the first step moves every weight by lr / sqrt(1 - b2): a warm-up is worth its steps.
 
-use super::{Equations, Settings};
+use super::{Equations, or};
+use crate::config::Settings;
+use crate::estimator::At;
 use crate::noise::Kernel;
 
 /// State: m and v.
@@ -24,12 +26,7 @@ pub struct RAdaZo {
 impl RAdaZo {
     /// b1 0.9, b2 0.99 and zeta 1e-8 unless given.
     pub fn new(settings: &Settings) -> Self {
-        RAdaZo {
-            lr: 0.0,
-            beta1: settings.beta1.unwrap_or(0.9),
-            beta2: settings.beta2.unwrap_or(0.99),
-            zeta: settings.zeta.unwrap_or(1e-8),
-        }
+        RAdaZo { lr: 0.0, beta1: or(settings.beta1, 0.9), beta2: or(settings.beta2, 0.99), zeta: or(settings.zeta, 1e-8) }
     }
 }
 
@@ -43,8 +40,10 @@ impl Kernel<2> for RAdaZo {
 }
 
 impl Equations<2> for RAdaZo {
-    fn set(&mut self, lr: f32, _step: i32) {
-        self.lr = lr;
+    const STATE: [&'static str; 2] = ["m", "v"];
+
+    fn set(&mut self, at: &At) {
+        self.lr = at.learning_rate;
     }
 
     fn definition(&self) -> String {

@@ -6,7 +6,9 @@
 //!
 //! With `--amsgrad` the original's running maximum stands in the root: v_hat <- max(v_hat, v).
 
-use super::{Equations, Rule, Settings, fused};
+use super::{Equations, Optimizer, fused, or, zeroth};
+use crate::config::Settings;
+use crate::estimator::At;
 use crate::noise::Kernel;
 use crate::params::Params;
 
@@ -20,17 +22,14 @@ struct ZoAdaMm {
 }
 
 /// The rule, with or without the running maximum. b1 0.9, b2 0.99 and zeta 1e-8 unless given.
-pub fn build(settings: &Settings, params: &Params) -> Box<dyn Rule> {
-    let equations = ZoAdaMm {
-        lr: 0.0,
-        beta1: settings.beta1.unwrap_or(0.9),
-        beta2: settings.beta2.unwrap_or(0.99),
-        zeta: settings.zeta.unwrap_or(1e-8),
-    };
-    match settings.amsgrad {
+pub fn make(settings: &Settings, params: &Params) -> Optimizer {
+    let equations =
+        ZoAdaMm { lr: 0.0, beta1: or(settings.beta1, 0.9), beta2: or(settings.beta2, 0.99), zeta: or(settings.zeta, 1e-8) };
+    let rule = match settings.amsgrad {
         Some(true) => fused::<_, 3>(equations, settings, params),
         _ => fused::<_, 2>(equations, settings, params),
-    }
+    };
+    zeroth(settings, rule)
 }
 
 impl ZoAdaMm {
@@ -61,8 +60,19 @@ impl<const S: usize> Equations<S> for ZoAdaMm
 where
     ZoAdaMm: Kernel<S>,
 {
-    fn set(&mut self, lr: f32, _step: i32) {
-        self.lr = lr;
+    const STATE: [&'static str; S] = {
+        let all = ["m", "v", "v_hat"];
+        let mut own = [""; S];
+        let mut k = 0;
+        while k < S {
+            own[k] = all[k];
+            k += 1;
+        }
+        own
+    };
+
+    fn set(&mut self, at: &At) {
+        self.lr = at.learning_rate;
     }
 
     fn definition(&self) -> String {

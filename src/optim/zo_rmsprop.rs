@@ -4,7 +4,9 @@
 //! v <- b2 v + (1 - b2) g^2;   theta <- theta - lr g / sqrt(v + zeta)
 //! ```
 
-use super::{Equations, Settings};
+use super::{Equations, or};
+use crate::config::Settings;
+use crate::estimator::At;
 use crate::noise::Kernel;
 
 /// State: v.
@@ -18,7 +20,7 @@ pub struct ZoRmsProp {
 impl ZoRmsProp {
     /// b2 0.99 and zeta 1e-8 unless given.
     pub fn new(settings: &Settings) -> Self {
-        ZoRmsProp { lr: 0.0, beta2: settings.beta2.unwrap_or(0.99), zeta: settings.zeta.unwrap_or(1e-8) }
+        ZoRmsProp { lr: 0.0, beta2: or(settings.beta2, 0.99), zeta: or(settings.zeta, 1e-8) }
     }
 }
 
@@ -31,8 +33,10 @@ impl Kernel<1> for ZoRmsProp {
 }
 
 impl Equations<1> for ZoRmsProp {
-    fn set(&mut self, lr: f32, _step: i32) {
-        self.lr = lr;
+    const STATE: [&'static str; 1] = ["v"];
+
+    fn set(&mut self, at: &At) {
+        self.lr = at.learning_rate;
     }
 
     fn definition(&self) -> String {

@@ -2,37 +2,41 @@
 
 use anyhow::Result;
 
-use super::{Rule, Settings, decay};
-use crate::estimator::Estimate;
+use super::{Rule, decay, or};
+use crate::config::Settings;
+use crate::estimator::{At, Estimate};
 use crate::noise::Term;
+use crate::objective::Gradients;
 use crate::params::Params;
 
 /// No state: the update joins the walks that are pending, and settles with them in one pass.
 pub struct ZoSgd {
-    weight_decay: Option<f32>,
+    weight_decay: f32,
 }
 
 impl ZoSgd {
     /// With weight decay as the settings have it.
-    pub fn new(settings: &Settings) -> Self {
-        ZoSgd { weight_decay: settings.weight_decay }
+    pub fn new(settings: &Settings) -> Box<dyn Rule> {
+        Box::new(ZoSgd { weight_decay: or(settings.weight_decay, 0.0) })
     }
 }
 
 impl Rule for ZoSgd {
-    fn step(&mut self, lr: f32, params: &mut Params, estimate: &Estimate) -> Result<()> {
-        decay(lr, self.weight_decay, params);
+    fn step(
+        &mut self,
+        at: &At,
+        params: &mut Params,
+        estimate: &Estimate,
+        _: Option<&mut (dyn Gradients + '_)>,
+    ) -> Result<Option<f64>> {
+        decay(at, self.weight_decay, params);
         for term in &estimate.terms {
-            params.walk(&[Term { seed: term.seed, coeff: -lr * term.coeff }]);
+            params.walk(&[Term { seed: term.seed, coeff: -at.learning_rate * term.coeff }]);
         }
-        Ok(())
-    }
-
-    fn state_bytes(&self) -> usize {
-        0
+        Ok(None)
     }
 
     fn definition(&self) -> String {
-        format!("theta -= lr (g + {} theta)", self.weight_decay.unwrap_or(0.0))
+        format!("theta -= lr (g + {} theta)", self.weight_decay)
     }
 }

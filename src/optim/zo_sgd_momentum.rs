@@ -1,6 +1,8 @@
 //! ZO-SGD with momentum: m <- b m + g; theta <- theta - lr m (ZO-Bench, arXiv 2402.11592).
 
-use super::{Equations, Settings};
+use super::{Equations, or};
+use crate::config::Settings;
+use crate::estimator::At;
 use crate::noise::Kernel;
 
 /// State: m.
@@ -13,7 +15,7 @@ pub struct ZoSgdMomentum {
 impl ZoSgdMomentum {
     /// b is `momentum`, 0.9 unless given.
     pub fn new(settings: &Settings) -> Self {
-        ZoSgdMomentum { lr: 0.0, momentum: settings.momentum.unwrap_or(0.9) }
+        ZoSgdMomentum { lr: 0.0, momentum: or(settings.momentum, 0.9) }
     }
 }
 
@@ -26,8 +28,10 @@ impl Kernel<1> for ZoSgdMomentum {
 }
 
 impl Equations<1> for ZoSgdMomentum {
-    fn set(&mut self, lr: f32, _step: i32) {
-        self.lr = lr;
+    const STATE: [&'static str; 1] = ["m"];
+
+    fn set(&mut self, at: &At) {
+        self.lr = at.learning_rate;
     }
 
     fn definition(&self) -> String {

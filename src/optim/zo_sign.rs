@@ -1,6 +1,7 @@
 //! ZO-signSGD: theta <- theta - lr sign(g), coordinate by coordinate (Liu et al. 2019, ICLR).
 
 use super::Equations;
+use crate::estimator::At;
 use crate::noise::Kernel;
 
 /// No state, but a pass of its own: the sign is not linear in the direction.
@@ -25,8 +26,10 @@ impl Kernel<0> for ZoSign {
 }
 
 impl Equations<0> for ZoSign {
-    fn set(&mut self, lr: f32, _step: i32) {
-        self.lr = lr;
+    const STATE: [&'static str; 0] = [];
+
+    fn set(&mut self, at: &At) {
+        self.lr = at.learning_rate;
     }
 
     fn definition(&self) -> String {

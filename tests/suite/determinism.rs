@@ -3,11 +3,10 @@
 use anyhow::Result;
 use indicatif::ProgressBar;
 use zotune::config::{Knobs, Plan};
-use zotune::data::{Batch, Pick};
+use zotune::data::{Batch, Example, Pick};
 use zotune::journal::prepare_folder;
 use zotune::objective::{Objective, PromptLoss, scores};
-use zotune::optim::method;
-use zotune::run::{Bench, Results, settings, train};
+use zotune::run::{Bench, Results, set_up, train};
 use zotune::simd::{self, Level};
 use zotune::task::{Loss, Task};
 
@@ -25,8 +24,8 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
         let examples = bench.encode_splits(&rows, plan.batch_size)?;
-        let mut rule = (method(&plan.optimizer)?.build)(&settings(&plan)?, &bench.params);
-        let results = train(&plan, &task, &mut bench, rule.as_mut(), &examples, ProgressBar::hidden())?;
+        let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
+        let results = train(&plan, &task, &mut bench, &mut optimizer, &examples, ProgressBar::hidden())?;
         Ok((results, std::fs::read(plan.output_dir.join("model.safetensors"))?))
     })
 }
@@ -126,7 +125,9 @@ fn a_step_costs_two_forwards_and_the_loss_falls() -> Result<()> {
 fn the_losses_of_the_two_labels_are_those_of_one_distribution() -> Result<()> {
     let (model, mut params) = open("opt-tiny")?;
     let (a, b) = (example(0, &[2, 10, 11], &[&[20], &[21]]), example(1, &[2, 10, 11], &[&[20], &[21]]));
-    let mut loss = |e| -> Result<f32> { PromptLoss::new(&model, Loss::Classification, &[e], 1).loss(params.settle()?) };
+    let mut loss = |e: &Example| -> Result<f32> {
+        PromptLoss::of_all(&model, Loss::Classification, std::slice::from_ref(e), 1).loss(params.settle()?)
+    };
     let (right, wrong) = (loss(&a)?, loss(&b)?);
     // Two candidates: the probabilities of the two labels sum to one.
     assert!(((-right).exp() + (-wrong).exp() - 1.0).abs() < 1e-5);

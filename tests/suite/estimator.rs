@@ -2,16 +2,24 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::config::{Distribution, Sides};
-use zotune::estimator::{Estimate, Estimator};
+use zotune::config::{Distribution, Settings, Sides};
+use zotune::estimator::{Estimate, TwoPoint};
 use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
-use zotune::optim::{Settings, method};
-use zotune::params::{Params, Weights};
+use zotune::optim::method;
+use zotune::params::{Params, Span, Weights};
+
+use crate::support::at;
 
 const D: usize = 200;
 
-const TWO: Estimator = Estimator { sides: Sides::Two, distribution: Distribution::Gaussian, zo_eps: 1e-3 };
+const TWO: TwoPoint = TwoPoint {
+    sides: Sides::Two,
+    distribution: Distribution::Gaussian,
+    zo_eps: 1e-3,
+    num_directions: 1,
+    fresh_batches: false,
+};
 
 /// f(x) = sum of a_i x_i^2 / 2 + b_i x_i with gradient a_i x_i + b_i.
 struct Quadratic;
@@ -44,6 +52,10 @@ fn start() -> Result<(Params, Vec<f64>)> {
     Ok((params, gradient))
 }
 
+fn slope_of(estimate: &Estimate) -> f64 {
+    estimate.projected_grad().unwrap()
+}
+
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -52,13 +64,13 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn one_estimate_is_the_directional_derivative_with_its_sign_and_scale() -> Result<()> {
     let (mut params, gradient) = start()?;
     for seed in 0..20 {
-        let estimate = TWO.estimate(&[seed], &mut params, &mut Quadratic)?;
+        let estimate = TWO.along(&[seed], &mut params, &mut Quadratic)?;
         let z: Vec<f64> = direction(seed, "x", D).into_iter().map(f64::from).collect();
         // Two-sided differences of a quadratic are exact; what is left is f32: 2e-5 of the loss over 2 eps.
         let exact = dot(&gradient, &z);
-        assert!((estimate.projected_grad() - exact).abs() < 0.05, "{} is not {exact}", estimate.projected_grad());
-        assert!(estimate.loss_plus() > estimate.loss_minus() || exact < 0.05, "f(x + eps z) > f(x - eps z) uphill");
-        assert_eq!((estimate.terms.len(), estimate.terms[0].seed, estimate.function_evaluations()), (1, seed, 2));
+        assert!((slope_of(&estimate) - exact).abs() < 0.05, "{} is not {exact}", slope_of(&estimate));
+        assert!(estimate.losses_plus[0] > estimate.losses_minus[0] || exact < 0.05, "f(x + eps z) > f(x - eps z) uphill");
+        assert_eq!((estimate.terms.len(), estimate.terms[0].seed, estimate.losses().count()), (1, seed, 2));
     }
     Ok(())
 }
@@ -72,8 +84,8 @@ fn several_directions_are_averaged_and_one_side_shares_its_base() -> Result<()> 
         let (mut params, gradient) = start()?;
         let before = values(params.settle()?)?;
         let base = Quadratic.loss(params.settle()?)?;
-        let estimate = Estimator { sides, ..TWO }.estimate(&seeds, &mut params, &mut Quadratic)?;
-        assert_eq!(estimate.function_evaluations(), evaluations);
+        let estimate = TwoPoint { sides, ..TWO }.along(&seeds, &mut params, &mut Quadratic)?;
+        assert_eq!(estimate.losses().count(), evaluations);
         assert_eq!(estimate.loss_base, (sides == Sides::One).then_some(base));
         for (term, seed) in estimate.terms.iter().zip(seeds) {
             let z: Vec<f64> = direction(seed, "x", D).into_iter().map(f64::from).collect();
@@ -95,9 +107,9 @@ fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
     let (mut params, gradient) = start()?;
     let z: Vec<f64> = direction(7, "x", D).into_iter().map(f64::from).collect();
     let norm = dot(&z, &z).sqrt();
-    assert!((params.direction_norm(7) - norm).abs() < 1e-5 * norm);
-    let sphere = Estimator { distribution: Distribution::Sphere, zo_eps: 1e-2, ..TWO };
-    let term = sphere.estimate(&[7], &mut params, &mut Quadratic)?.terms[0];
+    assert!((params.gram(&[7], Span::Trained)[0].sqrt() - norm).abs() < 1e-5 * norm);
+    let sphere = TwoPoint { distribution: Distribution::Sphere, zo_eps: 1e-2, ..TWO };
+    let term = sphere.along(&[7], &mut params, &mut Quadratic)?.terms[0];
     // g = d (grad . u) u, written along z.
     let exact = D as f64 * dot(&gradient, &z) / (norm * norm);
     assert!((f64::from(term.coeff) - exact).abs() < 0.02 * exact.abs(), "{} is not {exact}", term.coeff);
@@ -110,7 +122,7 @@ fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
     assert!(moves.iter().all(|m| (m.abs() - 1.0).abs() < 1e-6));
     let up = moves.iter().filter(|m| **m > 0.0).count();
     assert!((D / 2 - 40..D / 2 + 40).contains(&up), "{up} of {D} go up");
-    assert!((params.direction_norm(7) - (D as f64).sqrt()).abs() < 1e-9);
+    assert!((params.gram(&[7], Span::Trained)[0].sqrt() - (D as f64).sqrt()).abs() < 1e-9);
     Ok(())
 }
 
@@ -120,8 +132,8 @@ fn the_mean_of_many_estimates_is_the_gradient() -> Result<()> {
     let n = 20_000;
     let mut mean = vec![0f64; D];
     for seed in 0..n {
-        let estimate = Estimator { zo_eps: 1e-2, ..TWO }.estimate(&[seed], &mut params, &mut Quadratic)?;
-        let c = estimate.projected_grad();
+        let estimate = TwoPoint { zo_eps: 1e-2, ..TWO }.along(&[seed], &mut params, &mut Quadratic)?;
+        let c = slope_of(&estimate);
         direction(seed, "x", D).iter().zip(&mut mean).for_each(|(z, m)| *m += c * f64::from(*z) / n as f64);
     }
     // Each coordinate's estimate has the variance ||g||^2 + g_i^2 or less.
@@ -140,12 +152,12 @@ fn the_mean_of_many_estimates_is_the_gradient() -> Result<()> {
 fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
     let (mut params, _) = start()?;
     let before = values(params.settle()?)?;
-    let estimate = TWO.estimate(&[5], &mut params, &mut Quadratic)?;
-    let mut rule = (method("zo-sgd")?.build)(&Settings { weight_decay: Some(0.1), ..Settings::default() }, &params);
-    rule.step(1e-2, &mut params, &estimate)?;
-    assert_eq!(rule.state_bytes(), 0);
+    let estimate = TWO.along(&[5], &mut params, &mut Quadratic)?;
+    let settings = Settings { weight_decay: Some(0.1), ..Settings::default() };
+    let mut zo_sgd = method("zo-sgd")?.make(&settings, &params);
+    zo_sgd.rule.step(&at(1, 1e-2), &mut params, &estimate, None)?;
     let after = values(params.settle()?)?;
-    let c = estimate.projected_grad();
+    let c = slope_of(&estimate);
     for (i, z) in direction(5, "x", D).iter().enumerate() {
         // x is a vector, so weight decay passes it over.
         let exact = f64::from(before[i]) - 1e-2 * c * f64::from(*z);
@@ -160,12 +172,9 @@ fn zo_sgd_decays_matrices() -> Result<()> {
     let mut params = Params::new(DType::F32);
     params.insert("w", Tensor::full(2f32, (4, 5), &Device::Cpu)?)?;
     let terms = vec![Term { seed: 1, coeff: 0.5 }];
-    let estimate = Estimate { terms, losses_plus: vec![1.0], losses_minus: vec![0.5], loss_base: None };
-    (method("zo-sgd")?.build)(&Settings { weight_decay: Some(0.1), ..Settings::default() }, &params).step(
-        1e-2,
-        &mut params,
-        &estimate,
-    )?;
+    let estimate = Estimate { terms, ..Estimate::default() };
+    let settings = Settings { weight_decay: Some(0.1), ..Settings::default() };
+    method("zo-sgd")?.make(&settings, &params).rule.step(&at(1, 1e-2), &mut params, &estimate, None)?;
     let after: Vec<f32> = params.settle()?.iter().next().unwrap().1.flatten_all()?.to_vec1()?;
     for (w, z) in after.iter().zip(direction(1, "w", 20)) {
         let exact = 2.0 - 1e-2 * (0.5 * f64::from(z) + 0.1 * 2.0);
@@ -178,11 +187,11 @@ fn zo_sgd_decays_matrices() -> Result<()> {
 fn zo_sgd_descends_a_quadratic_to_its_minimum() -> Result<()> {
     let (mut params, _) = start()?;
     let minimum: f64 = (0..D).map(|i| -0.5 * slope(i).powi(2) / curvature(i)).sum();
-    let mut rule = (method("zo-sgd")?.build)(&Settings::default(), &params);
+    let mut rule = method("zo-sgd")?.make(&Settings::default(), &params).rule;
     let first = f64::from(Quadratic.loss(params.settle()?)?);
     for seed in 0..4000 {
-        let estimate = TWO.estimate(&[seed], &mut params, &mut Quadratic)?;
-        rule.step(1e-3, &mut params, &estimate)?;
+        let estimate = TWO.along(&[seed], &mut params, &mut Quadratic)?;
+        rule.step(&at(seed + 1, 1e-3), &mut params, &estimate, None)?;
     }
     let last = f64::from(Quadratic.loss(params.settle()?)?);
     assert!(last - minimum < 0.01 * (first - minimum), "{first} -> {last}, minimum {minimum}");

@@ -64,7 +64,7 @@ fn the_packed_loss_is_the_plain_loss() -> Result<()> {
         for loss in [Loss::Classification, Loss::TeacherForcing] {
             let plain = plain_loss(&model, &mut params, loss, &all)?;
             for micro_batch_size in [5, 2, 1] {
-                let mut packed = PromptLoss::new(&model, loss, &all, micro_batch_size);
+                let mut packed = PromptLoss::of_all(&model, loss, &examples, micro_batch_size);
                 let found = f64::from(packed.loss(params.settle()?)?);
                 let difference = (found - plain).abs();
                 assert!(
@@ -95,7 +95,7 @@ fn the_packed_loss_of_long_examples_is_the_plain_loss() -> Result<()> {
     let all: Vec<&Example> = examples.iter().collect();
     for loss in [Loss::Classification, Loss::TeacherForcing] {
         let plain = plain_loss(&model, &mut params, loss, &all)?;
-        let found = f64::from(PromptLoss::new(&model, loss, &all, 3).loss(params.settle()?)?);
+        let found = f64::from(PromptLoss::of_all(&model, loss, &examples, 3).loss(params.settle()?)?);
         assert!((found - plain).abs() < 5e-6 * plain.abs().max(1.0), "{loss:?}: {found}, not {plain}");
     }
     Ok(())
@@ -110,9 +110,8 @@ fn micro_batches_hold_less() -> Result<()> {
     let (model, mut params) = open("opt-tiny")?;
     let many: Vec<Example> =
         (0..32).map(|i| example(0, &[2, 10 + i, 11, 12, 13, 14, 15, 16, 17], &[&[20], &[21]])).collect();
-    let many: Vec<&Example> = many.iter().collect();
     let mut held = |size| -> Result<usize> {
-        let mut loss = PromptLoss::new(&model, Loss::Classification, &many, size);
+        let mut loss = PromptLoss::of_all(&model, Loss::Classification, &many, size);
         loss.loss(params.settle()?)?;
         loss.loss(params.settle()?)?;
         assert_eq!(loss.num_tokens(), 32 * 9);

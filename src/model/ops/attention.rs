@@ -1,13 +1,15 @@
 //! Causal attention over a packed batch whose examples share prefixes.
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::{Matrix, Shared, floats, multiply};
+use super::{Matrix, Shared, floats, multiply, with_floats};
 use crate::data::QueryBlock;
 use crate::simd;
 
@@ -15,48 +17,164 @@ use crate::simd;
 ///
 /// q [tokens, heads * head_dim], k and v [tokens, kv_heads * head_dim], f32 -> [tokens, heads * head_dim]. Scores are
 /// multiplied by `scale`; `heads / kv_heads` query heads share a key head.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, blocks: &[QueryBlock], head_dim: usize, scale: f32) -> Result<Tensor> {
-    Ok(q.apply_op3_no_bwd(k, v, &Attention { blocks, head_dim, scale })?)
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    blocks: &Arc<Vec<QueryBlock>>,
+    head_dim: usize,
+    scale: f32,
+) -> Result<Tensor> {
+    Ok(q.apply_op3(k, v, Attention { blocks: blocks.clone(), head_dim, scale })?)
 }
 
-struct Attention<'a> {
-    blocks: &'a [QueryBlock],
+struct Attention {
+    blocks: Arc<Vec<QueryBlock>>,
     head_dim: usize,
     scale: f32,
 }
 
-impl Attention<'_> {
+/// Scores of one block of queries under one head, and room for their gradient: a thread's own.
+#[derive(Default)]
+struct Scratch {
+    p: Vec<f32>,
+    dp: Vec<f32>,
+}
+
+thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
+
+impl Matrix {
+    fn row(self, i: usize) -> Matrix {
+        Matrix { start: self.start.wrapping_add(i * self.row_stride), ..self }
+    }
+
+    fn transposed(self) -> Matrix {
+        Matrix { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    /// The columns of a head.
+    fn under(self, head: usize, head_dim: usize) -> Matrix {
+        Matrix { start: self.start.wrapping_add(head * head_dim), ..self }
+    }
+}
+
+/// The keys of a block in two stretches: where each starts among the rows, its first column of the scores, its length.
+fn stretches(block: &QueryBlock) -> [(usize, usize, usize); 2] {
+    let (shared, own) = (block.shared.len(), block.queries.end - block.own_start);
+    [(block.shared.start, 0, shared), (block.own_start, shared, own)]
+}
+
+impl Attention {
+    /// The probabilities of one block of queries under one head into `p` [queries, keys]; gives the number of keys.
+    ///
+    /// # Safety
+    /// `q` and `k` hold all rows that the block names.
+    unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, p: &mut Vec<f32>) -> usize {
+        let queries = block.queries.len();
+        let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
+        p.clear();
+        p.resize(queries * keys, 0.0);
+        for (first, column, count) in stretches(block) {
+            let dst = p.as_mut_ptr().wrapping_add(column);
+            let (q, k) = (q.row(block.queries.start), k.row(first).transposed());
+            unsafe { multiply((queries, self.head_dim, count), dst, keys, false, q, k, self.scale, Parallelism::None) };
+        }
+        for (i, row) in p.chunks_mut(keys).enumerate() {
+            // Query i sees everything shared, and its own stretch up to itself.
+            let visible = block.shared.len() + (block.queries.start + i - block.own_start) + 1;
+            softmax(&mut row[..visible]);
+            row[visible..].fill(0.0);
+        }
+        keys
+    }
+
     /// One block of queries under one head: two products each for the keys that all its queries see and for its own.
     ///
     /// # Safety
     /// `q`, `k`, `v` and `out` hold all rows that the block names; nobody else writes this block's part of `out`.
-    unsafe fn block(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, scores: &mut Vec<f32>) {
-        let d = self.head_dim;
-        let queries = block.queries.len();
-        let (shared, own) = (block.shared.len(), block.queries.end - block.own_start);
-        let keys = shared + own;
-        scores.clear();
-        scores.resize(queries * keys, 0.0);
-        let row = |m: Matrix, i: usize| Matrix { start: m.start.wrapping_add(i * m.row_stride), ..m };
-        let transposed = |m: Matrix| Matrix { start: m.start, row_stride: m.col_stride, col_stride: m.row_stride };
-        let parts = [(block.shared.start, 0, shared), (block.own_start, shared, own)];
-        for (first, column, count) in parts {
-            let keys_t = transposed(row(k, first));
-            let dst = scores.as_mut_ptr().wrapping_add(column);
-            let size = (queries, d, count);
-            unsafe { multiply(size, dst, keys, false, row(q, block.queries.start), keys_t, self.scale, Parallelism::None) };
+    unsafe fn forward(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, scratch: &mut Scratch) {
+        let keys = unsafe { self.probabilities(block, q, k, &mut scratch.p) };
+        let dst = out.wrapping_add(block.queries.start * q.row_stride);
+        for (n, (first, column, count)) in stretches(block).into_iter().enumerate() {
+            let p = Matrix { start: scratch.p.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
+            let size = (block.queries.len(), count, self.head_dim);
+            unsafe { multiply(size, dst, q.row_stride, n > 0, p, v.row(first), 1.0, Parallelism::None) };
         }
-        for (i, row) in scores.chunks_mut(keys).enumerate() {
-            // Query i sees everything shared, and its own stretch up to itself.
-            let visible = shared + (block.queries.start + i - block.own_start) + 1;
-            softmax(&mut row[..visible]);
-            row[visible..].fill(0.0);
+    }
+
+    /// The way back: with P the probabilities, dV = P^T dO, dP = dO V^T, dS = P (dP - rowsum(P dP)), dQ = scale dS K,
+    /// dK = scale dS^T Q; all of them added to what is there.
+    ///
+    /// # Safety
+    /// All matrices hold the rows that the block names; nobody else writes those of `dq`, `dk` and `dv` meanwhile.
+    unsafe fn backward(
+        &self,
+        block: &QueryBlock,
+        [q, k, v, dout]: [Matrix; 4],
+        [dq, dk, dv]: [*mut f32; 3],
+        s: &mut Scratch,
+    ) {
+        let (queries, d) = (block.queries.len(), self.head_dim);
+        let keys = unsafe { self.probabilities(block, q, k, &mut s.p) };
+        s.dp.clear();
+        s.dp.resize(queries * keys, 0.0);
+        let (q_rows, dout) = (q.row(block.queries.start), dout.row(block.queries.start));
+        for (first, column, count) in stretches(block) {
+            let p = Matrix { start: s.p.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
+            let (dv, dp) = (dv.wrapping_add(first * v.row_stride), s.dp.as_mut_ptr().wrapping_add(column));
+            unsafe {
+                multiply((count, queries, d), dv, v.row_stride, true, p.transposed(), dout, 1.0, Parallelism::None);
+                multiply((queries, d, count), dp, keys, false, dout, v.row(first).transposed(), 1.0, Parallelism::None);
+            }
         }
-        for (n, (first, column, count)) in parts.into_iter().enumerate() {
-            let p = Matrix { start: scores.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
-            let dst = out.wrapping_add(block.queries.start * q.row_stride);
-            unsafe { multiply((queries, count, d), dst, q.row_stride, n > 0, p, row(v, first), 1.0, Parallelism::None) };
+        s.dp.chunks_mut(keys).zip(s.p.chunks(keys)).for_each(|(dp, p)| through_softmax(dp, p));
+        let dq = dq.wrapping_add(block.queries.start * q.row_stride);
+        for (first, column, count) in stretches(block) {
+            let ds = Matrix { start: s.dp.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
+            let dk = dk.wrapping_add(first * k.row_stride);
+            unsafe {
+                multiply((queries, count, d), dq, q.row_stride, true, ds, k.row(first), self.scale, Parallelism::None);
+                multiply(
+                    (count, queries, d),
+                    dk,
+                    k.row_stride,
+                    true,
+                    ds.transposed(),
+                    q_rows,
+                    self.scale,
+                    Parallelism::None,
+                );
+            }
         }
+    }
+
+    /// Checks the shapes; gives heads, and query heads a key head.
+    fn heads(&self, q: &Shape, k: &Shape, v: &Shape) -> candle_core::Result<(usize, usize)> {
+        let ((tokens, width), (_, kv_width)) = (q.dims2()?, k.dims2()?);
+        let fits = k.dims2()?.0 == tokens
+            && v == k
+            && kv_width.is_multiple_of(self.head_dim)
+            && width.is_multiple_of(kv_width)
+            && self.blocks.iter().all(|block| block.is_within(tokens));
+        if !fits {
+            candle_core::bail!("attention: q {q:?}, k {k:?}, v {v:?}");
+        }
+        Ok((width / self.head_dim, width / kv_width))
+    }
+
+    /// The stretches of blocks that share no keys with each other: an example each.
+    fn examples(&self) -> Vec<Range<usize>> {
+        let mut examples: Vec<Range<usize>> = Vec::new();
+        let mut end = 0;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let first = if block.shared.is_empty() { block.own_start } else { block.shared.start.min(block.own_start) };
+            match examples.last_mut() {
+                Some(last) if first < end => last.end = i + 1,
+                _ => examples.push(i..i + 1),
+            }
+            end = end.max(block.queries.end);
+        }
+        examples
     }
 }
 
@@ -73,7 +191,21 @@ vectorize! {
     }
 }
 
-impl CustomOp3 for Attention<'_> {
+vectorize! {
+    /// dp <- p (dp - sum(p dp))
+    fn through_softmax(dp: &mut [f32], p: &[f32]) {
+        let mean = simd::dot(dp, p);
+        for i in 0..dp.len() {
+            dp[i] = p[i] * (dp[i] - mean);
+        }
+    }
+}
+
+fn matrix(x: &[f32], row_stride: usize) -> Matrix {
+    Matrix { start: x.as_ptr(), row_stride, col_stride: 1 }
+}
+
+impl CustomOp3 for Attention {
     fn name(&self) -> &'static str {
         "attention"
     }
@@ -87,35 +219,53 @@ impl CustomOp3 for Attention<'_> {
         v: &CpuStorage,
         lv: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        thread_local!(static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
         let (q, k, v) = (floats(q, lq)?, floats(k, lk)?, floats(v, lv)?);
-        let ((tokens, width), (_, kv_width)) = (lq.shape().dims2()?, lk.shape().dims2()?);
-        let fits = k.len() == tokens * kv_width
-            && v.len() == k.len()
-            && kv_width.is_multiple_of(self.head_dim)
-            && width.is_multiple_of(kv_width)
-            && self.blocks.iter().all(|block| block.is_within(tokens));
-        if !fits {
-            candle_core::bail!("attention: q {:?}, k {:?}, v {:?}", lq.shape(), lk.shape(), lv.shape());
-        }
-        let (heads, group) = (width / self.head_dim, width / kv_width);
-        let mut out = vec![0f32; tokens * width];
+        let (heads, group) = self.heads(lq.shape(), lk.shape(), lv.shape())?;
+        let (d, width) = (self.head_dim, heads * self.head_dim);
+        let mut out = vec![0f32; q.len()];
         let out_at = Shared(out.as_mut_ptr());
-        let [q, k, v] = [(q, width), (k, kv_width), (v, kv_width)].map(|(x, row_stride)| Matrix {
-            start: x.as_ptr(),
-            row_stride,
-            col_stride: 1,
-        });
+        let (q, k, v) = (matrix(q, width), matrix(k, width / group), matrix(v, width / group));
         (0..self.blocks.len() * heads).into_par_iter().for_each(|job| {
             let (block, head) = (&self.blocks[job / heads], job % heads);
-            let under = |m: Matrix, head: usize| Matrix { start: m.start.wrapping_add(head * self.head_dim), ..m };
-            let (q, k, v) = (under(q, head), under(k, head / group), under(v, head / group));
+            let (q, k, v) = (q.under(head, d), k.under(head / group, d), v.under(head / group, d));
             // SAFETY: all rows that a block names are within the tokens, and no two blocks share a query (Batch sees to
             // it), so a job alone writes its block's rows under its head's columns.
-            SCORES.with_borrow_mut(|scores| unsafe {
-                self.block(block, q, k, v, out_at.at(head * self.head_dim), scores);
-            });
+            SCRATCH.with_borrow_mut(|scratch| unsafe { self.forward(block, q, k, v, out_at.at(head * d), scratch) });
         });
         Ok((CpuStorage::F32(out), lq.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        upstream: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (heads, group) = self.heads(q.shape(), k.shape(), v.shape())?;
+        let (d, width, kv_heads) = (self.head_dim, heads * self.head_dim, heads / group);
+        let mut gradients = [q, k, v].map(|x| vec![0f32; x.elem_count()]);
+        let [dq, dk, dv] = gradients.each_mut().map(|g| Shared(g.as_mut_ptr()));
+        with_floats([q, k, v, &upstream.contiguous()?], |[q, k, v, dout]| {
+            let all = [(q, width), (k, width / group), (v, width / group), (dout, width)].map(|(x, w)| matrix(x, w));
+            let examples = self.examples();
+            (0..examples.len() * kv_heads).into_par_iter().for_each(|job| {
+                let (example, kv_head) = (examples[job / kv_heads].clone(), job % kv_heads);
+                for block in &self.blocks[example] {
+                    for head in kv_head * group..(kv_head + 1) * group {
+                        let [q, k, v, dout] = all;
+                        let under = [q.under(head, d), k.under(kv_head, d), v.under(kv_head, d), dout.under(head, d)];
+                        let gradients = [dq.at(head * d), dk.at(kv_head * d), dv.at(kv_head * d)];
+                        // SAFETY: examples share no rows and key heads no columns, so a job alone writes its part.
+                        SCRATCH.with_borrow_mut(|scratch| unsafe { self.backward(block, under, gradients, scratch) });
+                    }
+                }
+            });
+            Ok(())
+        })?;
+        let [dq, dk, dv] = gradients;
+        let tensor = |x: Vec<f32>, like: &Tensor| Tensor::from_vec(x, like.shape(), like.device()).map(Some);
+        Ok((tensor(dq, q)?, tensor(dk, k)?, tensor(dv, v)?))
     }
 }

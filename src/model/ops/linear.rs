@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 
 use anyhow::Result;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor};
 use gemm::Parallelism;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{Matrix, Shared, floats, multiply};
+use super::norm::add_rows;
+use super::{Matrix, Shared, floats, multiply, threads, widened, with_floats};
 use crate::noise::Element;
+use crate::params::Leaf;
 use crate::simd;
 
 /// What follows a linear layer, fused into it.
@@ -39,76 +41,179 @@ impl Activation {
 }
 
 /// act(x W^T + b): x [tokens, in] f32, weight [out, in], bias [out] -> [tokens, out] f32.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-    let op = LinearOp { activation };
-    Ok(match bias {
-        Some(bias) => x.apply_op3_no_bwd(weight, &bias.to_dtype(DType::F32)?, &op)?,
-        None => x.apply_op2_no_bwd(weight, &op)?,
-    })
+pub fn linear(x: &Tensor, weight: Leaf, bias: Option<Leaf>, activation: Activation) -> Result<Tensor> {
+    if !x.track_op() || activation == Activation::None {
+        return Ok(x.apply_op1(Linear { weight, bias, activation })?);
+    }
+    // Going back, an activation wants to see what it was applied to.
+    let before = x.apply_op1(Linear { weight, bias, activation: Activation::None })?;
+    Ok(before.apply_op1(Activate(activation))?)
 }
 
-fn threads() -> Parallelism {
-    Parallelism::Rayon(rayon::current_num_threads())
-}
-
-struct LinearOp {
+struct Linear {
+    weight: Leaf,
+    bias: Option<Leaf>,
     activation: Activation,
 }
 
-impl LinearOp {
-    /// Output columns that one thread widens and multiplies at a time when weights are held in half precision.
-    const TILE: usize = 64;
+/// Weight rows that are widened at a time where they are held in half precision: never the whole matrix.
+const TILE: usize = 64;
 
-    fn forward(
-        &self,
-        (x, lx): (&CpuStorage, &Layout),
-        (w, lw): (&CpuStorage, &Layout),
-        bias: Option<&[f32]>,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ((tokens, inner), (outer, w_inner)) = (lx.shape().dims2()?, lw.shape().dims2()?);
-        let size = outer * inner;
-        if inner != w_inner || bias.is_some_and(|b| b.len() != outer) || lw.contiguous_offsets() != Some((0, size)) {
+impl CustomOp1 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let ((tokens, inner), (outer, w_inner)) = (lx.shape().dims2()?, self.weight.tensor().dims2()?);
+        let bias = self.bias.as_ref().map(|b| widened(b.tensor())).transpose()?;
+        if inner != w_inner || bias.as_ref().is_some_and(|b| b.len() != outer) {
             candle_core::bail!("linear: {tokens} x {inner} by {outer} x {w_inner}");
         }
-        let x = floats(x, lx)?;
-        let mut y = match bias {
-            Some(bias) => bias.repeat(tokens),
-            None => vec![0f32; tokens * outer],
-        };
-        let add = bias.is_some();
-        match w {
-            CpuStorage::F32(w) => {
-                let a = Matrix { start: x.as_ptr(), row_stride: inner, col_stride: 1 };
-                let b = Matrix { start: w.as_ptr(), row_stride: 1, col_stride: inner };
-                // SAFETY: shapes were checked above; y is ours.
-                unsafe { multiply((tokens, inner, outer), y.as_mut_ptr(), outer, add, a, b, 1.0, threads()) }
+        let (x, add) = (floats(x, lx)?, bias.is_some());
+        let mut y = bias.map_or_else(|| vec![0f32; tokens * outer], |bias| bias.repeat(tokens));
+        let size = (tokens, inner, outer);
+        with_weight(self.weight.tensor(), |w| {
+            match w {
+                Held::F32(w) => {
+                    let a = Matrix { start: x.as_ptr(), row_stride: inner, col_stride: 1 };
+                    let b = Matrix { start: w.as_ptr(), row_stride: 1, col_stride: inner };
+                    // SAFETY: shapes were checked above; y is ours.
+                    unsafe { multiply(size, y.as_mut_ptr(), outer, add, a, b, 1.0, threads()) }
+                }
+                Held::Bf16(w) => forward_widened(x, w, &mut y, size, add),
+                Held::F16(w) => forward_widened(x, w, &mut y, size, add),
             }
-            CpuStorage::BF16(w) => widened::<bf16>(x, &w[..size], &mut y, (tokens, inner, outer), add),
-            CpuStorage::F16(w) => widened::<f16>(x, &w[..size], &mut y, (tokens, inner, outer), add),
-            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
-        }
+            Ok(())
+        })?;
         if self.activation != Activation::None {
             y.par_chunks_mut(1 << 14).for_each(|chunk| activate(chunk, self.activation));
         }
         Ok((CpuStorage::F32(y), (tokens, outer).into()))
     }
+
+    /// dx = dy W, dW += dy^T x, db += the sum of dy's rows.
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let ((tokens, inner), outer) = (x.dims2()?, self.weight.tensor().dim(0)?);
+        let mut dx = vec![0f32; tokens * inner];
+        with_floats([x, &upstream.contiguous()?], |[x, dy]| {
+            let at = |m: &[f32], row_stride, col_stride| Matrix { start: m.as_ptr(), row_stride, col_stride };
+            let dx_at = dx.as_mut_ptr();
+            with_weight(self.weight.tensor(), |w| {
+                match w {
+                    // SAFETY: dy is [tokens, outer], W [outer, inner], dx [tokens, inner] and ours.
+                    Held::F32(w) => unsafe {
+                        multiply(
+                            (tokens, outer, inner),
+                            dx_at,
+                            inner,
+                            false,
+                            at(dy, outer, 1),
+                            at(w, inner, 1),
+                            1.0,
+                            threads(),
+                        )
+                    },
+                    Held::Bf16(w) => backward_widened(dy, w, &mut dx, (tokens, outer, inner)),
+                    Held::F16(w) => backward_widened(dy, w, &mut dx, (tokens, outer, inner)),
+                }
+                Ok(())
+            })?;
+            // SAFETY: dy^T is [outer, tokens], x [tokens, inner], dW [outer, inner] and lent to us alone.
+            self.weight.add_gradient(|dw| unsafe {
+                multiply(
+                    (outer, tokens, inner),
+                    dw.as_mut_ptr(),
+                    inner,
+                    true,
+                    at(dy, 1, outer),
+                    at(x, inner, 1),
+                    1.0,
+                    threads(),
+                )
+            });
+            if let Some(bias) = &self.bias {
+                bias.add_gradient(|db| add_rows(db, dy, None));
+            }
+            Ok(())
+        })?;
+        Ok(Some(Tensor::from_vec(dx, (tokens, inner), x.device())?))
+    }
 }
 
-/// y += x W^T with W held in half precision: widened tile by tile, never whole.
-fn widened<T: Element>(x: &[f32], w: &[T], y: &mut [f32], (tokens, inner, outer): (usize, usize, usize), add: bool) {
-    thread_local!(static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+/// A weight's numbers as they are held.
+enum Held<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+fn with_weight<R>(weight: &Tensor, read: impl FnOnce(Held) -> candle_core::Result<R>) -> candle_core::Result<R> {
+    let (storage, layout) = weight.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("a weight is not contiguous") };
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(w)) => read(Held::F32(&w[start..end])),
+        Storage::Cpu(CpuStorage::BF16(w)) => read(Held::Bf16(&w[start..end])),
+        Storage::Cpu(CpuStorage::F16(w)) => read(Held::F16(&w[start..end])),
+        _ => candle_core::bail!("weights are held in f32, f16 or bf16 on the CPU"),
+    }
+}
+
+thread_local!(static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+
+/// y += x W^T with W held in half precision: widened tile by tile, a tile a thread.
+fn forward_widened<T: Element>(x: &[f32], w: &[T], y: &mut [f32], (tokens, inner, outer): (usize, usize, usize), add: bool) {
     let y = Shared(y.as_mut_ptr());
-    w.par_chunks(LinearOp::TILE * inner).enumerate().for_each(|(i, rows)| {
-        TILE.with_borrow_mut(|tile| {
+    w.par_chunks(TILE * inner).enumerate().for_each(|(i, rows)| {
+        WIDENED.with_borrow_mut(|tile| {
             tile.resize(rows.len(), 0.0);
             widen(rows, tile);
             let a = Matrix { start: x.as_ptr(), row_stride: inner, col_stride: 1 };
             let b = Matrix { start: tile.as_ptr(), row_stride: 1, col_stride: inner };
             let size = (tokens, inner, rows.len() / inner);
             // SAFETY: each tile writes its own columns of y.
-            unsafe { multiply(size, y.at(i * LinearOp::TILE), outer, add, a, b, 1.0, Parallelism::None) }
+            unsafe { multiply(size, y.at(i * TILE), outer, add, a, b, 1.0, Parallelism::None) }
         })
     });
+}
+
+/// dx += dy W with W held in half precision: all threads on one tile after the other, for each adds to all of dx.
+fn backward_widened<T: Element>(dy: &[f32], w: &[T], dx: &mut [f32], (tokens, outer, inner): (usize, usize, usize)) {
+    const TILES: usize = 8 * TILE;
+    let mut tile = vec![0f32; TILES.min(outer) * inner];
+    for (i, rows) in w.chunks(TILES * inner).enumerate() {
+        let tile = &mut tile[..rows.len()];
+        tile.par_chunks_mut(TILE * inner).zip(rows.par_chunks(TILE * inner)).for_each(|(to, from)| widen(from, to));
+        let a = Matrix { start: dy.as_ptr().wrapping_add(i * TILES), row_stride: outer, col_stride: 1 };
+        let b = Matrix { start: tile.as_ptr(), row_stride: inner, col_stride: 1 };
+        let size = (tokens, rows.len() / inner, inner);
+        // SAFETY: the tile's columns of dy, [tokens, inner] of dx, which is lent to us alone.
+        unsafe { multiply(size, dx.as_mut_ptr(), inner, true, a, b, 1.0, threads()) }
+    }
+}
+
+/// An activation by itself, in a graph.
+struct Activate(Activation);
+
+impl CustomOp1 for Activate {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let mut y = floats(x, layout)?.to_vec();
+        y.par_chunks_mut(1 << 14).for_each(|chunk| activate(chunk, self.0));
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let dx = with_floats([x, &upstream.contiguous()?], |[x, dy]| {
+            let mut dx = dy.to_vec();
+            dx.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).for_each(|(dy, x)| multiply_by_slope(dy, x, self.0));
+            Ok(dx)
+        })?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
 }
 
 vectorize! {
@@ -151,30 +256,38 @@ vectorize! {
     }
 }
 
-impl CustomOp2 for LinearOp {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.forward((x, lx), (w, lw), None)
-    }
-}
-
-impl CustomOp3 for LinearOp {
-    fn name(&self) -> &'static str {
-        "linear-bias"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.forward((x, lx), (w, lw), Some(floats(b, lb)?))
+vectorize! {
+    /// dy <- dy times the activation's derivative at x.
+    fn multiply_by_slope(dy: &mut [f32], x: &[f32], activation: Activation) {
+        match activation {
+            Activation::None => {}
+            Activation::Relu => {
+                for i in 0..dy.len() {
+                    dy[i] = if x[i] > 0.0 { dy[i] } else { 0.0 };
+                }
+            }
+            Activation::Gelu => {
+                for i in 0..dy.len() {
+                    let cdf = 0.5 * (1.0 + candle_core::cpu::erf::erf_f64(f64::from(x[i]) * std::f64::consts::FRAC_1_SQRT_2));
+                    let density = 0.398_942_28 * simd::exp(-0.5 * x[i] * x[i]);
+                    dy[i] *= x[i].mul_add(density, cdf as f32);
+                }
+            }
+            Activation::GeluNew => {
+                for i in 0..dy.len() {
+                    let (x, xx) = (x[i], x[i] * x[i]);
+                    let inner = 0.797_884_6 * x * xx.mul_add(0.044_715, 1.0);
+                    let half = 1.0 - 1.0 / (simd::exp(2.0 * inner) + 1.0);
+                    // d/dx [x h] = h + 2 x h (1 - h) d inner/dx, h = (1 + tanh inner) / 2
+                    dy[i] *= half + 2.0 * x * half * (1.0 - half) * 0.797_884_6 * xx.mul_add(0.134_145, 1.0);
+                }
+            }
+            Activation::Silu => {
+                for i in 0..dy.len() {
+                    let sigmoid = 1.0 / (1.0 + simd::exp(-x[i]));
+                    dy[i] *= sigmoid * (1.0 + x[i] * (1.0 - sigmoid));
+                }
+            }
+        }
     }
 }

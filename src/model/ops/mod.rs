@@ -1,64 +1,33 @@
 //! The operations that models are made of, over packed tokens: activations in f32, weights in whatever they are held in.
 //!
-//! Forward only, no graph. Every loop over threads gives each output element to one thread and one fixed order of
-//! additions, so results have the same bits for any number of threads.
+//! Each is a candle operation with a backward of its own. On plain tensors nothing is recorded; where an activation is a
+//! variable, candle's graph records the activations, and walking it back adds the gradients of weights to where their
+//! [`Leaf`] says. So the forward for zeroth order and the one that is differentiated are the same code.
+//!
+//! Every loop over threads gives each output element to one thread and one fixed order of additions, so results have the
+//! same bits for any number of threads.
 
 mod attention;
+mod embed;
+mod gated;
+mod head;
 mod linear;
 mod norm;
+mod rotary;
 
-use anyhow::{Result, bail};
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
-use rayon::prelude::*;
+use half::{bf16, f16};
 
-use crate::simd;
+use crate::noise::Element;
 
 pub use attention::attention;
+pub use embed::embed;
+pub use gated::swiglu;
+pub use head::log_probs;
 pub use linear::{Activation, linear};
 pub use norm::{layer_norm, rms_norm};
-
-/// Rows of the embedding `weight` [vocab, hidden] for `ids`, as f32 [ids, hidden].
-pub fn embed(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
-    let ids = Tensor::new(ids, weight.device())?;
-    Ok(weight.index_select(&ids, 0)?.to_dtype(DType::F32)?)
-}
-
-/// silu(gate) * up, both [tokens, inner] f32.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    Ok(gate.apply_op2_no_bwd(up, &SwiGlu)?)
-}
-
-/// Rotates q or k [tokens, heads * head_dim] by halves; cos, sin [tokens, head_dim / 2].
-pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let (tokens, width) = x.dims2()?;
-    let head_dim = 2 * cos.dim(1)?;
-    let heads = x.reshape((1, tokens, width / head_dim, head_dim))?;
-    Ok(candle_nn::rotary_emb::rope_thd(&heads, cos, sin)?.reshape((tokens, width))?)
-}
-
-/// ln softmax(row)[target] for each of `picks` = (row of logits [rows, vocab] f32, target).
-pub fn log_probs(logits: &Tensor, picks: &[(usize, u32)]) -> Result<Vec<f32>> {
-    let (rows, vocab) = logits.dims2()?;
-    let (storage, layout) = logits.storage_and_layout();
-    let candle_core::Storage::Cpu(storage) = &*storage else { bail!("logits are not on the CPU") };
-    let logits = floats(storage, layout)?;
-    let log_sums: Vec<f32> = (0..rows).into_par_iter().map(|r| log_sum_exp(&logits[r * vocab..(r + 1) * vocab])).collect();
-    Ok(picks.iter().map(|&(row, target)| logits[row * vocab + target as usize] - log_sums[row]).collect())
-}
-
-vectorize! {
-    /// ln of the sum of e^x over `xs`.
-    fn log_sum_exp(xs: &[f32]) -> f32 {
-        let max = simd::max(xs);
-        // f32 sums over short runs, joined in f64: a vocabulary of 50,000 loses nothing.
-        let mut total = 0f64;
-        for run in xs.chunks(1024) {
-            total += f64::from(simd::sum(run, #[inline(always)] |x| simd::exp(x - max)));
-        }
-        if max.is_finite() { max + total.ln() as f32 } else { f32::NAN }
-    }
-}
+pub use rotary::rotate;
 
 /// The f32 numbers of a contiguous tensor.
 fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
@@ -66,6 +35,35 @@ fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&
         (CpuStorage::F32(x), Some((start, end))) => Ok(&x[start..end]),
         (_, None) => candle_core::bail!("a tensor is not contiguous"),
         _ => candle_core::bail!("activations are f32"),
+    }
+}
+
+/// The same of tensors, lent to `read` together.
+fn with_floats<const N: usize, R>(
+    tensors: [&Tensor; N],
+    read: impl FnOnce([&[f32]; N]) -> candle_core::Result<R>,
+) -> candle_core::Result<R> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let mut all: [&[f32]; N] = [&[]; N];
+    for (floats_of, (storage, layout)) in all.iter_mut().zip(&guards) {
+        let Storage::Cpu(storage) = &**storage else { candle_core::bail!("a tensor is not on the CPU") };
+        *floats_of = floats(storage, layout)?;
+    }
+    read(all)
+}
+
+/// A small weight (a bias, a norm's) in f32, whatever it is held in.
+fn widened(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+    fn all<T: Element>(from: &[T]) -> Vec<f32> {
+        from.iter().map(|x| x.widen()).collect()
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("a weight is not contiguous") };
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(w)) => Ok(w[start..end].to_vec()),
+        Storage::Cpu(CpuStorage::BF16(w)) => Ok(all::<bf16>(&w[start..end])),
+        Storage::Cpu(CpuStorage::F16(w)) => Ok(all::<f16>(&w[start..end])),
+        _ => candle_core::bail!("weights are held in f32, f16 or bf16 on the CPU"),
     }
 }
 
@@ -135,24 +133,6 @@ impl Shared {
     }
 }
 
-struct SwiGlu;
-
-impl CustomOp2 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn cpu_fwd(&self, g: &CpuStorage, lg: &Layout, u: &CpuStorage, lu: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (gate, up) = (floats(g, lg)?, floats(u, lu)?);
-        if gate.len() != up.len() {
-            candle_core::bail!("swiglu: {:?} by {:?}", lg.shape(), lu.shape());
-        }
-        let mut y = gate.to_vec();
-        let chunk = 1 << 14;
-        y.par_chunks_mut(chunk).zip(up.par_chunks(chunk)).for_each(|(y, up)| {
-            linear::activate(y, Activation::Silu);
-            y.iter_mut().zip(up).for_each(|(y, u)| *y *= *u);
-        });
-        Ok((CpuStorage::F32(y), lg.shape().clone()))
-    }
+fn threads() -> Parallelism {
+    Parallelism::Rayon(rayon::current_num_threads())
 }

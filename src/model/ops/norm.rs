@@ -1,52 +1,96 @@
 //! Layer norm and RMS norm over the last dimension.
 
 use anyhow::Result;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::floats;
+use super::{floats, widened, with_floats};
+use crate::params::Leaf;
 use crate::simd;
 
 /// (x - mean) / sqrt(var + eps) * weight + bias over the last dimension of x [tokens, hidden] f32.
-pub fn layer_norm(x: &Tensor, affine: Option<(&Tensor, &Tensor)>, eps: f32) -> Result<Tensor> {
-    let op = NormOp { eps, centred: true };
-    Ok(match affine {
-        Some((weight, bias)) => x.apply_op3_no_bwd(&weight.to_dtype(DType::F32)?, &bias.to_dtype(DType::F32)?, &op)?,
-        None => x.apply_op2_no_bwd(&Tensor::ones(x.dim(1)?, DType::F32, x.device())?, &op)?,
-    })
+pub fn layer_norm(x: &Tensor, affine: Option<(Leaf, Leaf)>, eps: f32) -> Result<Tensor> {
+    let (weight, bias) = affine.unzip();
+    Ok(x.apply_op1(Norm { weight, bias, eps, centred: true })?)
 }
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension of x [tokens, hidden] f32.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    Ok(x.apply_op2_no_bwd(&weight.to_dtype(DType::F32)?, &NormOp { eps, centred: false })?)
+pub fn rms_norm(x: &Tensor, weight: Leaf, eps: f32) -> Result<Tensor> {
+    Ok(x.apply_op1(Norm { weight: Some(weight), bias: None, eps, centred: false })?)
 }
 
-struct NormOp {
+struct Norm {
+    weight: Option<Leaf>,
+    bias: Option<Leaf>,
     eps: f32,
     /// Layer norm subtracts the mean; RMS norm does not.
     centred: bool,
 }
 
-impl NormOp {
-    fn forward(
-        &self,
-        x: &[f32],
-        shape: &Shape,
-        weight: &[f32],
-        bias: Option<&[f32]>,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let hidden = weight.len();
-        if shape.dims2()?.1 != hidden || bias.is_some_and(|b| b.len() != hidden) {
-            candle_core::bail!("norm: {shape:?} by {hidden}");
+/// Rows that a thread takes at a time.
+const ROWS: usize = 16;
+
+impl Norm {
+    /// Weight and bias in f32, ones and nothing where there are none.
+    fn affine(&self, hidden: usize) -> candle_core::Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let weight = self.weight.as_ref().map_or(Ok(vec![1.0; hidden]), |w| widened(w.tensor()))?;
+        let bias = self.bias.as_ref().map(|b| widened(b.tensor())).transpose()?;
+        if weight.len() != hidden || bias.as_ref().is_some_and(|b| b.len() != hidden) {
+            candle_core::bail!("norm: {hidden} by {}", weight.len());
         }
-        let mut y = x.to_vec();
-        let rows = 16;
-        y.par_chunks_mut(rows * hidden).for_each(|rows| {
+        Ok((weight, bias))
+    }
+}
+
+impl CustomOp1 for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let hidden = layout.shape().dims2()?.1;
+        let (weight, bias) = self.affine(hidden)?;
+        let mut y = floats(x, layout)?.to_vec();
+        y.par_chunks_mut(ROWS * hidden).for_each(|rows| {
             for row in rows.chunks_mut(hidden) {
-                normalise(row, weight, bias, self.eps, self.centred);
+                normalise(row, &weight, bias.as_deref(), self.eps, self.centred);
             }
         });
-        Ok((CpuStorage::F32(y), shape.clone()))
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let (tokens, hidden) = x.dims2()?;
+        let (weight, _) = self.affine(hidden)?;
+        let dx = with_floats([x, &upstream.contiguous()?], |[x, dy]| {
+            // Row by row: x becomes the normalised x, whose product with dy is the weight's share, and then dx.
+            let (mut normalised, mut dx) = (x.to_vec(), dy.to_vec());
+            let rows = normalised.par_chunks_mut(ROWS * hidden).zip(dx.par_chunks_mut(ROWS * hidden));
+            rows.for_each(|(x, dy)| {
+                for (x, dy) in x.chunks_mut(hidden).zip(dy.chunks_mut(hidden)) {
+                    differentiate(x, dy, &weight, self.eps, self.centred);
+                }
+            });
+            if let Some(weight) = &self.weight {
+                weight.add_gradient(|dw| add_rows(dw, &normalised, Some(dy)));
+            }
+            if let Some(bias) = &self.bias {
+                bias.add_gradient(|db| add_rows(db, dy, None));
+            }
+            Ok(dx)
+        })?;
+        Ok(Some(Tensor::from_vec(dx, (tokens, hidden), x.device())?))
+    }
+}
+
+/// Adds to `sums` the rows of `x`, times those of `y` where it is given: one order of additions for every column.
+pub(super) fn add_rows(sums: &mut [f32], x: &[f32], y: Option<&[f32]>) {
+    let width = sums.len();
+    for (i, x) in x.chunks(width).enumerate() {
+        match y {
+            Some(y) => sums.iter_mut().zip(x).zip(&y[i * width..]).for_each(|((s, x), y)| *s += x * y),
+            None => sums.iter_mut().zip(x).for_each(|(s, x)| *s += x),
+        }
     }
 }
 
@@ -68,30 +112,22 @@ vectorize! {
     }
 }
 
-impl CustomOp2 for NormOp {
-    fn name(&self) -> &'static str {
-        "norm"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.forward(floats(x, lx)?, lx.shape(), floats(w, lw)?, None)
-    }
-}
-
-impl CustomOp3 for NormOp {
-    fn name(&self) -> &'static str {
-        "norm-bias"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.forward(floats(x, lx)?, lx.shape(), floats(w, lw)?, Some(floats(b, lb)?))
+vectorize! {
+    /// x <- its normalised form n; dy <- dx = (g - mean(g) - n mean(g n)) / sd with g = dy * weight (no mean(g) where x is
+    /// not centred).
+    fn differentiate(x: &mut [f32], dy: &mut [f32], weight: &[f32], eps: f32, centred: bool) {
+        let n = x.len() as f32;
+        let mean = if centred { simd::sum(x, |x| x) / n } else { 0.0 };
+        let variance = simd::sum(x, |x| (x - mean) * (x - mean)) / n;
+        let scale = 1.0 / (variance + eps).sqrt();
+        for i in 0..x.len() {
+            x[i] = (x[i] - mean) * scale;
+            dy[i] *= weight[i];
+        }
+        let along = simd::dot(x, dy) / n;
+        let level = if centred { simd::sum(dy, |g| g) / n } else { 0.0 };
+        for i in 0..x.len() {
+            dy[i] = (dy[i] - level - x[i] * along) * scale;
+        }
     }
 }

@@ -1,16 +1,19 @@
-//! ZO-Adam: Adam with bias correction on the estimate (ZO-Bench, arXiv 2402.11592).
+//! Adam with bias correction (Kingma and Ba 2015, arXiv 1412.6980): on an estimate it is ZO-Bench's ZO-Adam (arXiv 2402.11592),
+//! on a first-order gradient and with decoupled weight decay AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
 //!
 //! ```text
 //! m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
 //! theta <- theta - lr [m / (1 - b1^t)] / (sqrt(v / (1 - b2^t)) + zeta)
 //! ```
 
-use super::{Equations, Settings};
+use super::{Equations, or};
+use crate::config::Settings;
+use crate::estimator::At;
 use crate::noise::Kernel;
 
 /// State: m and v.
 #[derive(Clone, Copy)]
-pub struct ZoAdam {
+pub struct Adam {
     lr: f32,
     beta1: f32,
     beta2: f32,
@@ -20,21 +23,21 @@ pub struct ZoAdam {
     correction2: f32,
 }
 
-impl ZoAdam {
+impl Adam {
     /// b1 0.9, b2 0.999 and zeta 1e-8 unless given.
     pub fn new(settings: &Settings) -> Self {
-        ZoAdam {
+        Adam {
             lr: 0.0,
-            beta1: settings.beta1.unwrap_or(0.9),
-            beta2: settings.beta2.unwrap_or(0.999),
-            zeta: settings.zeta.unwrap_or(1e-8),
+            beta1: or(settings.beta1, 0.9),
+            beta2: or(settings.beta2, 0.999),
+            zeta: or(settings.zeta, 1e-8),
             correction1: 1.0,
             correction2: 1.0,
         }
     }
 }
 
-impl Kernel<2> for ZoAdam {
+impl Kernel<2> for Adam {
     #[inline(always)]
     fn apply(&self, theta: f32, g: f32, [m, v]: [f32; 2]) -> (f32, [f32; 2]) {
         let m = self.beta1 * m + (1.0 - self.beta1) * g;
@@ -43,15 +46,17 @@ impl Kernel<2> for ZoAdam {
     }
 }
 
-impl Equations<2> for ZoAdam {
-    fn set(&mut self, lr: f32, step: i32) {
-        let correction = |beta: f32| (1.0 - f64::from(beta).powi(step)) as f32;
+impl Equations<2> for Adam {
+    const STATE: [&'static str; 2] = ["m", "v"];
+
+    fn set(&mut self, at: &At) {
+        let correction = |beta: f32| (1.0 - f64::from(beta).powi(at.step as i32)) as f32;
         let (correction1, correction2) = (correction(self.beta1), correction(self.beta2));
-        *self = ZoAdam { lr, correction1, correction2, ..*self };
+        *self = Adam { lr: at.learning_rate, correction1, correction2, ..*self };
     }
 
     fn definition(&self) -> String {
-        let ZoAdam { beta1, beta2, zeta, .. } = self;
+        let Adam { beta1, beta2, zeta, .. } = self;
         let (c1, c2) = (1.0 - beta1, 1.0 - beta2);
         format!("m = {beta1} m + {c1} g; v = {beta2} v + {c2} g^2; bias-corrected; theta -= lr m / (sqrt(v) + {zeta:e})")
     }

@@ -9,7 +9,11 @@
 //! sine half of one counter. Logarithm, sine and cosine are polynomials with every multiply-add fused, so scalar,
 //! AVX2 and AVX-512 code give the same bits.
 
+mod passes;
+
 use crate::simd;
+
+pub use passes::{Held, Kernel, SCRATCH_BYTES, Share, gram, update, walk};
 
 /// One direction and how far along it. The direction itself is never stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,6 +63,11 @@ impl Key {
     /// For a direction of signs, +1 or -1 with equal chances (Rademacher), instead of normals.
     pub fn of_signs(seed: u64, tensor_id: u64) -> Self {
         Key { signs: true, ..Key::new(seed, tensor_id) }
+    }
+
+    /// For rounding at random: words that no direction is made of.
+    pub fn of_rounding(seed: u64, tensor_id: u64) -> Self {
+        Key::new(mix(!seed), tensor_id)
     }
 
     /// The key as the generator takes it.
@@ -158,13 +167,9 @@ fn sign(word: u32) -> f32 {
     f32::from_bits(1f32.to_bits() | (word & (1 << 31)))
 }
 
-/// The `group`-th [`GROUP`] elements of the direction.
-///
-/// Three short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the
-/// more of its turns a processor has in flight at once.
+/// The random words of the `group`-th [`GROUP`] elements: one an element, in two halves.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "three loops over one index, as the definition has it")]
-fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
+fn draw_words(key: Key, group: u64) -> [[u32; HALF]; 2] {
     let base = group * HALF as u64;
     let (low, high) = (base as u32, (base >> 32) as u32);
     let mut words = [[0u32; HALF]; 2];
@@ -174,6 +179,17 @@ fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
         words[0][j] = a;
         words[1][j] = b;
     }
+    words
+}
+
+/// The `group`-th [`GROUP`] elements of the direction.
+///
+/// Three short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the
+/// more of its turns a processor has in flight at once.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "three loops over one index, as the definition has it")]
+fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
+    let words = draw_words(key, group);
     if key.signs {
         let (first, second) = out.split_at_mut(HALF);
         for j in 0..HALF {
@@ -239,114 +255,11 @@ impl Element for half::f16 {
     }
 }
 
-vectorize! {
-    /// weights <- scale * weights + sum over terms of coeff * z, in one pass.
-    ///
-    /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`]. One rounding to the
-    /// held precision at the end, whatever the number of terms.
-    pub fn walk[T: Element](weights: &mut [T], first: usize, scale: f32, terms: &[(Key, f32)]) {
-        let mut z = [0f32; GROUP];
-        let mut sum = [0f32; GROUP];
-        for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
-            let group = (first / GROUP + i) as u64;
-            for (s, w) in sum.iter_mut().zip(chunk.iter()) {
-                *s = w.widen() * scale;
-            }
-            for &(key, coeff) in terms {
-                draw(key, group, &mut z);
-                for j in 0..GROUP {
-                    sum[j] = coeff.mul_add(z[j], sum[j]);
-                }
-            }
-            for (w, s) in chunk.iter_mut().zip(&sum) {
-                *w = T::narrow(*s);
-            }
-        }
-    }
-}
-
-/// A rule's arithmetic at one weight, with `S` numbers of state.
-pub trait Kernel<const S: usize>: Copy + Send + Sync {
-    /// The new weight and state, from the weight, the estimated gradient there, and the state.
-    fn apply(&self, weight: f32, gradient: f32, state: [f32; S]) -> (f32, [f32; S]);
-}
-
-/// A direction in a fused pass: how far the weights still have to go along it, and its share of the gradient.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// The direction on this tensor.
-    pub key: Key,
-    /// Coefficient of the pending move.
-    pub pending: f32,
-    /// Coefficient in the estimate.
-    pub gradient: f32,
-}
-
-vectorize! {
-    /// One fused pass: settle what is pending, form the gradient, apply the rule, store; every direction is drawn once.
-    ///
-    /// `weights` and each of `state` are the elements of a tensor from `first` on, a multiple of [`GROUP`].
-    pub fn update[T: Element, K: Kernel<S>, const S: usize](
-        weights: &mut [T], state: [&mut [f32]; S], first: usize, scale: f32, shares: &[Share], kernel: &K,
-    ) {
-        let mut z = [0f32; GROUP];
-        let (mut settled, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
-        let mut states = [[0f32; GROUP]; S];
-        for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
-            for (s, w) in settled.iter_mut().zip(chunk.iter()) {
-                *s = w.widen() * scale;
-            }
-            gradient.fill(0.0);
-            for share in shares {
-                draw(share.key, (first / GROUP + i) as u64, &mut z);
-                for j in 0..GROUP {
-                    settled[j] = share.pending.mul_add(z[j], settled[j]);
-                    gradient[j] = share.gradient.mul_add(z[j], gradient[j]);
-                }
-            }
-            let here = i * GROUP..i * GROUP + chunk.len();
-            for k in 0..S {
-                states[k][..chunk.len()].copy_from_slice(&state[k][here.clone()]);
-            }
-            for j in 0..GROUP {
-                let mut at = [0f32; S];
-                for k in 0..S {
-                    at[k] = states[k][j];
-                }
-                let (weight, at) = kernel.apply(settled[j], gradient[j], at);
-                settled[j] = weight;
-                for k in 0..S {
-                    states[k][j] = at[k];
-                }
-            }
-            for k in 0..S {
-                state[k][here.clone()].copy_from_slice(&states[k][..chunk.len()]);
-            }
-            for (w, s) in chunk.iter_mut().zip(&settled) {
-                *w = T::narrow(*s);
-            }
-        }
-    }
-}
-
 /// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
     walk(&mut z, 0, 0.0, &[(Key::new(seed, tensor_id(name)), 1.0)]);
     z
-}
-
-vectorize! {
-    /// The sum of squares of the first `len` elements of a direction.
-    pub fn squared_norm(key: Key, len: usize) -> f64 {
-        let mut z = [0f32; GROUP];
-        let mut total = 0f64;
-        for group in 0..len.div_ceil(GROUP) {
-            draw(key, group as u64, &mut z);
-            total += f64::from(simd::sum(&z[..GROUP.min(len - group * GROUP)], #[inline(always)] |z| z * z));
-        }
-        total
-    }
 }
 
 /// The instruction set that the walks run on, as it is named to people.

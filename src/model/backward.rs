@@ -1,0 +1,144 @@
+//! The first-order gradient, block by block from the loss down.
+//!
+//! A forward without a graph keeps each block's input. Then, from the top: one block is computed again with a graph, the
+//! graph is walked back from the gradient of its output, the gradients of its weights are handed out, and all of it is
+//! dropped before the next. So one block's gradients and activations are alive at a time, and the blocks' inputs. A tied
+//! embedding's share from the head waits in the recorder for its share from the stem.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use candle_core::{Tensor, Var};
+
+use super::{Model, Packed};
+use crate::data::Batch;
+use crate::params::{Gradient, ParamId, Recorder, Role, Weights};
+
+/// A backward pass under way, over the micro-batches of one batch.
+pub struct Backward<'a> {
+    model: &'a Model,
+    parts: Vec<Part<'a>>,
+    recorder: Arc<Recorder>,
+    /// The segments still to go back through, the next one last.
+    ahead: Vec<usize>,
+}
+
+struct Part<'a> {
+    packed: Packed<'a>,
+    /// Inputs of the blocks that are to be gone back through, the last block's last.
+    inputs: Vec<Tensor>,
+    /// Hidden states of the predicting rows.
+    states: Tensor,
+    /// The loss's gradient with respect to the log-probabilities, then to the output of the segment that is next.
+    upstream: Option<Tensor>,
+}
+
+impl<'a> Backward<'a> {
+    /// The forward, down to the lowest weight that is to be differentiated. The log-probabilities of each micro-batch's
+    /// predictions come back beside it: [`Backward::seed`] wants the loss's gradient with respect to them.
+    pub fn begin(model: &'a Model, weights: Weights, batches: &'a [Batch]) -> Result<(Self, Vec<Vec<f32>>)> {
+        let wanted = |id: &ParamId| weights.role(*id) == Role::Differentiated;
+        let lowest = model.segments.iter().filter(|(id, _)| wanted(id)).map(|(_, segment)| *segment).min();
+        let lowest = lowest.context("a backward pass was begun, but no weight is to be differentiated")?;
+        let (mut parts, mut log_probs) = (Vec::new(), Vec::new());
+        for batch in batches {
+            let packed = model.architecture.prepare(batch)?;
+            let mut inputs = Vec::new();
+            let mut x = model.architecture.embed(weights, &packed)?;
+            for block in 0..model.architecture.num_blocks() {
+                if block + 1 >= lowest {
+                    inputs.push(x.clone());
+                }
+                x = model.architecture.block(weights, block, x, &packed)?;
+            }
+            let states = rows(&x, batch)?;
+            log_probs.push(model.log_probs_of(weights, &states, batch)?);
+            parts.push(Part { packed, inputs, states, upstream: None });
+        }
+        let ahead = (lowest..model.architecture.num_blocks() + 2).collect();
+        Ok((Backward { model, parts, recorder: weights.recorder()?, ahead }, log_probs))
+    }
+
+    /// Says the gradient of the loss with respect to each log-probability.
+    pub fn seed(&mut self, gradients: Vec<Vec<f32>>) -> Result<()> {
+        for (part, gradient) in self.parts.iter_mut().zip(gradients) {
+            let len = gradient.len();
+            part.upstream = Some(Tensor::from_vec(gradient, len, part.states.device())?);
+        }
+        Ok(())
+    }
+
+    /// The gradients of the next segment's weights, summed over the micro-batches; None when all have been given. The
+    /// weights of the segments below must stand as they did when this was begun.
+    pub fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
+        let Some(segment) = self.ahead.pop() else { return Ok(None) };
+        let recorder = self.recorder.clone();
+        let (read, last) = (weights.recorded(&recorder), self.ahead.is_empty());
+        let blocks = self.model.architecture.num_blocks();
+        for part in &mut self.parts {
+            let upstream = part.upstream.take().context("a backward pass without a gradient to begin from")?;
+            part.upstream = match segment {
+                0 => {
+                    walk_back(&self.model.architecture.embed(read, &part.packed)?, &upstream)?;
+                    None
+                }
+                s if s == blocks + 1 => Some(self.model.head_backward(read, part, &upstream)?),
+                s => {
+                    let input = Var::from_tensor(&part.inputs.pop().context("a block's input was not kept")?)?;
+                    let output = self.model.architecture.block(read, s - 1, input.as_tensor().clone(), &part.packed)?;
+                    Some(gradient_of(&input, &output, &upstream)?)
+                }
+            };
+            if last {
+                part.upstream = None;
+            }
+        }
+        let wanted = |id: ParamId| weights.role(id) == Role::Differentiated;
+        let here = self.model.segments.iter().filter(|(id, s)| *s == segment && wanted(*id));
+        let taken = here.map(|(id, _)| Ok((*id, recorder.take(*id).ok_or_else(|| missing(weights, *id))?)));
+        Ok(Some(taken.collect::<Result<_>>()?))
+    }
+
+    /// The most bytes of gradients that were held at once.
+    pub fn peak_gradient_bytes(&self) -> usize {
+        self.recorder.peak_bytes()
+    }
+}
+
+fn missing(weights: Weights, id: ParamId) -> anyhow::Error {
+    let name = weights.ids().find(|(i, _)| *i == id).map_or("?", |(_, name)| name);
+    anyhow!("weight {name} got no gradient: an operation that reads it does not record")
+}
+
+/// The rows of x that predict a token.
+pub(super) fn rows(x: &Tensor, batch: &Batch) -> Result<Tensor> {
+    Ok(x.index_select(&Tensor::new(batch.states.as_slice(), x.device())?, 0)?)
+}
+
+/// Walks the graph of `output` back from its gradient `upstream`.
+fn walk_back(output: &Tensor, upstream: &Tensor) -> Result<candle_core::backprop::GradStore> {
+    Ok((output * upstream)?.sum_all()?.backward()?)
+}
+
+fn gradient_of(input: &Var, output: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+    let mut gradients = walk_back(output, upstream)?;
+    gradients.remove(input).context("a block's output does not depend on its input")
+}
+
+impl Model {
+    /// Back through the head, a chunk of states at a time: the gradient with respect to the last block's output.
+    fn head_backward(&self, weights: Weights, part: &Part, upstream: &Tensor) -> Result<Tensor> {
+        let mut gradients = Vec::new();
+        for (here, wanted) in self.head_chunks(part.packed.batch) {
+            let states = Var::from_tensor(&part.states.narrow(0, here.start, here.len())?)?;
+            let log_probs = self.chunk_log_probs(weights, states.as_tensor(), part.packed.batch, here.start, &wanted)?;
+            let picked: Vec<u32> = wanted.iter().map(|&i| i as u32).collect();
+            let upstream = upstream.index_select(&Tensor::new(picked, upstream.device())?, 0)?;
+            gradients.push(gradient_of(&states, &log_probs, &upstream)?);
+        }
+        let batch = part.packed.batch;
+        let all = Tensor::zeros((batch.num_tokens(), part.states.dim(1)?), part.states.dtype(), part.states.device())?;
+        let places = Tensor::new(batch.states.as_slice(), all.device())?;
+        Ok(all.index_add(&places, &Tensor::cat(&gradients, 0)?, 0)?)
+    }
+}

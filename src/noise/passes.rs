@@ -1,0 +1,202 @@
+//! The passes over weights that draw directions: displace, update, and look at the directions themselves.
+
+use half::bf16;
+
+use super::{Element, GROUP, HALF, Key, draw, draw_words};
+use crate::simd;
+
+/// What a pass holds on a thread's stack: groups of a direction, its words and radii, the weight, the gradient, the state.
+pub const SCRATCH_BYTES: usize = 9 * 4 * GROUP;
+
+vectorize! {
+    /// weights <- scale * weights + sum over terms of coeff * z, in one pass.
+    ///
+    /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`]. One rounding to the
+    /// held precision at the end, whatever the number of terms.
+    pub fn walk[T: Element](weights: &mut [T], first: usize, scale: f32, terms: &[(Key, f32)]) {
+        let mut z = [0f32; GROUP];
+        let mut sum = [0f32; GROUP];
+        for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
+            let group = (first / GROUP + i) as u64;
+            for (s, w) in sum.iter_mut().zip(chunk.iter()) {
+                *s = w.widen() * scale;
+            }
+            for &(key, coeff) in terms {
+                draw(key, group, &mut z);
+                for j in 0..GROUP {
+                    sum[j] = coeff.mul_add(z[j], sum[j]);
+                }
+            }
+            for (w, s) in chunk.iter_mut().zip(&sum) {
+                *w = T::narrow(*s);
+            }
+        }
+    }
+}
+
+/// A rule's arithmetic at one weight, with `S` numbers of state.
+pub trait Kernel<const S: usize>: Copy + Send + Sync {
+    /// The new weight and state, from the weight, the gradient there, and the state.
+    fn apply(&self, weight: f32, gradient: f32, state: [f32; S]) -> (f32, [f32; S]);
+}
+
+/// A direction in a fused pass: how far the weights still have to go along it, and its share of the gradient.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// The direction on this tensor.
+    pub key: Key,
+    /// Coefficient of the pending move.
+    pub pending: f32,
+    /// Coefficient in the gradient.
+    pub gradient: f32,
+}
+
+/// Numbers of a rule's state as they are held. Arithmetic is done in f32.
+pub enum Held<'a> {
+    /// As they are.
+    F32(&'a mut [f32]),
+    /// Rounded at random, up or down with the chances that keep the mean: small changes to a large moment are not lost.
+    Bf16(&'a mut [bf16]),
+}
+
+impl Held<'_> {
+    #[inline(always)]
+    fn load(&self, start: usize, to: &mut [f32]) {
+        match self {
+            Held::F32(held) => to.copy_from_slice(&held[start..start + to.len()]),
+            Held::Bf16(held) => {
+                let held = &held[start..start + to.len()];
+                for (t, h) in to.iter_mut().zip(held) {
+                    *t = h.widen();
+                }
+            }
+        }
+    }
+
+    /// `half` says which 16 bits of each random word decide.
+    #[inline(always)]
+    fn store(&mut self, start: usize, from: &[f32], words: &[u32; GROUP], half: u32) {
+        match self {
+            Held::F32(held) => held[start..start + from.len()].copy_from_slice(from),
+            Held::Bf16(held) => {
+                for ((h, x), word) in held[start..start + from.len()].iter_mut().zip(from).zip(words) {
+                    *h = round_at_random(*x, (word >> (16 * half)) as u16);
+                }
+            }
+        }
+    }
+}
+
+/// The bf16 below or above x, the nearer the likelier: what is cut off, plus 16 random bits, carries or does not.
+#[inline(always)]
+fn round_at_random(x: f32, random: u16) -> bf16 {
+    let bits = x.to_bits();
+    let carried = bits.wrapping_add(u32::from(random));
+    let kept = if x.is_nan() { bits | 0x0040_0000 } else { carried };
+    bf16::from_bits((kept >> 16) as u16)
+}
+
+vectorize! {
+    /// One fused pass: settle what is pending, form the gradient, apply the rule, store; every direction is drawn once.
+    ///
+    /// The gradient is `dense`, where there is one, plus the shares'. `weights`, `dense` and each of `state` are the
+    /// elements of a tensor from `first` on, a multiple of [`GROUP`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn update[T: Element, K: Kernel<S>, const S: usize](
+        weights: &mut [T], dense: Option<&[f32]>, state: &mut [Held<'_>; S], first: usize, scale: f32, shares: &[Share],
+        rounding: Key, kernel: &K,
+    ) {
+        let mut z = [0f32; GROUP];
+        let (mut settled, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
+        let mut states = [[0f32; GROUP]; S];
+        let mut words = [0u32; GROUP];
+        for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
+            let (group, start) = ((first / GROUP + i) as u64, i * GROUP);
+            for (s, w) in settled.iter_mut().zip(chunk.iter()) {
+                *s = w.widen() * scale;
+            }
+            match dense {
+                Some(dense) => gradient[..chunk.len()].copy_from_slice(&dense[start..start + chunk.len()]),
+                None => gradient.fill(0.0),
+            }
+            for share in shares {
+                draw(share.key, group, &mut z);
+                for j in 0..GROUP {
+                    settled[j] = share.pending.mul_add(z[j], settled[j]);
+                    gradient[j] = share.gradient.mul_add(z[j], gradient[j]);
+                }
+            }
+            for k in 0..S {
+                state[k].load(start, &mut states[k][..chunk.len()]);
+            }
+            for j in 0..GROUP {
+                let mut at = [0f32; S];
+                for k in 0..S {
+                    at[k] = states[k][j];
+                }
+                let (weight, at) = kernel.apply(settled[j], gradient[j], at);
+                settled[j] = weight;
+                for k in 0..S {
+                    states[k][j] = at[k];
+                }
+            }
+            for k in 0..S {
+                // Two numbers of state share a word's halves; the next two draw words of their own.
+                if k % 2 == 0 && matches!(state[k], Held::Bf16(_)) {
+                    let drawn = draw_words(rounding, group | (k as u64) << 48);
+                    words[..HALF].copy_from_slice(&drawn[0]);
+                    words[HALF..].copy_from_slice(&drawn[1]);
+                }
+                state[k].store(start, &states[k][..chunk.len()], &words, (k % 2) as u32);
+            }
+            for (w, s) in chunk.iter_mut().zip(&settled) {
+                *w = T::narrow(*s);
+            }
+        }
+    }
+}
+
+vectorize! {
+    /// Adds to `products` [q, q], row by row, the inner products of `keys`' directions over `len` elements.
+    pub fn gram(keys: &[Key], len: usize, products: &mut [f64]) {
+        let q = keys.len();
+        let mut drawn = vec![[0f32; GROUP]; q];
+        for group in 0..len.div_ceil(GROUP) {
+            let here = GROUP.min(len - group * GROUP);
+            for k in 0..q {
+                draw(keys[k], group as u64, &mut drawn[k]);
+                for z in &mut drawn[k][here..] {
+                    *z = 0.0;
+                }
+            }
+            for a in 0..q {
+                for b in 0..=a {
+                    products[a * q + b] += f64::from(simd::dot(&drawn[a], &drawn[b]));
+                }
+            }
+        }
+        for a in 0..q {
+            for b in 0..a {
+                products[b * q + a] = products[a * q + b];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mean over all 65,536 roundings is the number itself, and each is a neighbour of it.
+    #[test]
+    fn rounding_at_random_keeps_the_mean() {
+        for x in [1.0f32, 1.001, -3.14159, 1e-8, 7.7e5, -0.0] {
+            let rounded = (0..=u16::MAX).map(|r| f64::from(round_at_random(x, r).to_f32()));
+            let mean = rounded.sum::<f64>() / 65_536.0;
+            assert!((mean - f64::from(x)).abs() <= 1e-6 * f64::from(x.abs()), "{x}: {mean}");
+            assert!((round_at_random(x, 0).to_f32() - x).abs() <= x.abs() / 128.0);
+        }
+        assert!(round_at_random(f32::NAN, u16::MAX).is_nan());
+        assert!(round_at_random(f32::INFINITY, u16::MAX).is_infinite());
+    }
+}

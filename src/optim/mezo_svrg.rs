@@ -1,0 +1,114 @@
+//! MeZO-SVRG (Gautam et al. 2024, arXiv 2404.08080): variance reduction from function values alone.
+//!
+//! ```text
+//! every T steps   x_hat <- theta;  g <- ghat_full(x_hat);                     theta <- theta - lr g
+//! else                             g <- ghat_I(theta) - ghat_I(x_hat) + ghat_full;  theta <- theta - lr g
+//! ```
+//!
+//! The same directions in both estimates of a mini-batch. x_hat is no copy of the weights: it is reached by walking back the
+//! moves made since.
+
+use anyhow::Result;
+
+use super::zo_sgd::ZoSgd;
+use super::{Optimizer, two_point};
+use crate::config::Settings;
+use crate::estimator::{At, Estimate, Estimated, Estimator, SnapshotReport, TwoPoint};
+use crate::noise::Term;
+use crate::objective::{Objective, Problem};
+use crate::params::{Params, Slot, Visit, Weights};
+
+/// The method: the estimator reduces the variance, ZO-SGD moves the weights.
+pub fn make(settings: &Settings) -> Optimizer {
+    let period = settings.snapshot_steps.unwrap_or(10);
+    let estimator = MezoSvrg { two_point: two_point(settings), period, full: Vec::new(), moved: Vec::new() };
+    Optimizer { estimator: Box::new(estimator), rule: ZoSgd::new(settings) }
+}
+
+struct MezoSvrg {
+    two_point: TwoPoint,
+    period: u64,
+    /// ghat_full(x_hat)
+    full: Vec<Term>,
+    /// theta - x_hat
+    moved: Vec<Term>,
+}
+
+/// f over the whole training set.
+struct Full<'a> {
+    problem: &'a mut dyn Problem,
+    evaluations: u64,
+}
+
+impl Objective for Full<'_> {
+    fn loss(&mut self, weights: Weights) -> Result<f32> {
+        let losses = self.problem.losses(weights)?;
+        self.evaluations += losses.len() as u64;
+        Ok((losses.iter().sum::<f64>() / losses.len() as f64) as f32)
+    }
+}
+
+impl MezoSvrg {
+    fn snapshot(&mut self, seeds: &[u64], params: &mut Params, problem: &mut dyn Problem) -> Result<Estimate> {
+        let mut full = Full { problem, evaluations: 0 };
+        let mut estimate = TwoPoint { fresh_batches: false, ..self.two_point }.along(seeds, params, &mut full)?;
+        estimate.snapshot = Some(SnapshotReport {
+            num_directions: seeds.len(),
+            example_evaluations: full.evaluations,
+            standard_error: None,
+        });
+        self.full = estimate.terms.clone();
+        self.moved.clear();
+        Ok(estimate)
+    }
+
+    fn reduced(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
+        let mut estimate = self.two_point.along(seeds, params, objective)?;
+        params.walk(&scaled(&self.moved, -1.0));
+        let there = self.two_point.along(seeds, params, objective)?;
+        params.walk(&self.moved);
+        for (here, there) in estimate.terms.iter_mut().zip(&there.terms) {
+            here.coeff -= there.coeff;
+        }
+        estimate.terms.extend(&self.full);
+        Ok(estimate)
+    }
+}
+
+fn scaled(terms: &[Term], factor: f32) -> Vec<Term> {
+    terms.iter().map(|t| Term { coeff: factor * t.coeff, ..*t }).collect()
+}
+
+impl Estimator for MezoSvrg {
+    fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>> {
+        let seeds = at.seeds(self.two_point.num_directions);
+        let estimate = if (at.step - 1).is_multiple_of(self.period) {
+            self.snapshot(&seeds, params, problem)?
+        } else {
+            self.reduced(&seeds, params, problem.objective())?
+        };
+        // What ZO-SGD is about to do.
+        for term in scaled(&estimate.terms, -at.learning_rate) {
+            match self.moved.iter_mut().find(|t| t.seed == term.seed) {
+                Some(same) => same.coeff += term.coeff,
+                None => self.moved.push(term),
+            }
+        }
+        Ok((estimate, None))
+    }
+
+    fn definition(&self) -> String {
+        format!("variance reduced at a snapshot every {} steps; {}", self.period, self.two_point.definition())
+    }
+
+    fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        for (name, terms) in [("full", &mut self.full), ("moved", &mut self.moved)] {
+            let mut seeds: Vec<u64> = terms.iter().map(|t| t.seed).collect();
+            let mut coeffs: Vec<f64> = terms.iter().map(|t| f64::from(t.coeff)).collect();
+            visit(&format!("{name}.seeds"), Slot::U64(&mut seeds))?;
+            visit(&format!("{name}.coeffs"), Slot::F64(&mut coeffs))?;
+            *terms = seeds.into_iter().zip(coeffs).map(|(seed, coeff)| Term { seed, coeff: coeff as f32 }).collect();
+        }
+        Ok(())
+    }
+}

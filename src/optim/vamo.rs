@@ -1,0 +1,179 @@
+//! VAMO (Chen and Ma 2025, arXiv 2505.13954): first-order mini-batch gradients, variance-reduced by zeroth order.
+//!
+//! ```text
+//! for each epoch s:  x_hat = current weights
+//!     ghat = ZO estimate of the full-batch gradient at x_hat
+//!     for k in 0..m:  draw mini-batch I
+//!         v = grad f_I(x) - alpha ( ZOgrad f_I(x_hat) - ghat );   x -= lr v
+//! ```
+//!
+//! The q directions u_j of an epoch are shared among all examples. Then the slopes D_ij = [f_i(x_hat + mu u_j) - f_i(x_hat)] / mu
+//! are n q scalars, known after the snapshot's forward passes, and the correction of any mini-batch is q terms, with
+//! coefficients -alpha (d/q) (mean_I D_ij - mean D_ij). Neither x_hat nor ghat is stored, and no step needs a forward pass
+//! beyond its mini-batch's own. Over the mini-batches the correction has mean zero, so v is unbiased for any alpha.
+
+use anyhow::Result;
+
+use super::sgd::{Backprop, Sgd};
+use super::{Optimizer, dimensions, fused, two_point};
+use crate::config::{Distribution, Settings, Sides};
+use crate::estimator::{At, Estimated, Estimator, SnapshotReport, TwoPoint};
+use crate::noise::Term;
+use crate::objective::Problem;
+use crate::params::{Params, Slot, Span, Visit};
+
+/// The method. Weights without a first-order gradient get MeZO's estimate in its place.
+pub fn make(settings: &Settings, params: &Params) -> Optimizer {
+    let estimator = Vamo {
+        backprop: Backprop::with(TwoPoint::mezo(1e-3), settings),
+        probe: two_point(settings),
+        max_directions: settings.max_directions,
+        tolerance: settings.direction_tolerance.unwrap_or(0.1),
+        alpha: settings.alpha.unwrap_or(1.0 / dimensions(params) as f64),
+        period: settings.snapshot_steps.unwrap_or(1),
+        snapshot: Snapshot::default(),
+    };
+    Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::new(settings), settings, params) }
+}
+
+struct Vamo {
+    backprop: Backprop,
+    /// How the snapshot looks along its directions; its number of directions is q, or where q adapts the least.
+    probe: TwoPoint,
+    max_directions: Option<usize>,
+    tolerance: f64,
+    alpha: f64,
+    /// m
+    period: u64,
+    snapshot: Snapshot,
+}
+
+/// What is known of the epoch's x_hat: q seeds and n q scalars.
+#[derive(Default)]
+struct Snapshot {
+    seeds: Vec<u64>,
+    /// D_ij, times what a slope is worth along z_j: [q, n].
+    slopes: Vec<f64>,
+    /// Inner products of the directions: [q, q]. With them the correction's length costs nothing.
+    gram: Vec<f64>,
+}
+
+/// Seeds of snapshots stand apart from those of a step's own directions.
+const SNAPSHOT_SEEDS: u64 = 1 << 32;
+
+impl Vamo {
+    fn take_snapshot(&mut self, at: &At, params: &mut Params, problem: &mut dyn Problem) -> Result<SnapshotReport> {
+        let (least, most) = (self.probe.num_directions, self.max_directions.unwrap_or(self.probe.num_directions));
+        let mut evaluations = 0;
+        let mut losses = |params: &mut Params| -> Result<Vec<f64>> {
+            let losses = problem.losses(params.settle()?)?;
+            evaluations += losses.len() as u64;
+            Ok(losses)
+        };
+        let (mut squares, mut errors) = (0.0, 0.0);
+        self.snapshot = Snapshot::default();
+        let base = if self.probe.sides == Sides::One { Some(losses(params)?) } else { None };
+        for j in 0..most {
+            let seed = at.seed(SNAPSHOT_SEEDS + j as u64);
+            let slopes = self.slopes(seed, params, base.as_deref(), &mut losses)?;
+            let n = slopes.len() as f64;
+            let mean = slopes.iter().sum::<f64>() / n;
+            squares += mean * mean;
+            errors += slopes.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n * (n - 1.0).max(1.0));
+            self.snapshot.seeds.push(seed);
+            self.snapshot.slopes.extend(slopes);
+            if j + 1 >= least && errors <= self.tolerance.powi(2) * squares {
+                break;
+            }
+        }
+        self.snapshot.gram = params.gram(&self.snapshot.seeds, Span::Trained);
+        Ok(SnapshotReport {
+            num_directions: self.snapshot.seeds.len(),
+            example_evaluations: evaluations,
+            standard_error: Some((errors / squares).sqrt()),
+        })
+    }
+
+    /// The slope of every f_i along one direction, times what it is worth there.
+    fn slopes(
+        &self,
+        seed: u64,
+        params: &mut Params,
+        base: Option<&[f64]>,
+        losses: &mut dyn FnMut(&mut Params) -> Result<Vec<f64>>,
+    ) -> Result<Vec<f64>> {
+        let norm = match self.probe.distribution {
+            Distribution::Sphere => params.gram(&[seed], Span::Trained)[0].sqrt(),
+            _ => 1.0,
+        };
+        let reach = self.probe.reach(norm, dimensions(params));
+        let walk = |params: &mut Params, multiple: f32| {
+            params.walk_over(Span::Trained, &[Term { seed, coeff: multiple * reach.eps }]);
+        };
+        walk(params, 1.0);
+        let plus = losses(params)?;
+        let (minus, distance) = match base {
+            Some(base) => {
+                walk(params, -1.0);
+                (base.to_vec(), f64::from(self.probe.zo_eps))
+            }
+            None => {
+                walk(params, -2.0);
+                let minus = losses(params)?;
+                walk(params, 1.0);
+                (minus, 2.0 * f64::from(self.probe.zo_eps))
+            }
+        };
+        Ok(plus.iter().zip(&minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(reach.worth)).collect())
+    }
+
+    /// -alpha (ZOgrad f_I(x_hat) - ghat) for the mini-batch I, and its length.
+    fn correction(&self, batch: &[usize]) -> (Vec<Term>, f64) {
+        let Snapshot { seeds, slopes, gram } = &self.snapshot;
+        let (q, n) = (seeds.len(), slopes.len() / seeds.len().max(1));
+        let of_direction = |j: usize| {
+            let slopes = &slopes[j * n..(j + 1) * n];
+            let of_batch = batch.iter().map(|&i| slopes[i]).sum::<f64>() / batch.len() as f64;
+            -self.alpha / q as f64 * (of_batch - slopes.iter().sum::<f64>() / n as f64)
+        };
+        let coeffs: Vec<f64> = (0..q).map(of_direction).collect();
+        let square: f64 = (0..q * q).map(|ab| coeffs[ab / q] * coeffs[ab % q] * gram[ab]).sum();
+        let terms = seeds.iter().zip(&coeffs).map(|(&seed, &coeff)| Term { seed, coeff: coeff as f32 }).collect();
+        (terms, square.max(0.0).sqrt())
+    }
+}
+
+impl Estimator for Vamo {
+    fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>> {
+        let due = (at.step - 1).is_multiple_of(self.period);
+        let report = due.then(|| self.take_snapshot(at, params, problem)).transpose()?;
+        let (correction, correction_norm) = self.correction(problem.batch());
+        let (mut estimate, gradients) = self.backprop.estimate(at, params, problem)?;
+        estimate.correction = correction;
+        estimate.correction_norm = Some(correction_norm);
+        estimate.snapshot = report;
+        Ok((estimate, gradients))
+    }
+
+    fn definition(&self) -> String {
+        let TwoPoint { sides, distribution, zo_eps, num_directions, .. } = self.probe;
+        let q = match self.max_directions {
+            Some(most) => format!("{num_directions} to {most} until known to {}", self.tolerance),
+            None => num_directions.to_string(),
+        };
+        format!(
+            "{}, corrected by {:e} x ({}, q = {q}, {}, mu {zo_eps:e}) at a snapshot every {} steps",
+            self.backprop.definition(),
+            self.alpha as f32,
+            sides.name(),
+            distribution.name(),
+            self.period
+        )
+    }
+
+    fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        visit("seeds", Slot::U64(&mut self.snapshot.seeds))?;
+        visit("slopes", Slot::F64(&mut self.snapshot.slopes))?;
+        visit("gram", Slot::F64(&mut self.snapshot.gram))
+    }
+}

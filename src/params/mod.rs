@@ -1,0 +1,462 @@
+//! The weights: ordered, named, and changed nowhere else.
+//!
+//! [`Params::walk`] and [`Params::shrink`] only remember a displacement. [`Params::settle`] applies everything that is
+//! pending in ONE in-place pass and lends the weights as [`Weights`]; there is no other way to read them, so nobody can
+//! see weights that have not settled. A two-point step costs two passes: the way back from -eps, the update and the
+//! next step's +eps are one of them.
+
+mod gradients;
+mod passes;
+mod state;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{CpuStorage, DType, Tensor};
+use rayon::prelude::*;
+
+use crate::config::StateDtype;
+use crate::noise::{self, Kernel, Key, Share, Term};
+use passes::{InPlace, Overwrite, Settle, Shown, Update};
+
+pub use gradients::{Gradient, Leaf, Recorder};
+pub use state::{Slot, State, Visit};
+
+/// Which weight: an index into the order of [`Params`]. Tied weights share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParamId(usize);
+
+/// Where a weight's gradient comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// From function values: it walks along directions.
+    Estimated,
+    /// From a backward pass.
+    Differentiated,
+    /// From nowhere: it stays as it is.
+    Frozen,
+}
+
+/// The weights that a direction spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Those whose gradient is estimated. In a zeroth-order run these are all that are trained.
+    Estimated,
+    /// All that are trained, those with a first-order gradient included.
+    Trained,
+}
+
+impl Span {
+    fn holds(self, role: Role) -> bool {
+        role == Role::Estimated || (self == Span::Trained && role == Role::Differentiated)
+    }
+}
+
+struct Param {
+    name: String,
+    tensor: Tensor,
+    /// Whether weight decay applies: matrices and embeddings, not biases and norms.
+    decays: bool,
+    noise_id: u64,
+    role: Role,
+}
+
+/// A displacement that has not been applied yet.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Along(Span, Term),
+    Shrink(f32),
+}
+
+/// What a fused pass makes its gradient from, beside a dense one, and what it does on the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Descent<'a> {
+    /// A gradient over the weights whose gradient is estimated.
+    pub terms: &'a [Term],
+    /// One more, over all that are trained.
+    pub correction: &'a [Term],
+    /// Weight decay's factor.
+    pub shrink: f32,
+    /// Of rounding at random, where state is held in half precision.
+    pub seed: u64,
+}
+
+/// All weights of a model, in one dtype, in the order in which the model asked for them.
+pub struct Params {
+    params: Vec<Param>,
+    by_name: HashMap<String, ParamId>,
+    pending: Vec<Move>,
+    dtype: DType,
+    signs: bool,
+    walk_time: Duration,
+}
+
+/// The weights as they stand, nothing pending. What models read through.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    params: &'a Params,
+    recorder: Option<&'a Arc<Recorder>>,
+}
+
+impl Params {
+    /// Empty; holds tensors of `dtype`.
+    pub fn new(dtype: DType) -> Self {
+        Params {
+            params: Vec::new(),
+            by_name: HashMap::new(),
+            pending: Vec::new(),
+            dtype,
+            signs: false,
+            walk_time: Duration::ZERO,
+        }
+    }
+
+    /// The dtype that all weights are held in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Adds a weight. Fails if the name is taken, the dtype is another, or the tensor is not one whole buffer.
+    pub fn insert(&mut self, name: &str, tensor: Tensor) -> Result<ParamId> {
+        if tensor.dtype() != self.dtype {
+            bail!("weight {name} is {:?}, not {:?}", tensor.dtype(), self.dtype);
+        }
+        let whole = with_bytes(&tensor, |bytes| bytes.len() == tensor.elem_count() * self.dtype.size_in_bytes());
+        if tensor.track_op() || !whole.unwrap_or(false) {
+            bail!("weight {name} is a view or a variable, not a plain buffer");
+        }
+        let id = ParamId(self.params.len());
+        if self.by_name.insert(name.to_string(), id).is_some() {
+            bail!("weight {name} is there twice");
+        }
+        let (decays, noise_id) = (tensor.rank() >= 2, noise::tensor_id(name));
+        self.params.push(Param { name: name.to_string(), tensor, decays, noise_id, role: Role::Estimated });
+        Ok(id)
+    }
+
+    /// The weight of that name.
+    pub fn id(&self, name: &str) -> Option<ParamId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// All weights in order, with their names.
+    pub fn ids(&self) -> impl Iterator<Item = (ParamId, &str)> {
+        self.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
+    }
+
+    /// How many numbers a weight has.
+    pub fn len(&self, id: ParamId) -> usize {
+        self.params[id.0].tensor.elem_count()
+    }
+
+    /// Says where a weight's gradient comes from. To be said before anything walks and before any state is made.
+    pub fn set_role(&mut self, id: ParamId, role: Role) {
+        self.params[id.0].role = role;
+    }
+
+    /// Where a weight's gradient comes from.
+    pub fn role(&self, id: ParamId) -> Role {
+        self.params[id.0].role
+    }
+
+    /// How many numbers there are: d.
+    pub fn count(&self) -> usize {
+        self.params.iter().map(|p| p.tensor.elem_count()).sum()
+    }
+
+    /// How many of them `span` holds: the d of a direction.
+    pub fn count_over(&self, span: Span) -> usize {
+        self.params.iter().filter(|p| span.holds(p.role)).map(|p| p.tensor.elem_count()).sum()
+    }
+
+    /// Wall time spent in passes over the weights so far.
+    pub fn walk_time(&self) -> Duration {
+        self.walk_time
+    }
+
+    /// Bytes that the weights take.
+    pub fn bytes(&self) -> usize {
+        self.count() * self.dtype.size_in_bytes()
+    }
+
+    /// From here on directions are signs (Rademacher) instead of normals.
+    pub fn walk_along_signs(&mut self) {
+        self.signs = true;
+    }
+
+    fn key(&self, seed: u64, param: &Param) -> Key {
+        if self.signs { Key::of_signs(seed, param.noise_id) } else { Key::new(seed, param.noise_id) }
+    }
+
+    /// The inner products of the seeds' directions over the weights of `span`: [q, q], row by row. The root of a diagonal
+    /// element brings its direction to the unit sphere. Tensor by tensor in order, so with the same bits for any number of
+    /// threads.
+    pub fn gram(&mut self, seeds: &[u64], span: Span) -> Vec<f64> {
+        let start = Instant::now();
+        let held: Vec<&Param> = self.params.iter().filter(|p| span.holds(p.role)).collect();
+        let of_one = |p: &&Param| {
+            let keys: Vec<Key> = seeds.iter().map(|&seed| self.key(seed, p)).collect();
+            let mut products = vec![0.0; seeds.len() * seeds.len()];
+            noise::gram(&keys, p.tensor.elem_count(), &mut products);
+            products
+        };
+        let each: Vec<Vec<f64>> = held.par_iter().map(of_one).collect();
+        let mut total = vec![0.0; seeds.len() * seeds.len()];
+        each.iter().for_each(|products| total.iter_mut().zip(products).for_each(|(t, p)| *t += p));
+        self.walk_time += start.elapsed();
+        total
+    }
+
+    /// theta += sum of coeff * z(seed) over the weights whose gradient is estimated, remembered until somebody reads.
+    pub fn walk(&mut self, terms: &[Term]) {
+        self.walk_over(Span::Estimated, terms);
+    }
+
+    /// The same over the weights of `span`.
+    pub fn walk_over(&mut self, span: Span, terms: &[Term]) {
+        self.pending.extend(terms.iter().map(|term| Move::Along(span, *term)));
+    }
+
+    /// theta *= factor for the weights that decay and are trained, remembered until somebody reads.
+    pub fn shrink(&mut self, factor: f32) {
+        if factor != 1.0 {
+            self.pending.push(Move::Shrink(factor));
+        }
+    }
+
+    /// Applies all that is pending, in one pass over the weights, and lends them.
+    pub fn settle(&mut self) -> Result<Weights<'_>> {
+        if !self.pending.is_empty() {
+            let start = Instant::now();
+            for param in &self.params {
+                self.displacement(param).apply(param, |seed| self.key(seed, param))?;
+            }
+            self.pending.clear();
+            self.walk_time += start.elapsed();
+        }
+        Ok(Weights { params: self, recorder: None })
+    }
+
+    /// State for a rule: `S` zeros for every weight that is trained.
+    pub fn state<const S: usize>(&self, names: [&'static str; S], dtype: StateDtype) -> State<S> {
+        let len = |p: &Param| if Span::Trained.holds(p.role) { p.tensor.elem_count() } else { 0 };
+        State::new(self.params.iter().map(|p| (p.name.as_str(), len(p))), names, dtype)
+    }
+
+    /// One fused pass over the weights whose gradient is estimated: settles what is pending, and applies `kernel` at each
+    /// weight to the gradient, the sum of coeff * z(seed).
+    pub fn update<K: Kernel<S>, const S: usize>(
+        &mut self,
+        descent: &Descent,
+        state: &mut State<S>,
+        kernel: &K,
+    ) -> Result<()> {
+        if self.params.iter().any(|p| p.role == Role::Differentiated) {
+            // What is pending may concern weights that this pass leaves out.
+            self.settle()?;
+        }
+        let start = Instant::now();
+        for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.role == Role::Estimated) {
+            self.descend(param, None, descent, state.buffers(i), kernel)?;
+        }
+        self.pending.clear();
+        self.walk_time += start.elapsed();
+        Ok(())
+    }
+
+    /// The same for one weight that has a first-order gradient, as many numbers as it has. Fails if something is pending.
+    pub fn update_one<K: Kernel<S>, const S: usize>(
+        &mut self,
+        id: ParamId,
+        dense: &[f32],
+        descent: &Descent,
+        state: &mut State<S>,
+        kernel: &K,
+    ) -> Result<()> {
+        let param = &self.params[id.0];
+        if !self.pending.is_empty() || param.role != Role::Differentiated || dense.len() != param.tensor.elem_count() {
+            bail!(
+                "{} numbers do not update weight {} ({:?}, pending: {:?})",
+                dense.len(),
+                param.name,
+                param.role,
+                self.pending
+            );
+        }
+        let start = Instant::now();
+        self.descend(param, Some(dense), descent, state.buffers(id.0), kernel)?;
+        self.walk_time += start.elapsed();
+        Ok(())
+    }
+
+    fn descend<K: Kernel<S>, const S: usize>(
+        &self,
+        param: &Param,
+        dense: Option<&[f32]>,
+        descent: &Descent,
+        state: [Slot<'_>; S],
+        kernel: &K,
+    ) -> Result<()> {
+        let mut displacement = self.displacement(param);
+        if param.decays {
+            displacement.shrink(descent.shrink);
+        }
+        let own = if param.role == Role::Estimated { descent.terms } else { &[] };
+        let shares = displacement.shares(own.iter().chain(descent.correction), |seed| self.key(seed, param));
+        let rounding = Key::of_rounding(descent.seed, param.noise_id);
+        let op = InPlace(Update::new(displacement.scale, &shares, kernel, dense, state, rounding));
+        param.tensor.inplace_op1(&op).with_context(|| format!("cannot update weight {}", param.name))
+    }
+
+    /// Overwrites one weight in place with the bytes that `source` gives. Fails if something is pending.
+    pub fn overwrite(&mut self, id: ParamId, source: &mut dyn Read) -> Result<()> {
+        if !self.pending.is_empty() {
+            bail!("weights are overwritten while a walk is pending");
+        }
+        Ok(self.params[id.0].tensor.inplace_op1(&Overwrite::from(source))?)
+    }
+
+    /// Shows every weight's buffer, each under its name, nothing pending.
+    pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        self.settle()?;
+        self.params.iter().try_for_each(|p| Ok(p.tensor.inplace_op1(&Shown::new(&p.name, visit))?))
+    }
+
+    /// A copy of all weights as they stand, in buffers of its own, under the same ids.
+    pub fn copy(&mut self) -> Result<Params> {
+        self.settle()?;
+        let copied = |p: &Param| Ok(Param { name: p.name.clone(), tensor: p.tensor.copy()?.detach(), ..*p });
+        let params = self.params.iter().map(copied).collect::<Result<_>>()?;
+        Ok(Params { params, by_name: self.by_name.clone(), pending: Vec::new(), walk_time: Duration::ZERO, ..*self })
+    }
+
+    /// Overwrites all weights by those of `other`, a copy or the original of these.
+    pub fn copy_from(&mut self, other: &mut Params) -> Result<()> {
+        let from = other.settle()?;
+        self.pending.clear();
+        for (id, name) in from.ids() {
+            with_bytes(from.get(id), |mut bytes| self.overwrite(id, &mut bytes))
+                .and_then(|done| done)
+                .context(name.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The pending moves of a weight as one affine map: scale * theta + sum of terms.
+    fn displacement(&self, param: &Param) -> Displacement {
+        let mut map = Displacement { scale: 1.0, terms: Vec::new() };
+        for m in &self.pending {
+            match *m {
+                Move::Along(span, term) if span.holds(param.role) => map.walk(term),
+                Move::Shrink(factor) if param.decays && param.role != Role::Frozen => map.shrink(factor),
+                _ => {}
+            }
+        }
+        map.terms.retain(|t| t.coeff != 0.0);
+        map
+    }
+}
+
+impl<'a> Weights<'a> {
+    /// The tensor of a weight, sharing its storage.
+    pub fn get(&self, id: ParamId) -> &'a Tensor {
+        &self.params.params[id.0].tensor
+    }
+
+    /// A weight as an operation reads it: with the place where its gradient goes, if one is wanted.
+    pub fn leaf(&self, id: ParamId) -> Leaf {
+        Leaf::new(self.get(id).clone(), self.recorder, id)
+    }
+
+    /// The same weights, read by operations that are to be differentiated.
+    pub fn recorded(self, recorder: &'a Arc<Recorder>) -> Self {
+        Weights { recorder: Some(recorder), ..self }
+    }
+
+    /// What a graph grows from that has no activation to grow from: embeddings. Any operation on it is recorded if the
+    /// weights are.
+    pub fn root(&self) -> Result<Tensor> {
+        match self.recorder {
+            Some(recorder) => Ok(recorder.root()),
+            None => Ok(Tensor::zeros(1, DType::F32, &candle_core::Device::Cpu)?),
+        }
+    }
+
+    /// A recorder for the weights that are to be differentiated.
+    pub fn recorder(&self) -> Result<Arc<Recorder>> {
+        let wanted = |p: &Param| (p.role == Role::Differentiated).then(|| p.tensor.elem_count());
+        Ok(Arc::new(Recorder::new(self.params.params.iter().map(wanted))?))
+    }
+
+    /// Where a weight's gradient comes from.
+    pub fn role(&self, id: ParamId) -> Role {
+        self.params.role(id)
+    }
+
+    /// All weights in order, with their names.
+    pub fn ids(&self) -> impl Iterator<Item = (ParamId, &'a str)> + use<'a> {
+        self.params.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
+    }
+
+    /// Names and tensors in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
+        self.params.params.iter().map(|p| (p.name.as_str(), &p.tensor))
+    }
+}
+
+struct Displacement {
+    scale: f32,
+    terms: Vec<Term>,
+}
+
+impl Displacement {
+    /// The way back and the update go along one direction: it is drawn once.
+    fn walk(&mut self, term: Term) {
+        match self.terms.iter_mut().find(|t| t.seed == term.seed) {
+            Some(same) => same.coeff += term.coeff,
+            None => self.terms.push(term),
+        }
+    }
+
+    fn shrink(&mut self, factor: f32) {
+        self.scale *= factor;
+        self.terms.iter_mut().for_each(|t| t.coeff *= factor);
+    }
+
+    /// The pending moves and a gradient's terms side by side, so that a direction of both is drawn once.
+    fn shares<'t>(&self, gradient: impl Iterator<Item = &'t Term>, key: impl Fn(u64) -> Key) -> Vec<Share> {
+        let share = |seed, pending, gradient| (seed, Share { key: key(seed), pending, gradient });
+        let mut shares: Vec<(u64, Share)> = self.terms.iter().map(|t| share(t.seed, t.coeff, 0.0)).collect();
+        for term in gradient {
+            match shares.iter_mut().find(|(seed, _)| *seed == term.seed) {
+                Some((_, same)) => same.gradient += term.coeff,
+                None => shares.push(share(term.seed, 0.0, term.coeff)),
+            }
+        }
+        shares.into_iter().map(|(_, share)| share).collect()
+    }
+
+    fn apply(&self, param: &Param, key: impl Fn(u64) -> Key) -> Result<()> {
+        if self.scale == 1.0 && self.terms.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<(Key, f32)> = self.terms.iter().map(|t| (key(t.seed), t.coeff)).collect();
+        let op = InPlace(Settle { scale: self.scale, terms: &keys });
+        param.tensor.inplace_op1(&op).with_context(|| format!("cannot move weight {}", param.name))
+    }
+}
+
+/// All bytes of the storage of a weight on the CPU, lent to `read`. Fails for views that are not contiguous.
+pub fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((0, _)) = layout.contiguous_offsets() else { bail!("a weight is not one whole buffer") };
+    match &*storage {
+        candle_core::Storage::Cpu(CpuStorage::F32(w)) => Ok(read(bytemuck::cast_slice(w))),
+        candle_core::Storage::Cpu(CpuStorage::BF16(w)) => Ok(read(bytemuck::cast_slice(w))),
+        candle_core::Storage::Cpu(CpuStorage::F16(w)) => Ok(read(bytemuck::cast_slice(w))),
+        _ => bail!("weights are held in f32, f16 or bf16 on the CPU"),
+    }
+}

@@ -1,0 +1,109 @@
+//! What rules and estimators keep from step to step, laid open under names.
+
+use anyhow::Result;
+use half::{bf16, f16};
+
+use crate::config::StateDtype;
+use crate::noise::Held;
+
+/// A buffer of state, lent.
+#[derive(Debug)]
+pub enum Slot<'a> {
+    /// Moments, or weights.
+    F32(&'a mut [f32]),
+    /// Moments or weights in half precision.
+    Bf16(&'a mut [bf16]),
+    /// Weights.
+    F16(&'a mut [f16]),
+    /// Scalars, as many as there happen to be.
+    F64(&'a mut Vec<f64>),
+    /// Seeds and counts, the same.
+    U64(&'a mut Vec<u64>),
+}
+
+/// Is shown every buffer of state, each under its name: to measure it, to write it down, to read it back.
+pub type Visit<'a> = dyn FnMut(&str, Slot<'_>) -> Result<()> + 'a;
+
+impl<'a> Slot<'a> {
+    /// Its bytes.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Slot::F32(x) => bytemuck::cast_slice_mut(x),
+            Slot::Bf16(x) => bytemuck::cast_slice_mut(x),
+            Slot::F16(x) => bytemuck::cast_slice_mut(x),
+            Slot::F64(x) => bytemuck::cast_slice_mut(x),
+            Slot::U64(x) => bytemuck::cast_slice_mut(x),
+        }
+    }
+
+    /// Makes room for `bytes` where the slot can be of any length; false where it cannot and is of another.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        match self {
+            Slot::F64(x) => x.resize(bytes / 8, 0.0),
+            Slot::U64(x) => x.resize(bytes / 8, 0),
+            _ => {}
+        }
+        self.bytes().len() == bytes
+    }
+
+    /// As a fused pass takes it, in chunks of `len`. Only moments are asked.
+    pub(super) fn chunks(&mut self, len: usize) -> Vec<Held<'_>> {
+        match self {
+            Slot::F32(x) => x.chunks_mut(len).map(Held::F32).collect(),
+            Slot::Bf16(x) => x.chunks_mut(len).map(Held::Bf16).collect(),
+            Slot::F16(_) | Slot::F64(_) | Slot::U64(_) => unreachable!("a fused pass has moments for its state"),
+        }
+    }
+}
+
+enum Buffer {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+impl Buffer {
+    fn zeros(len: usize, dtype: StateDtype) -> Self {
+        match dtype {
+            StateDtype::F32 => Buffer::F32(vec![0.0; len]),
+            StateDtype::Bf16 => Buffer::Bf16(vec![bf16::ZERO; len]),
+        }
+    }
+
+    fn slot(&mut self) -> Slot<'_> {
+        match self {
+            Buffer::F32(x) => Slot::F32(x),
+            Buffer::Bf16(x) => Slot::Bf16(x),
+        }
+    }
+}
+
+/// A rule's moments: for every weight tensor, `S` buffers of its length; none where it is not trained.
+pub struct State<const S: usize> {
+    names: [&'static str; S],
+    of_weights: Vec<(String, [Buffer; S])>,
+}
+
+impl<const S: usize> State<S> {
+    pub(super) fn new<'a>(
+        weights: impl Iterator<Item = (&'a str, usize)>,
+        names: [&'static str; S],
+        dtype: StateDtype,
+    ) -> Self {
+        let zeros = |(name, len): (&str, usize)| (name.to_string(), names.map(|_| Buffer::zeros(len, dtype)));
+        State { names, of_weights: weights.map(zeros).collect() }
+    }
+
+    pub(super) fn buffers(&mut self, weight: usize) -> [Slot<'_>; S] {
+        self.of_weights[weight].1.each_mut().map(Buffer::slot)
+    }
+
+    /// Shows its buffers, as `m.NAME` for the moment m of the weight NAME.
+    pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        for (weight, buffers) in &mut self.of_weights {
+            for (name, buffer) in self.names.iter().zip(buffers) {
+                visit(&format!("{name}.{weight}"), buffer.slot())?;
+            }
+        }
+        Ok(())
+    }
+}
