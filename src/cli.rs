@@ -14,11 +14,12 @@ use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, Precision};
 use crate::data::Example;
 use crate::error::nearest;
 use crate::eval::{Evaluation, evaluate};
+use crate::forecast::{Comparison, Forecast, forecast};
 use crate::journal::{check_folder, prepare_folder, write_run_json};
 use crate::memory::{human, peak_rss_bytes};
-use crate::optim;
+use crate::optim::{self, Method};
 use crate::run::{Bench, Memory, Results, conclude, set_up, train};
-use crate::task::{BUILTIN, Loss, Sizes, Task};
+use crate::task::{BUILTIN, Loss, Sizes, Splits, Task};
 
 /// Fine-tunes language models with forward passes alone.
 #[derive(Debug, Parser)]
@@ -39,6 +40,9 @@ enum Verb {
     #[command(args_override_self = true)]
     /// Fine-tune a model; with nothing else said, a built-in one on built-in film reviews (configs/reviews.toml)
     Train(TrainArgs),
+    #[command(args_override_self = true)]
+    /// Say what a run would take: memory by part from config.json alone, time from a short measurement
+    Plan(TrainArgs),
     #[command(args_override_self = true)]
     /// Score a model on a task's evaluation split
     Eval(EvalArgs),
@@ -104,14 +108,16 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         let quiet = self.quiet;
         match self.verb {
-            Verb::Train(args) => train_verb(args, quiet),
+            Verb::Train(args) => planned(args, |plan, as_json| train_plan(plan, as_json, quiet)),
+            Verb::Plan(args) => planned(args, plan_plan),
             Verb::Eval(args) => eval_verb(args, quiet),
             Verb::Tasks(args) => tasks_verb(args),
         }
     }
 }
 
-fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
+/// Checks what was typed, and does `work` with it on the threads that it asks for.
+fn planned(args: TrainArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) -> Result<()> {
     let file = match &args.config {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|e| usage!("cannot read --config {}: {e}", path.display()))?;
@@ -125,18 +131,60 @@ fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
     let knobs = file.overlaid(&args.knobs)?;
     let threads = knobs.common.threads;
     let plan = Plan::check(knobs)?;
-    on_threads(threads, || train_plan(plan, args.json, quiet))
+    on_threads(threads, || work(plan, args.json))
 }
 
-fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
-    // What is cheap to check comes before what is large to read.
+/// A run with everything open but its weights, and what it will take.
+struct Prospect {
+    method: &'static Method,
+    task: Task,
+    outline: Bench,
+    examples: Splits<Example>,
+    forecast: Forecast,
+}
+
+/// What is cheap to check comes before what is large to read.
+fn prospect(plan: &Plan) -> Result<Prospect> {
     let method = optim::method(&plan.optimizer)?;
     method.check(&plan.settings)?;
     let task = Task::open(&plan.inputs.task)?;
     let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
+    let (mut outline, sizes) = Bench::outline(&plan.inputs)?;
+    let examples = outline.encode_splits(&rows, plan.batch_size)?;
+    drop(rows);
+    let forecast = forecast(plan, &task, &mut outline, &sizes, &examples)?;
+    Ok(Prospect { method, task, outline, examples, forecast })
+}
+
+fn plan_plan(plan: Plan, as_json: bool) -> Result<()> {
+    let Prospect { forecast, .. } = prospect(&plan)?;
+    if as_json {
+        return say(&serde_json::to_string(&forecast)?);
+    }
+    let Forecast { memory, seconds_per_step, seconds_per_snapshot, seconds, .. } = forecast;
+    let snapshot = if seconds_per_snapshot > 0.0 {
+        format!(", {} a look at the training set", duration(seconds_per_snapshot))
+    } else {
+        String::new()
+    };
+    say(&format!(
+        "model    {} with {} in {} blocks\n\
+         memory   {}\n\
+         time     {} a step{snapshot}; {} for {} steps and their evaluations",
+        plan.inputs.model,
+        human_count(forecast.num_weights),
+        forecast.num_blocks,
+        parts(&memory),
+        duration(seconds_per_step),
+        duration(seconds),
+        plan.max_steps,
+    ))
+}
+
+fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     check_folder(&plan)?;
-    let mut bench = Bench::open(&plan.inputs)?;
-    let examples = bench.encode_splits(&rows, plan.batch_size)?;
+    let Prospect { method, task, outline, examples, forecast } = prospect(&plan)?;
+    let mut bench = outline.load(&plan.inputs)?;
     let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
     prepare_folder(&plan.output_dir)?;
     let definition = format!(
@@ -176,9 +224,12 @@ fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     let style = "{pos:>8}/{len} [{bar:20}] {msg}  {eta_precise} left";
     let bar = progress_bar(plan.max_steps, quiet, style)?;
     let results = train(&plan, &task, &mut bench, &mut optimizer, &examples, bar)?;
+    let comparison = forecast.compare(&results);
+    let mut all = serde_json::to_value(&results)?;
+    all["forecast"] = serde_json::to_value(comparison)?;
     // A disk that is full by now takes nothing away from what was found.
-    let written = conclude(&plan, &task, &results);
-    say(&if as_json { serde_json::to_string(&results)? } else { summary(&plan, &results, examples.eval.len()) })?;
+    let written = conclude(&plan, &task, &all);
+    say(&if as_json { all.to_string() } else { summary(&plan, &results, &comparison, examples.eval.len()) })?;
     written
 }
 
@@ -272,12 +323,12 @@ fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) 
 }
 
 fn describe_model(inputs: &Inputs, bench: &Bench) {
-    let (count, threads) = (bench.params.count() as f64, rayon::current_num_threads());
+    let threads = rayon::current_num_threads();
     tracing::info!(
-        "model   {}  {} with {} parameters, {} on the CPU ({threads} thread{}, {})",
+        "model   {}  {} with {}, {} on the CPU ({threads} thread{}, {})",
         inputs.model,
         bench.model.kind(),
-        if count < 1e6 { format!("{:.1} k", count / 1e3) } else { format!("{:.1} M", count / 1e6) },
+        human_count(bench.params.count()),
         inputs.dtype.dtype().as_str(),
         if threads == 1 { "" } else { "s" },
         crate::noise::instruction_set(),
@@ -299,7 +350,7 @@ fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {
 }
 
 /// What happened, where it lies, and what a person would type next.
-fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
+fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval: usize) -> String {
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let totals = &results.totals;
     let kept = match results.best_step {
@@ -310,6 +361,7 @@ fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
         "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
          took     {} steps in {:.0} s ({:.1} ms a step: forwards {:.1}, walks {:.1}); {} function evaluations, {:.0} tokens a step\n\
          memory   {}\n\
+         forecast peak {} ({:+.1} %), {} a step ({:+.0} %)\n\
          run      {}: model.safetensors, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
          next     {}",
         percent(results.untrained_eval_accuracy),
@@ -324,9 +376,29 @@ fn summary(plan: &Plan, results: &Results, num_eval: usize) -> String {
         totals.function_evaluations,
         totals.tokens_per_step,
         parts(&results.memory),
+        human(comparison.forecast.memory.peak_rss_bytes),
+        100.0 * comparison.peak_rss_deviation,
+        duration(comparison.forecast.seconds_per_step),
+        100.0 * comparison.seconds_per_step_deviation,
         plan.output_dir.display(),
         next_command(plan),
     )
+}
+
+/// A number of parameters as people read it.
+fn human_count(count: usize) -> String {
+    let count = count as f64;
+    if count < 1e6 { format!("{:.1} k parameters", count / 1e3) } else { format!("{:.1} M parameters", count / 1e6) }
+}
+
+/// Seconds as people read them.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.1 => format!("{:.1} ms", 1e3 * s),
+        s if s < 120.0 => format!("{s:.2} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
 }
 
 /// Where the memory went: the parts that are there, largest peak first said.

@@ -51,6 +51,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// Bytes of the files that are compiled in.
+    pub fn builtin_bytes(&self) -> usize {
+        match self {
+            Source::Builtin(files) => files.iter().map(|(_, bytes)| bytes.len()).sum(),
+            Source::Folder(_) => 0,
+        }
+    }
+
     /// A file's contents, if it is there.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match self {

@@ -15,7 +15,7 @@ use crate::config::Plan;
 use crate::estimator::Estimate;
 use crate::eval::Evaluation;
 use crate::files::{self, Source};
-use crate::memory;
+use crate::memory::{self, Peaks};
 use crate::model::Model;
 use crate::objective::Cost;
 use crate::report::{LogLine, Snapshot};
@@ -173,12 +173,9 @@ pub struct Totals {
     pub forwards: u64,
     /// Backward passes.
     pub backwards: u64,
-    /// The most bytes that a forward or backward pass held beside what was there before it, gradients apart.
+    /// The most that steps held beside what was there before them.
     #[serde(skip)]
-    pub activation_peak_bytes: usize,
-    /// The most bytes of gradients that were alive at once.
-    #[serde(skip)]
-    pub gradient_peak_bytes: usize,
+    pub peaks: Peaks,
 }
 
 impl Journal {
@@ -261,8 +258,7 @@ impl Journal {
         self.totals.forwards += step.cost.forwards;
         self.totals.tokens += step.cost.tokens;
         self.totals.backwards += step.cost.backwards;
-        self.totals.activation_peak = self.totals.activation_peak.max(step.cost.activation_peak);
-        self.totals.gradient_peak = self.totals.gradient_peak.max(step.cost.gradient_peak);
+        self.totals.peaks = self.totals.peaks.max(step.cost.peaks);
         self.step_times.push(step.time.as_secs_f64());
         self.forward_times.push(step.cost.time.as_secs_f64());
         self.walk_times.push(step.walk_time.as_secs_f64());
@@ -342,8 +338,7 @@ impl Journal {
             function_evaluations: self.function_evaluations,
             forwards: self.totals.forwards,
             backwards: self.totals.backwards,
-            activation_peak_bytes: self.totals.activation_peak,
-            gradient_peak_bytes: self.totals.gradient_peak,
+            peaks: self.totals.peaks,
         }
     }
 }

@@ -29,4 +29,5 @@ pub mod eval;
 pub mod report;
 pub mod journal;
 pub mod run;
+pub mod forecast;
 pub mod cli;

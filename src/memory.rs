@@ -5,15 +5,24 @@ use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
 // Signed: what is set aside before it is allocated takes the count below what is held for a moment.
 static HELD: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
+static ASIDE: AtomicIsize = AtomicIsize::new(0);
+// The most of each since somebody asked, and of both together.
+static HELD_PEAK: AtomicIsize = AtomicIsize::new(0);
+static ASIDE_PEAK: AtomicIsize = AtomicIsize::new(0);
+static BOTH_PEAK: AtomicIsize = AtomicIsize::new(0);
 
 /// The system's allocator, with the bytes held on the heap counted. Installed by the binary and by the tests.
 pub struct Counting;
 
 fn grow(bytes: usize) {
     let held = HELD.fetch_add(bytes as isize, Relaxed) + bytes as isize;
-    if held > PEAK.load(Relaxed) {
-        PEAK.fetch_max(held, Relaxed);
+    raise(&HELD_PEAK, held);
+    raise(&BOTH_PEAK, held + ASIDE.load(Relaxed));
+}
+
+fn raise(peak: &AtomicIsize, to: isize) {
+    if to > peak.load(Relaxed) {
+        peak.fetch_max(to, Relaxed);
     }
 }
 
@@ -50,8 +59,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bytes that somebody else keeps count of: while this lives they do not count as held on the heap. Taken before they
-/// are allocated, so that no high-water mark sees them.
+/// Bytes that are counted apart, gradients': while this lives they do not count as held on the heap. Taken before they are
+/// allocated, so that no high-water mark sees them there.
 #[derive(Debug)]
 pub struct SetAside(usize);
 
@@ -59,6 +68,7 @@ impl SetAside {
     /// Sets `bytes` aside.
     pub fn new(bytes: usize) -> Self {
         HELD.fetch_sub(bytes as isize, Relaxed);
+        raise(&ASIDE_PEAK, ASIDE.fetch_add(bytes as isize, Relaxed) + bytes as isize);
         SetAside(bytes)
     }
 }
@@ -66,42 +76,93 @@ impl SetAside {
 impl Drop for SetAside {
     fn drop(&mut self) {
         HELD.fetch_add(self.0 as isize, Relaxed);
+        ASIDE.fetch_sub(self.0 as isize, Relaxed);
     }
 }
 
-/// How much was held on the heap at some time.
+/// How much was held at some time.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark(isize);
+pub struct Mark {
+    held: isize,
+    aside: isize,
+}
+
+/// The most bytes that were held above a [`Mark`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peaks {
+    /// On the heap, without what was set aside.
+    pub held: usize,
+    /// Set aside.
+    pub aside: usize,
+    /// Both together: less than their sum where the two do not come at once.
+    pub both: usize,
+}
+
+impl Peaks {
+    /// The larger of each.
+    pub fn max(self, other: Peaks) -> Peaks {
+        Peaks { held: self.held.max(other.held), aside: self.aside.max(other.aside), both: self.both.max(other.both) }
+    }
+}
 
 impl Mark {
     /// Now.
     pub fn now() -> Self {
-        Mark(HELD.load(Relaxed))
+        Mark { held: HELD.load(Relaxed), aside: ASIDE.load(Relaxed) }
     }
 
-    /// Runs `work` and gives, beside its result, the most bytes that were held meanwhile above this mark.
+    /// Runs `work` and gives, beside its result, the most that was held meanwhile above this mark.
     ///
-    /// Not for nesting or for two threads at once: there is one high-water mark.
-    pub fn peak_of<T>(self, work: impl FnOnce() -> T) -> (T, usize) {
-        PEAK.store(HELD.load(Relaxed), Relaxed);
+    /// Not for nesting or for two threads at once: there is one high-water mark of each kind.
+    pub fn peaks_of<T>(self, work: impl FnOnce() -> T) -> (T, Peaks) {
+        let now = Mark::now();
+        HELD_PEAK.store(now.held, Relaxed);
+        ASIDE_PEAK.store(now.aside, Relaxed);
+        BOTH_PEAK.store(now.held + now.aside, Relaxed);
         let result = work();
-        (result, (PEAK.load(Relaxed) - self.0).max(0) as usize)
+        let above = |peak: &AtomicIsize, mark: isize| (peak.load(Relaxed) - mark).max(0) as usize;
+        let peaks = Peaks {
+            held: above(&HELD_PEAK, self.held),
+            aside: above(&ASIDE_PEAK, self.aside),
+            both: above(&BOTH_PEAK, self.held + self.aside),
+        };
+        (result, peaks)
     }
 }
 
 /// Runs `work` and gives, beside its result, the most bytes that it held on the heap above what was there before it.
 pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    Mark::now().peak_of(work)
+    let (result, peaks) = Mark::now().peaks_of(work);
+    (result, peaks.both)
+}
+
+/// The resident set now, in bytes; 0 where the operating system does not say.
+pub fn rss_bytes() -> u64 {
+    status("VmRSS:").unwrap_or(0)
+}
+
+/// Gives memory that was freed back to the operating system, where the allocator would keep it for later: what is resident
+/// is then what is used.
+pub fn release_freed() {
+    // SAFETY: malloc_trim only touches free memory.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// A line of Linux's account of this process, in bytes.
+fn status(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 
 /// The largest resident set that the process has had, in bytes, as the operating system counts it.
 pub fn peak_rss_bytes() -> u64 {
     // Linux: of this program's memory alone. getrusage would count in what ran before exec, `cargo run` for instance.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let high_water =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    if let Some(kib) = high_water {
-        return kib * 1024;
+    if let Some(bytes) = status("VmHWM:") {
+        return bytes;
     }
     // SAFETY: getrusage fills the struct that it is given.
     let max_rss = unsafe {

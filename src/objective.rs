@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::data::{Batch, Batches, Example, Pick};
-use crate::memory::Mark;
+use crate::memory::{Mark, Peaks};
 use crate::model::{Backward, Model};
 use crate::params::{Gradient, ParamId, Weights};
 use crate::task::Loss;
@@ -138,10 +138,8 @@ pub struct Cost {
     pub tokens: u64,
     /// Wall time in all of them.
     pub time: Duration,
-    /// The most bytes that one held beside what was there before it, gradients apart.
-    pub activation_peak: usize,
-    /// The most bytes of gradients that a backward pass held.
-    pub gradient_peak: usize,
+    /// The most bytes that were held beside what was there before: activations, and gradients set aside.
+    pub peaks: Peaks,
 }
 
 /// The prompt loss over a training set, a mini-batch of it at a time, in micro-batches.
@@ -201,6 +199,14 @@ impl<'a> PromptLoss<'a> {
         self.mark = Mark::now();
     }
 
+    /// Which candidates a loss needs.
+    pub fn pick(loss: Loss) -> Pick {
+        match loss {
+            Loss::Classification => Pick::All,
+            Loss::TeacherForcing => Pick::Right,
+        }
+    }
+
     /// Tokens that one evaluation feeds.
     pub fn num_tokens(&self) -> usize {
         self.micro_batches.iter().map(Batch::num_tokens).sum()
@@ -212,10 +218,7 @@ impl<'a> PromptLoss<'a> {
     }
 
     fn pack(&self, places: &[usize]) -> Vec<Batch> {
-        let pick = match self.loss {
-            Loss::Classification => Pick::All,
-            Loss::TeacherForcing => Pick::Right,
-        };
+        let pick = Self::pick(self.loss);
         let part = |places: &[usize]| Batch::pack(places.iter().map(|&i| &self.examples[i]), pick);
         places.chunks(self.micro_batch_size).map(part).collect()
     }
@@ -223,11 +226,11 @@ impl<'a> PromptLoss<'a> {
     /// Runs `work`, which feeds `tokens` forward in so many micro-batches, and counts it.
     fn counted<T>(&self, forwards: usize, tokens: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
-        let (result, held) = self.mark.peak_of(work);
+        let (result, peaks) = self.mark.peaks_of(work);
         let mut cost = self.cost.borrow_mut();
         cost.forwards += forwards as u64;
         cost.tokens += tokens as u64;
-        cost.activation_peak = cost.activation_peak.max(held);
+        cost.peaks = cost.peaks.max(peaks);
         cost.time += start.elapsed();
         result
     }
@@ -344,9 +347,6 @@ struct Counted<'a> {
 
 impl Gradients for Counted<'_> {
     fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
-        let block = self.problem.counted(0, 0, || self.backward.next(weights));
-        let mut cost = self.problem.cost.borrow_mut();
-        cost.gradient_peak = cost.gradient_peak.max(self.backward.peak_gradient_bytes());
-        block
+        self.problem.counted(0, 0, || self.backward.next(weights))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::config::{Distribution, FoParams, Inputs, Plan, matches};
 use crate::data::{Batches, Example};
@@ -14,7 +15,7 @@ use crate::estimator::At;
 use crate::eval::{Evaluation, evaluate};
 use crate::files::{self, Source};
 use crate::journal::{Journal, Step, Totals};
-use crate::memory;
+use crate::memory::peak_rss_bytes;
 use crate::model::{self, Model, Shape};
 use crate::noise;
 use crate::objective::PromptLoss;
@@ -76,10 +77,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of the parts that were counted; the others are known.
-    fn new(weights: usize, state: usize, snapshot: usize, gradients: usize, activations: usize) -> Self {
+    /// Of the parts that are counted where they are allocated, and of the process's peak.
+    pub fn of(weights: usize, state: usize, snapshot: usize, gradients: usize, activations: usize, peak: u64) -> Self {
         let noise = noise::SCRATCH_BYTES * rayon::current_num_threads();
-        let peak = memory::peak_rss_bytes();
+        let parts = weights + state + snapshot + gradients + activations + noise;
         Memory {
             weights_bytes: weights,
             optimizer_state_bytes: state,
@@ -87,7 +88,7 @@ impl Memory {
             gradient_peak_bytes: gradients,
             activation_peak_bytes: activations,
             noise_scratch_bytes: noise,
-            rest_bytes: (peak as usize).saturating_sub(weights + state + snapshot + gradients + activations + noise),
+            rest_bytes: (peak as usize).saturating_sub(parts),
             peak_rss_bytes: peak,
         }
     }
@@ -111,6 +112,24 @@ impl Bench {
         let source = model_source(&inputs.model)?;
         let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
         let (model, params) = Model::open(&source, inputs.dtype.dtype())?;
+        Self::fit(inputs, model, params, tokenizer)
+    }
+
+    /// The same from config.json alone: the model without its weights, and how many numbers each would have.
+    pub fn outline(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
+        let source = model_source(&inputs.model)?;
+        let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
+        let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype())?;
+        Ok((Self::fit(inputs, model, params, tokenizer)?, sizes))
+    }
+
+    /// An outline's weights, read.
+    pub fn load(self, inputs: &Inputs) -> Result<Self> {
+        let (model, params) = Model::open(self.model.source(), inputs.dtype.dtype())?;
+        Ok(Bench { model, params, ..self })
+    }
+
+    fn fit(inputs: &Inputs, model: Model, params: Params, tokenizer: Tokenizer) -> Result<Self> {
         let Shape { vocab_size, max_length: longest } = model.shape();
         if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
             return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
@@ -119,7 +138,7 @@ impl Bench {
             bail!(
                 "the tokenizer has ids up to {}, but the model's embedding has {vocab_size} rows: they are not of one model ({})",
                 tokenizer.id_limit() - 1,
-                source.place("config.json")
+                model.source().place("config.json")
             );
         }
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
@@ -142,26 +161,40 @@ impl Bench {
     }
 }
 
-/// Settles what depends on the model and on how many examples it is trained on, fills it into the plan, and makes the method.
+/// Says which weights get which gradients, settles what depends on their number and on that of the training examples, fills
+/// it into the plan, and makes the method.
 pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Optimizer> {
+    assign_roles(plan, &bench.model, &mut bench.params)?;
+    settle_plan(plan, bench.params.count_over(Span::Trained), num_train)?;
+    make_method(plan, &mut bench.params)
+}
+
+/// Which weights get which gradients.
+pub fn assign_roles(plan: &Plan, model: &Model, params: &mut Params) -> Result<()> {
+    let wanted = optim::method(&plan.optimizer)?.fo_params(&plan.settings);
+    first_order(&wanted, model, params)?.into_iter().for_each(|id| params.set_role(id, Role::Differentiated));
+    Ok(())
+}
+
+/// Fills in what depends on how many weights and examples there are.
+pub fn settle_plan(plan: &mut Plan, num_weights: usize, num_train: usize) -> Result<()> {
     let method = optim::method(&plan.optimizer)?;
     method.check(&plan.settings)?;
-    for id in first_order(&method.fo_params(&plan.settings), bench)? {
-        bench.params.set_role(id, Role::Differentiated);
-    }
-    let params = &mut bench.params;
-    let d = params.count_over(Span::Trained);
-    plan.settings = method.resolve(&plan.settings, d, (num_train as u64).div_ceil(plan.batch_size as u64));
-    plan.learning_rate.get_or_insert(method.learning_rate(d));
+    plan.settings = method.resolve(&plan.settings, num_weights, (num_train as u64).div_ceil(plan.batch_size as u64));
+    plan.learning_rate.get_or_insert(method.learning_rate(num_weights));
+    Ok(())
+}
+
+/// The method of a settled plan, for weights whose roles are assigned.
+pub fn make_method(plan: &Plan, params: &mut Params) -> Result<Optimizer> {
     if plan.settings.distribution == Some(Distribution::Rademacher) {
         params.walk_along_signs();
     }
-    Ok(method.make(&plan.settings, params))
+    optim::method(&plan.optimizer)?.make(&plan.settings, params)
 }
 
 /// The weights that `wanted` names; patterns that match nothing are an error.
-fn first_order(wanted: &FoParams, bench: &Bench) -> Result<Vec<ParamId>> {
-    let Bench { model, params, .. } = bench;
+fn first_order(wanted: &FoParams, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let blocks = model.num_blocks();
     match wanted {
         FoParams::None => Ok(Vec::new()),
@@ -181,7 +214,7 @@ fn first_order(wanted: &FoParams, bench: &Bench) -> Result<Vec<ParamId>> {
 }
 
 /// A folder of that name, else the model built in under it.
-fn model_source(name: &str) -> Result<Source> {
+pub fn model_source(name: &str) -> Result<Source> {
     let folder = Source::Folder(name.into());
     if name == "opt-mini" && !folder.has("config.json") {
         Ok(model::OPT_MINI)
@@ -259,8 +292,8 @@ pub fn train(
     let eval = score(params, &examples.eval)?;
     let totals = journal.end();
     let (state, snapshot) = optimizer.bytes()?;
-    let activations = totals.activation_peak_bytes.max(untrained.activation_peak).max(untrained_dev_peak);
-    let memory = Memory::new(params.bytes(), state, snapshot, totals.gradient_peak_bytes, activations);
+    let activations = totals.peaks.held.max(untrained.activation_peak).max(untrained_dev_peak);
+    let memory = Memory::of(params.bytes(), state, snapshot, totals.peaks.aside, activations, peak_rss_bytes());
     Ok(Results {
         steps: plan.max_steps,
         best_step,
@@ -277,7 +310,7 @@ pub fn train(
 }
 
 /// The loss over the training set, a mini-batch a step, or one for each direction of a step.
-fn problem<'a>(plan: &Plan, task: &Task, model: &'a Model, train: &'a [Example]) -> PromptLoss<'a> {
+pub fn problem<'a>(plan: &Plan, task: &Task, model: &'a Model, train: &'a [Example]) -> PromptLoss<'a> {
     let batches = Batches::new(train.len(), plan.batch_size, plan.seed);
     let a_step = match plan.settings.fresh_batch_per_direction {
         Some(true) => plan.settings.num_directions.unwrap_or(1),
@@ -286,8 +319,8 @@ fn problem<'a>(plan: &Plan, task: &Task, model: &'a Model, train: &'a [Example])
     PromptLoss::new(model, task.loss, train, batches, plan.micro_batch_size).with_batches_a_step(a_step)
 }
 
-/// Leaves all_results.json and loss.svg in the run folder.
-pub fn conclude(plan: &Plan, task: &Task, results: &Results) -> Result<()> {
+/// Leaves all_results.json (`results`, and what the caller has put beside them) and loss.svg in the run folder.
+pub fn conclude(plan: &Plan, task: &Task, results: &Value) -> Result<()> {
     files::write_bytes(&plan.output_dir.join("all_results.json"), &serde_json::to_vec_pretty(results)?)?;
     report::draw_losses(&plan.output_dir, &format!("{}, {}", task.name, plan.optimizer))
 }

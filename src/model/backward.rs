@@ -98,11 +98,6 @@ impl<'a> Backward<'a> {
         let taken = here.map(|(id, _)| Ok((*id, recorder.take(*id).ok_or_else(|| missing(weights, *id))?)));
         Ok(Some(taken.collect::<Result<_>>()?))
     }
-
-    /// The most bytes of gradients that were held at once.
-    pub fn peak_gradient_bytes(&self) -> usize {
-        self.recorder.peak_bytes()
-    }
 }
 
 fn missing(weights: Weights, id: ParamId) -> anyhow::Error {

@@ -13,12 +13,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use crate::data::Batch;
 use crate::error::nearest;
 use crate::files::{self, Source};
+use crate::noise::Term;
 use crate::params::{ParamId, Params, Weights};
 use crate::tokenizer::Tokenizer;
 use ops::Activation;
@@ -106,15 +107,38 @@ const LOGITS_BYTES: usize = 32 << 20;
 impl Model {
     /// Opens a folder in Hugging Face layout. The weights come back beside the model, held as `dtype`.
     pub fn open(source: &Source, dtype: DType) -> Result<(Self, Params)> {
-        let (config, place) = read_config(source)?;
-        let load = architecture(&config, &place)?;
-        let mut loader = Loader { checkpoint: Checkpoint::open(source)?, params: Params::new(dtype), aliases: &[], dtype };
-        let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        let (model, loader) = Self::load(source, read_config(source)?, Contents::Stored(Checkpoint::open(source)?), dtype)?;
         loader.warn_of_unused();
-        let weight_files = loader.checkpoint.file_names().to_vec();
-        let segments = segments(architecture.as_ref(), &loader.params);
-        let model = Model { architecture, source: source.clone(), config, weight_files, segments };
         Ok((model, loader.params))
+    }
+
+    /// A model of the same sizes but so many blocks, its weights random: what can be measured before anything is read.
+    pub fn stand_in(source: &Source, dtype: DType, blocks: usize) -> Result<(Self, Params)> {
+        let (mut config, place) = read_config(source)?;
+        config["num_hidden_layers"] = blocks.into();
+        let (model, Loader { mut params, .. }) = Self::load(source, (config, place), Contents::Zeros, dtype)?;
+        params.walk(&[Term { seed: 0, coeff: 0.02 }]);
+        params.settle()?;
+        Ok((model, params))
+    }
+
+    /// The model without its weights, from config.json alone: [`Params`] of empty tensors, and how many numbers each of
+    /// them would have.
+    pub fn outline(source: &Source, dtype: DType) -> Result<(Self, Params, Vec<usize>)> {
+        let (model, loader) = Self::load(source, read_config(source)?, Contents::Nothing, dtype)?;
+        Ok((model, loader.params, loader.sizes))
+    }
+
+    fn load(source: &Source, (config, place): (Value, String), contents: Contents, dtype: DType) -> Result<(Self, Loader)> {
+        let load = architecture(&config, &place)?;
+        let mut loader = Loader { contents, params: Params::new(dtype), sizes: Vec::new(), aliases: &[], dtype };
+        let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        let weight_files = match &loader.contents {
+            Contents::Stored(checkpoint) => checkpoint.file_names().to_vec(),
+            _ => Vec::new(),
+        };
+        let segments = segments(architecture.as_ref(), &loader.params);
+        Ok((Model { architecture, source: source.clone(), config, weight_files, segments }, loader))
     }
 
     /// Sizes.
@@ -135,6 +159,11 @@ impl Model {
     /// Where the model was opened from.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// Where a weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
+    pub fn segment(&self, id: ParamId) -> usize {
+        self.segments.iter().find(|(other, _)| *other == id).map_or(0, |(_, segment)| *segment)
     }
 
     /// How many blocks there are.
@@ -269,10 +298,22 @@ fn architecture(config: &Value, place: &str) -> Result<Load> {
     })
 }
 
+/// Where a loader's weights come from.
+enum Contents {
+    /// A checkpoint.
+    Stored(Checkpoint),
+    /// Nowhere: they are 0.
+    Zeros,
+    /// Nowhere, and they have no numbers.
+    Nothing,
+}
+
 /// Reads weights from a checkpoint into [`Params`], one tensor at a time.
 pub struct Loader {
-    checkpoint: Checkpoint,
+    contents: Contents,
     params: Params,
+    /// How many numbers each weight has.
+    sizes: Vec<usize>,
     aliases: &'static [(&'static str, &'static str)],
     dtype: DType,
 }
@@ -285,12 +326,19 @@ impl Loader {
 
     /// Reads the weight called `name`, which must have `shape`.
     fn weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
-        let spelled = self
-            .aliases
-            .iter()
-            .filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)))
-            .find(|other| !self.checkpoint.has(name) && self.checkpoint.has(other));
-        let tensor = self.checkpoint.read(spelled.as_deref().unwrap_or(name), shape, self.dtype)?;
+        let tensor = match &self.contents {
+            Contents::Stored(checkpoint) => {
+                let spelled = self
+                    .aliases
+                    .iter()
+                    .filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)))
+                    .find(|other| !checkpoint.has(name) && checkpoint.has(other));
+                checkpoint.read(spelled.as_deref().unwrap_or(name), shape, self.dtype)?
+            }
+            Contents::Zeros => Tensor::zeros(shape, self.dtype, &Device::Cpu)?,
+            Contents::Nothing => Tensor::zeros(0, self.dtype, &Device::Cpu)?,
+        };
+        self.sizes.push(shape.iter().product());
         self.params.insert(name, tensor)
     }
 
@@ -303,8 +351,8 @@ impl Loader {
 
     /// Says so when the checkpoint holds more than the config asks for: layers left out by mistake, another model's head.
     fn warn_of_unused(&self) {
-        let unused: Vec<&str> = self
-            .checkpoint
+        let Contents::Stored(checkpoint) = &self.contents else { return };
+        let unused: Vec<&str> = checkpoint
             .tensor_names()
             .filter(|name| !self.is_read(name) && !name.ends_with("rotary_emb.inv_freq") && *name != "lm_head.weight")
             .collect();

@@ -120,8 +120,21 @@ pub struct Method {
     pub source: &'static str,
     /// Its estimator by `--preset code`, which is the default, and by `--preset paper`.
     smoothing: [Smoothing; 2],
+    /// What its snapshots of the whole training set keep.
+    keeps: Keeps,
     /// Makes it, from settings that [`Method::resolve`] has filled in.
-    make: fn(&Settings, &Params) -> Optimizer,
+    make: fn(&Settings, &Params) -> Result<Optimizer>,
+}
+
+/// What an estimator keeps of the whole training set.
+#[derive(Clone, Copy, Debug)]
+enum Keeps {
+    /// Nothing to speak of.
+    Little,
+    /// q directions' seeds and products, and a slope for each of them and each example.
+    Slopes,
+    /// A copy of the weights, and a gradient in f32.
+    Copies,
 }
 
 /// What most zeroth-order methods have.
@@ -153,23 +166,24 @@ const ADAPTIVE: [Smoothing; 2] = [GAUSSIAN, SPHERE_OF_TEN];
 #[rustfmt::skip]
 pub const METHODS: &[Method] = {
     use Order::{First, Mixed, Zeroth};
+    use Keeps::{Copies, Little, Slopes};
     use Rate::{Estimated, Fixed};
     &[
-        Method { name: "zo-sgd", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, make: |s, _| zeroth(s, zo_sgd::ZoSgd::new(s)) },
-        Method { name: "zo-sgd-momentum", knobs: &[SMOOTHING, DECAY, MOMENTUM], order: Zeroth, rate: Estimated(0.1), source: ZO_BENCH, smoothing: AGREED, make: |s, p| zeroth(s, fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p)) },
-        Method { name: "zo-sign", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: "ZO-signSGD, Liu et al. 2019, ICLR", smoothing: AGREED, make: |s, p| zeroth(s, fused(zo_sign::ZoSign::new(), s, p)) },
-        Method { name: "zo-sign-scalar", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, make: |s, _| zeroth(s, zo_sign_scalar::ZoSignScalar::new(s)) },
-        Method { name: "zo-conservative", knobs: &[SMOOTHING], order: Zeroth, rate: Estimated(1.0), source: ZO_BENCH, smoothing: AGREED, make: |s, _| zo_conservative::make(s) },
-        Method { name: "zo-rmsprop", knobs: &[SMOOTHING, DECAY, SECOND_MOMENT], order: Zeroth, rate: Estimated(10.0), source: R_ADAZO, smoothing: ADAPTIVE, make: |s, p| zeroth(s, fused(zo_rmsprop::ZoRmsProp::new(s), s, p)) },
-        Method { name: "zo-adamm", knobs: &[SMOOTHING, DECAY, MOMENTS, &["amsgrad"]], order: Zeroth, rate: Estimated(10.0), source: ADAMM, smoothing: ADAPTIVE, make: |s, p| zo_adamm::make(s, p) },
-        Method { name: "zo-adam", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, make: |s, p| zeroth(s, fused(adam::Adam::new(s), s, p)) },
-        Method { name: "r-adazo", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(2.5), source: R_ADAZO, smoothing: ADAPTIVE, make: |s, p| zeroth(s, fused(r_adazo::RAdaZo::new(s), s, p)) },
-        Method { name: "meazo", knobs: &[SMOOTHING, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, make: |s, _| zeroth(s, meazo::Meazo::new(s)) },
-        Method { name: "mezo-svrg", knobs: &[SMOOTHING, SNAPSHOT], order: Zeroth, rate: Estimated(1.0), source: "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", smoothing: AGREED, make: |s, _| mezo_svrg::make(s) },
-        Method { name: "vamo", knobs: &[&["preset", "perturbation-mode", "num-directions", "distribution", "zo-eps"], DECAY, SNAPSHOT, &["alpha", "max-directions", "direction-tolerance", "fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", smoothing: [SPHERE, SPHERE], make: |s, p| vamo::make(s, p) },
-        Method { name: "sgd", knobs: &[SMOOTHING, DECAY, &["fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "Robbins and Monro 1951", smoothing: AGREED, make: |s, p| sgd::make(s, p) },
-        Method { name: "adamw", knobs: &[DECAY, MOMENTS], order: First, rate: Fixed(1e-5), source: "Loshchilov and Hutter 2019, arXiv 1711.05101", smoothing: AGREED, make: |s, p| Optimizer { estimator: Box::new(sgd::Backprop::new(s)), rule: fused(adam::Adam::new(s), s, p) } },
-        Method { name: "svrg", knobs: &[DECAY, SNAPSHOT], order: First, rate: Fixed(1e-3), source: "Johnson and Zhang 2013, NIPS", smoothing: AGREED, make: |s, p| svrg::make(s, p) },
+        Method { name: "zo-sgd", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sgd::ZoSgd::new(s))) },
+        Method { name: "zo-sgd-momentum", knobs: &[SMOOTHING, DECAY, MOMENTUM], order: Zeroth, rate: Estimated(0.1), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p))) },
+        Method { name: "zo-sign", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: "ZO-signSGD, Liu et al. 2019, ICLR", smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sign::ZoSign::new(), s, p))) },
+        Method { name: "zo-sign-scalar", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sign_scalar::ZoSignScalar::new(s))) },
+        Method { name: "zo-conservative", knobs: &[SMOOTHING], order: Zeroth, rate: Estimated(1.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zo_conservative::make(s)) },
+        Method { name: "zo-rmsprop", knobs: &[SMOOTHING, DECAY, SECOND_MOMENT], order: Zeroth, rate: Estimated(10.0), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_rmsprop::ZoRmsProp::new(s), s, p))) },
+        Method { name: "zo-adamm", knobs: &[SMOOTHING, DECAY, MOMENTS, &["amsgrad"]], order: Zeroth, rate: Estimated(10.0), source: ADAMM, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zo_adamm::make(s, p)) },
+        Method { name: "zo-adam", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(adam::Adam::new(s), s, p))) },
+        Method { name: "r-adazo", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(2.5), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(r_adazo::RAdaZo::new(s), s, p))) },
+        Method { name: "meazo", knobs: &[SMOOTHING, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, meazo::Meazo::new(s))) },
+        Method { name: "mezo-svrg", knobs: &[SMOOTHING, SNAPSHOT], order: Zeroth, rate: Estimated(1.0), source: "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", smoothing: AGREED, keeps: Little, make: |s, _| Ok(mezo_svrg::make(s)) },
+        Method { name: "vamo", knobs: &[&["preset", "perturbation-mode", "num-directions", "distribution", "zo-eps"], DECAY, SNAPSHOT, &["alpha", "max-directions", "direction-tolerance", "fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", smoothing: [SPHERE, SPHERE], keeps: Slopes, make: |s, p| Ok(vamo::make(s, p)) },
+        Method { name: "sgd", knobs: &[SMOOTHING, DECAY, &["fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "Robbins and Monro 1951", smoothing: AGREED, keeps: Little, make: |s, p| Ok(sgd::make(s, p)) },
+        Method { name: "adamw", knobs: &[DECAY, MOMENTS], order: First, rate: Fixed(1e-5), source: "Loshchilov and Hutter 2019, arXiv 1711.05101", smoothing: AGREED, keeps: Little, make: |s, p| Ok(Optimizer { estimator: Box::new(sgd::Backprop::new(s)), rule: fused(adam::Adam::new(s), s, p) }) },
+        Method { name: "svrg", knobs: &[DECAY, SNAPSHOT], order: First, rate: Fixed(1e-3), source: "Johnson and Zhang 2013, NIPS", smoothing: AGREED, keeps: Copies, make: |s, p| svrg::make(s, p) },
     ]
 };
 
@@ -239,8 +253,18 @@ impl Method {
         }
     }
 
+    /// Bytes of what its snapshots keep, for so many examples and trained weights of `size` bytes each.
+    pub fn snapshot_bytes(&self, settings: &Settings, num_weights: usize, size: usize, num_examples: usize) -> usize {
+        let q = settings.max_directions.or(settings.num_directions).unwrap_or(1);
+        match self.keeps {
+            Keeps::Little => 0,
+            Keeps::Slopes => 8 * (q + q * num_examples + q * q),
+            Keeps::Copies => num_weights * (size + 4),
+        }
+    }
+
     /// Makes the method, from settings that are resolved, for weights whose roles are set.
-    pub fn make(&self, settings: &Settings, params: &Params) -> Optimizer {
+    pub fn make(&self, settings: &Settings, params: &Params) -> Result<Optimizer> {
         (self.make)(settings, params)
     }
 }

@@ -13,27 +13,24 @@ use crate::objective::{Gradients, Problem};
 use crate::params::{Gradient, ParamId, Params, Slot, Visit, Weights};
 
 /// The method.
-pub fn make(settings: &Settings, params: &Params) -> Optimizer {
+pub fn make(settings: &Settings, params: &Params) -> Result<Optimizer> {
     let period = settings.snapshot_steps.unwrap_or(1);
     let zeros = params.ids().map(|(id, name)| (id, (name.to_string(), Gradient::zeros(params.len(id)))));
-    let estimator = Svrg { period, snapshot: None, full: zeros.collect() };
-    Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::new(settings), settings, params) }
+    let estimator = Svrg { period, snapshot: params.copy()?, full: zeros.collect() };
+    Ok(Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::new(settings), settings, params) })
 }
 
 struct Svrg {
     period: u64,
     /// x_hat
-    snapshot: Option<Params>,
+    snapshot: Params,
     /// grad f(x_hat)
     full: BTreeMap<ParamId, (String, Gradient)>,
 }
 
 impl Svrg {
     fn take_snapshot(&mut self, params: &mut Params, problem: &dyn Problem) -> Result<SnapshotReport> {
-        match &mut self.snapshot {
-            Some(snapshot) => snapshot.copy_from(params)?,
-            None => self.snapshot = Some(params.copy()?),
-        }
+        self.snapshot.copy_from(params)?;
         self.full.values_mut().for_each(|(_, full)| full.fill(0.0));
         let num_examples = problem.full_gradient(params.settle()?, &mut |id, share| {
             if let Some((_, full)) = self.full.get_mut(&id) {
@@ -49,7 +46,7 @@ impl Estimator for Svrg {
         let problem: &'a dyn Problem = problem;
         let due = (at.step - 1).is_multiple_of(self.period);
         let report = due.then(|| self.take_snapshot(params, problem)).transpose()?;
-        let snapshot = self.snapshot.as_mut().context("SVRG steps before its first snapshot")?;
+        let snapshot = &mut self.snapshot;
         let (loss, here) = problem.backward(params.settle()?)?;
         let (_, there) = problem.backward(snapshot.settle()?)?;
         let estimate = Estimate { loss_base: Some(loss), snapshot: report, ..Estimate::default() };
@@ -64,10 +61,7 @@ impl Estimator for Svrg {
         for (name, full) in self.full.values_mut() {
             visit(&format!("full.{name}"), Slot::F32(full))?;
         }
-        match &mut self.snapshot {
-            Some(snapshot) => snapshot.visit(&mut |name, slot| visit(&format!("snapshot.{name}"), slot)),
-            None => Ok(()),
-        }
+        self.snapshot.visit(&mut |name, slot| visit(&format!("snapshot.{name}"), slot))
     }
 }
 

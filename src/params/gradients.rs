@@ -1,7 +1,6 @@
 //! Where first-order gradients gather while a graph is walked back.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
@@ -11,7 +10,7 @@ use super::ParamId;
 use crate::memory::SetAside;
 use crate::simd;
 
-/// A weight's gradient, in f32 whatever the weight is held in.
+/// A weight's gradient, in f32 whatever the weight is held in. Its bytes are counted apart from the activations'.
 #[derive(Debug)]
 pub struct Gradient {
     values: Vec<f32>,
@@ -64,8 +63,6 @@ type Place = Option<(usize, Mutex<Option<Gradient>>)>;
 /// activations alone. So a weight's gradient is one f32 buffer, made when its first share comes, without copies.
 pub struct Recorder {
     places: Vec<Place>,
-    held: AtomicUsize,
-    peak: AtomicUsize,
     root: Var,
 }
 
@@ -74,7 +71,7 @@ impl Recorder {
     pub(super) fn new(wanted: impl Iterator<Item = Option<usize>>) -> Result<Self> {
         let places = wanted.map(|len| len.map(|len| (len, Mutex::new(None)))).collect();
         let root = Var::zeros(1, DType::F32, &Device::Cpu)?;
-        Ok(Recorder { places, held: AtomicUsize::new(0), peak: AtomicUsize::new(0), root })
+        Ok(Recorder { places, root })
     }
 
     /// Whether a gradient is wanted of `id`.
@@ -85,14 +82,7 @@ impl Recorder {
     /// What has gathered for `id`: None if nothing has.
     pub fn take(&self, id: ParamId) -> Option<Gradient> {
         let (_, gathered) = self.places[id.0].as_ref()?;
-        let gradient = gathered.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        self.held.fetch_sub(4 * gradient.len(), Relaxed);
-        Some(gradient)
-    }
-
-    /// The most bytes of gradients that were held at once. What was taken counts no more.
-    pub fn peak_bytes(&self) -> usize {
-        self.peak.load(Relaxed)
+        gathered.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn root(&self) -> Tensor {
@@ -102,12 +92,7 @@ impl Recorder {
     fn add(&self, id: ParamId, add: impl FnOnce(&mut [f32])) {
         let Some((len, gathered)) = &self.places[id.0] else { return };
         let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        let gradient = gathered.get_or_insert_with(|| {
-            let held = self.held.fetch_add(4 * len, Relaxed) + 4 * len;
-            self.peak.fetch_max(held, Relaxed);
-            Gradient::zeros(*len)
-        });
-        add(gradient);
+        add(gathered.get_or_insert_with(|| Gradient::zeros(*len)));
     }
 }
 

@@ -325,9 +325,11 @@ impl Params {
         self.params.iter().try_for_each(|p| Ok(p.tensor.inplace_op1(&Shown::new(&p.name, visit))?))
     }
 
-    /// A copy of all weights as they stand, in buffers of its own, under the same ids.
-    pub fn copy(&mut self) -> Result<Params> {
-        self.settle()?;
+    /// A copy of all weights, in buffers of its own, under the same ids. Fails if something is pending.
+    pub fn copy(&self) -> Result<Params> {
+        if !self.pending.is_empty() {
+            bail!("weights are copied while a walk is pending");
+        }
         let copied = |p: &Param| Ok(Param { name: p.name.clone(), tensor: p.tensor.copy()?.detach(), ..*p });
         let params = self.params.iter().map(copied).collect::<Result<_>>()?;
         Ok(Params { params, by_name: self.by_name.clone(), pending: Vec::new(), walk_time: Duration::ZERO, ..*self })

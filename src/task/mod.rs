@@ -5,6 +5,7 @@
 mod rows;
 mod splits;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -227,51 +228,52 @@ impl Task {
     /// Train and dev are one draw of num_train + num_dev rows of the training file, dev the last of it; the evaluation
     /// set is a draw of the evaluation file with the same seed.
     pub fn splits(&self, data: &Source, asked: Sizes, seed: u32) -> Result<Splits> {
-        let rows = self.rows(data, &self.data.train)?;
-        let place = data.place(&self.data.train);
+        let file = self.open_rows(data, &self.data.train)?;
+        let (place, count) = (&file.place, file.count);
         let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(NUM_DEV);
-        if num_dev >= rows.len() || asked.num_train.is_some_and(|n| n > rows.len() - num_dev) {
+        if num_dev >= count || asked.num_train.is_some_and(|n| n > count - num_dev) {
             return Err(usage!(
-                "{place} has {} rows, fewer than num_train {} + num_dev {num_dev}; give --num-train and --num-dev that fit",
-                rows.len(),
+                "{place} has {count} rows, fewer than num_train {} + num_dev {num_dev}; give --num-train and --num-dev that fit",
                 asked.num_train.map_or("1".into(), |n| n.to_string()),
             ));
         }
-        let num_train = asked.num_train.or(self.splits.num_train).unwrap_or(NUM_TRAIN).min(rows.len() - num_dev);
+        let num_train = asked.num_train.or(self.splits.num_train).unwrap_or(NUM_TRAIN).min(count - num_dev);
         for (name, size) in [("num_train", num_train), ("num_dev", num_dev)] {
             if size == 0 {
                 return Err(usage!("{name} is 0: training needs a split that is not empty"));
             }
         }
-        let mut drawn: Vec<Row> = draw(rows, num_train + num_dev, seed);
+        let mut drawn = file.draw(num_train + num_dev, seed)?;
         let dev = drawn.split_off(num_train);
         Ok(Splits {
-            train: self.prompts(&drawn, &place)?,
-            dev: self.prompts(&dev, &place)?,
+            train: self.prompts(&drawn, place)?,
+            dev: self.prompts(&dev, place)?,
             eval: self.eval_split(data, asked, seed)?,
         })
     }
 
     /// The evaluation split alone.
     pub fn eval_split(&self, data: &Source, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
-        let rows = self.rows(data, &self.data.eval)?;
-        let place = data.place(&self.data.eval);
-        if let Some(n) = asked.num_eval.or(self.splits.num_eval).filter(|n| *n == 0 || *n > rows.len()) {
-            return Err(usage!("num_eval {n}: {place} has {} rows", rows.len()));
+        let file = self.open_rows(data, &self.data.eval)?;
+        if let Some(n) = asked.num_eval.or(self.splits.num_eval).filter(|n| *n == 0 || *n > file.count) {
+            return Err(usage!("num_eval {n}: {} has {} rows", file.place, file.count));
         }
         let num_eval = asked.num_eval.or(self.splits.num_eval).unwrap_or(NUM_EVAL);
-        self.prompts(&draw(rows, num_eval, seed), &place)
+        self.prompts(&file.draw(num_eval, seed)?, &file.place)
     }
 
-    fn rows(&self, data: &Source, name: &str) -> Result<Vec<Row>> {
+    fn open_rows(&self, data: &Source, name: &str) -> Result<RowFile<'_>> {
         let place = data.place(name);
         let bytes = data.read(name)?.with_context(|| format!("{place} is missing; the task {} reads it", self.name))?;
-        let columns: Vec<&str> = self.columns.iter().chain([&self.label.column]).map(String::as_str).collect();
-        let rows = rows::read(self.data.format, &place, &bytes, &columns)?;
-        if rows.is_empty() {
-            bail!("{place} has no rows");
+        let columns = self.columns.iter().chain([&self.label.column]).map(String::as_str).collect();
+        let mut file = RowFile { format: self.data.format, place, bytes, columns, count: 0 };
+        let mut count = 0;
+        file.visit(&mut |_| count += 1)?;
+        if count == 0 {
+            bail!("{} has no rows", file.place);
         }
-        Ok(rows)
+        file.count = count;
+        Ok(file)
     }
 
     fn prompts(&self, rows: &[Row], place: &str) -> Result<Vec<PromptedRow>> {
@@ -310,10 +312,32 @@ fn candidate_name(i: usize) -> String {
     format!("candidates[{i}]")
 }
 
-/// The first `n` rows of a permutation drawn with `seed`.
-fn draw(mut rows: Vec<Row>, n: usize, seed: u32) -> Vec<Row> {
-    let order = permutation(seed, rows.len());
-    order.into_iter().take(n).map(|i| std::mem::take(&mut rows[i])).collect()
+/// A data file, all rows of which have been looked at and none kept: a draw takes a few thousand of perhaps millions.
+struct RowFile<'a> {
+    format: Format,
+    place: String,
+    bytes: Vec<u8>,
+    columns: Vec<&'a str>,
+    count: usize,
+}
+
+impl RowFile<'_> {
+    fn visit(&self, visit: &mut dyn FnMut(Row)) -> Result<()> {
+        rows::visit(self.format, &self.place, &self.bytes, &self.columns, visit)
+    }
+
+    /// The first `n` rows of a permutation drawn with `seed`.
+    fn draw(&self, n: usize, seed: u32) -> Result<Vec<Row>> {
+        let order = permutation(seed, self.count);
+        let places: HashMap<usize, usize> = order.into_iter().take(n).enumerate().map(|(place, row)| (row, place)).collect();
+        let mut drawn = vec![Row::default(); places.len()];
+        self.visit(&mut |row| {
+            if let Some(place) = places.get(&row.index) {
+                drawn[*place] = row;
+            }
+        })?;
+        Ok(drawn)
+    }
 }
 
 /// Templates see strict variables and two filters of our own.

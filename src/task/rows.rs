@@ -39,23 +39,26 @@ impl Row {
     }
 }
 
-/// Reads all rows of a file; each must have the `columns`.
-pub fn read(format: Format, place: &str, bytes: &[u8], columns: &[&str]) -> Result<Vec<Row>> {
+/// Visits all rows of a file, one at a time; each must have the `columns`.
+pub fn visit(format: Format, place: &str, bytes: &[u8], columns: &[&str], visit: &mut dyn FnMut(Row)) -> Result<()> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let line = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
         anyhow!("{place}, line {line}: byte 0x{:02x} is not UTF-8; convert the file first", bytes[e.valid_up_to()])
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
-        Format::Tsv => delimited(place, text, columns, b'\t', false),
-        Format::Csv => delimited(place, text, columns, b',', true),
-        Format::Jsonl => json_lines(place, text, columns),
+        Format::Tsv => delimited(place, text, columns, b'\t', visit),
+        Format::Csv => delimited(place, text, columns, b',', visit),
+        Format::Jsonl => json_lines(place, text, columns, visit),
     }
 }
 
-fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, quoting: bool) -> Result<Vec<Row>> {
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).flexible(true).from_reader(text.as_bytes());
+fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, visit: &mut dyn FnMut(Row)) -> Result<()> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .quoting(delimiter == b',')
+        .flexible(true)
+        .from_reader(text.as_bytes());
     let header: Vec<String> = reader.headers()?.iter().map(str::to_string).collect();
     for column in columns {
         match header.iter().filter(|h| h == column).count() {
@@ -64,9 +67,8 @@ fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, quoting: 
             n => bail!("{place} has {n} columns \"{column}\""),
         }
     }
-    let mut rows = Vec::new();
     let (mut line, mut counted) = (1, 0);
-    for record in reader.records() {
+    for (index, record) in reader.records().enumerate() {
         let record = record.with_context(|| place.to_string())?;
         // The reader's own count is one behind after \r\n: count the line ends in front of the record's first byte.
         let start = record.position().map_or(0, |p| p.byte() as usize);
@@ -77,14 +79,14 @@ fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, quoting: 
             bail!("{place}, line {line}: {} fields, but the header names {}", record.len(), header.len());
         }
         let fields = header.iter().cloned().zip(record.iter().map(Value::from)).collect();
-        rows.push(Row { index: rows.len(), line, fields });
+        visit(Row { index, line, fields });
     }
-    Ok(rows)
+    Ok(())
 }
 
-fn json_lines(place: &str, text: &str, columns: &[&str]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+fn json_lines(place: &str, text: &str, columns: &[&str], visit: &mut dyn FnMut(Row)) -> Result<()> {
+    let lines = text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty());
+    for (index, (i, line)) in lines.enumerate() {
         let here = || format!("{place}, line {}", i + 1);
         let fields: Map<String, Value> =
             serde_json::from_str(line).with_context(|| format!("{}: not a JSON object", here()))?;
@@ -92,14 +94,20 @@ fn json_lines(place: &str, text: &str, columns: &[&str]) -> Result<Vec<Row>> {
             let known: Vec<&str> = fields.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.as_str()).collect();
             bail!("{} has no \"{column}\"; it has: {}", here(), known.join(", "));
         }
-        rows.push(Row { index: rows.len(), line: i as u64 + 1, fields });
+        visit(Row { index, line: i as u64 + 1, fields });
     }
-    Ok(rows)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(format: Format, place: &str, bytes: &[u8], columns: &[&str]) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        visit(format, place, bytes, columns, &mut |row| rows.push(row))?;
+        Ok(rows)
+    }
 
     fn error(format: Format, bytes: &[u8]) -> String {
         format!("{:#}", read(format, "data", bytes, &["text", "label"]).unwrap_err())

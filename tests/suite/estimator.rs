@@ -154,7 +154,7 @@ fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
     let before = values(params.settle()?)?;
     let estimate = TWO.along(&[5], &mut params, &mut Quadratic)?;
     let settings = Settings { weight_decay: Some(0.1), ..Settings::default() };
-    let mut zo_sgd = method("zo-sgd")?.make(&settings, &params);
+    let mut zo_sgd = method("zo-sgd")?.make(&settings, &params)?;
     zo_sgd.rule.step(&at(1, 1e-2), &mut params, &estimate, None)?;
     let after = values(params.settle()?)?;
     let c = slope_of(&estimate);
@@ -174,7 +174,7 @@ fn zo_sgd_decays_matrices() -> Result<()> {
     let terms = vec![Term { seed: 1, coeff: 0.5 }];
     let estimate = Estimate { terms, ..Estimate::default() };
     let settings = Settings { weight_decay: Some(0.1), ..Settings::default() };
-    method("zo-sgd")?.make(&settings, &params).rule.step(&at(1, 1e-2), &mut params, &estimate, None)?;
+    method("zo-sgd")?.make(&settings, &params)?.rule.step(&at(1, 1e-2), &mut params, &estimate, None)?;
     let after: Vec<f32> = params.settle()?.iter().next().unwrap().1.flatten_all()?.to_vec1()?;
     for (w, z) in after.iter().zip(direction(1, "w", 20)) {
         let exact = 2.0 - 1e-2 * (0.5 * f64::from(z) + 0.1 * 2.0);
@@ -187,7 +187,7 @@ fn zo_sgd_decays_matrices() -> Result<()> {
 fn zo_sgd_descends_a_quadratic_to_its_minimum() -> Result<()> {
     let (mut params, _) = start()?;
     let minimum: f64 = (0..D).map(|i| -0.5 * slope(i).powi(2) / curvature(i)).sum();
-    let mut rule = method("zo-sgd")?.make(&Settings::default(), &params).rule;
+    let mut rule = method("zo-sgd")?.make(&Settings::default(), &params)?.rule;
     let first = f64::from(Quadratic.loss(params.settle()?)?);
     for seed in 0..4000 {
         let estimate = TWO.along(&[seed], &mut params, &mut Quadratic)?;

@@ -231,7 +231,7 @@ fn gradients_are_dropped_block_by_block() -> Result<()> {
     drop(gradients);
     let block = 4 * (4 * 64 * 64 + 3 * 64 * 256 + 2 * 64);
     let embedding = 4 * 64 * 64;
-    let found = problem.cost().gradient_peak;
+    let found = problem.cost().peaks.aside;
     assert_eq!(found, block + embedding, "8 blocks are {}", 8 * block);
     assert_eq!((problem.cost().forwards, problem.cost().backwards, problem.cost().evaluations), (1, 1, 1));
     Ok(())

@@ -115,7 +115,7 @@ fn micro_batches_hold_less() -> Result<()> {
         loss.loss(params.settle()?)?;
         loss.loss(params.settle()?)?;
         assert_eq!(loss.num_tokens(), 32 * 9);
-        Ok(loss.cost().activation_peak)
+        Ok(loss.cost().peaks.held)
     };
     let (whole, single) = (held(32)?, held(1)?);
     assert!(single > 0 && 4 * single < whole, "{single} bytes a micro-batch of 1, {whole} the whole");

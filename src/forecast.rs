@@ -1,0 +1,271 @@
+//! What a run will take, said before it, from config.json alone: its first steps are tried on a stand-in with the model's
+//! sizes, random weights and one or two blocks, and what the blocks add is counted as often as the model has them.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::config::Plan;
+use crate::data::{Batch, Batches, Example, Pick};
+use crate::estimator::At;
+use crate::eval::evaluate;
+use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
+use crate::model::Model;
+use crate::objective::PromptLoss;
+use crate::optim::method;
+use crate::params::{Params, Role, Span};
+use crate::run::{Bench, Memory, Results, assign_roles, make_method, settle_plan};
+use crate::task::{Splits, Task};
+
+/// What a run will take.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Forecast {
+    /// d
+    pub num_weights: usize,
+    /// Blocks between the embedding and the head.
+    pub num_blocks: usize,
+    /// Where the memory goes.
+    #[serde(flatten)]
+    pub memory: Memory,
+    /// A step, without what a snapshot takes.
+    pub seconds_per_step: f64,
+    /// One look at the whole training set, where the method has it.
+    pub seconds_per_snapshot: f64,
+    /// The whole run, its evaluations with it.
+    pub seconds: f64,
+}
+
+/// Forecasts the run of a plan that is not settled yet. `outline` is the model without its weights, `sizes` the numbers that
+/// each of them has.
+pub fn forecast(
+    plan: &Plan,
+    task: &Task,
+    outline: &mut Bench,
+    sizes: &[usize],
+    examples: &Splits<Example>,
+) -> Result<Forecast> {
+    let mut plan = plan.clone();
+    assign_roles(&plan, &outline.model, &mut outline.params)?;
+    let trained = |params: &Params| -> usize {
+        params.ids().zip(sizes).filter(|((id, _), _)| params.role(*id) != Role::Frozen).map(|(_, size)| size).sum()
+    };
+    let num_trained = trained(&outline.params);
+    settle_plan(&mut plan, num_trained, examples.train.len())?;
+    let trial = Trial::new(&plan, task, outline, examples)?;
+    release_freed();
+    let taken = trial.extrapolate()?;
+
+    let num_weights: usize = sizes.iter().sum();
+    let dtype = plan.inputs.dtype.dtype();
+    let weights = num_weights * dtype.size_in_bytes();
+    let state = (taken.state_per_weight * num_trained as f64) as usize;
+    let snapshot =
+        method(&plan.optimizer)?.snapshot_bytes(&plan.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
+    let activations = taken.activations.max(taken.eval_activations) as usize;
+    release_freed();
+    // What is resident now, all stand-ins gone, the run will have beside its parts; unless the way here took more. A model that
+    // is compiled in is read from the program's own pages.
+    let at_once = weights + state + snapshot + (taken.both.max(taken.eval_activations)) as usize;
+    let peak = peak_rss_bytes().max(rss_bytes() + (at_once + outline.model.source().builtin_bytes()) as u64);
+    let memory = Memory::of(weights, state, snapshot, taken.gradients as usize, activations, peak);
+    let snapshots = plan.settings.snapshot_steps.map_or(0, |every| plan.max_steps.div_ceil(every)) as f64;
+    let seconds_per_snapshot = taken.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
+    let evaluations = (plan.max_steps.div_ceil(plan.eval_steps) + 1) as f64 * tokens(&examples.dev, Pick::All) as f64
+        + 2.0 * tokens(&examples.eval, Pick::All) as f64;
+    Ok(Forecast {
+        num_weights,
+        num_blocks: outline.model.num_blocks(),
+        memory,
+        seconds_per_step: taken.seconds,
+        seconds_per_snapshot,
+        seconds: plan.max_steps as f64 * taken.seconds
+            + snapshots * seconds_per_snapshot
+            + evaluations * taken.eval_seconds / tokens(&trial.evaluated, Pick::All) as f64,
+    })
+}
+
+fn tokens(examples: &[Example], pick: Pick) -> usize {
+    // Examples do not share tokens, so their batches need not be those of the run.
+    examples.chunks(64).map(|part| Batch::pack(part, pick).num_tokens()).sum()
+}
+
+/// What is tried on stand-ins.
+struct Trial<'a> {
+    plan: &'a Plan,
+    task: &'a Task,
+    outline: &'a Bench,
+    /// The examples of the training batch with the most tokens, of one with about the mean, of the largest evaluation batch.
+    largest: Vec<Example>,
+    typical: Vec<Example>,
+    evaluated: Vec<Example>,
+    /// Blocks below and above where a backward pass ends.
+    plain: usize,
+    differentiated: usize,
+}
+
+/// What one stand-in took, or what all blocks together will.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    seconds: f64,
+    snapshot_seconds: f64,
+    eval_seconds: f64,
+    activations: f64,
+    eval_activations: f64,
+    gradients: f64,
+    /// Activations and gradients at their largest together.
+    both: f64,
+    state_per_weight: f64,
+}
+
+impl Taken {
+    /// self + times * (with - without), for all that blocks add to.
+    fn plus(self, times: f64, with: &Taken, without: &Taken) -> Taken {
+        let grow = |of: fn(&Taken) -> f64| (of(&self) + times * (of(with) - of(without))).max(0.0);
+        Taken {
+            seconds: grow(|t| t.seconds),
+            snapshot_seconds: grow(|t| t.snapshot_seconds),
+            eval_seconds: grow(|t| t.eval_seconds),
+            activations: grow(|t| t.activations),
+            eval_activations: grow(|t| t.eval_activations),
+            gradients: grow(|t| t.gradients),
+            both: grow(|t| t.both),
+            ..self
+        }
+    }
+}
+
+impl<'a> Trial<'a> {
+    fn new(plan: &'a Plan, task: &'a Task, outline: &'a Bench, examples: &Splits<Example>) -> Result<Self> {
+        let pick = PromptLoss::pick(task.loss);
+        let size = |batch: &[Example]| tokens(batch, pick);
+        let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
+        // An epoch or two show what batches are like.
+        let seen = plan.max_steps.min(2 * (examples.train.len() as u64).div_ceil(plan.batch_size as u64));
+        let all: Vec<Vec<Example>> =
+            (0..seen).map(|step| batches.at(step).into_iter().map(|i| examples.train[i].clone()).collect()).collect();
+        let mean = all.iter().map(|b| size(b)).sum::<usize>() / all.len();
+        let largest = all.iter().max_by_key(|b| size(b)).cloned().context("no training batch")?;
+        let typical = all.iter().min_by_key(|b| size(b).abs_diff(mean)).cloned().context("no training batch")?;
+        let evaluated =
+            examples.dev.chunks(plan.inputs.eval_batch_size).chain(examples.eval.chunks(plan.inputs.eval_batch_size));
+        let evaluated = evaluated.max_by_key(|b| tokens(b, Pick::All)).context("nothing to evaluate")?.to_vec();
+        let (params, model) = (&outline.params, &outline.model);
+        let lowest =
+            params.ids().filter(|(id, _)| params.role(*id) == Role::Differentiated).map(|(id, _)| model.segment(id)).min();
+        let blocks = model.num_blocks();
+        let plain = lowest.map_or(blocks, |segment| segment.saturating_sub(1).min(blocks));
+        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, differentiated: blocks - plain })
+    }
+
+    /// The whole model from stand-ins of one and two blocks.
+    fn extrapolate(&self) -> Result<Taken> {
+        let (plain, differentiated) = (self.plain as f64, self.differentiated as f64);
+        // A machine's first work is slow: buffers are new, threads are asleep.
+        self.take(self.plain.min(1), 1 - self.plain.min(1))?;
+        if self.differentiated == 0 {
+            let one = self.take(1, 0)?;
+            let two = if self.plain > 1 { self.take(2, 0)? } else { one };
+            return Ok(one.plus(plain - 1.0, &two, &one));
+        }
+        let one = self.take(0, 1)?;
+        let two = if self.differentiated > 1 { self.take(0, 2)? } else { one };
+        let whole = one.plus(differentiated - 1.0, &two, &one);
+        if self.plain == 0 {
+            return Ok(whole);
+        }
+        Ok(whole.plus(plain, &self.take(1, 1)?, &one))
+    }
+
+    /// Tries the first steps on a stand-in with so many plain blocks and so many that are differentiated.
+    fn take(&self, plain: usize, differentiated: usize) -> Result<Taken> {
+        let source = self.outline.model.source();
+        let (model, mut params) = Model::stand_in(source, self.plan.inputs.dtype.dtype(), plain + differentiated)?;
+        self.assign_roles(&mut params, plain);
+        let mut optimizer = make_method(self.plan, &mut params)?;
+        let mut step = |examples: &[Example], step: u64, params: &mut Params| -> Result<(f64, Peaks)> {
+            let batches = Batches::new(examples.len(), examples.len(), 0);
+            let mut problem = PromptLoss::new(&model, self.task.loss, examples, batches, self.plan.micro_batch_size);
+            let start = Instant::now();
+            let at = At { step, run_seed: 0, learning_rate: f32::MIN_POSITIVE };
+            let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
+            optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
+            drop(gradients);
+            Ok((start.elapsed().as_secs_f64(), problem.cost().peaks))
+        };
+        let (_, peaks) = step(&self.largest, 1, &mut params)?;
+        let (with_snapshot, ..) = step(&self.typical, 1, &mut params)?;
+        // Steps 2 and 3 take no snapshot, unless every step does.
+        let mut seconds = f64::INFINITY;
+        for _ in 0..2 {
+            seconds = seconds.min(step(&self.typical, 2, &mut params)?.0).min(step(&self.typical, 3, &mut params)?.0);
+        }
+        let start = Instant::now();
+        let found = evaluate(&model, params.settle()?, &self.evaluated, self.task.loss, self.evaluated.len(), |_| ())?;
+        let eval_seconds = start.elapsed().as_secs_f64();
+        let trained = params.count_over(Span::Trained);
+        Ok(Taken {
+            seconds,
+            snapshot_seconds: if self.plan.settings.snapshot_steps.is_some() {
+                (with_snapshot - seconds).max(0.0)
+            } else {
+                0.0
+            },
+            eval_seconds,
+            activations: peaks.held as f64,
+            both: peaks.both as f64,
+            eval_activations: found.activation_peak as f64,
+            gradients: peaks.aside as f64,
+            state_per_weight: optimizer.bytes()?.0 as f64 / trained.max(1) as f64,
+        })
+    }
+
+    /// The stand-in's blocks from `plain` on are as the lowest block that is differentiated; what is in no block is as it is.
+    fn assign_roles(&self, params: &mut Params, plain: usize) {
+        let real = &self.outline.params;
+        let roles: Vec<_> = params
+            .ids()
+            .map(|(id, name)| {
+                let stands_for = match block_of(name) {
+                    Some((block, from)) => {
+                        let real_block = if block < plain { 0 } else { self.plain };
+                        format!("{}{real_block}{}", &name[..from.start], &name[from.end..])
+                    }
+                    None => name.to_string(),
+                };
+                (id, real.id(&stands_for).map_or(Role::Estimated, |id| real.role(id)))
+            })
+            .collect();
+        roles.into_iter().for_each(|(id, role)| params.set_role(id, role));
+    }
+}
+
+/// The number of a weight's block, and where in the name it stands.
+fn block_of(name: &str) -> Option<(usize, std::ops::Range<usize>)> {
+    let start = name.find("layers.")? + "layers.".len();
+    let end = start + name[start..].find('.')?;
+    Some((name[start..end].parse().ok()?, start..end))
+}
+
+/// What a run was said to take beside what it took.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Comparison {
+    /// The forecast.
+    pub forecast: Forecast,
+    /// How far its peak resident set was above what came, as a share of it.
+    pub peak_rss_deviation: f64,
+    /// The same of the time a step took.
+    pub seconds_per_step_deviation: f64,
+}
+
+impl Forecast {
+    /// Beside what came.
+    pub fn compare(self, results: &Results) -> Comparison {
+        let off = |said: f64, came: f64| (said - came) / came;
+        Comparison {
+            forecast: self,
+            peak_rss_deviation: off(self.memory.peak_rss_bytes as f64, results.memory.peak_rss_bytes as f64),
+            seconds_per_step_deviation: off(self.seconds_per_step, results.totals.seconds_per_step),
+        }
+    }
+}
