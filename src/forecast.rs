@@ -36,6 +36,10 @@ pub struct Forecast {
     pub seconds: f64,
 }
 
+/// What becomes resident when training begins, beside its own parts: the program's pages that it runs through, threads' stacks,
+/// the matrix library's buffers.
+const RUNNING_BYTES: usize = 6 << 20;
+
 /// Forecasts the run of a plan that is not settled yet. `outline` is the model without its weights, `sizes` the numbers that
 /// each of them has.
 pub fn forecast(
@@ -54,6 +58,7 @@ pub fn forecast(
     settle_plan(&mut plan, num_trained, examples.train.len())?;
     let trial = Trial::new(&plan, task, outline, examples)?;
     release_freed();
+    let before = rss_bytes();
     let taken = trial.extrapolate()?;
 
     let num_weights: usize = sizes.iter().sum();
@@ -64,10 +69,10 @@ pub fn forecast(
         method(&plan.optimizer)?.snapshot_bytes(&plan.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
     let activations = taken.activations.max(taken.eval_activations) as usize;
     release_freed();
-    // What is resident now, all stand-ins gone, the run will have beside its parts; unless the way here took more. A model that
-    // is compiled in is read from the program's own pages.
     let at_once = weights + state + snapshot + (taken.both.max(taken.eval_activations)) as usize;
-    let peak = peak_rss_bytes().max(rss_bytes() + (at_once + outline.model.source().builtin_bytes()) as u64);
+    // A model that is compiled in is read from the program's own pages.
+    let rest = before as usize + RUNNING_BYTES + outline.model.source().builtin_bytes();
+    let peak = peak_rss_bytes().max((at_once + rest) as u64);
     let memory = Memory::of(weights, state, snapshot, taken.gradients as usize, activations, peak);
     let snapshots = plan.settings.snapshot_steps.map_or(0, |every| plan.max_steps.div_ceil(every)) as f64;
     let seconds_per_snapshot = taken.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;

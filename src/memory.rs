@@ -179,6 +179,7 @@ pub fn human(bytes: u64) -> String {
     const MIB: f64 = 1024.0 * 1024.0;
     let mib = bytes as f64 / MIB;
     match mib {
+        m if m < 1.0 => format!("{:.0} KiB", 1024.0 * m),
         m if m < 10.0 => format!("{m:.1} MiB"),
         m if m < 10_240.0 => format!("{m:.0} MiB"),
         m => format!("{:.1} GiB", m / 1024.0),

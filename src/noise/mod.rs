@@ -169,6 +169,7 @@ fn sign(word: u32) -> f32 {
 
 /// The random words of the `group`-th [`GROUP`] elements: one an element, in two halves.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "a counter, not an index")]
 fn draw_words(key: Key, group: u64) -> [[u32; HALF]; 2] {
     let base = group * HALF as u64;
     let (low, high) = (base as u32, (base >> 32) as u32);

@@ -23,7 +23,7 @@ pub struct Meazo {
 
 impl Meazo {
     /// b is `beta2`, 0.99 unless given.
-    pub fn new(settings: &Settings) -> Box<dyn Rule> {
+    pub fn boxed(settings: &Settings) -> Box<dyn Rule> {
         let (beta2, zeta) = (f64::from(or(settings.beta2, 0.99)), f64::from(or(settings.zeta, 1e-8)));
         Box::new(Meazo { beta2, zeta, weight_decay: or(settings.weight_decay, 0.0), v: vec![0.0] })
     }

@@ -22,7 +22,7 @@ use crate::params::{Params, Slot, Visit, Weights};
 pub fn make(settings: &Settings) -> Optimizer {
     let period = settings.snapshot_steps.unwrap_or(10);
     let estimator = MezoSvrg { two_point: two_point(settings), period, full: Vec::new(), moved: Vec::new() };
-    Optimizer { estimator: Box::new(estimator), rule: ZoSgd::new(settings) }
+    Optimizer { estimator: Box::new(estimator), rule: ZoSgd::boxed(settings) }
 }
 
 struct MezoSvrg {

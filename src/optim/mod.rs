@@ -169,16 +169,16 @@ pub const METHODS: &[Method] = {
     use Keeps::{Copies, Little, Slopes};
     use Rate::{Estimated, Fixed};
     &[
-        Method { name: "zo-sgd", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sgd::ZoSgd::new(s))) },
+        Method { name: "zo-sgd", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sgd::ZoSgd::boxed(s))) },
         Method { name: "zo-sgd-momentum", knobs: &[SMOOTHING, DECAY, MOMENTUM], order: Zeroth, rate: Estimated(0.1), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p))) },
         Method { name: "zo-sign", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: "ZO-signSGD, Liu et al. 2019, ICLR", smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sign::ZoSign::new(), s, p))) },
-        Method { name: "zo-sign-scalar", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sign_scalar::ZoSignScalar::new(s))) },
+        Method { name: "zo-sign-scalar", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sign_scalar::ZoSignScalar::boxed(s))) },
         Method { name: "zo-conservative", knobs: &[SMOOTHING], order: Zeroth, rate: Estimated(1.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zo_conservative::make(s)) },
         Method { name: "zo-rmsprop", knobs: &[SMOOTHING, DECAY, SECOND_MOMENT], order: Zeroth, rate: Estimated(10.0), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_rmsprop::ZoRmsProp::new(s), s, p))) },
         Method { name: "zo-adamm", knobs: &[SMOOTHING, DECAY, MOMENTS, &["amsgrad"]], order: Zeroth, rate: Estimated(10.0), source: ADAMM, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zo_adamm::make(s, p)) },
         Method { name: "zo-adam", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(adam::Adam::new(s), s, p))) },
         Method { name: "r-adazo", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(2.5), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(r_adazo::RAdaZo::new(s), s, p))) },
-        Method { name: "meazo", knobs: &[SMOOTHING, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, meazo::Meazo::new(s))) },
+        Method { name: "meazo", knobs: &[SMOOTHING, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, meazo::Meazo::boxed(s))) },
         Method { name: "mezo-svrg", knobs: &[SMOOTHING, SNAPSHOT], order: Zeroth, rate: Estimated(1.0), source: "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", smoothing: AGREED, keeps: Little, make: |s, _| Ok(mezo_svrg::make(s)) },
         Method { name: "vamo", knobs: &[&["preset", "perturbation-mode", "num-directions", "distribution", "zo-eps"], DECAY, SNAPSHOT, &["alpha", "max-directions", "direction-tolerance", "fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", smoothing: [SPHERE, SPHERE], keeps: Slopes, make: |s, p| Ok(vamo::make(s, p)) },
         Method { name: "sgd", knobs: &[SMOOTHING, DECAY, &["fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "Robbins and Monro 1951", smoothing: AGREED, keeps: Little, make: |s, p| Ok(sgd::make(s, p)) },

@@ -13,7 +13,7 @@ use crate::params::Params;
 
 /// The method: the estimate is turned into what is to be kept, and ZO-SGD does it.
 pub fn make(settings: &Settings) -> Optimizer {
-    Optimizer { estimator: Box::new(Conservative { two_point: two_point(settings) }), rule: ZoSgd::new(settings) }
+    Optimizer { estimator: Box::new(Conservative { two_point: two_point(settings) }), rule: ZoSgd::boxed(settings) }
 }
 
 struct Conservative {

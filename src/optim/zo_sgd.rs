@@ -16,7 +16,7 @@ pub struct ZoSgd {
 
 impl ZoSgd {
     /// With weight decay as the settings have it.
-    pub fn new(settings: &Settings) -> Box<dyn Rule> {
+    pub fn boxed(settings: &Settings) -> Box<dyn Rule> {
         Box::new(ZoSgd { weight_decay: or(settings.weight_decay, 0.0) })
     }
 }

@@ -16,7 +16,7 @@ pub struct ZoSignScalar {
 
 impl ZoSignScalar {
     /// With weight decay as the settings have it.
-    pub fn new(settings: &Settings) -> Box<dyn Rule> {
+    pub fn boxed(settings: &Settings) -> Box<dyn Rule> {
         Box::new(ZoSignScalar { weight_decay: or(settings.weight_decay, 0.0) })
     }
 }

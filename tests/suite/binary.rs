@@ -4,7 +4,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::Result;
+use candle_core::DType;
 use serde_json::Value;
+
+use crate::support::Llama;
 
 fn zotune(folder: &Path, args: &[&str]) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
@@ -73,6 +76,10 @@ fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
         "weights_bytes",
         "optimizer_state_bytes",
         "activation_peak_bytes",
+        "snapshot_bytes",
+        "gradient_peak_bytes",
+        "noise_scratch_bytes",
+        "rest_bytes",
         "peak_rss_bytes",
     ] {
         assert!(results[key].is_number(), "all_results.json has no {key}: {results}");
@@ -150,6 +157,27 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--max-length", "9999"], 2, "--max-length 9999: the model has positions for 512 tokens"),
         (&["--max-length", "1"], 1, "leaves no room for a prompt"),
         (&["--output-dir", "full"], 2, "full is not empty"),
+        (&["--optimizer", "adamw", "--num-directions", "2"], 2, "--num-directions: adamw has no such knob; its knobs are: "),
+        (&["--optimizer", "sgd", "--fo-params", "fc7"], 2, "--fo-params fc7: no weight's name matches; they look like "),
+        (&["--optimizer", "sgd", "--fo-params", "last:99"], 2, "--fo-params last:99: the model has 6 blocks"),
+        (&["--optimizer", "sgd", "--fo-params", "last:0"], 2, "last:0: it must be a number of blocks, at least 1"),
+        (&["--optimizer", "sgd", "--fo-params", "fc1,,fc2"], 2, "a pattern is empty"),
+        (&["--optimizer", "vamo", "--alpha", "-1"], 2, "--alpha -1: it must be 0 or a number above it"),
+        (&["--optimizer", "vamo", "--num-directions", "0"], 2, "--num-directions 0: it must be at least 1"),
+        (
+            &["--optimizer", "vamo", "--q", "4", "--max-directions", "2"],
+            2,
+            "--max-directions 2: it must be at least --num-dir",
+        ),
+        (
+            &["--optimizer", "vamo", "--direction-tolerance", "0.1"],
+            2,
+            "--direction-tolerance: it says when to stop before --max",
+        ),
+        (&["--optimizer", "vamo", "--snapshot-steps", "0"], 2, "--snapshot-steps 0: it must be at least 1"),
+        (&["--optimizer", "vamo", "--batch-size", "17"], 2, "--batch-size 17: there are only 16 training examples"),
+        (&["--optimizer", "r-adazo", "--beta2", "1"], 2, "--beta2 1: it must be at least 0 and below 1"),
+        (&["--optimizer", "r-adazo", "--zeta", "0"], 2, "--zeta 0: it must be a number above 0"),
         (&["--output-dir", "full/precious/run"], 2, "full/precious/run"),
     ];
     for (extra, code, expected) in cases {
@@ -313,5 +341,84 @@ fn tasks_are_listed_and_shown() -> Result<()> {
     std::fs::write(folder.path().join("mine.toml"), &shown.stdout)?;
     assert_eq!(zotune::task::Task::open(&folder.path().join("mine.toml").to_string_lossy())?.name, "mine");
     assert_eq!(zotune(folder.path(), &["tasks", "show", "cpoa"])?.status.code(), Some(2));
+    Ok(())
+}
+
+/// What the forecast is held to: memory by part from config.json alone, within 10 % of what a run then takes.
+#[test]
+fn plan_says_what_a_run_takes() -> Result<()> {
+    let place = workplace()?;
+    let sizes = Llama { vocab: 4096, hidden: 256, inner: 768, layers: 7, heads: 4, kv_heads: 2, tied: true };
+    let (model, _) = sizes.write(DType::F32)?;
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::copy(place.path().join("model").join(name), model.path().join(name))?;
+    }
+    // The weights are not looked at.
+    let sketch = tempfile::tempdir()?;
+    for name in ["config.json", "vocab.json", "merges.txt"] {
+        std::fs::copy(model.path().join(name), sketch.path().join(name))?;
+    }
+    let methods: [&[&str]; 6] = [
+        &["zo-sgd"],
+        &["r-adazo", "--state-dtype", "bf16"],
+        &["adamw"],
+        &["svrg"],
+        &["vamo", "--q", "2"],
+        &["sgd", "--fo-params", "last:2", "--zo-eps", "1e-3"],
+    ];
+    for method in methods {
+        let run = |verb: &str, model: &std::path::Path| -> Result<Value> {
+            let mut args =
+                vec![verb, "--model", model.to_str().unwrap(), "--max-steps", "6", "--num-dev", "16", "--num-eval", "16"];
+            args.extend(["--task", "reviews", "--output-dir", "run", "--overwrite-output-dir", "--json", "--optimizer"]);
+            args.extend(method);
+            let output = zotune(place.path(), &args)?;
+            assert!(output.status.success(), "{method:?}: {}", stderr(&output));
+            Ok(serde_json::from_slice(&output.stdout)?)
+        };
+        let (said, came) = (run("plan", sketch.path())?, run("train", model.path())?);
+        for part in ["weights_bytes", "optimizer_state_bytes", "snapshot_bytes", "gradient_peak_bytes"] {
+            assert_eq!(said[part], came[part], "{method:?}, {part}");
+        }
+        for part in ["activation_peak_bytes", "peak_rss_bytes"] {
+            let (said, came) = (said[part].as_f64().unwrap(), came[part].as_f64().unwrap());
+            assert!((said / came - 1.0).abs() < 0.1, "{method:?}, {part}: said {said}, came {came}");
+        }
+        let off = came["forecast"]["peak_rss_deviation"].as_f64().unwrap();
+        assert!(off.abs() < 0.1, "{method:?}: the run says its forecast was off by {off}");
+        assert!(said["seconds"].as_f64() > Some(0.0) && said["num_blocks"] == 7, "{said}");
+    }
+    Ok(())
+}
+
+/// What VAMO logs: the lengths of both parts of v, and what its snapshots found and cost.
+#[test]
+fn vamo_logs_its_correction_and_its_snapshots() -> Result<()> {
+    let place = workplace()?;
+    let args = [&SMALL[..], &["--optimizer", "vamo", "--batch-size", "8", "--q", "3", "--logging-steps", "1"]].concat();
+    let output = zotune(place.path(), &args)?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("backpropagation, corrected by 3.85"), "{}", stderr(&output));
+    let log = std::fs::read_to_string(place.path().join("runs/sst2-model-vamo-0/trainer_log.jsonl"))?;
+    let lines: Vec<Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let number = |line: &Value, key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{line} has no {key}"));
+    for line in &lines[1..] {
+        let (norm, correction) = (number(line, "first_order_norm"), number(line, "correction_norm"));
+        assert!(norm > 0.0 && correction > 0.0);
+        assert!((number(line, "correction_ratio") - correction / norm).abs() < 1e-9);
+        // An epoch is two steps of 8 out of 16: a snapshot at steps 1 and 3.
+        let is_due = line["step"].as_u64().unwrap() % 2 == 1;
+        assert_eq!(line["snapshot"].is_object(), is_due, "{line}");
+        if is_due {
+            assert_eq!(
+                (&line["snapshot"]["num_directions"], &line["snapshot"]["example_evaluations"]),
+                (&3.into(), &64.into())
+            );
+            assert!(number(&line["snapshot"], "standard_error") > 0.0);
+        }
+    }
+    let last = lines.last().unwrap();
+    // Two snapshots of four looks at two batches' worth, and four steps of one forward and one backward pass.
+    assert_eq!((&last["function_evaluations"], &last["backwards"]), (&20.into(), &4.into()));
     Ok(())
 }

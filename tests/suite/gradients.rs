@@ -30,14 +30,11 @@ fn differentiate(params: &mut Params, wanted: impl Fn(&str) -> bool) {
     ids.into_iter().for_each(|id| params.set_role(id, Role::Differentiated));
 }
 
+/// Gradients by name.
+type Named = Vec<(String, Vec<f32>)>;
+
 /// The loss, and the gradients by name, in the order in which they were handed out.
-fn gradients(
-    model: &Model,
-    params: &mut Params,
-    loss: Loss,
-    examples: &[Example],
-    micro: usize,
-) -> Result<(f32, Vec<(String, Vec<f32>)>)> {
+fn gradients(model: &Model, params: &mut Params, loss: Loss, examples: &[Example], micro: usize) -> Result<(f32, Named)> {
     let problem = PromptLoss::of_all(model, loss, examples, micro);
     let (value, mut gradients) = problem.backward(params.settle()?)?;
     let names: HashMap<_, _> = params.ids().map(|(id, name)| (id, name.to_string())).collect();

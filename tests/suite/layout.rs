@@ -81,17 +81,20 @@ fn only_params_moves_weights() -> Result<()> {
 fn every_config_and_every_task_loads() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut counts = [0, 0];
-    for (n, folder) in ["configs", "tasks"].into_iter().enumerate() {
+    for (n, folder) in [(0, "configs"), (0, "configs/methods"), (1, "tasks")] {
         for entry in std::fs::read_dir(root.join(folder))? {
             let path = entry?.path();
             if path.extension().is_none_or(|e| e != "toml") {
                 continue;
             }
             let place = path.display().to_string();
-            if folder == "configs" {
+            if n == 0 {
                 let knobs = zotune::config::Knobs::from_toml(&std::fs::read_to_string(&path)?, &place)?;
                 let plan = zotune::config::Plan::check(knobs)?;
-                zotune::optim::method(&plan.optimizer)?;
+                zotune::optim::method(&plan.optimizer)?.check(&plan.settings)?;
+                if folder == "configs/methods" {
+                    assert_eq!(path.file_stem().and_then(|s| s.to_str()), Some(plan.optimizer.as_str()));
+                }
                 zotune::task::Task::open(&plan.inputs.task)?;
             } else {
                 zotune::task::Task::open(&place)?;
@@ -100,6 +103,6 @@ fn every_config_and_every_task_loads() -> Result<()> {
         }
     }
     println!("{} configs and {} tasks load", counts[0], counts[1]);
-    assert!(counts[0] >= 2 && counts[1] == zotune::task::BUILTIN.len(), "{counts:?}");
+    assert!(counts[0] >= 2 + zotune::optim::METHODS.len() && counts[1] == zotune::task::BUILTIN.len(), "{counts:?}");
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use candle_core::{D, DType};
-use zotune::data::{Batch, Example};
+use zotune::data::{Batch, Batches, Example};
 use zotune::eval::evaluate;
 use zotune::model::Model;
-use zotune::objective::{Objective, PromptLoss};
+use zotune::objective::{Objective, Problem, PromptLoss};
 use zotune::params::Params;
 use zotune::task::Loss;
 
@@ -119,5 +119,26 @@ fn micro_batches_hold_less() -> Result<()> {
     };
     let (whole, single) = (held(32)?, held(1)?);
     assert!(single > 0 && 4 * single < whole, "{single} bytes a micro-batch of 1, {whole} the whole");
+    Ok(())
+}
+
+/// `--fresh-batch-per-direction`: a step's directions see the batches that as many steps would.
+#[test]
+fn fresh_batches_are_those_of_further_steps() -> Result<()> {
+    let (model, _) = open("opt-tiny")?;
+    let many: Vec<Example> = (0..12).map(|i| example(0, &[2, 10 + i, 11], &[&[20], &[21]])).collect();
+    let batches = || Batches::new(12, 2, 7);
+    let mut fresh = PromptLoss::new(&model, Loss::Classification, &many, batches(), 2).with_batches_a_step(3);
+    for step in 1..=3 {
+        fresh.begin(step);
+        for k in 0..3 {
+            fresh.turn_to(k);
+            assert_eq!(fresh.batch(), batches().at((step - 1) * 3 + k as u64), "step {step}, direction {k}");
+        }
+    }
+    let mut shared = PromptLoss::new(&model, Loss::Classification, &many, batches(), 2);
+    shared.begin(2);
+    shared.turn_to(5);
+    assert_eq!(shared.batch(), batches().at(1));
     Ok(())
 }

@@ -269,7 +269,7 @@ vectorize! {
             Activation::Gelu => {
                 for i in 0..dy.len() {
                     let cdf = 0.5 * (1.0 + candle_core::cpu::erf::erf_f64(f64::from(x[i]) * std::f64::consts::FRAC_1_SQRT_2));
-                    let density = 0.398_942_28 * simd::exp(-0.5 * x[i] * x[i]);
+                    let density = 0.398_942_3 * simd::exp(-0.5 * x[i] * x[i]);
                     dy[i] *= x[i].mul_add(density, cdf as f32);
                 }
             }
