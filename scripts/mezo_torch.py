@@ -4,10 +4,12 @@
 The step is the one of the MeZO authors (arXiv 2305.17333), on SST-2: both candidates of each example
 in one left-padded batch, full logits, mean log-probability of the option tokens, cross-entropy over
 the candidates; weights moved by +1, -2, +1 times eps z and then updated, z drawn again from the seed
-in each of the four passes, one torch.normal per tensor.
+in each of the four passes, one torch.normal per tensor. With --method sgd or adamw: PyTorch's own
+first-order step on the same batch and loss instead, to compare memory with.
 
 Run:  python scripts/mezo_torch.py --model FOLDER --data FOLDER [--steps 5] [--batch-size 16]
           [--threads 2] [--dtype f32|bf16] [--eps 1e-3] [--lr 1e-6] [--in-place]
+          [--method mezo|sgd|adamw]
 FOLDER of the data holds SST-2's train.tsv. Needs torch, transformers, numpy. Prints one JSON object.
 """
 
@@ -65,7 +67,7 @@ def loss_of(model, batch):
     picked = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1)
     option = option[:, 1:]
     scores = (picked * option).sum(-1) / option.sum(-1)
-    return torch.nn.functional.cross_entropy(scores.view(len(labels), -1), labels).item()
+    return torch.nn.functional.cross_entropy(scores.view(len(labels), -1), labels)
 
 
 def add_noise(parameters, seed, scale, in_place=False):
@@ -79,6 +81,28 @@ def add_noise(parameters, seed, scale, in_place=False):
             p.data = p.data + scale * z
 
 
+def first_order(args, model, parameters, examples, pad):
+    """Steps of PyTorch's optimizer, gradients set to None between them as it does by default."""
+    kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[args.method]
+    optimizer = kind(parameters, lr=args.lr)
+    steps = []
+    for step in range(args.steps):
+        rows = [examples[(step * args.batch_size + i) % len(examples)] for i in range(args.batch_size)]
+        begin = time.perf_counter()
+        optimizer.zero_grad()
+        loss_of(model, make_batch(rows, pad)).backward()
+        optimizer.step()
+        steps.append(time.perf_counter() - begin)
+    weights = sum(p.numel() * p.element_size() for p in parameters)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({
+        "made_with": f"transformers {transformers.__version__}, torch {torch.__version__}", "method": args.method,
+        "dtype": args.dtype, "threads": args.threads, "batch_size": args.batch_size,
+        "seconds_per_step": round(float(np.median(steps)), 4), "steps_seconds": [round(s, 4) for s in steps],
+        "peak_rss_bytes": peak, "weights_bytes": weights, "peak_over_weights": round(peak / weights, 2),
+    }))
+
+
 def main():
     parser = argparse.ArgumentParser(description="Time MeZO's own step in PyTorch.")
     parser.add_argument("--model", required=True)
@@ -89,6 +113,7 @@ def main():
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--eps", type=float, default=1e-3)
     parser.add_argument("--lr", type=float, default=1e-6)
+    parser.add_argument("--method", choices=["mezo", "sgd", "adamw"], default="mezo")
     parser.add_argument("--in-place", action="store_true", help="add the noise in place, unlike the authors")
     args = parser.parse_args()
 
@@ -103,6 +128,8 @@ def main():
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     parameters = list(model.parameters())  # a tied head counts once
 
+    if args.method != "mezo":
+        return first_order(args, model, parameters, examples, pad)
     steps, cpu, forwards, losses, padded = [], [], [], [], []
     seeds = np.random.default_rng(0)
     with torch.no_grad():
@@ -116,7 +143,7 @@ def main():
             for scale in (1.0, -2.0):
                 add_noise(parameters, seed, scale * args.eps, args.in_place)
                 start = time.perf_counter()
-                values.append(loss_of(model, batch))
+                values.append(loss_of(model, batch).item())
                 spent += time.perf_counter() - start
             add_noise(parameters, seed, args.eps, args.in_place)
             grad = (values[0] - values[1]) / (2 * args.eps)

@@ -2,7 +2,7 @@
 
     python3 scripts/table.py RUN_FOLDER [RUN_FOLDER ...]
 
-Folders of one method and one learning rate that differ in their seed are one row: the mean over the seeds, and behind +- half
+Folders that differ in their seed alone are one row: the mean over the seeds, and behind +- half
 of the spread between the largest and the smallest. Loss and accuracy are those of the weights that were best on dev, on
 the evaluation split. A backward pass counts as two function evaluations, a look at the whole training set as the mini-batches
 that it is worth.
@@ -31,7 +31,9 @@ def row(runs):
     config = runs[0][0]
     results = [result for _, result in runs]
     of = lambda key: [result[key] for result in results]
-    evaluations = [r["function_evaluations"] + 2 * r["backwards"] for r in results]
+    # Backward passes are counted by micro-batch, evaluations by mini-batch.
+    parts = max(1, -(-config["batch_size"] // config["micro_batch_size"]))
+    evaluations = [r["function_evaluations"] + 2 * r["backwards"] / parts for r in results]
     parts = [
         ("weights", "weights_bytes"),
         ("state", "optimizer_state_bytes"),
@@ -62,7 +64,7 @@ def main():
             print(f"{folder} has no all_results.json: left out", file=sys.stderr)
             continue
         config, results = read(folder)
-        key = (config["optimizer"], config["learning_rate"], config.get("state_dtype"), results["steps"])
+        key = json.dumps({k: v for k, v in config.items() if k not in ("seed", "output_dir", "overwrite_output_dir")})
         groups[key].append((config, results))
     if not groups:
         sys.exit("no finished run among them")

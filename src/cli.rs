@@ -18,10 +18,11 @@ use crate::forecast::{Comparison, Forecast, forecast};
 use crate::journal::{check_folder, prepare_folder, write_run_json};
 use crate::memory::{human, peak_rss_bytes};
 use crate::optim::{self, Method};
-use crate::run::{Bench, Memory, Results, conclude, set_up, train};
+use crate::run::{Memory, Results, conclude, train};
+use crate::setup::{Bench, set_up};
 use crate::task::{BUILTIN, Loss, Sizes, Splits, Task};
 
-/// Fine-tunes language models with forward passes alone.
+/// Fine-tunes language models with forward passes alone, or with as little backpropagation as one asks for.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true, args_override_self = true)]
 pub struct Cli {
@@ -41,7 +42,7 @@ enum Verb {
     /// Fine-tune a model; with nothing else said, a built-in one on built-in film reviews (configs/reviews.toml)
     Train(TrainArgs),
     #[command(args_override_self = true)]
-    /// Say what a run would take: memory by part from config.json alone, time from a short measurement
+    /// Say what a run would take, memory by part and time: tried on one and two blocks, no weights are read
     Plan(TrainArgs),
     #[command(args_override_self = true)]
     /// Score a model on a task's evaluation split
@@ -359,7 +360,7 @@ fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval: us
     };
     format!(
         "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
-         took     {} steps in {:.0} s ({:.1} ms a step: forwards {:.1}, walks {:.1}); {} function evaluations, {:.0} tokens a step\n\
+         took     {} steps in {:.0} s ({:.1} ms a step: model {:.1}, walks {:.1}); {} function evaluations, {:.0} tokens a step\n\
          memory   {}\n\
          forecast peak {} ({:+.1} %), {} a step ({:+.0} %)\n\
          run      {}: model.safetensors, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\

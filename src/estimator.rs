@@ -75,10 +75,13 @@ impl Estimate {
 
     /// Mean of f(theta - eps z); of f(theta) in one-sided estimates.
     pub fn loss_minus(&self) -> Option<f64> {
-        if self.losses_minus.is_empty() { self.loss_base.map(f64::from) } else { Some(mean(&self.losses_minus)) }
+        match self.losses_minus.is_empty() {
+            true => self.loss_base.filter(|_| !self.losses_plus.is_empty()).map(f64::from),
+            false => Some(mean(&self.losses_minus)),
+        }
     }
 
-    /// The slope along the direction; of several, the mean of their slopes.
+    /// The sum of the terms' coefficients: for one direction the slope along it, for several the mean of their slopes.
     pub fn projected_grad(&self) -> Option<f64> {
         (!self.terms.is_empty()).then(|| self.terms.iter().map(|t| f64::from(t.coeff)).sum())
     }
@@ -86,6 +89,15 @@ impl Estimate {
     /// All losses, in the order of their evaluation by kind.
     pub fn losses(&self) -> impl Iterator<Item = f32> {
         self.loss_base.iter().chain(&self.losses_plus).chain(&self.losses_minus).copied()
+    }
+
+    /// For an error: the losses or, where they are all finite, the coefficients.
+    pub fn numbers(&self) -> Vec<f64> {
+        let coefficients = self.terms.iter().chain(&self.correction).map(|t| f64::from(t.coeff));
+        match self.losses().all(f32::is_finite) {
+            true => coefficients.collect(),
+            false => self.losses().map(f64::from).collect(),
+        }
     }
 
     /// Whether all losses and coefficients are numbers.

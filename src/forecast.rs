@@ -15,7 +15,8 @@ use crate::model::Model;
 use crate::objective::PromptLoss;
 use crate::optim::method;
 use crate::params::{Params, Role, Span};
-use crate::run::{Bench, Memory, Results, assign_roles, make_method, settle_plan};
+use crate::run::{Memory, Results};
+use crate::setup::{Bench, assign_roles, make_method, settle_plan};
 use crate::task::{Splits, Task};
 
 /// What a run will take.
@@ -55,7 +56,14 @@ pub fn forecast(
         params.ids().zip(sizes).filter(|((id, _), _)| params.role(*id) != Role::Frozen).map(|(_, size)| size).sum()
     };
     let num_trained = trained(&outline.params);
-    settle_plan(&mut plan, num_trained, examples.train.len())?;
+    let num_estimated = outline
+        .params
+        .ids()
+        .zip(sizes)
+        .filter(|((id, _), _)| outline.params.role(*id) == Role::Estimated)
+        .map(|(_, size)| size);
+    let num_estimated = num_estimated.sum();
+    settle_plan(&mut plan, num_trained, num_estimated, examples.train.len())?;
     let trial = Trial::new(&plan, task, outline, examples)?;
     release_freed();
     let before = rss_bytes();
@@ -192,7 +200,8 @@ impl<'a> Trial<'a> {
             let batches = Batches::new(examples.len(), examples.len(), 0);
             let mut problem = PromptLoss::new(&model, self.task.loss, examples, batches, self.plan.micro_batch_size);
             let start = Instant::now();
-            let at = At { step, run_seed: 0, learning_rate: f32::MIN_POSITIVE };
+            // It moves nothing, and keeps products with it out of the subnormal numbers, which are slow.
+            let at = At { step, run_seed: 0, learning_rate: 1e-20 };
             let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
             optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
             drop(gradients);
@@ -200,7 +209,7 @@ impl<'a> Trial<'a> {
         };
         let (_, peaks) = step(&self.largest, 1, &mut params)?;
         let (with_snapshot, ..) = step(&self.typical, 1, &mut params)?;
-        // Steps 2 and 3 take no snapshot, unless every step does.
+        // One of steps 2 and 3 takes no snapshot, unless every step does.
         let mut seconds = f64::INFINITY;
         for _ in 0..2 {
             seconds = seconds.min(step(&self.typical, 2, &mut params)?.0).min(step(&self.typical, 3, &mut params)?.0);

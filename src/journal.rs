@@ -158,7 +158,7 @@ pub struct Totals {
     pub train_loss: f64,
     /// Median wall time of a step without evaluation.
     pub seconds_per_step: f64,
-    /// Median wall time of a step's forwards.
+    /// Median wall time of a step's forward and backward passes.
     pub forward_seconds_per_step: f64,
     /// Median wall time of a step's passes over the weights.
     pub walk_seconds_per_step: f64,

@@ -25,6 +25,7 @@ pub mod model;
 pub mod objective;
 pub mod estimator;
 pub mod optim;
+pub mod setup;
 pub mod eval;
 pub mod report;
 pub mod journal;

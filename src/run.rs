@@ -1,29 +1,27 @@
 //! THE LOOP: a training run from the first evaluation to the last, read from top to bottom.
 
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{Distribution, FoParams, Inputs, Plan, matches};
-use crate::data::{Batches, Example};
+use crate::config::Plan;
+use crate::data::Example;
 use crate::error::NotFinite;
 use crate::estimator::At;
 use crate::eval::{Evaluation, evaluate};
-use crate::files::{self, Source};
+use crate::files;
 use crate::journal::{Journal, Step, Totals};
 use crate::memory::peak_rss_bytes;
-use crate::model::{self, Model, Shape};
+use crate::model;
 use crate::noise;
-use crate::objective::PromptLoss;
-use crate::optim::{self, Optimizer};
-use crate::params::{ParamId, Params, Role, Span};
+use crate::optim::Optimizer;
+use crate::params::Params;
 use crate::report;
-use crate::task::{PromptedRow, Splits, Task};
-use crate::tokenizer::Tokenizer;
+use crate::setup::{Bench, problem};
+use crate::task::{Splits, Task};
 
 /// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -94,139 +92,6 @@ impl Memory {
     }
 }
 
-/// A model with its weights and tokenizer, opened and checked.
-pub struct Bench {
-    /// The model.
-    pub model: Model,
-    /// Its weights.
-    pub params: Params,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Longer prompts are cut to this, in tokens.
-    pub max_length: usize,
-}
-
-impl Bench {
-    /// Opens what `inputs` names.
-    pub fn open(inputs: &Inputs) -> Result<Self> {
-        let source = model_source(&inputs.model)?;
-        let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
-        let (model, params) = Model::open(&source, inputs.dtype.dtype())?;
-        Self::fit(inputs, model, params, tokenizer)
-    }
-
-    /// The same from config.json alone: the model without its weights, and how many numbers each would have.
-    pub fn outline(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
-        let source = model_source(&inputs.model)?;
-        let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
-        let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype())?;
-        Ok((Self::fit(inputs, model, params, tokenizer)?, sizes))
-    }
-
-    /// An outline's weights, read.
-    pub fn load(self, inputs: &Inputs) -> Result<Self> {
-        let (model, params) = Model::open(self.model.source(), inputs.dtype.dtype())?;
-        Ok(Bench { model, params, ..self })
-    }
-
-    fn fit(inputs: &Inputs, model: Model, params: Params, tokenizer: Tokenizer) -> Result<Self> {
-        let Shape { vocab_size, max_length: longest } = model.shape();
-        if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
-            return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
-        }
-        if tokenizer.id_limit() > vocab_size {
-            bail!(
-                "the tokenizer has ids up to {}, but the model's embedding has {vocab_size} rows: they are not of one model ({})",
-                tokenizer.id_limit() - 1,
-                model.source().place("config.json")
-            );
-        }
-        if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
-            return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
-        }
-        Ok(Bench { model, params, tokenizer, max_length: inputs.max_length.unwrap_or(longest.min(2048)) })
-    }
-
-    /// Tokenises rows.
-    pub fn encode(&self, rows: &[PromptedRow]) -> Result<Vec<Example>> {
-        Example::encode_all(rows, &self.tokenizer, self.max_length)
-    }
-
-    /// Tokenises the splits of a run, whose training split must fill a batch.
-    pub fn encode_splits(&self, rows: &Splits, batch_size: usize) -> Result<Splits<Example>> {
-        if batch_size > rows.train.len() {
-            return Err(usage!("--batch-size {batch_size}: there are only {} training examples", rows.train.len()));
-        }
-        Ok(Splits { train: self.encode(&rows.train)?, dev: self.encode(&rows.dev)?, eval: self.encode(&rows.eval)? })
-    }
-}
-
-/// Says which weights get which gradients, settles what depends on their number and on that of the training examples, fills
-/// it into the plan, and makes the method.
-pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Optimizer> {
-    assign_roles(plan, &bench.model, &mut bench.params)?;
-    settle_plan(plan, bench.params.count_over(Span::Trained), num_train)?;
-    make_method(plan, &mut bench.params)
-}
-
-/// Which weights get which gradients.
-pub fn assign_roles(plan: &Plan, model: &Model, params: &mut Params) -> Result<()> {
-    let wanted = optim::method(&plan.optimizer)?.fo_params(&plan.settings);
-    first_order(&wanted, model, params)?.into_iter().for_each(|id| params.set_role(id, Role::Differentiated));
-    Ok(())
-}
-
-/// Fills in what depends on how many weights and examples there are.
-pub fn settle_plan(plan: &mut Plan, num_weights: usize, num_train: usize) -> Result<()> {
-    let method = optim::method(&plan.optimizer)?;
-    method.check(&plan.settings)?;
-    plan.settings = method.resolve(&plan.settings, num_weights, (num_train as u64).div_ceil(plan.batch_size as u64));
-    plan.learning_rate.get_or_insert(method.learning_rate(num_weights));
-    Ok(())
-}
-
-/// The method of a settled plan, for weights whose roles are assigned.
-pub fn make_method(plan: &Plan, params: &mut Params) -> Result<Optimizer> {
-    if plan.settings.distribution == Some(Distribution::Rademacher) {
-        params.walk_along_signs();
-    }
-    optim::method(&plan.optimizer)?.make(&plan.settings, params)
-}
-
-/// The weights that `wanted` names; patterns that match nothing are an error.
-fn first_order(wanted: &FoParams, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
-    let blocks = model.num_blocks();
-    match wanted {
-        FoParams::None => Ok(Vec::new()),
-        FoParams::All => Ok(params.ids().map(|(id, _)| id).collect()),
-        FoParams::Last(n) if *n > blocks => Err(usage!("--fo-params last:{n}: the model has {blocks} blocks")),
-        FoParams::Last(n) => Ok(model.last_blocks(*n)),
-        FoParams::Patterns(patterns) => {
-            let names: Vec<&str> = params.ids().map(|(_, name)| name).collect();
-            if let Some(idle) = patterns.iter().find(|p| !names.iter().any(|name| matches(p, name))) {
-                let example = names[names.len() / 2];
-                return Err(usage!("--fo-params {idle}: no weight's name matches; they look like {example}"));
-            }
-            let matched = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
-            Ok(params.ids().filter(|(_, name)| matched(name)).map(|(id, _)| id).collect())
-        }
-    }
-}
-
-/// A folder of that name, else the model built in under it.
-pub fn model_source(name: &str) -> Result<Source> {
-    let folder = Source::Folder(name.into());
-    if name == "opt-mini" && !folder.has("config.json") {
-        Ok(model::OPT_MINI)
-    } else if Path::new(name).is_dir() {
-        Ok(folder)
-    } else {
-        Err(usage!(
-            "--model {name}: there is no such folder; it wants one in Hugging Face layout, or opt-mini, which is built in"
-        ))
-    }
-}
-
 /// Trains `bench` on `examples` as `plan` says, and leaves the best weights in the run folder and in `bench`.
 pub fn train(
     plan: &Plan,
@@ -266,7 +131,7 @@ pub fn train(
 
         let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
         if !estimate.is_finite() {
-            return Err(NotFinite::at_step(step, at.seed(0), estimate.losses().map(f64::from).collect()).into());
+            return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).into());
         }
         let gradient_norm = optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
         drop(gradients);
@@ -307,16 +172,6 @@ pub fn train(
         memory,
         learning_rate: peak_rate,
     })
-}
-
-/// The loss over the training set, a mini-batch a step, or one for each direction of a step.
-pub fn problem<'a>(plan: &Plan, task: &Task, model: &'a Model, train: &'a [Example]) -> PromptLoss<'a> {
-    let batches = Batches::new(train.len(), plan.batch_size, plan.seed);
-    let a_step = match plan.settings.fresh_batch_per_direction {
-        Some(true) => plan.settings.num_directions.unwrap_or(1),
-        _ => 1,
-    };
-    PromptLoss::new(model, task.loss, train, batches, plan.micro_batch_size).with_batches_a_step(a_step)
 }
 
 /// Leaves all_results.json (`results`, and what the caller has put beside them) and loss.svg in the run folder.

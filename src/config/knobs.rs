@@ -62,7 +62,7 @@ pub struct Knobs {
     #[arg(long, help_heading = "Training")]
     pub optimizer: Option<String>,
     /// Learning rate [default: 0.016 / sqrt(number of weights) for zo-sgd, 1e-5 at 2.6 M and 1.4e-6 at
-    /// 135 M; a multiple of it for the others]
+    /// 135 M; a multiple of it for the other zeroth-order methods; sgd, svrg, vamo: 1e-3; adamw: 1e-5]
     #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
     /// Whose estimator a method takes where its paper and the code that people run differ: paper is one-sided on the
@@ -81,7 +81,7 @@ pub struct Knobs {
     /// Where directions are drawn from [default: gaussian; vamo: sphere]
     #[arg(long, help_heading = "Training")]
     pub distribution: Option<Distribution>,
-    /// Smoothing radius of the estimate [default: 1e-3; with sphere: 1e-3 sqrt(number of weights), the same step]
+    /// Smoothing radius of the estimate, for vamo of its snapshots [default: 1e-3; with sphere: 1e-3 sqrt(number of weights), the same step]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zo_eps: Option<f64>,
     /// Weight decay, on matrices and embeddings only [default: 0]
@@ -112,7 +112,8 @@ pub struct Knobs {
     /// vamo: the correction's factor [default: 1 / number of weights]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub alpha: Option<f64>,
-    /// vamo, svrg, mezo-svrg: steps between looks at the whole training set [default: an epoch; mezo-svrg: 10]
+    /// vamo, svrg, mezo-svrg: steps between looks at the whole training set; the walks of mezo-svrg's steps grow with their
+    /// number since the last one [default: an epoch; mezo-svrg: 10]
     #[arg(long, help_heading = "Training")]
     pub snapshot_steps: Option<u64>,
     /// vamo: add directions to a snapshot until its slopes are known to --direction-tolerance, up to this many

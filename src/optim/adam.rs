@@ -6,7 +6,7 @@
 //! theta <- theta - lr [m / (1 - b1^t)] / (sqrt(v / (1 - b2^t)) + zeta)
 //! ```
 
-use super::{Equations, or};
+use super::{Equations, or, rest};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;
@@ -57,7 +57,7 @@ impl Equations<2> for Adam {
 
     fn definition(&self) -> String {
         let Adam { beta1, beta2, zeta, .. } = self;
-        let (c1, c2) = (1.0 - beta1, 1.0 - beta2);
+        let (c1, c2) = (rest(*beta1), rest(*beta2));
         format!("m = {beta1} m + {c1} g; v = {beta2} v + {c2} g^2; bias-corrected; theta -= lr m / (sqrt(v) + {zeta:e})")
     }
 }

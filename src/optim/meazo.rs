@@ -38,7 +38,8 @@ impl Rule for Meazo {
         _: Option<&mut (dyn Gradients + '_)>,
     ) -> Result<Option<f64>> {
         let squares: f64 = estimate.terms.iter().map(|t| f64::from(t.coeff).powi(2)).sum();
-        let mean = squares / estimate.terms.len() as f64;
+        // A coefficient is its slope's share of the mean over q directions: c / q.
+        let mean = squares * estimate.terms.len() as f64;
         self.v[0] = self.beta2 * self.v[0] + (1.0 - self.beta2) * mean;
         let root = (self.v[0] / (1.0 - self.beta2.powi(at.step as i32))).sqrt() + self.zeta;
         decay(at, self.weight_decay, params);

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The same directions in both estimates of a mini-batch. x_hat is no copy of the weights: it is reached by walking back the
-//! moves made since.
+//! moves made since, in half precision to its rounding. Those are as many directions as steps since the snapshot, so a period is
+//! best short.
 
 use anyhow::Result;
 

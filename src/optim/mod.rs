@@ -137,9 +137,11 @@ enum Keeps {
     Copies,
 }
 
-/// What most zeroth-order methods have.
-const SMOOTHING: &[&str] =
-    &["preset", "perturbation-mode", "num-directions", "distribution", "zo-eps", "fresh-batch-per-direction"];
+/// The two-point estimator's.
+const TWO_POINT: &[&str] = &["perturbation-mode", "num-directions", "distribution", "zo-eps"];
+const FRESH: &[&str] = &["fresh-batch-per-direction"];
+/// What a paper and the code that people run do differently.
+const PRESET: &[&str] = &["preset"];
 const DECAY: &[&str] = &["weight-decay"];
 const MOMENTUM: &[&str] = &["momentum", "state-dtype"];
 const SECOND_MOMENT: &[&str] = &["beta2", "zeta", "state-dtype"];
@@ -169,19 +171,19 @@ pub const METHODS: &[Method] = {
     use Keeps::{Copies, Little, Slopes};
     use Rate::{Estimated, Fixed};
     &[
-        Method { name: "zo-sgd", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sgd::ZoSgd::boxed(s))) },
-        Method { name: "zo-sgd-momentum", knobs: &[SMOOTHING, DECAY, MOMENTUM], order: Zeroth, rate: Estimated(0.1), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p))) },
-        Method { name: "zo-sign", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: "ZO-signSGD, Liu et al. 2019, ICLR", smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sign::ZoSign::new(), s, p))) },
-        Method { name: "zo-sign-scalar", knobs: &[SMOOTHING, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sign_scalar::ZoSignScalar::boxed(s))) },
-        Method { name: "zo-conservative", knobs: &[SMOOTHING], order: Zeroth, rate: Estimated(1.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zo_conservative::make(s)) },
-        Method { name: "zo-rmsprop", knobs: &[SMOOTHING, DECAY, SECOND_MOMENT], order: Zeroth, rate: Estimated(10.0), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_rmsprop::ZoRmsProp::new(s), s, p))) },
-        Method { name: "zo-adamm", knobs: &[SMOOTHING, DECAY, MOMENTS, &["amsgrad"]], order: Zeroth, rate: Estimated(10.0), source: ADAMM, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zo_adamm::make(s, p)) },
-        Method { name: "zo-adam", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(adam::Adam::new(s), s, p))) },
-        Method { name: "r-adazo", knobs: &[SMOOTHING, DECAY, MOMENTS], order: Zeroth, rate: Estimated(2.5), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(r_adazo::RAdaZo::new(s), s, p))) },
-        Method { name: "meazo", knobs: &[SMOOTHING, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, meazo::Meazo::boxed(s))) },
-        Method { name: "mezo-svrg", knobs: &[SMOOTHING, SNAPSHOT], order: Zeroth, rate: Estimated(1.0), source: "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", smoothing: AGREED, keeps: Little, make: |s, _| Ok(mezo_svrg::make(s)) },
-        Method { name: "vamo", knobs: &[&["preset", "perturbation-mode", "num-directions", "distribution", "zo-eps"], DECAY, SNAPSHOT, &["alpha", "max-directions", "direction-tolerance", "fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", smoothing: [SPHERE, SPHERE], keeps: Slopes, make: |s, p| Ok(vamo::make(s, p)) },
-        Method { name: "sgd", knobs: &[SMOOTHING, DECAY, &["fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "Robbins and Monro 1951", smoothing: AGREED, keeps: Little, make: |s, p| Ok(sgd::make(s, p)) },
+        Method { name: "zo-sgd", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sgd::ZoSgd::boxed(s))) },
+        Method { name: "zo-sgd-momentum", knobs: &[TWO_POINT, FRESH, DECAY, MOMENTUM], order: Zeroth, rate: Estimated(0.1), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p))) },
+        Method { name: "zo-sign", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(10.0), source: "ZO-signSGD, Liu et al. 2019, ICLR", smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sign::ZoSign::new(), s, p))) },
+        Method { name: "zo-sign-scalar", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sign_scalar::ZoSignScalar::boxed(s))) },
+        Method { name: "zo-conservative", knobs: &[TWO_POINT], order: Zeroth, rate: Estimated(1.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zo_conservative::make(s)) },
+        Method { name: "zo-rmsprop", knobs: &[TWO_POINT, FRESH, PRESET, DECAY, SECOND_MOMENT], order: Zeroth, rate: Estimated(10.0), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_rmsprop::ZoRmsProp::new(s), s, p))) },
+        Method { name: "zo-adamm", knobs: &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS, &["amsgrad"]], order: Zeroth, rate: Estimated(10.0), source: ADAMM, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zo_adamm::make(s, p)) },
+        Method { name: "zo-adam", knobs: &[TWO_POINT, FRESH, DECAY, MOMENTS], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(adam::Adam::new(s), s, p))) },
+        Method { name: "r-adazo", knobs: &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS], order: Zeroth, rate: Estimated(2.5), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(r_adazo::RAdaZo::new(s), s, p))) },
+        Method { name: "meazo", knobs: &[TWO_POINT, FRESH, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, meazo::Meazo::boxed(s))) },
+        Method { name: "mezo-svrg", knobs: &[TWO_POINT, SNAPSHOT], order: Zeroth, rate: Estimated(1.0), source: "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", smoothing: AGREED, keeps: Little, make: |s, _| Ok(mezo_svrg::make(s)) },
+        Method { name: "vamo", knobs: &[TWO_POINT, DECAY, SNAPSHOT, &["alpha", "max-directions", "direction-tolerance", "fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", smoothing: [SPHERE, SPHERE], keeps: Slopes, make: |s, p| Ok(vamo::make(s, p)) },
+        Method { name: "sgd", knobs: &[TWO_POINT, DECAY, &["fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "Robbins and Monro 1951", smoothing: AGREED, keeps: Little, make: |s, p| Ok(sgd::make(s, p)) },
         Method { name: "adamw", knobs: &[DECAY, MOMENTS], order: First, rate: Fixed(1e-5), source: "Loshchilov and Hutter 2019, arXiv 1711.05101", smoothing: AGREED, keeps: Little, make: |s, p| Ok(Optimizer { estimator: Box::new(sgd::Backprop::new(s)), rule: fused(adam::Adam::new(s), s, p) }) },
         Method { name: "svrg", knobs: &[DECAY, SNAPSHOT], order: First, rate: Fixed(1e-3), source: "Johnson and Zhang 2013, NIPS", smoothing: AGREED, keeps: Copies, make: |s, p| svrg::make(s, p) },
     ]
@@ -200,8 +202,19 @@ impl Method {
         self.knobs.iter().flat_map(|group| group.iter().copied())
     }
 
-    /// Refuses a knob that was given and that the method does not have.
+    /// Whether its two-point estimator is for the weights alone that get no first-order gradient. (VAMO's is its snapshot's.)
+    fn estimates_the_rest(&self) -> bool {
+        self.order == Order::Mixed && matches!(self.keeps, Keeps::Little)
+    }
+
+    /// Refuses a knob that was given and that the method does not have, or does not use.
     pub fn check(&self, settings: &Settings) -> Result<()> {
+        if self.estimates_the_rest()
+            && self.fo_params(settings) == FoParams::All
+            && let Some(knob) = settings.given().find(|knob| TWO_POINT.contains(knob))
+        {
+            return Err(usage!("--{knob}: {} with --fo-params all estimates nothing; give --fo-params too", self.name));
+        }
         match settings.given().find(|knob| !self.knobs().any(|own| own == *knob)) {
             Some(knob) => {
                 let knobs: Vec<&str> = self.knobs().collect();
@@ -220,12 +233,13 @@ impl Method {
         }
     }
 
-    /// Fills in what was not given, for `num_weights` that are trained and an epoch of `epoch` steps. An estimator that a
-    /// method does not have stays as it is.
-    pub fn resolve(&self, given: &Settings, num_weights: usize, epoch: u64) -> Settings {
+    /// Fills in what was not given, for `num_trained` weights, `num_estimated` of them without a first-order gradient, and an
+    /// epoch of `epoch` steps. What a method does not use stays as it is.
+    pub fn resolve(&self, given: &Settings, num_trained: usize, num_estimated: usize, epoch: u64) -> Settings {
         let mut settings = given.clone();
         let smoothing = self.smoothing[usize::from(given.preset == Some(Preset::Paper))];
-        if self.order != Order::First {
+        let num_weights = if self.estimates_the_rest() { num_estimated } else { num_trained };
+        if self.order != Order::First && num_weights > 0 {
             let distribution = *settings.distribution.get_or_insert(smoothing.distribution);
             settings.perturbation_mode.get_or_insert(smoothing.sides);
             settings.num_directions.get_or_insert(smoothing.num_directions);
@@ -267,6 +281,11 @@ impl Method {
     pub fn make(&self, settings: &Settings, params: &Params) -> Result<Optimizer> {
         (self.make)(settings, params)
     }
+}
+
+/// 1 - beta as people write it.
+fn rest(beta: f32) -> f64 {
+    (1e6 * (1.0 - f64::from(beta))).round() / 1e6
 }
 
 /// A knob in f32, where arithmetic is done.
@@ -342,7 +361,10 @@ impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
     }
 
     fn definition(&self) -> String {
-        self.equations.definition()
+        match self.weight_decay {
+            0.0 => self.equations.definition(),
+            decay => format!("{}; theta -= lr {decay} theta", self.equations.definition()),
+        }
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {

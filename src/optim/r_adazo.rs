@@ -9,7 +9,7 @@
 //! The second moment is that of the *first moment*, already the new one. No bias correction, on purpose: it would undo part
 //! of the variance reduction. So the first step moves every weight by lr / sqrt(1 - b2): a warm-up is worth its steps.
 
-use super::{Equations, or};
+use super::{Equations, or, rest};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;
@@ -48,7 +48,7 @@ impl Equations<2> for RAdaZo {
 
     fn definition(&self) -> String {
         let RAdaZo { beta1, beta2, zeta, .. } = self;
-        let (c1, c2) = (1.0 - beta1, 1.0 - beta2);
+        let (c1, c2) = (rest(*beta1), rest(*beta2));
         format!("m = {beta1} m + {c1} g; v = {beta2} v + {c2} m^2; theta -= lr m / sqrt(v + {zeta:e}); no bias correction")
     }
 }

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::{Equations, Optimizer, fused, or, two_point};
+use super::{Equations, Optimizer, fused, two_point};
 use crate::config::Settings;
 use crate::estimator::{At, Estimate, Estimated, Estimator, TwoPoint};
 use crate::noise::Kernel;
@@ -12,21 +12,13 @@ use crate::params::{Params, Role, Span};
 
 /// The method.
 pub fn make(settings: &Settings, params: &Params) -> Optimizer {
-    Optimizer { estimator: Box::new(Backprop::new(settings)), rule: fused(Sgd::new(settings), settings, params) }
+    Optimizer { estimator: Box::new(Backprop::new(settings)), rule: fused(Sgd::default(), settings, params) }
 }
 
 /// No state.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Sgd {
     lr: f32,
-    weight_decay: f32,
-}
-
-impl Sgd {
-    /// With weight decay as the settings have it.
-    pub fn new(settings: &Settings) -> Self {
-        Sgd { lr: 0.0, weight_decay: or(settings.weight_decay, 0.0) }
-    }
 }
 
 impl Kernel<0> for Sgd {
@@ -44,7 +36,7 @@ impl Equations<0> for Sgd {
     }
 
     fn definition(&self) -> String {
-        format!("theta -= lr (g + {} theta)", self.weight_decay)
+        "theta -= lr g".into()
     }
 }
 

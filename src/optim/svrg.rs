@@ -17,7 +17,7 @@ pub fn make(settings: &Settings, params: &Params) -> Result<Optimizer> {
     let period = settings.snapshot_steps.unwrap_or(1);
     let zeros = params.ids().map(|(id, name)| (id, (name.to_string(), Gradient::zeros(params.len(id)))));
     let estimator = Svrg { period, snapshot: params.copy()?, full: zeros.collect() };
-    Ok(Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::new(settings), settings, params) })
+    Ok(Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::default(), settings, params) })
 }
 
 struct Svrg {

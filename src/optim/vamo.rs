@@ -33,7 +33,7 @@ pub fn make(settings: &Settings, params: &Params) -> Optimizer {
         period: settings.snapshot_steps.unwrap_or(1),
         snapshot: Snapshot::default(),
     };
-    Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::new(settings), settings, params) }
+    Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::default(), settings, params) }
 }
 
 struct Vamo {

@@ -6,7 +6,7 @@
 //!
 //! With `--amsgrad` the original's running maximum stands in the root: v_hat <- max(v_hat, v).
 
-use super::{Equations, Optimizer, fused, or, zeroth};
+use super::{Equations, Optimizer, fused, or, rest, zeroth};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;
@@ -77,7 +77,7 @@ where
 
     fn definition(&self) -> String {
         let ZoAdaMm { beta1, beta2, zeta, .. } = self;
-        let (c1, c2) = (1.0 - beta1, 1.0 - beta2);
+        let (c1, c2) = (rest(*beta1), rest(*beta2));
         let root = if S == 3 { "max v" } else { "v" };
         format!(
             "m = {beta1} m + {c1} g; v = {beta2} v + {c2} g^2; theta -= lr m / sqrt({root} + {zeta:e}); no bias correction"

@@ -28,19 +28,25 @@ impl Estimator for Conservative {
         let along = |multiple: f32| -> Vec<Term> {
             estimate.terms.iter().map(|t| Term { coeff: multiple * lr * t.coeff, ..*t }).collect()
         };
-        let stay = objective.loss(params.settle()?)?;
+        // One-sided estimates have looked there already.
+        let stay = match estimate.loss_base {
+            Some(loss) => loss,
+            None => objective.loss(params.settle()?)?,
+        };
         params.walk(&along(-1.0));
         let descend = objective.loss(params.settle()?)?;
         params.walk(&along(2.0));
         let ascend = objective.loss(params.settle()?)?;
         params.walk(&along(-1.0));
-        let kept = if stay <= descend && stay <= ascend {
-            0.0
-        } else if descend <= ascend {
-            1.0
-        } else {
-            -1.0
-        };
+        // A loss that is no number is never the best; of equals the first.
+        let place = |loss: f32| if loss.is_nan() { f32::INFINITY } else { loss };
+        let mut kept = (0.0, place(stay));
+        for (multiple, loss) in [(1.0, place(descend)), (-1.0, place(ascend))] {
+            if loss < kept.1 {
+                kept = (multiple, loss);
+            }
+        }
+        let kept = kept.0;
         estimate.terms.iter_mut().for_each(|t| t.coeff *= kept);
         estimate.loss_base = Some(stay);
         Ok((estimate, None))

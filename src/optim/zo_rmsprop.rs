@@ -4,7 +4,7 @@
 //! v <- b2 v + (1 - b2) g^2;   theta <- theta - lr g / sqrt(v + zeta)
 //! ```
 
-use super::{Equations, or};
+use super::{Equations, or, rest};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;
@@ -41,6 +41,6 @@ impl Equations<1> for ZoRmsProp {
 
     fn definition(&self) -> String {
         let ZoRmsProp { beta2, zeta, .. } = self;
-        format!("v = {beta2} v + {} g^2; theta -= lr g / sqrt(v + {zeta:e})", 1.0 - beta2)
+        format!("v = {beta2} v + {} g^2; theta -= lr g / sqrt(v + {zeta:e})", rest(*beta2))
     }
 }

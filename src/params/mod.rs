@@ -36,7 +36,7 @@ pub enum Role {
     Estimated,
     /// From a backward pass.
     Differentiated,
-    /// From nowhere: it stays as it is.
+    /// From nowhere: it stays as it is. (No knob says so yet.)
     Frozen,
 }
 
@@ -182,9 +182,9 @@ impl Params {
         self.count() * self.dtype.size_in_bytes()
     }
 
-    /// From here on directions are signs (Rademacher) instead of normals.
-    pub fn walk_along_signs(&mut self) {
-        self.signs = true;
+    /// Whether directions are signs (Rademacher) instead of normals, from here on.
+    pub fn walk_along_signs(&mut self, signs: bool) {
+        self.signs = signs;
     }
 
     fn key(&self, seed: u64, param: &Param) -> Key {

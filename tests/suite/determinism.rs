@@ -6,7 +6,8 @@ use zotune::config::{Knobs, Plan};
 use zotune::data::{Batch, Example, Pick};
 use zotune::journal::prepare_folder;
 use zotune::objective::{Objective, PromptLoss, scores};
-use zotune::run::{Bench, Results, set_up, train};
+use zotune::run::{Results, train};
+use zotune::setup::{Bench, set_up};
 use zotune::simd::{self, Level};
 use zotune::task::{Loss, Task};
 

@@ -116,7 +116,7 @@ fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
 
     let (mut params, _) = start()?;
     let before = values(params.settle()?)?;
-    params.walk_along_signs();
+    params.walk_along_signs(true);
     params.walk(&[Term { seed: 7, coeff: 1.0 }]);
     let moves: Vec<f32> = values(params.settle()?)?.iter().zip(&before).map(|(a, b)| a - b).collect();
     assert!(moves.iter().all(|m| (m.abs() - 1.0).abs() < 1e-6));

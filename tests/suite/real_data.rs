@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::Value;
 use zotune::config::{Common, Inputs};
 use zotune::eval::evaluate;
-use zotune::run::Bench;
+use zotune::setup::Bench;
 use zotune::task::{Sizes, Task};
 
 use crate::support::{numbers, shared, skipped, tokens};
