@@ -107,7 +107,7 @@ pub fn settle_plan(plan: &mut Plan, num_trained: usize, num_estimated: usize, nu
     method.check(&plan.settings)?;
     plan.settings =
         method.resolve(&plan.settings, num_trained, num_estimated, (num_train as u64).div_ceil(plan.batch_size as u64));
-    plan.learning_rate.get_or_insert(method.learning_rate(num_trained));
+    plan.learning_rate.get_or_insert(method.learning_rate(num_trained, num_estimated));
     Ok(())
 }
 

@@ -259,10 +259,13 @@ impl Method {
         settings
     }
 
-    /// The learning rate where none is given, for `num_weights` that are trained.
-    pub fn learning_rate(&self, num_weights: usize) -> f64 {
+    /// The learning rate where none is given, for `num_trained` weights, `num_estimated` of them without a first-order
+    /// gradient. Those bear no more than ZO-SGD's, and a hybrid has one rate for all.
+    pub fn learning_rate(&self, num_trained: usize, num_estimated: usize) -> f64 {
+        let zo_sgd = |d: usize| 0.016 / (d as f64).sqrt();
         match self.rate {
-            Rate::Estimated(multiple) => multiple * 0.016 / (num_weights as f64).sqrt(),
+            Rate::Estimated(multiple) => multiple * zo_sgd(num_trained),
+            Rate::Fixed(rate) if num_estimated > 0 => rate.min(zo_sgd(num_estimated)),
             Rate::Fixed(rate) => rate,
         }
     }
