@@ -2,6 +2,7 @@
 //! tensor; and, where it is asked for, a backward pass, handed out block by block.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Distribution, Sides};
 use crate::noise::{Term, direction_seed};
@@ -51,7 +52,7 @@ pub struct Estimate {
 }
 
 /// What a snapshot of the whole training set found, and what it cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotReport {
     /// Directions that were looked along.
     pub num_directions: usize,
@@ -59,6 +60,7 @@ pub struct SnapshotReport {
     pub example_evaluations: u64,
     /// The standard error of the slopes over the examples, relative to the slopes (root mean squares over the directions).
     /// None where it was not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
 }
 
@@ -159,23 +161,16 @@ impl TwoPoint {
         TwoPoint { sides: Sides::Two, distribution, zo_eps, num_directions: 1, fresh_batches: false }
     }
 
-    /// On the sphere u = z / ||z||, exactly, and g has the factor d; elsewhere z is walked as it is drawn.
-    pub fn reach(&self, norm: f64, dimensions: usize) -> Reach {
+    /// On the sphere u = z / ||z|| over the weights of `span`, exactly, and g has the factor d; elsewhere z is walked as it
+    /// is drawn.
+    pub fn reach(&self, seed: u64, span: Span, params: &mut Params) -> Reach {
         match self.distribution {
             Distribution::Sphere => {
-                Reach { eps: (f64::from(self.zo_eps) / norm) as f32, worth: (dimensions as f64 / norm) as f32 }
+                let norm = params.gram(&[seed], span)[0].sqrt();
+                let dimensions = params.count_over(span) as f64;
+                Reach { eps: (f64::from(self.zo_eps) / norm) as f32, worth: (dimensions / norm) as f32 }
             }
             _ => Reach { eps: self.zo_eps, worth: 1.0 },
-        }
-    }
-
-    fn measured_reach(&self, seed: u64, params: &mut Params) -> Reach {
-        match self.distribution {
-            Distribution::Sphere => {
-                let norm = params.gram(&[seed], Span::Estimated)[0].sqrt();
-                self.reach(norm, params.count_over(Span::Estimated))
-            }
-            _ => self.reach(1.0, 1),
         }
     }
 
@@ -196,7 +191,7 @@ impl TwoPoint {
             if self.sides == Sides::One && (self.fresh_batches || k == 0) {
                 bases.push(objective.loss(params.settle()?)?);
             }
-            let Reach { eps, worth } = self.measured_reach(seed, params);
+            let Reach { eps, worth } = self.reach(seed, Span::Estimated, params);
             params.walk(&[Term { seed, coeff: eps }]);
             let loss_plus = objective.loss(params.settle()?)?;
             estimate.losses_plus.push(loss_plus);

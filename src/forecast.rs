@@ -11,7 +11,7 @@ use crate::data::{Batch, Batches, Example, Pick};
 use crate::estimator::At;
 use crate::eval::evaluate;
 use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
-use crate::model::Model;
+use crate::model::{Model, block_of};
 use crate::objective::PromptLoss;
 use crate::optim::method;
 use crate::params::{Params, Role, Span};
@@ -52,22 +52,17 @@ pub fn forecast(
 ) -> Result<Forecast> {
     let mut plan = plan.clone();
     assign_roles(&plan, &outline.model, &mut outline.params)?;
-    let trained = |params: &Params| -> usize {
-        params.ids().zip(sizes).filter(|((id, _), _)| params.role(*id) != Role::Frozen).map(|(_, size)| size).sum()
+    let count = |counts: fn(Role) -> bool| -> usize {
+        let weights = outline.params.ids().zip(sizes);
+        weights.filter(|((id, _), _)| counts(outline.params.role(*id))).map(|(_, size)| size).sum()
     };
-    let num_trained = trained(&outline.params);
-    let num_estimated = outline
-        .params
-        .ids()
-        .zip(sizes)
-        .filter(|((id, _), _)| outline.params.role(*id) == Role::Estimated)
-        .map(|(_, size)| size);
-    let num_estimated = num_estimated.sum();
+    let (num_trained, num_estimated) = (count(|role| role != Role::Frozen), count(|role| role == Role::Estimated));
     settle_plan(&mut plan, num_trained, num_estimated, examples.train.len())?;
     let trial = Trial::new(&plan, task, outline, examples)?;
     release_freed();
     let before = rss_bytes();
     let taken = trial.extrapolate()?;
+    release_freed();
 
     let num_weights: usize = sizes.iter().sum();
     let dtype = plan.inputs.dtype.dtype();
@@ -76,7 +71,6 @@ pub fn forecast(
     let snapshot =
         method(&plan.optimizer)?.snapshot_bytes(&plan.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
     let activations = taken.activations.max(taken.eval_activations) as usize;
-    release_freed();
     let at_once = weights + state + snapshot + (taken.both.max(taken.eval_activations)) as usize;
     // A model that is compiled in is read from the program's own pages.
     let rest = before as usize + RUNNING_BYTES + outline.model.source().builtin_bytes();
@@ -151,15 +145,20 @@ impl Taken {
 impl<'a> Trial<'a> {
     fn new(plan: &'a Plan, task: &'a Task, outline: &'a Bench, examples: &Splits<Example>) -> Result<Self> {
         let pick = PromptLoss::pick(task.loss);
-        let size = |batch: &[Example]| tokens(batch, pick);
         let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
         // An epoch or two show what batches are like.
         let seen = plan.max_steps.min(2 * (examples.train.len() as u64).div_ceil(plan.batch_size as u64));
-        let all: Vec<Vec<Example>> =
-            (0..seen).map(|step| batches.at(step).into_iter().map(|i| examples.train[i].clone()).collect()).collect();
-        let mean = all.iter().map(|b| size(b)).sum::<usize>() / all.len();
-        let largest = all.iter().max_by_key(|b| size(b)).cloned().context("no training batch")?;
-        let typical = all.iter().min_by_key(|b| size(b).abs_diff(mean)).cloned().context("no training batch")?;
+        let examples_of = |batch: &[usize]| -> Vec<Example> { batch.iter().map(|&i| examples.train[i].clone()).collect() };
+        let lengths: Vec<usize> = examples.train.iter().map(|e| tokens(std::slice::from_ref(e), pick)).collect();
+        let sized = (0..seen).map(|step| {
+            let batch = batches.at(step);
+            (batch.iter().map(|&i| lengths[i]).sum::<usize>(), batch)
+        });
+        let sized: Vec<(usize, Vec<usize>)> = sized.collect();
+        let mean = sized.iter().map(|(size, _)| size).sum::<usize>() / sized.len();
+        let (_, largest) = sized.iter().max_by_key(|(size, _)| size).context("no training batch")?;
+        let (_, typical) = sized.iter().min_by_key(|(size, _)| size.abs_diff(mean)).context("no training batch")?;
+        let (largest, typical) = (examples_of(largest), examples_of(typical));
         let evaluated =
             examples.dev.chunks(plan.inputs.eval_batch_size).chain(examples.eval.chunks(plan.inputs.eval_batch_size));
         let evaluated = evaluated.max_by_key(|b| tokens(b, Pick::All)).context("nothing to evaluate")?.to_vec();
@@ -252,13 +251,6 @@ impl<'a> Trial<'a> {
             .collect();
         roles.into_iter().for_each(|(id, role)| params.set_role(id, role));
     }
-}
-
-/// The number of a weight's block, and where in the name it stands.
-fn block_of(name: &str) -> Option<(usize, std::ops::Range<usize>)> {
-    let start = name.find("layers.")? + "layers.".len();
-    let end = start + name[start..].find('.')?;
-    Some((name[start..end].parse().ok()?, start..end))
 }
 
 /// What a run was said to take beside what it took.

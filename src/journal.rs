@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::config::Plan;
-use crate::estimator::Estimate;
+use crate::estimator::{Estimate, SnapshotReport};
 use crate::eval::Evaluation;
 use crate::files::{self, Source};
 use crate::memory::{self, Peaks};
 use crate::model::Model;
 use crate::objective::Cost;
-use crate::report::{LogLine, Snapshot};
+use crate::report::LogLine;
 use crate::tokenizer::Tokenizer;
 
 /// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
@@ -119,7 +119,7 @@ pub struct Journal {
     logging_steps: u64,
     batch_size: u64,
     /// The last snapshot's report, until it is logged.
-    snapshot: Option<Snapshot>,
+    snapshot: Option<SnapshotReport>,
     /// Since the line before.
     window: Vec<Estimate>,
     totals: Cost,
@@ -254,7 +254,7 @@ impl Journal {
         self.losses.push(step.estimate.loss());
         let Cost { evaluations, example_evaluations, .. } = step.cost;
         self.function_evaluations += evaluations + example_evaluations.div_ceil(self.batch_size);
-        self.snapshot = step.estimate.snapshot.map(Snapshot::from).or(self.snapshot.take());
+        self.snapshot = step.estimate.snapshot.or(self.snapshot.take());
         self.totals.forwards += step.cost.forwards;
         self.totals.tokens += step.cost.tokens;
         self.totals.backwards += step.cost.backwards;

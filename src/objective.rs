@@ -182,7 +182,6 @@ impl<'a> PromptLoss<'a> {
     /// Gives each step `n` mini-batches, one for each direction.
     pub fn with_batches_a_step(mut self, n: usize) -> Self {
         self.batches_a_step = n as u64;
-        self.turn_to(0);
         self
     }
 

@@ -37,7 +37,7 @@ pub struct LogLine {
     pub correction_ratio: Option<f64>,
     /// The last snapshot since the line before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub snapshot: Option<Snapshot>,
+    pub snapshot: Option<SnapshotReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// Of this very step.
     pub learning_rate: Option<f64>,
@@ -59,25 +59,6 @@ pub struct LogLine {
     pub seconds: f64,
     /// The process's largest resident set so far.
     pub rss_peak_bytes: u64,
-}
-
-/// A look at the whole training set, as it is logged.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Snapshot {
-    /// Directions that it looked along: q.
-    pub num_directions: usize,
-    /// Evaluations of one example's loss.
-    pub example_evaluations: u64,
-    /// The standard error of the slopes over the examples, relative to the slopes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub standard_error: Option<f64>,
-}
-
-impl From<SnapshotReport> for Snapshot {
-    fn from(report: SnapshotReport) -> Self {
-        let SnapshotReport { num_directions, example_evaluations, standard_error } = report;
-        Snapshot { num_directions, example_evaluations, standard_error }
-    }
 }
 
 /// Reads a run's log.

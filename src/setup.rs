@@ -29,10 +29,7 @@ pub struct Bench {
 impl Bench {
     /// Opens what `inputs` names.
     pub fn open(inputs: &Inputs) -> Result<Self> {
-        let source = model_source(&inputs.model)?;
-        let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
-        let (model, params) = Model::open(&source, inputs.dtype.dtype())?;
-        Self::fit(inputs, model, params, tokenizer)
+        Self::outline(inputs)?.0.load(inputs)
     }
 
     /// The same from config.json alone: the model without its weights, and how many numbers each would have.
@@ -40,16 +37,6 @@ impl Bench {
         let source = model_source(&inputs.model)?;
         let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
         let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype())?;
-        Ok((Self::fit(inputs, model, params, tokenizer)?, sizes))
-    }
-
-    /// An outline's weights, read.
-    pub fn load(self, inputs: &Inputs) -> Result<Self> {
-        let (model, params) = Model::open(self.model.source(), inputs.dtype.dtype())?;
-        Ok(Bench { model, params, ..self })
-    }
-
-    fn fit(inputs: &Inputs, model: Model, params: Params, tokenizer: Tokenizer) -> Result<Self> {
         let Shape { vocab_size, max_length: longest } = model.shape();
         if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
             return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
@@ -64,7 +51,14 @@ impl Bench {
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
-        Ok(Bench { model, params, tokenizer, max_length: inputs.max_length.unwrap_or(longest.min(2048)) })
+        let max_length = inputs.max_length.unwrap_or(longest.min(2048));
+        Ok((Bench { model, params, tokenizer, max_length }, sizes))
+    }
+
+    /// An outline's weights, read.
+    pub fn load(self, inputs: &Inputs) -> Result<Self> {
+        let (model, params) = Model::open(self.model.source(), inputs.dtype.dtype())?;
+        Ok(Bench { model, params, ..self })
     }
 
     /// Tokenises rows.

@@ -7,7 +7,7 @@ use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Distribution, FoParams, Precision, Preset, Schedule, Sides, StateDtype};
+use super::{Precision, Schedule, Settings};
 use crate::error::nearest;
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
@@ -66,63 +66,10 @@ pub struct Knobs {
     /// --fo-params leaves weights to estimate; adamw: 1e-5]
     #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
-    /// Whose estimator a method takes where its paper and the code that people run differ: paper is one-sided on the
-    /// sphere for zo-rmsprop, zo-adamm and r-adazo (q 10, eps 5e-3); code is MeZO's [default: code]
-    #[arg(long, help_heading = "Training")]
-    pub preset: Option<Preset>,
-    /// On which sides of the weights a direction is tried [default: two-side; vamo: one-side]
-    #[arg(long, help_heading = "Training")]
-    pub perturbation_mode: Option<Sides>,
-    /// Directions a step, averaged, at the memory of one; of vamo: directions a snapshot [default: 1]
-    #[arg(long, alias = "q", help_heading = "Training")]
-    pub num_directions: Option<usize>,
-    /// Give each direction a mini-batch of its own
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
-    pub fresh_batch_per_direction: Option<bool>,
-    /// Where directions are drawn from [default: gaussian; vamo: sphere]
-    #[arg(long, help_heading = "Training")]
-    pub distribution: Option<Distribution>,
-    /// Smoothing radius of the estimate, for vamo of its snapshots [default: 1e-3; with sphere: 1e-3 sqrt(number of weights), the same step]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub zo_eps: Option<f64>,
-    /// Weight decay, on matrices and embeddings only [default: 0]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub weight_decay: Option<f64>,
-    /// b of zo-sgd-momentum [default: 0.9]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub momentum: Option<f64>,
-    /// b1 of the adaptive methods' first moment [default: 0.9]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub beta1: Option<f64>,
-    /// b2 of the adaptive methods' second moment [default: 0.99; zo-adam and adamw: 0.999]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub beta2: Option<f64>,
-    /// The small constant in the adaptive methods' root [default: 1e-8]
-    #[arg(long, alias = "adam-epsilon", value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub zeta: Option<f64>,
-    /// zo-adamm: take the running maximum of the second moment, as its authors do
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
-    pub amsgrad: Option<bool>,
-    /// How the adaptive methods hold their moments; bf16 rounds at random [default: f32]
-    #[arg(long, help_heading = "Training")]
-    pub state_dtype: Option<StateDtype>,
-    /// vamo and sgd: the weights that get a first-order gradient; the others get a two-point estimate. all, none, last:N
-    /// (blocks), or patterns of names, separated by commas [default: all]
-    #[arg(long, value_name = "all|last:N|none|PATTERNS", help_heading = "Training")]
-    pub fo_params: Option<FoParams>,
-    /// vamo: the correction's factor [default: 1 / number of weights]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub alpha: Option<f64>,
-    /// vamo, svrg, mezo-svrg: steps between looks at the whole training set; the walks of mezo-svrg's steps grow with their
-    /// number since the last one [default: an epoch; mezo-svrg: 10]
-    #[arg(long, help_heading = "Training")]
-    pub snapshot_steps: Option<u64>,
-    /// vamo: add directions to a snapshot until its slopes are known to --direction-tolerance, up to this many
-    #[arg(long, help_heading = "Training")]
-    pub max_directions: Option<usize>,
-    /// vamo: the standard error of a snapshot's slopes, relative to them, that is small enough [default: 0.1]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
-    pub direction_tolerance: Option<f64>,
+    /// The method's own.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub settings: Settings,
     /// How the learning rate goes after the warm-up [default: constant]
     #[arg(long, help_heading = "Training")]
     pub lr_scheduler_type: Option<Schedule>,
@@ -207,6 +154,6 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
 }
 
 /// A number typed in: finite, because what is not would be lost on its way through JSON.
-fn number(text: &str) -> Result<f64, String> {
+pub(super) fn number(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(|| "it must be a finite number".into())
 }

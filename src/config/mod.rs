@@ -181,7 +181,7 @@ pub struct Plan {
 impl Plan {
     /// Checks what was typed, and fills in what was not.
     pub fn check(knobs: Knobs) -> Result<Self> {
-        let inputs = Inputs::check(knobs.common.clone())?;
+        let inputs = Inputs::check(knobs.common)?;
         for (flag, value) in [
             ("--max-steps", knobs.max_steps),
             ("--eval-steps", knobs.eval_steps),
@@ -194,7 +194,7 @@ impl Plan {
         if let Some(x) = knobs.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
             return Err(usage!("--learning-rate {x}: it must be a number above 0, within what f32 can hold"));
         }
-        let settings = Settings::check(&knobs)?;
+        knobs.settings.check()?;
         let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
         let seed = knobs.seed.unwrap_or(0);
         let max_steps = knobs.max_steps.unwrap_or(20_000);
@@ -204,7 +204,7 @@ impl Plan {
             inputs,
             optimizer,
             learning_rate: knobs.learning_rate,
-            settings,
+            settings: knobs.settings,
             lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
             warmup_steps: knobs.warmup_steps.unwrap_or(0),
             max_steps,

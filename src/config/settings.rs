@@ -1,10 +1,11 @@
 //! The knobs that methods have, as given; each method fills in what was not.
 
 use anyhow::Result;
-use clap::ValueEnum;
+use clap::{Args, Command, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::{Distribution, Knobs, Sides};
+use super::knobs::number;
+use super::{Distribution, Sides};
 
 /// How a rule's moments are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -94,111 +95,112 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// Everything that a method may have. None: not given, or the method has it not.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each is the flag of its name, documented there")]
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
+    /// Whose estimator a method takes where its paper and the code that people run differ: paper is one-sided on the
+    /// sphere for zo-rmsprop, zo-adamm and r-adazo (q 10, eps 5e-3); code is MeZO's [default: code]
+    #[arg(long, help_heading = "Training")]
     pub preset: Option<Preset>,
+    /// On which sides of the weights a direction is tried [default: two-side; vamo: one-side]
+    #[arg(long, help_heading = "Training")]
     pub perturbation_mode: Option<Sides>,
-    pub distribution: Option<Distribution>,
+    /// Directions a step, averaged, at the memory of one; of vamo: directions a snapshot [default: 1]
+    #[arg(long, alias = "q", help_heading = "Training")]
     pub num_directions: Option<usize>,
+    /// Give each direction a mini-batch of its own
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
     pub fresh_batch_per_direction: Option<bool>,
+    /// Where directions are drawn from [default: gaussian; vamo: sphere]
+    #[arg(long, help_heading = "Training")]
+    pub distribution: Option<Distribution>,
+    /// Smoothing radius of the estimate, for vamo of its snapshots [default: 1e-3; with sphere: 1e-3 sqrt(number of weights), the same step]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zo_eps: Option<f64>,
+    /// Weight decay, on matrices and embeddings only [default: 0]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub weight_decay: Option<f64>,
+    /// b of zo-sgd-momentum [default: 0.9]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub momentum: Option<f64>,
+    /// b1 of the adaptive methods' first moment [default: 0.9]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub beta1: Option<f64>,
+    /// b2 of the adaptive methods' second moment [default: 0.99; zo-adam and adamw: 0.999]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub beta2: Option<f64>,
+    /// The small constant in the adaptive methods' root [default: 1e-8]
+    #[arg(long, alias = "adam-epsilon", value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zeta: Option<f64>,
+    /// zo-adamm: take the running maximum of the second moment, as its authors do
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
     pub amsgrad: Option<bool>,
+    /// How the adaptive methods hold their moments; bf16 rounds at random [default: f32]
+    #[arg(long, help_heading = "Training")]
     pub state_dtype: Option<StateDtype>,
+    /// vamo and sgd: the weights that get a first-order gradient; the others get a two-point estimate. all, none, last:N
+    /// (blocks), or patterns of names, separated by commas [default: all]
+    #[arg(long, value_name = "all|last:N|none|PATTERNS", help_heading = "Training")]
     pub fo_params: Option<FoParams>,
+    /// vamo: the correction's factor [default: 1 / number of weights]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub alpha: Option<f64>,
+    /// vamo, svrg, mezo-svrg: steps between looks at the whole training set; the walks of mezo-svrg's steps grow with their
+    /// number since the last one [default: an epoch; mezo-svrg: 10]
+    #[arg(long, help_heading = "Training")]
     pub snapshot_steps: Option<u64>,
+    /// vamo: add directions to a snapshot until its slopes are known to --direction-tolerance, up to this many
+    #[arg(long, help_heading = "Training")]
     pub max_directions: Option<usize>,
+    /// vamo: the standard error of a snapshot's slopes, relative to them, that is small enough [default: 0.1]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub direction_tolerance: Option<f64>,
 }
 
 impl Settings {
-    /// What was typed, each number checked by itself.
-    pub fn check(knobs: &Knobs) -> Result<Self> {
-        super::positive("--num-directions", knobs.num_directions)?;
-        super::positive("--max-directions", knobs.max_directions)?;
-        super::positive("--snapshot-steps", knobs.snapshot_steps.map(|n| n as usize))?;
+    /// Checks each number by itself.
+    pub fn check(&self) -> Result<()> {
+        super::positive("--num-directions", self.num_directions)?;
+        super::positive("--max-directions", self.max_directions)?;
+        super::positive("--snapshot-steps", self.snapshot_steps.map(|n| n as usize))?;
         // They are used in f32, so it is there that they must be numbers and not 0.
-        for (flag, value) in [("--zo-eps", knobs.zo_eps), ("--zeta", knobs.zeta)] {
+        for (flag, value) in [("--zo-eps", self.zo_eps), ("--zeta", self.zeta)] {
             if let Some(x) = value.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
                 return Err(usage!("{flag} {x}: it must be a number above 0, within what f32 can hold"));
             }
         }
         let from_zero = [
-            ("--weight-decay", knobs.weight_decay),
-            ("--alpha", knobs.alpha),
-            ("--direction-tolerance", knobs.direction_tolerance),
+            ("--weight-decay", self.weight_decay),
+            ("--alpha", self.alpha),
+            ("--direction-tolerance", self.direction_tolerance),
         ];
         for (flag, value) in from_zero {
             if let Some(x) = value.filter(|x| !((*x as f32).is_finite() && *x >= 0.0)) {
                 return Err(usage!("{flag} {x}: it must be 0 or a number above it"));
             }
         }
-        for (flag, value) in [("--momentum", knobs.momentum), ("--beta1", knobs.beta1), ("--beta2", knobs.beta2)] {
+        for (flag, value) in [("--momentum", self.momentum), ("--beta1", self.beta1), ("--beta2", self.beta2)] {
             if let Some(x) = value.filter(|x| !(0.0..1.0).contains(&(*x as f32))) {
                 return Err(usage!("{flag} {x}: it must be at least 0 and below 1"));
             }
         }
-        if let (Some(q), Some(most)) = (knobs.num_directions, knobs.max_directions)
+        if let (Some(q), Some(most)) = (self.num_directions, self.max_directions)
             && most < q
         {
             return Err(usage!("--max-directions {most}: it must be at least --num-directions, {q}"));
         }
-        if knobs.direction_tolerance.is_some() && knobs.max_directions.is_none() {
+        if self.direction_tolerance.is_some() && self.max_directions.is_none() {
             return Err(usage!("--direction-tolerance: it says when to stop before --max-directions, which is not given"));
         }
-        Ok(Settings {
-            preset: knobs.preset,
-            perturbation_mode: knobs.perturbation_mode,
-            distribution: knobs.distribution,
-            num_directions: knobs.num_directions,
-            fresh_batch_per_direction: knobs.fresh_batch_per_direction,
-            zo_eps: knobs.zo_eps,
-            weight_decay: knobs.weight_decay,
-            momentum: knobs.momentum,
-            beta1: knobs.beta1,
-            beta2: knobs.beta2,
-            zeta: knobs.zeta,
-            amsgrad: knobs.amsgrad,
-            state_dtype: knobs.state_dtype,
-            fo_params: knobs.fo_params.clone(),
-            alpha: knobs.alpha,
-            snapshot_steps: knobs.snapshot_steps,
-            max_directions: knobs.max_directions,
-            direction_tolerance: knobs.direction_tolerance,
-        })
+        Ok(())
     }
 
     /// The knobs that were given, as flags without their dashes.
-    pub fn given(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("preset", self.preset.is_some()),
-            ("perturbation-mode", self.perturbation_mode.is_some()),
-            ("distribution", self.distribution.is_some()),
-            ("num-directions", self.num_directions.is_some()),
-            ("fresh-batch-per-direction", self.fresh_batch_per_direction.is_some()),
-            ("zo-eps", self.zo_eps.is_some()),
-            ("weight-decay", self.weight_decay.is_some()),
-            ("momentum", self.momentum.is_some()),
-            ("beta1", self.beta1.is_some()),
-            ("beta2", self.beta2.is_some()),
-            ("zeta", self.zeta.is_some()),
-            ("amsgrad", self.amsgrad.is_some()),
-            ("state-dtype", self.state_dtype.is_some()),
-            ("fo-params", self.fo_params.is_some()),
-            ("alpha", self.alpha.is_some()),
-            ("snapshot-steps", self.snapshot_steps.is_some()),
-            ("max-directions", self.max_directions.is_some()),
-            ("direction-tolerance", self.direction_tolerance.is_some()),
-        ]
-        .into_iter()
-        .filter(|(_, given)| *given)
-        .map(|(name, _)| name)
+    pub fn given(&self) -> Result<Vec<String>> {
+        let fields = serde_json::to_value(self)?;
+        let known = Settings::augment_args(Command::new(""));
+        let given = known.get_arguments().filter(|a| !fields[a.get_id().as_str()].is_null());
+        Ok(given.filter_map(|a| a.get_long().map(String::from)).collect())
     }
 }
 

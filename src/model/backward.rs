@@ -44,14 +44,11 @@ impl<'a> Backward<'a> {
         for batch in batches {
             let packed = model.architecture.prepare(batch)?;
             let mut inputs = Vec::new();
-            let mut x = model.architecture.embed(weights, &packed)?;
-            for block in 0..model.architecture.num_blocks() {
+            let states = model.forward(weights, &packed, |block, input| {
                 if block + 1 >= lowest {
-                    inputs.push(x.clone());
+                    inputs.push(input.clone());
                 }
-                x = model.architecture.block(weights, block, x, &packed)?;
-            }
-            let states = rows(&x, batch)?;
+            })?;
             log_probs.push(model.log_probs_of(weights, &states, batch)?);
             parts.push(Part { packed, inputs, states, upstream: None });
         }
@@ -103,11 +100,6 @@ impl<'a> Backward<'a> {
 fn missing(weights: Weights, id: ParamId) -> anyhow::Error {
     let name = weights.ids().find(|(i, _)| *i == id).map_or("?", |(_, name)| name);
     anyhow!("weight {name} got no gradient: an operation that reads it does not record")
-}
-
-/// The rows of x that predict a token.
-pub(super) fn rows(x: &Tensor, batch: &Batch) -> Result<Tensor> {
-    Ok(x.index_select(&Tensor::new(batch.states.as_slice(), x.device())?, 0)?)
 }
 
 /// Walks the graph of `output` back from its gradient `upstream`.

@@ -227,12 +227,17 @@ impl Model {
 
     /// Hidden states of the batch's predicting rows alone: [states, hidden].
     fn states(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
-        let packed = self.architecture.prepare(batch)?;
-        let mut x = self.architecture.embed(weights, &packed)?;
+        self.forward(weights, &self.architecture.prepare(batch)?, |_, _| ())
+    }
+
+    /// The same of a prepared batch; `see` is shown each block's number and input.
+    fn forward(&self, weights: Weights, packed: &Packed, mut see: impl FnMut(usize, &Tensor)) -> Result<Tensor> {
+        let mut x = self.architecture.embed(weights, packed)?;
         for block in 0..self.num_blocks() {
-            x = self.architecture.block(weights, block, x, &packed)?;
+            see(block, &x);
+            x = self.architecture.block(weights, block, x, packed)?;
         }
-        backward::rows(&x, batch)
+        Ok(x.index_select(&Tensor::new(packed.batch.states.as_slice(), x.device())?, 0)?)
     }
 
     /// Writes what transformers needs beside the weights: config.json with the dtype they are held in, the tokenizer.
@@ -261,9 +266,15 @@ impl Model {
 /// tokens is the head's.
 fn segments(architecture: &dyn Architecture, params: &Params) -> Vec<(ParamId, usize)> {
     let (stem, blocks) = (architecture.stem(), architecture.num_blocks());
-    let block_of = |name: &str| name.split_once("layers.")?.1.split('.').next()?.parse::<usize>().ok();
-    let segment = |id, name| if stem.contains(&id) { 0 } else { block_of(name).unwrap_or(blocks) + 1 };
+    let segment = |id, name| if stem.contains(&id) { 0 } else { block_of(name).map_or(blocks, |(i, _)| i) + 1 };
     params.ids().map(|(id, name)| (id, segment(id, name))).collect()
+}
+
+/// The number of a weight's block, and where in the name it stands.
+pub fn block_of(name: &str) -> Option<(usize, Range<usize>)> {
+    let start = name.find("layers.")? + "layers.".len();
+    let end = start + name[start..].find('.')?;
+    Some((name[start..end].parse().ok()?, start..end))
 }
 
 /// Refuses sizes that no model has, before anything is allocated by them.

@@ -24,6 +24,19 @@ pub struct Term {
     pub coeff: f32,
 }
 
+/// All terms, `factor` times as far.
+pub fn scaled(terms: &[Term], factor: f32) -> Vec<Term> {
+    terms.iter().map(|t| Term { coeff: factor * t.coeff, ..*t }).collect()
+}
+
+/// Adds a term to a list in which each direction stands once.
+pub fn gather(terms: &mut Vec<Term>, term: Term) {
+    match terms.iter_mut().find(|t| t.seed == term.seed) {
+        Some(same) => same.coeff += term.coeff,
+        None => terms.push(term),
+    }
+}
+
 /// Elements drawn together; a run of elements can start at any multiple of it.
 pub const GROUP: usize = 128;
 const HALF: usize = GROUP / 2;

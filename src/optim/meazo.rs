@@ -6,51 +6,39 @@
 
 use anyhow::Result;
 
-use super::{Rule, decay, or};
+use super::{Linear, or};
 use crate::config::Settings;
-use crate::estimator::{At, Estimate};
+use crate::estimator::At;
 use crate::noise::Term;
-use crate::objective::Gradients;
-use crate::params::{Params, Slot, Visit};
+use crate::params::{Slot, Visit};
 
 /// One number of state, v. c^2 is the mean over the directions.
 pub struct Meazo {
     beta2: f64,
     zeta: f64,
-    weight_decay: f32,
     v: Vec<f64>,
 }
 
 impl Meazo {
     /// b is `beta2`, 0.99 unless given.
-    pub fn boxed(settings: &Settings) -> Box<dyn Rule> {
+    pub fn new(settings: &Settings) -> Self {
         let (beta2, zeta) = (f64::from(or(settings.beta2, 0.99)), f64::from(or(settings.zeta, 1e-8)));
-        Box::new(Meazo { beta2, zeta, weight_decay: or(settings.weight_decay, 0.0), v: vec![0.0] })
+        Meazo { beta2, zeta, v: vec![0.0] }
     }
 }
 
-impl Rule for Meazo {
-    fn step(
-        &mut self,
-        at: &At,
-        params: &mut Params,
-        estimate: &Estimate,
-        _: Option<&mut (dyn Gradients + '_)>,
-    ) -> Result<Option<f64>> {
-        let squares: f64 = estimate.terms.iter().map(|t| f64::from(t.coeff).powi(2)).sum();
+impl Linear for Meazo {
+    fn moves(&mut self, at: &At, terms: &[Term]) -> Vec<Term> {
+        let squares: f64 = terms.iter().map(|t| f64::from(t.coeff).powi(2)).sum();
         // A coefficient is its slope's share of the mean over q directions: c / q.
-        let mean = squares * estimate.terms.len() as f64;
+        let mean = squares * terms.len() as f64;
         self.v[0] = self.beta2 * self.v[0] + (1.0 - self.beta2) * mean;
         let root = (self.v[0] / (1.0 - self.beta2.powi(at.step as i32))).sqrt() + self.zeta;
-        decay(at, self.weight_decay, params);
-        for term in &estimate.terms {
-            let coeff = (-f64::from(at.learning_rate) * f64::from(term.coeff) / root) as f32;
-            params.walk(&[Term { seed: term.seed, coeff }]);
-        }
-        Ok(None)
+        let coeff = |t: &Term| (-f64::from(at.learning_rate) * f64::from(t.coeff) / root) as f32;
+        terms.iter().map(|t| Term { seed: t.seed, coeff: coeff(t) }).collect()
     }
 
-    fn definition(&self) -> String {
+    fn definition(&self, _weight_decay: f32) -> String {
         let (b, zeta) = (self.beta2 as f32, self.zeta as f32);
         format!("v = {b} v + {} c^2, bias-corrected; theta -= lr c z / (sqrt(v) + {zeta:e})", 1.0 - b)
     }

@@ -12,10 +12,10 @@
 use anyhow::Result;
 
 use super::zo_sgd::ZoSgd;
-use super::{Optimizer, two_point};
+use super::{Optimizer, two_point, walked};
 use crate::config::Settings;
 use crate::estimator::{At, Estimate, Estimated, Estimator, SnapshotReport, TwoPoint};
-use crate::noise::Term;
+use crate::noise::{Term, gather, scaled};
 use crate::objective::{Objective, Problem};
 use crate::params::{Params, Slot, Visit, Weights};
 
@@ -23,7 +23,7 @@ use crate::params::{Params, Slot, Visit, Weights};
 pub fn make(settings: &Settings) -> Optimizer {
     let period = settings.snapshot_steps.unwrap_or(10);
     let estimator = MezoSvrg { two_point: two_point(settings), period, full: Vec::new(), moved: Vec::new() };
-    Optimizer { estimator: Box::new(estimator), rule: ZoSgd::boxed(settings) }
+    Optimizer { estimator: Box::new(estimator), rule: walked(ZoSgd, settings) }
 }
 
 struct MezoSvrg {
@@ -76,10 +76,6 @@ impl MezoSvrg {
     }
 }
 
-fn scaled(terms: &[Term], factor: f32) -> Vec<Term> {
-    terms.iter().map(|t| Term { coeff: factor * t.coeff, ..*t }).collect()
-}
-
 impl Estimator for MezoSvrg {
     fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>> {
         let seeds = at.seeds(self.two_point.num_directions);
@@ -90,10 +86,7 @@ impl Estimator for MezoSvrg {
         };
         // What ZO-SGD is about to do.
         for term in scaled(&estimate.terms, -at.learning_rate) {
-            match self.moved.iter_mut().find(|t| t.seed == term.seed) {
-                Some(same) => same.coeff += term.coeff,
-                None => self.moved.push(term),
-            }
+            gather(&mut self.moved, term);
         }
         Ok((estimate, None))
     }

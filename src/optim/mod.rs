@@ -21,20 +21,17 @@ use anyhow::Result;
 use crate::config::{Distribution, FoParams, Preset, Settings, Sides};
 use crate::error::nearest;
 use crate::estimator::{At, Estimate, Estimator, TwoPoint};
-use crate::noise::Kernel;
+use crate::noise::{Kernel, Term};
 use crate::objective::Gradients;
-use crate::params::{Descent, Params, Span, State, Visit};
+use crate::params::{Descent, Params, Slot, State, Visit};
+
+/// A first-order gradient, where a step has one.
+pub type Streamed<'a, 'g> = Option<&'a mut (dyn Gradients + 'g)>;
 
 /// Consumes a step's gradient. The weights move in [`Params`]; a rule only says how.
 pub trait Rule {
     /// One update. The length of the first-order gradient comes back, where there was one.
-    fn step(
-        &mut self,
-        at: &At,
-        params: &mut Params,
-        estimate: &Estimate,
-        gradients: Option<&mut (dyn Gradients + '_)>,
-    ) -> Result<Option<f64>>;
+    fn step(&mut self, at: &At, params: &mut Params, estimate: &Estimate, gradients: Streamed) -> Result<Option<f64>>;
 
     /// With its numbers filled in: what is printed at the start and kept in run.json.
     fn definition(&self) -> String;
@@ -57,14 +54,12 @@ impl Optimizer {
     /// Bytes of the rule's state, and of what the estimator keeps.
     pub fn bytes(&mut self) -> Result<(usize, usize)> {
         let (mut state, mut snapshot) = (0, 0);
-        self.rule.visit(&mut |_, mut slot| {
-            state += slot.bytes().len();
+        let add_to = |total: &mut usize, mut slot: Slot| {
+            *total += slot.bytes().len();
             Ok(())
-        })?;
-        self.estimator.visit(&mut |_, mut slot| {
-            snapshot += slot.bytes().len();
-            Ok(())
-        })?;
+        };
+        self.rule.visit(&mut |_, slot| add_to(&mut state, slot))?;
+        self.estimator.visit(&mut |_, slot| add_to(&mut snapshot, slot))?;
         Ok((state, snapshot))
     }
 
@@ -171,16 +166,16 @@ pub const METHODS: &[Method] = {
     use Keeps::{Copies, Little, Slopes};
     use Rate::{Estimated, Fixed};
     &[
-        Method { name: "zo-sgd", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sgd::ZoSgd::boxed(s))) },
+        Method { name: "zo-sgd", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(1.0), source: MEZO, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, walked(zo_sgd::ZoSgd, s))) },
         Method { name: "zo-sgd-momentum", knobs: &[TWO_POINT, FRESH, DECAY, MOMENTUM], order: Zeroth, rate: Estimated(0.1), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sgd_momentum::ZoSgdMomentum::new(s), s, p))) },
         Method { name: "zo-sign", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(10.0), source: "ZO-signSGD, Liu et al. 2019, ICLR", smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_sign::ZoSign::new(), s, p))) },
-        Method { name: "zo-sign-scalar", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, zo_sign_scalar::ZoSignScalar::boxed(s))) },
+        Method { name: "zo-sign-scalar", knobs: &[TWO_POINT, FRESH, DECAY], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, walked(zo_sign_scalar::ZoSignScalar, s))) },
         Method { name: "zo-conservative", knobs: &[TWO_POINT], order: Zeroth, rate: Estimated(1.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, _| Ok(zo_conservative::make(s)) },
         Method { name: "zo-rmsprop", knobs: &[TWO_POINT, FRESH, PRESET, DECAY, SECOND_MOMENT], order: Zeroth, rate: Estimated(10.0), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(zo_rmsprop::ZoRmsProp::new(s), s, p))) },
         Method { name: "zo-adamm", knobs: &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS, &["amsgrad"]], order: Zeroth, rate: Estimated(10.0), source: ADAMM, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zo_adamm::make(s, p)) },
         Method { name: "zo-adam", knobs: &[TWO_POINT, FRESH, DECAY, MOMENTS], order: Zeroth, rate: Estimated(10.0), source: ZO_BENCH, smoothing: AGREED, keeps: Little, make: |s, p| Ok(zeroth(s, fused(adam::Adam::new(s), s, p))) },
         Method { name: "r-adazo", knobs: &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS], order: Zeroth, rate: Estimated(2.5), source: R_ADAZO, smoothing: ADAPTIVE, keeps: Little, make: |s, p| Ok(zeroth(s, fused(r_adazo::RAdaZo::new(s), s, p))) },
-        Method { name: "meazo", knobs: &[TWO_POINT, FRESH, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, meazo::Meazo::boxed(s))) },
+        Method { name: "meazo", knobs: &[TWO_POINT, FRESH, DECAY, &["beta2", "zeta"]], order: Zeroth, rate: Estimated(10.0), source: "MEAZO, arXiv 2605.03869", smoothing: AGREED, keeps: Little, make: |s, _| Ok(zeroth(s, walked(meazo::Meazo::new(s), s))) },
         Method { name: "mezo-svrg", knobs: &[TWO_POINT, SNAPSHOT], order: Zeroth, rate: Estimated(1.0), source: "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", smoothing: AGREED, keeps: Little, make: |s, _| Ok(mezo_svrg::make(s)) },
         Method { name: "vamo", knobs: &[TWO_POINT, DECAY, SNAPSHOT, &["alpha", "max-directions", "direction-tolerance", "fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", smoothing: [SPHERE, SPHERE], keeps: Slopes, make: |s, p| Ok(vamo::make(s, p)) },
         Method { name: "sgd", knobs: &[TWO_POINT, DECAY, &["fo-params"]], order: Mixed, rate: Fixed(1e-3), source: "Robbins and Monro 1951", smoothing: AGREED, keeps: Little, make: |s, p| Ok(sgd::make(s, p)) },
@@ -211,11 +206,11 @@ impl Method {
     pub fn check(&self, settings: &Settings) -> Result<()> {
         if self.estimates_the_rest()
             && self.fo_params(settings) == FoParams::All
-            && let Some(knob) = settings.given().find(|knob| TWO_POINT.contains(knob))
+            && let Some(knob) = settings.given()?.iter().find(|knob| TWO_POINT.contains(&knob.as_str()))
         {
             return Err(usage!("--{knob}: {} with --fo-params all estimates nothing; give --fo-params too", self.name));
         }
-        match settings.given().find(|knob| !self.knobs().any(|own| own == *knob)) {
+        match settings.given()?.iter().find(|knob| !self.knobs().any(|own| own == **knob)) {
             Some(knob) => {
                 let knobs: Vec<&str> = self.knobs().collect();
                 Err(usage!("--{knob}: {} has no such knob; its knobs are: {}", self.name, knobs.join(", ")))
@@ -339,13 +334,7 @@ fn fused<E: Equations<S> + 'static, const S: usize>(equations: E, settings: &Set
 
 impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
     /// Weights with a first-order gradient are updated as it comes, those without in one pass behind it.
-    fn step(
-        &mut self,
-        at: &At,
-        params: &mut Params,
-        estimate: &Estimate,
-        gradients: Option<&mut (dyn Gradients + '_)>,
-    ) -> Result<Option<f64>> {
+    fn step(&mut self, at: &At, params: &mut Params, estimate: &Estimate, gradients: Streamed) -> Result<Option<f64>> {
         self.equations.set(at);
         let shrink = 1.0 - at.learning_rate * self.weight_decay;
         let descent = Descent { terms: &estimate.terms, correction: &estimate.correction, shrink, seed: at.seed(0) };
@@ -375,12 +364,43 @@ impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
     }
 }
 
-/// Decoupled weight decay: theta *= 1 - lr wd, with the pass that comes next.
-fn decay(at: &At, weight_decay: f32, params: &mut Params) {
-    params.shrink(1.0 - at.learning_rate * weight_decay);
+/// A rule that moves the weights along the estimate's own directions.
+trait Linear {
+    /// How far along which.
+    fn moves(&mut self, at: &At, terms: &[Term]) -> Vec<Term>;
+
+    /// As [`Rule::definition`].
+    fn definition(&self, weight_decay: f32) -> String;
+
+    /// As [`Rule::visit`].
+    fn visit(&mut self, _visit: &mut Visit) -> Result<()> {
+        Ok(())
+    }
 }
 
-/// The number of weights that are trained: d.
-fn dimensions(params: &Params) -> usize {
-    params.count_over(Span::Trained)
+/// A linear rule: its moves and weight decay join the walks that are pending, and settle with them in one pass.
+struct Walked<L> {
+    linear: L,
+    weight_decay: f32,
+}
+
+/// The rule with the settings' weight decay.
+fn walked<L: Linear + 'static>(linear: L, settings: &Settings) -> Box<dyn Rule> {
+    Box::new(Walked { linear, weight_decay: or(settings.weight_decay, 0.0) })
+}
+
+impl<L: Linear> Rule for Walked<L> {
+    fn step(&mut self, at: &At, params: &mut Params, estimate: &Estimate, _: Streamed) -> Result<Option<f64>> {
+        params.shrink(1.0 - at.learning_rate * self.weight_decay);
+        params.walk(&self.linear.moves(at, &estimate.terms));
+        Ok(None)
+    }
+
+    fn definition(&self) -> String {
+        self.linear.definition(self.weight_decay)
+    }
+
+    fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        self.linear.visit(visit)
+    }
 }

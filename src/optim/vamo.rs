@@ -15,8 +15,8 @@
 use anyhow::Result;
 
 use super::sgd::{Backprop, Sgd};
-use super::{Optimizer, dimensions, fused, two_point};
-use crate::config::{Distribution, Settings, Sides};
+use super::{Optimizer, fused, two_point};
+use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::Term;
 use crate::objective::Problem;
@@ -29,7 +29,7 @@ pub fn make(settings: &Settings, params: &Params) -> Optimizer {
         probe: two_point(settings),
         max_directions: settings.max_directions,
         tolerance: settings.direction_tolerance.unwrap_or(0.1),
-        alpha: settings.alpha.unwrap_or(1.0 / dimensions(params) as f64),
+        alpha: settings.alpha.unwrap_or(1.0 / params.count_over(Span::Trained) as f64),
         period: settings.snapshot_steps.unwrap_or(1),
         snapshot: Snapshot::default(),
     };
@@ -102,11 +102,7 @@ impl Vamo {
         base: Option<&[f64]>,
         losses: &mut dyn FnMut(&mut Params) -> Result<Vec<f64>>,
     ) -> Result<Vec<f64>> {
-        let norm = match self.probe.distribution {
-            Distribution::Sphere => params.gram(&[seed], Span::Trained)[0].sqrt(),
-            _ => 1.0,
-        };
-        let reach = self.probe.reach(norm, dimensions(params));
+        let reach = self.probe.reach(seed, Span::Trained, params);
         let walk = |params: &mut Params, multiple: f32| {
             params.walk_over(Span::Trained, &[Term { seed, coeff: multiple * reach.eps }]);
         };

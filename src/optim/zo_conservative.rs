@@ -4,16 +4,16 @@
 use anyhow::Result;
 
 use super::zo_sgd::ZoSgd;
-use super::{Optimizer, two_point};
+use super::{Optimizer, two_point, walked};
 use crate::config::Settings;
 use crate::estimator::{At, Estimated, Estimator, TwoPoint};
-use crate::noise::Term;
+use crate::noise::scaled;
 use crate::objective::Problem;
 use crate::params::Params;
 
 /// The method: the estimate is turned into what is to be kept, and ZO-SGD does it.
 pub fn make(settings: &Settings) -> Optimizer {
-    Optimizer { estimator: Box::new(Conservative { two_point: two_point(settings) }), rule: ZoSgd::boxed(settings) }
+    Optimizer { estimator: Box::new(Conservative { two_point: two_point(settings) }), rule: walked(ZoSgd, settings) }
 }
 
 struct Conservative {
@@ -25,9 +25,7 @@ impl Estimator for Conservative {
         let objective = problem.objective();
         let mut estimate = self.two_point.along(&at.seeds(self.two_point.num_directions), params, objective)?;
         let lr = at.learning_rate;
-        let along = |multiple: f32| -> Vec<Term> {
-            estimate.terms.iter().map(|t| Term { coeff: multiple * lr * t.coeff, ..*t }).collect()
-        };
+        let along = |multiple: f32| scaled(&estimate.terms, multiple * lr);
         // One-sided estimates have looked there already.
         let stay = match estimate.loss_base {
             Some(loss) => loss,

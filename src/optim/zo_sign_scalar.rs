@@ -1,43 +1,20 @@
 //! The sign of the projected gradient: theta <- theta - lr sign(c) z. What ZO-Bench's code calls sign (arXiv 2402.11592).
 
-use anyhow::Result;
-
-use super::{Rule, decay, or};
-use crate::config::Settings;
-use crate::estimator::{At, Estimate};
+use super::Linear;
+use crate::estimator::At;
 use crate::noise::Term;
-use crate::objective::Gradients;
-use crate::params::Params;
 
 /// No state; with several directions each keeps its own sign and an equal share.
-pub struct ZoSignScalar {
-    weight_decay: f32,
-}
+pub struct ZoSignScalar;
 
-impl ZoSignScalar {
-    /// With weight decay as the settings have it.
-    pub fn boxed(settings: &Settings) -> Box<dyn Rule> {
-        Box::new(ZoSignScalar { weight_decay: or(settings.weight_decay, 0.0) })
-    }
-}
-
-impl Rule for ZoSignScalar {
-    fn step(
-        &mut self,
-        at: &At,
-        params: &mut Params,
-        estimate: &Estimate,
-        _: Option<&mut (dyn Gradients + '_)>,
-    ) -> Result<Option<f64>> {
-        decay(at, self.weight_decay, params);
-        let share = at.learning_rate / estimate.terms.len() as f32;
-        for term in estimate.terms.iter().filter(|t| t.coeff != 0.0) {
-            params.walk(&[Term { seed: term.seed, coeff: -share * term.coeff.signum() }]);
-        }
-        Ok(None)
+impl Linear for ZoSignScalar {
+    fn moves(&mut self, at: &At, terms: &[Term]) -> Vec<Term> {
+        let share = at.learning_rate / terms.len() as f32;
+        let moving = terms.iter().filter(|t| t.coeff != 0.0);
+        moving.map(|t| Term { seed: t.seed, coeff: -share * t.coeff.signum() }).collect()
     }
 
-    fn definition(&self) -> String {
+    fn definition(&self, _weight_decay: f32) -> String {
         "theta -= lr sign(c) z".into()
     }
 }

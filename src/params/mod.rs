@@ -5,6 +5,7 @@
 //! see weights that have not settled. A two-point step costs two passes: the way back from -eps, the update and the
 //! next step's +eps are one of them.
 
+mod displacement;
 mod gradients;
 mod passes;
 mod state;
@@ -19,8 +20,9 @@ use candle_core::{CpuStorage, DType, Tensor};
 use rayon::prelude::*;
 
 use crate::config::StateDtype;
-use crate::noise::{self, Kernel, Key, Share, Term};
-use passes::{InPlace, Overwrite, Settle, Shown, Update};
+use crate::noise::{self, Kernel, Key, Term};
+use displacement::Displacement;
+use passes::{InPlace, Shown, Update};
 
 pub use gradients::{Gradient, Leaf, Recorder};
 pub use state::{Slot, State, Visit};
@@ -307,7 +309,7 @@ impl Params {
         let own = if param.role == Role::Estimated { descent.terms } else { &[] };
         let shares = displacement.shares(own.iter().chain(descent.correction), |seed| self.key(seed, param));
         let rounding = Key::of_rounding(descent.seed, param.noise_id);
-        let op = InPlace(Update::new(displacement.scale, &shares, kernel, dense, state, rounding));
+        let op = InPlace(Update::new(displacement.scale(), &shares, kernel, dense, state, rounding));
         param.tensor.inplace_op1(&op).with_context(|| format!("cannot update weight {}", param.name))
     }
 
@@ -316,7 +318,9 @@ impl Params {
         if !self.pending.is_empty() {
             bail!("weights are overwritten while a walk is pending");
         }
-        Ok(self.params[id.0].tensor.inplace_op1(&Overwrite::from(source))?)
+        let param = &self.params[id.0];
+        let mut read = |_: &str, mut slot: Slot| Ok(source.read_exact(slot.bytes())?);
+        Ok(param.tensor.inplace_op1(&Shown::new(&param.name, &mut read))?)
     }
 
     /// Shows every weight's buffer, each under its name, nothing pending.
@@ -349,7 +353,7 @@ impl Params {
 
     /// The pending moves of a weight as one affine map: scale * theta + sum of terms.
     fn displacement(&self, param: &Param) -> Displacement {
-        let mut map = Displacement { scale: 1.0, terms: Vec::new() };
+        let mut map = Displacement::none();
         for m in &self.pending {
             match *m {
                 Move::Along(span, term) if span.holds(param.role) => map.walk(term),
@@ -357,8 +361,7 @@ impl Params {
                 _ => {}
             }
         }
-        map.terms.retain(|t| t.coeff != 0.0);
-        map
+        map.simplified()
     }
 }
 
@@ -406,48 +409,6 @@ impl<'a> Weights<'a> {
     /// Names and tensors in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
         self.params.params.iter().map(|p| (p.name.as_str(), &p.tensor))
-    }
-}
-
-struct Displacement {
-    scale: f32,
-    terms: Vec<Term>,
-}
-
-impl Displacement {
-    /// The way back and the update go along one direction: it is drawn once.
-    fn walk(&mut self, term: Term) {
-        match self.terms.iter_mut().find(|t| t.seed == term.seed) {
-            Some(same) => same.coeff += term.coeff,
-            None => self.terms.push(term),
-        }
-    }
-
-    fn shrink(&mut self, factor: f32) {
-        self.scale *= factor;
-        self.terms.iter_mut().for_each(|t| t.coeff *= factor);
-    }
-
-    /// The pending moves and a gradient's terms side by side, so that a direction of both is drawn once.
-    fn shares<'t>(&self, gradient: impl Iterator<Item = &'t Term>, key: impl Fn(u64) -> Key) -> Vec<Share> {
-        let share = |seed, pending, gradient| (seed, Share { key: key(seed), pending, gradient });
-        let mut shares: Vec<(u64, Share)> = self.terms.iter().map(|t| share(t.seed, t.coeff, 0.0)).collect();
-        for term in gradient {
-            match shares.iter_mut().find(|(seed, _)| *seed == term.seed) {
-                Some((_, same)) => same.gradient += term.coeff,
-                None => shares.push(share(term.seed, 0.0, term.coeff)),
-            }
-        }
-        shares.into_iter().map(|(_, share)| share).collect()
-    }
-
-    fn apply(&self, param: &Param, key: impl Fn(u64) -> Key) -> Result<()> {
-        if self.scale == 1.0 && self.terms.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<(Key, f32)> = self.terms.iter().map(|t| (key(t.seed), t.coeff)).collect();
-        let op = InPlace(Settle { scale: self.scale, terms: &keys });
-        param.tensor.inplace_op1(&op).with_context(|| format!("cannot move weight {}", param.name))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The in-place operations: what passes over a weight's own buffer, and nothing else may.
 
 use std::cell::RefCell;
-use std::io::Read;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout};
 use half::{bf16, f16};
@@ -94,31 +93,6 @@ impl<K: Kernel<S>, const S: usize> Pass for Update<'_, K, S> {
             let dense = dense.map(|dense| &dense[i * CHUNK..i * CHUNK + chunk.len()]);
             noise::update(chunk, dense, &mut state, i * CHUNK, scale, shares, rounding, kernel);
         });
-    }
-}
-
-/// Bytes from outside into a weight's own buffer.
-pub struct Overwrite<'a>(RefCell<&'a mut dyn Read>);
-
-impl<'a> From<&'a mut dyn Read> for Overwrite<'a> {
-    fn from(source: &'a mut dyn Read) -> Self {
-        Overwrite(RefCell::new(source))
-    }
-}
-
-impl InplaceOp1 for Overwrite<'_> {
-    fn name(&self) -> &'static str {
-        "overwrite"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
-        let bytes = match storage {
-            CpuStorage::F32(w) => bytemuck::cast_slice_mut(w),
-            CpuStorage::BF16(w) => bytemuck::cast_slice_mut(w),
-            CpuStorage::F16(w) => bytemuck::cast_slice_mut(w),
-            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
-        };
-        Ok(self.0.borrow_mut().read_exact(bytes)?)
     }
 }
 

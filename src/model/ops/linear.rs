@@ -3,13 +3,12 @@
 use std::cell::RefCell;
 
 use anyhow::Result;
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use gemm::Parallelism;
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::norm::add_rows;
-use super::{Matrix, Shared, floats, multiply, threads, widened, with_floats};
+use super::{Matrix, Numbers, Shared, floats, multiply, threads, widened, with_floats, with_weight};
 use crate::noise::Element;
 use crate::params::Leaf;
 use crate::simd;
@@ -75,14 +74,14 @@ impl CustomOp1 for Linear {
         let size = (tokens, inner, outer);
         with_weight(self.weight.tensor(), |w| {
             match w {
-                Held::F32(w) => {
+                Numbers::F32(w) => {
                     let a = Matrix { start: x.as_ptr(), row_stride: inner, col_stride: 1 };
                     let b = Matrix { start: w.as_ptr(), row_stride: 1, col_stride: inner };
                     // SAFETY: shapes were checked above; y is ours.
                     unsafe { multiply(size, y.as_mut_ptr(), outer, add, a, b, 1.0, threads()) }
                 }
-                Held::Bf16(w) => forward_widened(x, w, &mut y, size, add),
-                Held::F16(w) => forward_widened(x, w, &mut y, size, add),
+                Numbers::Bf16(w) => forward_widened(x, w, &mut y, size, add),
+                Numbers::F16(w) => forward_widened(x, w, &mut y, size, add),
             }
             Ok(())
         })?;
@@ -102,7 +101,7 @@ impl CustomOp1 for Linear {
             with_weight(self.weight.tensor(), |w| {
                 match w {
                     // SAFETY: dy is [tokens, outer], W [outer, inner], dx [tokens, inner] and ours.
-                    Held::F32(w) => unsafe {
+                    Numbers::F32(w) => unsafe {
                         multiply(
                             (tokens, outer, inner),
                             dx_at,
@@ -114,8 +113,8 @@ impl CustomOp1 for Linear {
                             threads(),
                         )
                     },
-                    Held::Bf16(w) => backward_widened(dy, w, &mut dx, (tokens, outer, inner)),
-                    Held::F16(w) => backward_widened(dy, w, &mut dx, (tokens, outer, inner)),
+                    Numbers::Bf16(w) => backward_widened(dy, w, &mut dx, (tokens, outer, inner)),
+                    Numbers::F16(w) => backward_widened(dy, w, &mut dx, (tokens, outer, inner)),
                 }
                 Ok(())
             })?;
@@ -138,24 +137,6 @@ impl CustomOp1 for Linear {
             Ok(())
         })?;
         Ok(Some(Tensor::from_vec(dx, (tokens, inner), x.device())?))
-    }
-}
-
-/// A weight's numbers as they are held.
-enum Held<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-    F16(&'a [f16]),
-}
-
-fn with_weight<R>(weight: &Tensor, read: impl FnOnce(Held) -> candle_core::Result<R>) -> candle_core::Result<R> {
-    let (storage, layout) = weight.storage_and_layout();
-    let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("a weight is not contiguous") };
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(w)) => read(Held::F32(&w[start..end])),
-        Storage::Cpu(CpuStorage::BF16(w)) => read(Held::Bf16(&w[start..end])),
-        Storage::Cpu(CpuStorage::F16(w)) => read(Held::F16(&w[start..end])),
-        _ => candle_core::bail!("weights are held in f32, f16 or bf16 on the CPU"),
     }
 }
 

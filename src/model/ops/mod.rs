@@ -52,19 +52,36 @@ fn with_floats<const N: usize, R>(
     read(all)
 }
 
+/// A weight's numbers as they are held.
+enum Numbers<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+fn with_weight<R>(weight: &Tensor, read: impl FnOnce(Numbers) -> candle_core::Result<R>) -> candle_core::Result<R> {
+    let (storage, layout) = weight.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("a weight is not contiguous") };
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(w)) => read(Numbers::F32(&w[start..end])),
+        Storage::Cpu(CpuStorage::BF16(w)) => read(Numbers::Bf16(&w[start..end])),
+        Storage::Cpu(CpuStorage::F16(w)) => read(Numbers::F16(&w[start..end])),
+        _ => candle_core::bail!("weights are held in f32, f16 or bf16 on the CPU"),
+    }
+}
+
 /// A small weight (a bias, a norm's) in f32, whatever it is held in.
 fn widened(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     fn all<T: Element>(from: &[T]) -> Vec<f32> {
         from.iter().map(|x| x.widen()).collect()
     }
-    let (storage, layout) = tensor.storage_and_layout();
-    let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("a weight is not contiguous") };
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(w)) => Ok(w[start..end].to_vec()),
-        Storage::Cpu(CpuStorage::BF16(w)) => Ok(all::<bf16>(&w[start..end])),
-        Storage::Cpu(CpuStorage::F16(w)) => Ok(all::<f16>(&w[start..end])),
-        _ => candle_core::bail!("weights are held in f32, f16 or bf16 on the CPU"),
-    }
+    with_weight(tensor, |numbers| {
+        Ok(match numbers {
+            Numbers::F32(w) => w.to_vec(),
+            Numbers::Bf16(w) => all(w),
+            Numbers::F16(w) => all(w),
+        })
+    })
 }
 
 /// A matrix inside a larger buffer: where it starts and how far apart its rows and columns are.

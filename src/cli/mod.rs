@@ -1,5 +1,7 @@
 //! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
 
+mod words;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -10,17 +12,19 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan, Precision};
+use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan};
 use crate::data::Example;
 use crate::error::nearest;
 use crate::eval::{Evaluation, evaluate};
-use crate::forecast::{Comparison, Forecast, forecast};
+use crate::forecast::{Forecast, forecast};
 use crate::journal::{check_folder, prepare_folder, write_run_json};
-use crate::memory::{human, peak_rss_bytes};
+use crate::memory::peak_rss_bytes;
 use crate::optim::{self, Method};
-use crate::run::{Memory, Results, conclude, train};
+use crate::run::{conclude, train};
 use crate::setup::{Bench, set_up};
 use crate::task::{BUILTIN, Loss, Sizes, Splits, Task};
+
+use words::{duration, human_count, parts, short, summary};
 
 /// Fine-tunes language models with forward passes alone, or with as little backpropagation as one asks for.
 #[derive(Debug, Parser)]
@@ -348,112 +352,6 @@ fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {
         return Ok(ProgressBar::hidden());
     }
     Ok(ProgressBar::new(len).with_style(ProgressStyle::with_template(style)?.progress_chars("=> ")))
-}
-
-/// What happened, where it lies, and what a person would type next.
-fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval: usize) -> String {
-    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
-    let totals = &results.totals;
-    let kept = match results.best_step {
-        0 => "no step was better on dev than the start, which was kept; try a smaller --learning-rate".into(),
-        step => format!("the weights of step {step}, best on dev"),
-    };
-    format!(
-        "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
-         took     {} steps in {:.0} s ({:.1} ms a step: model {:.1}, walks {:.1}); {} function evaluations, {:.0} tokens a step\n\
-         memory   {}\n\
-         forecast peak {} ({:+.1} %), {} a step ({:+.0} %)\n\
-         run      {}: model.safetensors, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
-         next     {}",
-        percent(results.untrained_eval_accuracy),
-        percent(results.eval_accuracy),
-        results.untrained_eval_loss,
-        results.eval_loss,
-        results.steps,
-        totals.train_seconds,
-        1e3 * totals.seconds_per_step,
-        1e3 * totals.forward_seconds_per_step,
-        1e3 * totals.walk_seconds_per_step,
-        totals.function_evaluations,
-        totals.tokens_per_step,
-        parts(&results.memory),
-        human(comparison.forecast.memory.peak_rss_bytes),
-        100.0 * comparison.peak_rss_deviation,
-        duration(comparison.forecast.seconds_per_step),
-        100.0 * comparison.seconds_per_step_deviation,
-        plan.output_dir.display(),
-        next_command(plan),
-    )
-}
-
-/// A number of parameters as people read it.
-fn human_count(count: usize) -> String {
-    let count = count as f64;
-    if count < 1e6 { format!("{:.1} k parameters", count / 1e3) } else { format!("{:.1} M parameters", count / 1e6) }
-}
-
-/// Seconds as people read them.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.1 => format!("{:.1} ms", 1e3 * s),
-        s if s < 120.0 => format!("{s:.2} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-/// Where the memory went: the parts that are there, largest peak first said.
-fn parts(memory: &Memory) -> String {
-    let parts = [
-        ("weights", memory.weights_bytes),
-        ("optimizer state", memory.optimizer_state_bytes),
-        ("snapshot", memory.snapshot_bytes),
-        ("gradients", memory.gradient_peak_bytes),
-        ("activations", memory.activation_peak_bytes),
-        ("noise", memory.noise_scratch_bytes),
-        ("the rest", memory.rest_bytes),
-    ];
-    let said = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", human(*bytes as u64)));
-    format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
-}
-
-/// From the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
-fn next_command(plan: &Plan) -> String {
-    let inputs = &plan.inputs;
-    if inputs.task == "reviews" {
-        let model = quoted(&inputs.model);
-        return format!(
-            "zotune train --model {model} --task sst2 --data SST-2    (GLUE's folder with train.tsv and dev.tsv)"
-        );
-    }
-    let mut command =
-        format!("zotune eval --model {} --task {}", quoted(&plan.output_dir.to_string_lossy()), quoted(&inputs.task));
-    let mut add = |flag: &str, value: Option<String>| {
-        if let Some(value) = value {
-            command += &format!(" --{flag} {}", quoted(&value));
-        }
-    };
-    add("data", inputs.data.as_ref().map(|d| d.to_string_lossy().into_owned()));
-    add("dtype", (inputs.dtype != Precision::F32).then(|| inputs.dtype.dtype().as_str().into()));
-    add("bos-id", inputs.bos_id.map(|id| id.to_string()));
-    add("max-length", inputs.max_length.map(|n| n.to_string()));
-    add("num-eval", inputs.num_eval.map(|n| n.to_string()));
-    add("train-set-seed", (inputs.train_set_seed != 0).then(|| inputs.train_set_seed.to_string()));
-    command
-}
-
-/// As a shell takes it.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
-/// A number in three digits, as people write it: 1e-4, 1.38e-5, 0.
-fn short(x: f64) -> String {
-    let text = format!("{x:.2e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let digits = digits.trim_end_matches('0').trim_end_matches('.');
-    if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
 }
 
 /// To stdout; a reader that has gone away is no error of ours.
