@@ -3,29 +3,33 @@
 #![allow(missing_docs, reason = "criterion's macros document nothing")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use zotune::noise::{Key, tensor_id, walk};
+use zotune::noise::{Key, Leg, tensor_id, walk};
 use zotune::simd::{self, Level};
 
 fn walks(c: &mut Criterion) {
     let mut group = c.benchmark_group("walk");
     let mut weights = vec![0.01f32; 1 << 16];
     group.throughput(Throughput::Elements(weights.len() as u64));
-    let keys = [1, 2].map(|seed| (Key::new(seed, tensor_id("w")), 1e-3));
+    let leg =
+        |seeds: &[u64]| Leg { scale: 1.0, terms: seeds.iter().map(|s| (Key::new(*s, tensor_id("w")), 1e-3)).collect() };
+    let (one, two, step) = ([leg(&[1])], [leg(&[1, 2])], [leg(&[1]), leg(&[2])]);
     for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
         simd::limit(level);
         if simd::level() != level {
             continue;
         }
-        for terms in [1, 2] {
-            let id = BenchmarkId::new(format!("f32, {}", level.name()), format!("{terms} directions"));
-            group.bench_function(id, |b| b.iter(|| walk(&mut weights, 0, 1.0, &keys[..terms])));
+        for (name, legs) in [("1 direction", &one[..]), ("2 directions", &two)] {
+            let id = BenchmarkId::new(format!("f32, {}", level.name()), name);
+            group.bench_function(id, |b| b.iter(|| walk(&mut weights, 0, legs)));
         }
     }
     simd::limit(Level::Avx512);
-    let mut halves = vec![half::bf16::from_f32(0.01); 1 << 16];
-    group.bench_function("bf16, best", |b| b.iter(|| walk(&mut halves, 0, 1.0, &keys[..1])));
-    let mut halves = vec![half::f16::from_f32(0.01); 1 << 16];
-    group.bench_function("f16, best", |b| b.iter(|| walk(&mut halves, 0, 1.0, &keys[..1])));
+    let mut bf16s = vec![half::bf16::from_f32(0.01); 1 << 16];
+    let mut f16s = vec![half::f16::from_f32(0.01); 1 << 16];
+    for (name, legs) in [("best", &one[..]), ("2 directions", &two), ("a step's end between 2", &step)] {
+        group.bench_function(format!("bf16, {name}"), |b| b.iter(|| walk(&mut bf16s, 0, legs)));
+        group.bench_function(format!("f16, {name}"), |b| b.iter(|| walk(&mut f16s, 0, legs)));
+    }
 }
 
 criterion_group!(benches, walks);

@@ -22,6 +22,31 @@ impl NotFinite {
     }
 }
 
+/// A replay came out otherwise than the run, or the base model is another. Exit code 6.
+#[derive(Debug)]
+pub struct Differs(pub String);
+
+/// A signal ended the run behind a whole step; it can be gone on with. Exit code 128 + the signal's number.
+#[derive(Debug)]
+pub struct Interrupted {
+    /// The signal's number.
+    pub signal: i32,
+    /// What is kept, and how to go on.
+    pub say: String,
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.say)
+    }
+}
+
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.0)
@@ -40,11 +65,19 @@ impl fmt::Display for NotFinite {
 
 impl std::error::Error for Usage {}
 impl std::error::Error for NotFinite {}
+impl std::error::Error for Differs {}
+impl std::error::Error for Interrupted {}
 
 /// `usage!("...")` is an [`anyhow::Error`] that exits with 2.
 #[macro_export]
 macro_rules! usage {
     ($($arg:tt)*) => { anyhow::Error::new($crate::error::Usage(format!($($arg)*))) };
+}
+
+/// `differs!("...")` is an [`anyhow::Error`] that exits with 6.
+#[macro_export]
+macro_rules! differs {
+    ($($arg:tt)*) => { anyhow::Error::new($crate::error::Differs(format!($($arg)*))) };
 }
 
 /// The process's exit code for an error, wherever in the chain the deciding cause stands.
@@ -55,6 +88,12 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<Usage>() {
             return 2;
+        }
+        if cause.is::<Differs>() {
+            return 6;
+        }
+        if let Some(interrupted) = cause.downcast_ref::<Interrupted>() {
+            return 128 + interrupted.signal as u8;
         }
     }
     1

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Distribution, Sides};
+use crate::config::{Distribution, Plan, Sides};
 use crate::noise::{Term, direction_seed};
 use crate::objective::{Gradients, Objective, Problem};
 use crate::params::{Params, Span, Visit};
@@ -21,6 +21,11 @@ pub struct At {
 }
 
 impl At {
+    /// A step of a plan that was set up.
+    pub fn of(plan: &Plan, step: u64) -> Self {
+        At { step, run_seed: plan.seed, learning_rate: plan.learning_rate_at(step) as f32 }
+    }
+
     /// The seed of direction `k` of this step.
     pub fn seed(&self, k: u64) -> u64 {
         direction_seed(self.run_seed, self.step, k)
@@ -124,6 +129,9 @@ pub trait Estimator {
     /// With its numbers filled in: what is printed at the start and kept in run.json.
     fn definition(&self) -> String;
 
+    /// Leaves of a step's function values, in the order in which it asked for them, only what its estimate follows from.
+    fn condense(&self, _values: &mut [f32]) {}
+
     /// Shows what it keeps from step to step.
     fn visit(&mut self, _visit: &mut Visit) -> Result<()> {
         Ok(())
@@ -215,9 +223,33 @@ impl TwoPoint {
     }
 }
 
+impl TwoPoint {
+    /// How many function values [`TwoPoint::along`] asks for.
+    pub fn evaluations(&self) -> usize {
+        match (self.sides, self.fresh_batches) {
+            (Sides::One, false) => self.num_directions + 1,
+            _ => 2 * self.num_directions,
+        }
+    }
+}
+
 impl Estimator for TwoPoint {
     fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>> {
         Ok((self.along(&at.seeds(self.num_directions), params, problem.objective())?, None))
+    }
+
+    /// A slope follows from a difference: that, and 0 in the place of what was taken away.
+    fn condense(&self, values: &mut [f32]) {
+        if self.sides == Sides::One && !self.fresh_batches {
+            let base = std::mem::take(&mut values[0]);
+            values[1..].iter_mut().for_each(|plus| *plus -= base);
+            return;
+        }
+        for pair in values.chunks_exact_mut(2) {
+            // One-sided estimates ask for f(theta) first.
+            let (plus, other) = if self.sides == Sides::One { (1, 0) } else { (0, 1) };
+            pair[plus] -= std::mem::take(&mut pair[other]);
+        }
     }
 
     fn definition(&self) -> String {

@@ -37,7 +37,8 @@ pub struct Scored {
     pub scores: Vec<f64>,
 }
 
-/// Scores all candidates of `examples`, `batch_size` examples at a time; `done` is told how many are through. A loss that
+/// Scores all candidates of `examples`, `batch_size` examples at a time; `done` is told how many are through,
+/// and may end it. A loss that
 /// is not a number is an error ([`NotFinite`]).
 pub fn evaluate(
     model: &Model,
@@ -45,7 +46,7 @@ pub fn evaluate(
     examples: &[Example],
     loss: Loss,
     batch_size: usize,
-    mut done: impl FnMut(usize),
+    mut done: impl FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let mut total = LossSum::default();
     let (mut scored, mut activation_peak) = (Vec::with_capacity(examples.len()), 0);
@@ -57,7 +58,7 @@ pub fn evaluate(
             total.add(loss, &scores, example.label);
             scored.push(judge(example, &scores));
         }
-        done(scored.len());
+        done(scored.len())?;
     }
     let loss = total.mean();
     if !loss.is_finite() {

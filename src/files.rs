@@ -25,7 +25,7 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>
         out.flush()?;
         out.get_ref().sync_all()?;
         std::fs::rename(&beside, &resolved)?;
-        Ok(())
+        sync_folder(resolved.parent().unwrap_or(Path::new(".")))
     };
     attempt().inspect_err(|_| drop(std::fs::remove_file(&beside))).with_context(context)
 }
@@ -35,10 +35,24 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, |out| Ok(out.write_all(bytes)?))
 }
 
+/// Forces a folder's entries to the disk: names that were given in it, by a rename say.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // Not every file system takes this for a folder; those that do not have nothing to force.
+    let _ = File::open(folder)?.sync_all();
+    Ok(())
+}
+
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".partial");
     path.with_file_name(name)
+}
+
+/// As a shell takes it.
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// Where the files of a model or of a data set are.

@@ -214,7 +214,7 @@ impl<'a> Trial<'a> {
             seconds = seconds.min(step(&self.typical, 2, &mut params)?.0).min(step(&self.typical, 3, &mut params)?.0);
         }
         let start = Instant::now();
-        let found = evaluate(&model, params.settle()?, &self.evaluated, self.task.loss, self.evaluated.len(), |_| ())?;
+        let found = evaluate(&model, params.settle()?, &self.evaluated, self.task.loss, self.evaluated.len(), |_| Ok(()))?;
         let eval_seconds = start.elapsed().as_secs_f64();
         let trained = params.count_over(Span::Trained);
         Ok(Taken {

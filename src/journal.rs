@@ -1,113 +1,21 @@
-//! What a run writes while it goes: its folder, its log, its progress bar.
+//! What a run writes while it goes: its log and its progress bar.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde::Serialize;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::config::Plan;
 use crate::estimator::{Estimate, SnapshotReport};
-use crate::eval::Evaluation;
-use crate::files::{self, Source};
 use crate::memory::{self, Peaks};
-use crate::model::Model;
 use crate::objective::Cost;
-use crate::report::LogLine;
-use crate::tokenizer::Tokenizer;
-
-/// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
-/// The weights stay until the first of the new ones take their place.
-const LEFT_BY_A_RUN: [&str; 6] =
-    ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg", "config.json", "generation_config.json"];
-
-/// Whether a run may write into its folder; touches nothing.
-///
-/// One that is not empty is refused unless it is to be overwritten, and always if the run reads its model or data there.
-pub fn check_folder(plan: &Plan) -> Result<()> {
-    let folder = &plan.output_dir;
-    let place = folder.display();
-    let occupied = match std::fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-        Err(e) => return Err(usage!("--output-dir {place}: {e}")),
-    };
-    if occupied && !plan.overwrite_output_dir {
-        return Err(usage!("--output-dir {place} is not empty; name another, or add --overwrite-output-dir"));
-    }
-    let same = |other: &Path| matches!((folder.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if same(Path::new(&plan.inputs.model)) || plan.inputs.data.as_deref().is_some_and(same) {
-        return Err(usage!("--output-dir {place} is where the model or the data are read from; name another"));
-    }
-    Ok(())
-}
-
-/// Makes the run folder, once [`check_folder`] has allowed it, and removes the files of an older run.
-pub fn prepare_folder(folder: &Path) -> Result<()> {
-    let place = folder.display();
-    std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
-    for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
-        match std::fs::remove_file(folder.join(name)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("cannot remove {place}/{name}"));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Writes run.json: what was asked for, with what program, on what model, data and machine.
-pub fn write_run_json(plan: &Plan, definition: &str, model: &Model, data: Value, command: &[String]) -> Result<()> {
-    let hashes: serde_json::Map<String, Value> = model
-        .weight_files()
-        .iter()
-        .map(|name| Ok((name.clone(), sha256(model.source(), name)?.into())))
-        .collect::<Result<_>>()?;
-    let variables = ["RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "NO_COLOR"];
-    let environment: serde_json::Map<String, Value> =
-        variables.iter().filter_map(|v| Some((v.to_string(), std::env::var(v).ok()?.into()))).collect();
-    let run = json!({
-        "config": plan,
-        "method": definition,
-        "data": data,
-        "model": { "source": plan.inputs.model, "sha256": hashes },
-        "command": command,
-        "versions": { "zotune": env!("CARGO_PKG_VERSION"), "commit": env!("ZOTUNE_COMMIT"), "rustc": env!("ZOTUNE_RUSTC") },
-        "machine": {
-            "os": std::env::consts::OS,
-            "cpu": cpu_name(),
-            "instruction_set": crate::noise::instruction_set(),
-            "threads": rayon::current_num_threads(),
-        },
-        "environment": environment,
-    });
-    files::write_bytes(&plan.output_dir.join("run.json"), &serde_json::to_vec_pretty(&run)?)
-}
-
-fn sha256(source: &Source, name: &str) -> Result<String> {
-    let (mut reader, _) = source.open(name)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        match reader.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
-fn cpu_name() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name =
-        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_string()));
-    name.unwrap_or(std::env::consts::ARCH.into())
-}
+use crate::params::{Slot, Visit};
+use crate::report::{self, LogLine};
+use crate::trajectory::Scored;
 
 /// The log of a run under way. Totals count training, not evaluation.
 pub struct Journal {
@@ -118,20 +26,26 @@ pub struct Journal {
     max_steps: u64,
     logging_steps: u64,
     batch_size: u64,
+    /// The step of the last line that an earlier process wrote, and the seconds that stand there.
+    written: Option<u64>,
+    seconds_before: f64,
     /// The last snapshot's report, until it is logged.
     snapshot: Option<SnapshotReport>,
-    /// Since the line before.
-    window: Vec<Estimate>,
+    /// Sums and counts since the line before, of loss, loss_plus and loss_minus.
+    window: Window,
     totals: Cost,
     function_evaluations: u64,
-    /// One entry a step, in seconds.
+    /// One entry a step that this process made, in seconds.
     step_times: Vec<f64>,
     forward_times: Vec<f64>,
     walk_times: Vec<f64>,
     /// The mean loss of every step.
     losses: Vec<f64>,
-    last_dev: Option<(f64, f64)>,
+    last_dev: Option<Scored>,
 }
+
+/// Means in the making.
+type Window = [[f64; 2]; 3];
 
 /// What one step was.
 pub struct Step<'a> {
@@ -149,6 +63,8 @@ pub struct Step<'a> {
     pub time: Duration,
     /// The passes over the weights in it.
     pub walk_time: Duration,
+    /// Whether it was told from the trajectory: then its times say nothing.
+    pub replayed: bool,
 }
 
 /// What a run's steps amounted to.
@@ -179,10 +95,16 @@ pub struct Totals {
 }
 
 impl Journal {
-    /// Begins trainer_log.jsonl in the run folder.
-    pub fn begin(plan: &Plan, bar: ProgressBar) -> Result<Self> {
+    /// Begins trainer_log.jsonl in the run folder, or goes on with what of it is whole and not behind `last`.
+    pub fn open(plan: &Plan, last: u64, bar: ProgressBar) -> Result<Self> {
         let path = plan.output_dir.join("trainer_log.jsonl");
-        let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let (len, line) = report::whole_log(&path, last);
+        let open = || -> std::io::Result<File> {
+            let log = File::options().append(true).create(true).open(&path)?;
+            log.set_len(len)?;
+            Ok(log)
+        };
+        let log = open().with_context(|| format!("cannot write {}", path.display()))?;
         bar.set_message("scoring the untrained model");
         Ok(Journal {
             path,
@@ -192,8 +114,10 @@ impl Journal {
             max_steps: plan.max_steps,
             logging_steps: plan.logging_steps,
             batch_size: plan.batch_size as u64,
+            written: line.as_ref().map(|line| line.step),
+            seconds_before: line.map_or(0.0, |line| line.seconds),
             snapshot: None,
-            window: Vec::new(),
+            window: Window::default(),
             totals: Cost::default(),
             function_evaluations: 0,
             step_times: Vec::new(),
@@ -205,10 +129,12 @@ impl Journal {
     }
 
     /// The dev loss and accuracy before the first step.
-    pub fn untrained(&mut self, dev: &Evaluation) -> Result<()> {
-        self.say(0, dev);
-        let line = LogLine { eval_loss: Some(dev.loss), eval_accuracy: Some(dev.accuracy), ..self.line(0) };
-        self.write(&line)?;
+    pub fn untrained(&mut self, dev: &Scored) -> Result<()> {
+        if self.written.is_none() {
+            self.say(0, dev);
+        }
+        self.last_dev = Some(*dev);
+        self.write(LogLine { eval_loss: Some(dev.loss), eval_accuracy: Some(dev.accuracy), ..self.line(0) })?;
         // The clock of training starts here, the bar's with it.
         self.start = Instant::now();
         self.bar.reset();
@@ -216,16 +142,21 @@ impl Journal {
     }
 
     /// One step and, where it was due, the evaluation behind it.
-    pub fn step(&mut self, step: Step, dev: Option<&Evaluation>) -> Result<()> {
+    pub fn step(&mut self, step: Step, dev: Option<&Scored>) -> Result<()> {
         self.count(&step);
         if let Some(dev) = dev {
-            self.say(step.number, dev);
+            self.last_dev = Some(*dev);
+            if self.written.is_none_or(|written| written < step.number) {
+                self.say(step.number, dev);
+            }
         }
         if dev.is_some() || step.number == 1 || step.number.is_multiple_of(self.logging_steps) {
+            let [loss, loss_plus, loss_minus] =
+                std::mem::take(&mut self.window).map(|[sum, count]| (count > 0.0).then(|| sum / count));
             let line = LogLine {
-                loss: self.mean(|e| Some(e.loss())),
-                loss_plus: self.mean(Estimate::loss_plus),
-                loss_minus: self.mean(Estimate::loss_minus),
+                loss,
+                loss_plus,
+                loss_minus,
                 projected_grad: step.estimate.projected_grad(),
                 first_order_norm: step.gradient_norm,
                 correction_norm: step.estimate.correction_norm,
@@ -236,22 +167,20 @@ impl Journal {
                 eval_accuracy: dev.map(|d| d.accuracy),
                 ..self.line(step.number)
             };
-            self.write(&line)?;
-            self.window.clear();
+            self.write(line)?;
         }
-        self.show(step.number);
+        self.show(step.number, step.replayed);
         Ok(())
     }
 
-    /// Over the steps since the line before, of what they have.
-    fn mean(&self, f: impl Fn(&Estimate) -> Option<f64>) -> Option<f64> {
-        let values: Vec<f64> = self.window.iter().filter_map(f).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-    }
-
     fn count(&mut self, step: &Step) {
-        self.window.push(step.estimate.clone());
-        self.losses.push(step.estimate.loss());
+        let estimate = step.estimate;
+        let found = [Some(estimate.loss()), estimate.loss_plus(), estimate.loss_minus()];
+        for ([sum, count], found) in self.window.iter_mut().zip(found) {
+            *sum += found.unwrap_or(0.0);
+            *count += if found.is_some() { 1.0 } else { 0.0 };
+        }
+        self.losses.push(estimate.loss());
         let Cost { evaluations, example_evaluations, .. } = step.cost;
         self.function_evaluations += evaluations + example_evaluations.div_ceil(self.batch_size);
         self.snapshot = step.estimate.snapshot.or(self.snapshot.take());
@@ -259,6 +188,9 @@ impl Journal {
         self.totals.tokens += step.cost.tokens;
         self.totals.backwards += step.cost.backwards;
         self.totals.peaks = self.totals.peaks.max(step.cost.peaks);
+        if step.replayed {
+            return;
+        }
         self.step_times.push(step.time.as_secs_f64());
         self.forward_times.push(step.cost.time.as_secs_f64());
         self.walk_times.push(step.walk_time.as_secs_f64());
@@ -271,16 +203,59 @@ impl Journal {
             forwards: self.totals.forwards,
             backwards: self.totals.backwards,
             tokens: self.totals.tokens,
-            seconds: if step == 0 { 0.0 } else { self.start.elapsed().as_secs_f64() },
+            seconds: if step == 0 { 0.0 } else { self.seconds() },
             rss_peak_bytes: memory::peak_rss_bytes(),
             ..LogLine::default()
         }
     }
 
-    fn write(&mut self, line: &LogLine) -> Result<()> {
-        let mut text = serde_json::to_string(line)?;
+    /// Wall time of the training so far, that of earlier processes up to their last line with it.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.start.elapsed().as_secs_f64()
+    }
+
+    /// What an earlier process wrote stands.
+    fn write(&mut self, line: LogLine) -> Result<()> {
+        if self.written.is_some_and(|written| line.step <= written) {
+            return Ok(());
+        }
+        let mut text = serde_json::to_string(&line)?;
         text.push('\n');
         self.log.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Forces the log to the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.log.sync_data().with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Shows what a process that goes on behind a step must know of the steps before it.
+    pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        let Cost { forwards, backwards, tokens, peaks, .. } = &mut self.totals;
+        let mut counts = vec![self.function_evaluations, *forwards, *backwards, *tokens];
+        counts.extend([peaks.held, peaks.aside, peaks.both].map(|bytes| bytes as u64));
+        let mut window = self.window.as_flattened().to_vec();
+        let mut snapshot: Vec<f64> = self.snapshot.map_or(Vec::new(), |s| {
+            vec![s.num_directions as f64, s.example_evaluations as f64, s.standard_error.unwrap_or(f64::NAN)]
+        });
+        visit("counts", Slot::U64(&mut counts))?;
+        visit("losses", Slot::F64(&mut self.losses))?;
+        visit("window", Slot::F64(&mut window))?;
+        visit("snapshot", Slot::F64(&mut snapshot))?;
+        if let [evaluations, f, b, t, held, aside, both] = counts[..] {
+            (self.function_evaluations, *forwards, *backwards, *tokens) = (evaluations, f, b, t);
+            *peaks = Peaks { held: held as usize, aside: aside as usize, both: both as usize };
+        }
+        self.window.as_flattened_mut().copy_from_slice(&window);
+        self.snapshot = match snapshot[..] {
+            [directions, evaluations, error] => Some(SnapshotReport {
+                num_directions: directions as usize,
+                example_evaluations: evaluations as u64,
+                standard_error: Some(error).filter(|error| !error.is_nan()),
+            }),
+            _ => None,
+        };
+        Ok(())
     }
 
     /// The mean loss of the last tenth of the steps.
@@ -289,8 +264,7 @@ impl Journal {
         recent.iter().sum::<f64>() / recent.len() as f64
     }
 
-    fn say(&mut self, step: u64, dev: &Evaluation) {
-        self.last_dev = Some((dev.loss, dev.accuracy));
+    fn say(&mut self, step: u64, dev: &Scored) {
         let loss = if step == 0 { "           ".into() } else { format!("loss {:.4}", self.recent_loss()) };
         let line = format!(
             "  {step:>6}/{}  {loss}  dev {:.4}  {:.1} %  peak {}",
@@ -306,14 +280,17 @@ impl Journal {
         }
     }
 
-    fn show(&self, step: u64) {
+    fn show(&self, step: u64, replayed: bool) {
         if self.bar.is_hidden() {
             return;
         }
+        self.bar.set_position(step);
+        if replayed {
+            return self.bar.set_message("replaying the trajectory");
+        }
         let seconds = median(&self.step_times[self.step_times.len().saturating_sub(50)..]);
         let tokens = self.totals.tokens as f64 / step as f64;
-        let dev =
-            self.last_dev.map_or(String::new(), |(loss, accuracy)| format!("  dev {loss:.3} {:.1} %", 100.0 * accuracy));
+        let dev = self.last_dev.map_or(String::new(), |d| format!("  dev {:.3} {:.1} %", d.loss, 100.0 * d.accuracy));
         self.bar.set_message(format!(
             "loss {:.3}{dev}  {:.1} it/s  {:.0} tok/s  peak {}",
             self.recent_loss(),
@@ -321,7 +298,6 @@ impl Journal {
             tokens / seconds,
             memory::human(memory::peak_rss_bytes())
         ));
-        self.bar.set_position(step);
     }
 
     /// Ends the bar and sums up.
@@ -334,7 +310,7 @@ impl Journal {
             forward_seconds_per_step: median(&self.forward_times),
             walk_seconds_per_step: median(&self.walk_times),
             tokens_per_step: self.totals.tokens as f64 / steps,
-            train_seconds: self.start.elapsed().as_secs_f64(),
+            train_seconds: self.seconds(),
             function_evaluations: self.function_evaluations,
             forwards: self.totals.forwards,
             backwards: self.totals.backwards,

@@ -11,6 +11,7 @@
 
 #[macro_use]
 pub mod error;
+pub mod stop;
 pub mod files;
 pub mod memory;
 #[macro_use]
@@ -21,14 +22,19 @@ pub mod tokenizer;
 pub mod noise;
 pub mod data;
 pub mod params;
+pub mod digest;
 pub mod model;
 pub mod objective;
 pub mod estimator;
 pub mod optim;
+pub mod trajectory;
 pub mod setup;
+pub mod replay;
 pub mod eval;
 pub mod report;
 pub mod journal;
+pub mod checkpoint;
+pub mod folder;
 pub mod run;
 pub mod forecast;
 pub mod cli;

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use zotune::cli::Cli;
-use zotune::error::exit_code;
+use zotune::error::{Interrupted, exit_code};
 use zotune::memory::Counting;
 
 #[global_allocator]
@@ -46,6 +46,11 @@ fn main() -> ExitCode {
 
 /// Says what went wrong, outermost first, and gives the exit code.
 fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        // What was asked for is no error.
+        let _ = writeln!(std::io::stderr(), "{interrupted}");
+        return ExitCode::from(exit_code(error));
+    }
     let causes: String = error.chain().skip(1).map(|cause| format!("  {cause}\n")).collect();
     // Nowhere is left to report that this cannot be written.
     let _ = write!(std::io::stderr(), "error: {error}\n{causes}");

@@ -32,11 +32,26 @@ pub trait Problem {
     /// f_I as a function of the weights.
     fn objective(&mut self) -> &mut dyn Objective;
 
+    /// n
+    fn num_examples(&self) -> usize;
+
     /// The mini-batch I: places among the n examples.
     fn batch(&self) -> &[usize];
 
     /// f_i of every example, at the weights as they stand. Their mean is f.
     fn losses(&mut self, weights: Weights) -> Result<Vec<f64>>;
+
+    /// f, the mean of them.
+    fn full_loss(&mut self, weights: Weights) -> Result<f32> {
+        let losses = self.losses(weights)?;
+        Ok((losses.iter().sum::<f64>() / losses.len() as f64) as f32)
+    }
+
+    /// Counts an evaluation of f_I whose value is known already.
+    fn told(&mut self) {}
+
+    /// Counts one of f.
+    fn told_full(&mut self) {}
 
     /// f_I, and its gradient for the weights that are to be differentiated.
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)>;
@@ -297,8 +312,28 @@ impl Problem for PromptLoss<'_> {
         self
     }
 
+    fn num_examples(&self) -> usize {
+        self.examples.len()
+    }
+
     fn batch(&self) -> &[usize] {
         &self.batch
+    }
+
+    fn told(&mut self) {
+        let cost = self.cost.get_mut();
+        cost.evaluations += 1;
+        cost.forwards += self.micro_batches.len() as u64;
+        cost.tokens += self.micro_batches.iter().map(|b| b.num_tokens() as u64).sum::<u64>();
+    }
+
+    fn told_full(&mut self) {
+        let places: Vec<usize> = (0..self.examples.len()).collect();
+        let batches = self.pack(&places);
+        let cost = self.cost.get_mut();
+        cost.example_evaluations += places.len() as u64;
+        cost.forwards += batches.len() as u64;
+        cost.tokens += batches.iter().map(|b| b.num_tokens() as u64).sum::<u64>();
     }
 
     fn losses(&mut self, weights: Weights) -> Result<Vec<f64>> {

@@ -71,6 +71,20 @@ pub fn read_log(folder: &Path) -> Result<Vec<LogLine>> {
         .collect()
 }
 
+/// How many bytes of a log are whole lines up to step `last`, and the last of them.
+pub fn whole_log(path: &Path, last: u64) -> (u64, Option<LogLine>) {
+    let text = std::fs::read(path).unwrap_or_default();
+    let (mut len, mut whole): (u64, Option<LogLine>) = (0, None);
+    for line in text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+        let parsed: Option<LogLine> = serde_json::from_slice(line).ok();
+        let follows = |next: &LogLine| next.step <= last && whole.as_ref().is_none_or(|before| before.step < next.step);
+        let Some(next) = parsed.filter(follows) else { break };
+        len += line.len() as u64;
+        whole = Some(next);
+    }
+    (len, whole)
+}
+
 /// Draws a run's training and dev loss over steps into `loss.svg`.
 pub fn draw_losses(folder: &Path, title: &str) -> Result<()> {
     let log = read_log(folder)?;

@@ -1,5 +1,6 @@
 //! THE LOOP: a training run from the first evaluation to the last, read from top to bottom.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -7,21 +8,26 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::checkpoint::Held;
 use crate::config::Plan;
 use crate::data::Example;
+use crate::digest::Digest;
 use crate::error::NotFinite;
 use crate::estimator::At;
-use crate::eval::{Evaluation, evaluate};
-use crate::files;
-use crate::journal::{Journal, Step, Totals};
+use crate::eval::evaluate;
+use crate::files::{self, quoted};
+use crate::journal::Totals;
+use crate::journal::{Journal, Step};
 use crate::memory::peak_rss_bytes;
-use crate::model;
+use crate::model::{self, Model};
 use crate::noise;
 use crate::optim::Optimizer;
 use crate::params::Params;
 use crate::report;
 use crate::setup::{Bench, problem};
+use crate::stop::Stop;
 use crate::task::{Splits, Task};
+use crate::trajectory::{Done, Log, Scored, Tape, Trajectory};
 
 /// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +51,8 @@ pub struct Results {
     pub untrained_eval_loss: f64,
     /// The same.
     pub untrained_eval_accuracy: f64,
+    /// Bytes of the log that the weights can be made from again.
+    pub trajectory_bytes: u64,
     /// Where the memory went.
     #[serde(flatten)]
     pub memory: Memory,
@@ -92,60 +100,141 @@ impl Memory {
     }
 }
 
-/// Trains `bench` on `examples` as `plan` says, and leaves the best weights in the run folder and in `bench`.
+/// What is to be done: a plan that was set up, its task, and the task's examples.
+pub struct Job {
+    /// The config.
+    pub plan: Plan,
+    /// Where the examples and their loss come from.
+    pub task: Task,
+    /// The examples.
+    pub examples: Splits<Example>,
+}
+
+/// Scores weights as the trajectory keeps it.
+struct Scorer<'a> {
+    job: &'a Job,
+    model: &'a Model,
+    stop: &'a Stop,
+    /// The most bytes that a forward pass held.
+    peak: usize,
+}
+
+impl Scorer<'_> {
+    /// On `examples`. To `hurry` is to heed a signal in the middle.
+    fn score(&mut self, params: &mut Params, examples: &[Example], hurry: bool) -> Result<Scored> {
+        let Job { plan, task, .. } = self.job;
+        let heed = |_| if hurry { self.stop.check(|| format!("stopped while scoring; {}", go_on(plan))) } else { Ok(()) };
+        let weights = params.settle()?;
+        let found = evaluate(self.model, weights, examples, task.loss, plan.inputs.eval_batch_size, heed)?;
+        self.peak = self.peak.max(found.activation_peak);
+        let digest = Digest::of_digests(&Digest::of_weights(weights)?);
+        Ok(Scored { loss: found.loss, accuracy: found.accuracy, digest })
+    }
+}
+
+/// Makes the steps of `job` that `log` does not know yet, and leaves the best weights in the run folder and in `bench`, which
+/// comes with the weights that the run began from.
+///
+/// Steps that the log knows and no checkpoint holds are made again on the way: told from the log, without a forward pass; but
+/// computed where a first-order gradient is wanted, which no log holds.
 pub fn train(
-    plan: &Plan,
-    task: &Task,
+    job: &Job,
     bench: &mut Bench,
     optimizer: &mut Optimizer,
-    examples: &Splits<Example>,
+    log: &mut Log,
+    stop: &Stop,
     bar: ProgressBar,
 ) -> Result<Results> {
+    let Job { plan, task, examples } = job;
     let Bench { model, params, .. } = bench;
-    let folder = &plan.output_dir;
-    let weights_file = folder.join("model.safetensors");
+    let weights_file = plan.output_dir.join("model.safetensors");
     let peak_rate = plan.learning_rate.context("a plan that was not set up")?;
     if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (peak_rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {peak_rate:e} is too small for f32 and does nothing");
     }
     let mut problem = problem(plan, task, model, &examples.train);
-    let score = |params: &mut Params, examples: &[Example]| -> Result<Evaluation> {
-        evaluate(model, params.settle()?, examples, task.loss, plan.inputs.eval_batch_size, |_| ())
+    let mut scorer = Scorer { job, model, stop, peak: 0 };
+    let known = log.trajectory().steps();
+    let mut journal = Journal::open(plan, known, bar)?;
+
+    let untrained = match log.trajectory().untrained {
+        Some(scored) => scored,
+        None => log.untrained(scorer.score(params, &examples.eval, true).context(DAMAGED)?)?,
     };
-
-    let mut journal = Journal::begin(plan, bar)?;
-    let untrained = score(params, &examples.eval).context(DAMAGED)?;
-    let untrained_dev = score(params, &examples.dev).context(DAMAGED)?;
+    let untrained_dev = match log.trajectory().dev.get(&0) {
+        Some(scored) => *scored,
+        None => log.dev(scorer.score(params, &examples.dev, true).context(DAMAGED)?)?,
+    };
     journal.untrained(&untrained_dev)?;
-    // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
-    model.write_companions(folder, params.dtype())?;
-    model::save(params.settle()?, &weights_file)?;
-    let untrained_dev_peak = untrained_dev.activation_peak;
-    let mut best = (0, untrained_dev);
+    model.write_companions(&plan.output_dir, params.dtype())?;
 
-    for step in 1..=plan.max_steps {
-        let (start, walked) = (Instant::now(), params.walk_time());
-        let learning_rate = plan.learning_rate_at(step, peak_rate);
-        let at = At { step, run_seed: plan.seed, learning_rate: learning_rate as f32 };
+    // Where the best weights that the log knows of are not in their file, the way goes past them once more.
+    let (best_known, scored) = log.trajectory().best(known).unwrap_or((0, untrained_dev));
+    let held = model::stored_digests(params, &weights_file).is_ok_and(|found| Digest::of_digests(&found) == scored.digest);
+    let start = Held { model, params, optimizer, journal: &mut journal }
+        .restore(&plan.output_dir, if held { known } else { best_known })?;
+    let mut kept = if held { best_known } else { start };
+    if !held && start == best_known {
+        // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
+        model::save(params.settle()?, &weights_file)?;
+    }
+    let mut best = log.trajectory().best(start).unwrap_or((0, untrained_dev));
+    announce(log.trajectory(), start);
+
+    for step in start + 1..=plan.max_steps {
+        let (clock, walked) = (Instant::now(), params.walk_time());
+        let at = At::of(plan, step);
         problem.begin(step);
 
-        let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
+        let values = log.trajectory().values(step).map(<[f32]>::to_vec);
+        let told = values.as_deref().filter(|_| log.trajectory().header.replays);
+        let heard = RefCell::default();
+        let mut tape = Tape::new(&mut problem, told, &heard);
+        let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut tape)?;
         if !estimate.is_finite() {
             return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).into());
         }
+        log.step(step, &heard.borrow())?;
         let gradient_norm = optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
         drop(gradients);
 
-        let (time, walk_time) = (start.elapsed(), params.walk_time() - walked);
-        let due = step.is_multiple_of(plan.eval_steps) || step == plan.max_steps;
-        let scored = due.then(|| score(params, &examples.dev)).transpose();
-        let dev = scored.with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
-        let cost = problem.cost();
-        let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, walk_time };
+        let (time, walk_time) = (clock.elapsed(), params.walk_time() - walked);
+        let dev = match log.trajectory().dev.get(&step).copied() {
+            Some(scored) => {
+                log.trajectory().check(step, params)?;
+                Some(scored)
+            }
+            // What is not known of a step that is, an earlier process did not come to.
+            None if step >= known && (step.is_multiple_of(plan.eval_steps) || step == plan.max_steps) => {
+                let scored = scorer.score(params, &examples.dev, false);
+                Some(log.dev(scored.with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?)?)
+            }
+            None => None,
+        };
+        let (learning_rate, cost) = (plan.learning_rate_at(step), problem.cost());
+        let replayed = told.is_some();
+        let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, walk_time, replayed };
         journal.step(done, dev.as_ref())?;
         if let Some(dev) = dev.filter(|dev| dev.loss < best.1.loss) {
-            model::save(params.settle()?, &weights_file)?;
+            if step > kept {
+                model::save(params.settle()?, &weights_file)?;
+                kept = step;
+            }
             best = (step, dev);
+        }
+
+        let asked = stop.asked().is_some();
+        let due = step.is_multiple_of(plan.save_steps.max(1)) || step == plan.max_steps || asked;
+        if due && plan.save_steps > 0 && (step >= known || asked) {
+            // Never is a checkpoint ahead of the log.
+            log.sync()?;
+            Held { model, params, optimizer, journal: &mut journal }.save(&plan.output_dir, step, plan.save_total_limit)?;
+        }
+        if asked {
+            log.sync()?;
+            stop.check(|| {
+                format!("stopped behind step {step} of {}, with all of it saved; {}", plan.max_steps, go_on(plan))
+            })?;
         }
     }
 
@@ -154,10 +243,14 @@ pub fn train(
         params.settle()?;
         model::restore(params, &weights_file)?;
     }
-    let eval = score(params, &examples.eval)?;
+    let eval = scorer.score(params, &examples.eval, true)?;
+    if eval.digest != dev.digest {
+        return Err(differs!("{} does not hold the weights of step {best_step}", weights_file.display()));
+    }
+    log.done(Done { best_step, digests: Digest::of_weights(params.settle()?)? })?;
     let totals = journal.end();
     let (state, snapshot) = optimizer.bytes()?;
-    let activations = totals.peaks.held.max(untrained.activation_peak).max(untrained_dev_peak);
+    let activations = totals.peaks.held.max(scorer.peak);
     let memory = Memory::of(params.bytes(), state, snapshot, totals.peaks.aside, activations, peak_rss_bytes());
     Ok(Results {
         steps: plan.max_steps,
@@ -169,6 +262,7 @@ pub fn train(
         eval_accuracy: eval.accuracy,
         untrained_eval_loss: untrained.loss,
         untrained_eval_accuracy: untrained.accuracy,
+        trajectory_bytes: log.bytes(),
         memory,
         learning_rate: peak_rate,
     })
@@ -178,6 +272,23 @@ pub fn train(
 pub fn conclude(plan: &Plan, task: &Task, results: &Value) -> Result<()> {
     files::write_bytes(&plan.output_dir.join("all_results.json"), &serde_json::to_vec_pretty(results)?)?;
     report::draw_losses(&plan.output_dir, &format!("{}, {}", task.name, plan.optimizer))
+}
+
+/// Says how the steps are come by that are known but not held.
+fn announce(trajectory: &Trajectory, start: u64) {
+    match (trajectory.steps(), trajectory.header.replays) {
+        (known, _) if known == start => {}
+        (known, true) => tracing::info!("resume  steps {} to {known} are replayed from the trajectory", start + 1),
+        (known, false) => tracing::info!(
+            "resume  steps {} to {known} are computed again: no log holds first-order gradients; --save-steps makes them fewer",
+            start + 1
+        ),
+    }
+}
+
+/// The command that goes on with a run.
+pub fn go_on(plan: &Plan) -> String {
+    format!("go on with: zotune train --resume {}", quoted(&plan.output_dir.to_string_lossy()))
 }
 
 /// What to say when a model gives no numbers before anything was changed.

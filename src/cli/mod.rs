@@ -1,30 +1,25 @@
 //! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
 
+mod eval;
+mod train;
+mod trajectory;
 mod words;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 
-use crate::config::{Common, DEFAULT_JOB, Inputs, Knobs, Plan};
-use crate::data::Example;
+use crate::config::{Common, Inputs, Knobs};
 use crate::error::nearest;
-use crate::eval::{Evaluation, evaluate};
-use crate::forecast::{Forecast, forecast};
-use crate::journal::{check_folder, prepare_folder, write_run_json};
-use crate::memory::peak_rss_bytes;
-use crate::optim::{self, Method};
-use crate::run::{conclude, train};
-use crate::setup::{Bench, set_up};
-use crate::task::{BUILTIN, Loss, Sizes, Splits, Task};
+use crate::replay;
+use crate::setup::Bench;
+use crate::task::{BUILTIN, Task};
 
-use words::{duration, human_count, parts, short, summary};
+use words::human_count;
 
 /// Fine-tunes language models with forward passes alone, or with as little backpropagation as one asks for.
 #[derive(Debug, Parser)]
@@ -47,16 +42,30 @@ enum Verb {
     Train(TrainArgs),
     #[command(args_override_self = true)]
     /// Say what a run would take, memory by part and time: tried on one and two blocks, no weights are read
-    Plan(TrainArgs),
+    Plan(JobArgs),
     #[command(args_override_self = true)]
     /// Score a model on a task's evaluation split
     Eval(EvalArgs),
+    #[command(args_override_self = true)]
+    /// Make the weights of a run again from its base model and its trajectory, without a forward pass
+    Replay(ReplayArgs),
+    /// Write a run's trajectory as a small file to hand on: with the base model it is the fine-tuned one
+    Export(ExportArgs),
     /// List the tasks, or print one's file to start a task of your own from
     Tasks(TasksArgs),
 }
 
 #[derive(Debug, Args)]
 struct TrainArgs {
+    /// Go on with a run that was killed, stopped, or is to have more --max-steps: as if nothing had happened
+    #[arg(long, value_name = "RUN")]
+    resume: Option<PathBuf>,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+#[derive(Debug, Args)]
+struct JobArgs {
     /// A TOML file of knobs; flags go over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -77,6 +86,47 @@ struct EvalArgs {
     /// Write each example's candidate scores to a file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// A run folder, or a file that zotune export wrote
+    #[arg(value_name = "RUN_OR_TRAJECTORY")]
+    place: PathBuf,
+    /// The model that the run began from [default: by the name that the run knew it by]
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<String>,
+    /// The trajectory that the run began from, if it did [default: where it then lay]
+    #[arg(long, value_name = "FILE")]
+    trajectory: Option<PathBuf>,
+    /// Where the model goes, in Hugging Face layout
+    #[arg(long, value_name = "FOLDER")]
+    output_dir: PathBuf,
+    /// The step whose weights are wanted [default: the one that the run kept, best on dev]
+    #[arg(long, value_name = "STEP")]
+    to_step: Option<u64>,
+    /// Write into a folder that is not empty
+    #[arg(long)]
+    overwrite_output_dir: bool,
+    /// Threads to compute with; results have the same bits for any number [default: RAYON_NUM_THREADS, else all]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print what was done as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The run folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    trajectory: PathBuf,
+    /// Print what was done as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -113,171 +163,14 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         let quiet = self.quiet;
         match self.verb {
-            Verb::Train(args) => planned(args, |plan, as_json| train_plan(plan, as_json, quiet)),
-            Verb::Plan(args) => planned(args, plan_plan),
-            Verb::Eval(args) => eval_verb(args, quiet),
+            Verb::Train(args) => train::train_verb(args, quiet),
+            Verb::Plan(args) => train::plan_verb(args),
+            Verb::Eval(args) => eval::eval_verb(args, quiet),
+            Verb::Replay(args) => trajectory::replay_verb(args, quiet),
+            Verb::Export(args) => trajectory::export_verb(args),
             Verb::Tasks(args) => tasks_verb(args),
         }
     }
-}
-
-/// Checks what was typed, and does `work` with it on the threads that it asks for.
-fn planned(args: TrainArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) -> Result<()> {
-    let file = match &args.config {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| usage!("cannot read --config {}: {e}", path.display()))?;
-            Knobs::from_toml(&text, &path.display().to_string())?
-        }
-        None if args.knobs.common.model.is_none() && args.knobs.common.task.is_none() => {
-            Knobs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?
-        }
-        None => Knobs::default(),
-    };
-    let knobs = file.overlaid(&args.knobs)?;
-    let threads = knobs.common.threads;
-    let plan = Plan::check(knobs)?;
-    on_threads(threads, || work(plan, args.json))
-}
-
-/// A run with everything open but its weights, and what it will take.
-struct Prospect {
-    method: &'static Method,
-    task: Task,
-    outline: Bench,
-    examples: Splits<Example>,
-    forecast: Forecast,
-}
-
-/// What is cheap to check comes before what is large to read.
-fn prospect(plan: &Plan) -> Result<Prospect> {
-    let method = optim::method(&plan.optimizer)?;
-    method.check(&plan.settings)?;
-    let task = Task::open(&plan.inputs.task)?;
-    let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
-    let (mut outline, sizes) = Bench::outline(&plan.inputs)?;
-    let examples = outline.encode_splits(&rows, plan.batch_size)?;
-    drop(rows);
-    let forecast = forecast(plan, &task, &mut outline, &sizes, &examples)?;
-    Ok(Prospect { method, task, outline, examples, forecast })
-}
-
-fn plan_plan(plan: Plan, as_json: bool) -> Result<()> {
-    let Prospect { forecast, .. } = prospect(&plan)?;
-    if as_json {
-        return say(&serde_json::to_string(&forecast)?);
-    }
-    let Forecast { memory, seconds_per_step, seconds_per_snapshot, seconds, .. } = forecast;
-    let snapshot = if seconds_per_snapshot > 0.0 {
-        format!(", {} a look at the training set", duration(seconds_per_snapshot))
-    } else {
-        String::new()
-    };
-    say(&format!(
-        "model    {} with {} in {} blocks\n\
-         memory   {}\n\
-         time     {} a step{snapshot}; {} for {} steps and their evaluations",
-        plan.inputs.model,
-        human_count(forecast.num_weights),
-        forecast.num_blocks,
-        parts(&memory),
-        duration(seconds_per_step),
-        duration(seconds),
-        plan.max_steps,
-    ))
-}
-
-fn train_plan(mut plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
-    check_folder(&plan)?;
-    let Prospect { method, task, outline, examples, forecast } = prospect(&plan)?;
-    let mut bench = outline.load(&plan.inputs)?;
-    let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
-    prepare_folder(&plan.output_dir)?;
-    let definition = format!(
-        "{}: {}; {}  [{}]",
-        method.name,
-        optimizer.rule.definition(),
-        optimizer.estimator.definition(),
-        method.source
-    );
-    let data = json!({
-        "train": examples.train.len(),
-        "dev": examples.dev.len(),
-        "eval": examples.eval.len(),
-        "max_length": bench.max_length,
-    });
-    write_run_json(&plan, &definition, &bench.model, data, &std::env::args().collect::<Vec<_>>())?;
-
-    tracing::info!(
-        "zotune {}  {definition}; lr {} {}",
-        env!("CARGO_PKG_VERSION"),
-        plan.learning_rate.map_or(String::new(), short),
-        plan.lr_scheduler_type.name(),
-    );
-    describe_model(&plan.inputs, &bench);
-    tracing::info!(
-        "task    {}: {} train, {} dev, {} eval (seed {}); {}, batch {}",
-        task.name,
-        examples.train.len(),
-        examples.dev.len(),
-        examples.eval.len(),
-        plan.inputs.train_set_seed,
-        loss_name(task.loss),
-        plan.batch_size,
-    );
-    tracing::info!("run     {}", plan.output_dir.display());
-
-    let style = "{pos:>8}/{len} [{bar:20}] {msg}  {eta_precise} left";
-    let bar = progress_bar(plan.max_steps, quiet, style)?;
-    let results = train(&plan, &task, &mut bench, &mut optimizer, &examples, bar)?;
-    let comparison = forecast.compare(&results);
-    let mut all = serde_json::to_value(&results)?;
-    all["forecast"] = serde_json::to_value(comparison)?;
-    // A disk that is full by now takes nothing away from what was found.
-    let written = conclude(&plan, &task, &all);
-    say(&if as_json { all.to_string() } else { summary(&plan, &results, &comparison, examples.eval.len()) })?;
-    written
-}
-
-fn eval_verb(args: EvalArgs, quiet: bool) -> Result<()> {
-    let threads = args.common.threads;
-    let inputs = Inputs::check(*args.common)?;
-    on_threads(threads, || eval_inputs(inputs, args.json, args.dump.as_deref(), quiet))
-}
-
-fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
-    let task = Task::open(&inputs.task)?;
-    let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
-    let rows = task.eval_split(&task.data(inputs.data.as_deref())?, sizes, inputs.train_set_seed)?;
-    if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-        return Err(usage!("--dump: there is no folder {}", folder.display()));
-    }
-    let mut bench = Bench::open(&inputs)?;
-    let examples = bench.encode(&rows)?;
-    describe_model(&inputs, &bench);
-    tracing::info!("task    {}: {} eval (seed {})", task.name, examples.len(), inputs.train_set_seed);
-
-    let start = Instant::now();
-    let bar = progress_bar(examples.len() as u64, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
-    let done = |n: usize| bar.set_position(n as u64);
-    let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, inputs.eval_batch_size, done)?;
-    bar.finish_and_clear();
-    let dumped = dump_to.map_or(Ok(()), |path| dump(path, &found, &examples));
-    let right = found.examples.iter().filter(|e| e.prediction == e.label).count();
-    if as_json {
-        say(&serde_json::to_string(&json!({
-            "model": inputs.model,
-            "task": task.name,
-            "examples": examples.len(),
-            "correct": right,
-            "accuracy": found.accuracy,
-            "loss": found.loss,
-            "seconds": start.elapsed().as_secs_f64(),
-            "peak_rss_bytes": peak_rss_bytes(),
-        }))?)?;
-    } else {
-        say(&format!("accuracy {:.2} % ({right} of {})  loss {:.4}", 100.0 * found.accuracy, examples.len(), found.loss))?;
-    }
-    dumped
 }
 
 fn tasks_verb(args: TasksArgs) -> Result<()> {
@@ -298,24 +191,6 @@ fn tasks_verb(args: TasksArgs) -> Result<()> {
     }
 }
 
-/// One JSON object an example: what was scored, and how.
-fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
-    crate::files::write_whole(path, |out| {
-        for (scored, example) in found.examples.iter().zip(examples) {
-            let tokens: Vec<&[u32]> = example.candidates.iter().map(|c| c.tokens.as_slice()).collect();
-            let line = json!({
-                "index": scored.index,
-                "label": scored.label,
-                "prediction": scored.prediction,
-                "scores": scored.scores,
-                "tokens": tokens,
-            });
-            writeln!(out, "{line}")?;
-        }
-        Ok(())
-    })
-}
-
 /// Runs `work` on a thread of the pool that it computes with: nothing is handed from one thread to another to begin.
 fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     let most = 4 * std::thread::available_parallelism().map_or(1, usize::from).max(16);
@@ -325,6 +200,19 @@ fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) 
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().context("cannot start the threads")?;
     pool.install(work)
+}
+
+/// The weights of what was outlined, brought to the end of its trajectory where it has one.
+fn load(outline: Bench, inputs: &Inputs, quiet: bool) -> Result<Bench> {
+    let bar =
+        progress_bar(0, quiet || inputs.trajectory.is_none(), "{pos:>8}/{len} [{bar:20}] replaying  {eta_precise} left")?;
+    let bench = replay::open(outline, inputs, &mut |step, of| {
+        bar.set_length(of);
+        bar.set_position(step);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    bench
 }
 
 fn describe_model(inputs: &Inputs, bench: &Bench) {
@@ -338,13 +226,6 @@ fn describe_model(inputs: &Inputs, bench: &Bench) {
         if threads == 1 { "" } else { "s" },
         crate::noise::instruction_set(),
     );
-}
-
-fn loss_name(loss: Loss) -> &'static str {
-    match loss {
-        Loss::Classification => "classification over the candidates",
-        Loss::TeacherForcing => "teacher forcing on the right candidate",
-    }
 }
 
 fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {

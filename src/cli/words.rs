@@ -1,6 +1,7 @@
 //! What the verbs say at the end, and numbers as people read them.
 
 use crate::config::{Plan, Precision};
+use crate::files::quoted;
 use crate::forecast::Comparison;
 use crate::memory::human;
 use crate::run::{Memory, Results};
@@ -95,12 +96,6 @@ pub fn next_command(plan: &Plan) -> String {
     add("num-eval", inputs.num_eval.map(|n| n.to_string()));
     add("train-set-seed", (inputs.train_set_seed != 0).then(|| inputs.train_set_seed.to_string()));
     command
-}
-
-/// As a shell takes it.
-pub fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// A number in three digits, as people write it: 1e-4, 1.38e-5, 0.

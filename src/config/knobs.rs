@@ -7,7 +7,7 @@ use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Precision, Schedule, Settings};
+use super::{Fsync, Precision, Schedule, Settings};
 use crate::error::nearest;
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
@@ -17,6 +17,9 @@ pub struct Common {
     /// The model: a folder in Hugging Face layout, or opt-mini (built in) [default: opt-mini]
     #[arg(long, value_name = "FOLDER", alias = "model-name-or-path", help_heading = "Model and data")]
     pub model: Option<String>,
+    /// A trajectory to begin from, replayed over the model: a run folder, or a file that zotune export wrote
+    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
+    pub trajectory: Option<PathBuf>,
     /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: reviews]
     #[arg(long, alias = "task-name", help_heading = "Model and data")]
     pub task: Option<String>,
@@ -100,6 +103,17 @@ pub struct Knobs {
     /// Steps between lines of the log [default: 10]
     #[arg(long, help_heading = "Output")]
     pub logging_steps: Option<u64>,
+    /// Steps between checkpoints, each a model folder with the method's state; 0: none, a zeroth-order run goes on from its log
+    /// alone [default: --eval-steps]
+    #[arg(long, help_heading = "Output")]
+    pub save_steps: Option<u64>,
+    /// Checkpoints to keep, the newest ones [default: 1]
+    #[arg(long, help_heading = "Output")]
+    pub save_total_limit: Option<usize>,
+    /// How often the trajectory is forced to the disk, for machines that lose their power: with every step, every so many
+    /// seconds, or never [default: 5]
+    #[arg(long, value_name = "every|SECONDS|never", help_heading = "Output")]
+    pub fsync: Option<Fsync>,
     /// The run folder [default: runs/TASK-MODEL-OPTIMIZER-SEED]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub output_dir: Option<PathBuf>,

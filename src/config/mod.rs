@@ -1,6 +1,7 @@
 //! Every knob: as typed (a file with flags on top), then checked. Two types, so nothing unchecked gets further.
 
 mod knobs;
+mod resume;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -114,11 +115,73 @@ impl Schedule {
     }
 }
 
+/// How often what a run writes down of its steps is forced to the disk. A process that is killed loses nothing by any of them, a
+/// machine that loses its power what was not forced yet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Fsync {
+    /// With every step.
+    Every,
+    /// When so many seconds have passed.
+    Seconds(f64),
+    /// When the operating system likes, and before a checkpoint.
+    Never,
+}
+
+impl Default for Fsync {
+    fn default() -> Self {
+        Fsync::Seconds(5.0)
+    }
+}
+
+impl std::str::FromStr for Fsync {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "every" => Ok(Fsync::Every),
+            "never" => Ok(Fsync::Never),
+            text => match text.parse() {
+                Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok(Fsync::Seconds(seconds)),
+                _ => Err("it must be every, never, or a number of seconds".into()),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for Fsync {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Fsync> for String {
+    fn from(fsync: Fsync) -> String {
+        match fsync {
+            Fsync::Every => "every".into(),
+            Fsync::Seconds(seconds) => seconds.to_string(),
+            Fsync::Never => "never".into(),
+        }
+    }
+}
+
+/// A stretch of a run under another `--max-steps` than the last: schedules go by it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// The last step of the stretch.
+    pub last: u64,
+    /// What the knob was.
+    pub max_steps: u64,
+}
+
 /// What to open, checked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct Inputs {
     pub model: String,
+    pub trajectory: Option<PathBuf>,
     pub task: String,
     pub data: Option<PathBuf>,
     pub dtype: Precision,
@@ -140,6 +203,7 @@ impl Inputs {
         positive("--eval-batch-size", common.eval_batch_size)?;
         Ok(Inputs {
             model: common.model.unwrap_or("opt-mini".into()),
+            trajectory: common.trajectory,
             task: common.task.unwrap_or("reviews".into()),
             data: common.data,
             dtype: common.dtype.unwrap_or_default(),
@@ -152,8 +216,8 @@ impl Inputs {
     }
 }
 
-/// A training run, checked: what run.json keeps.
-#[derive(Clone, Debug, Serialize)]
+/// A training run, checked: what run.json and the trajectory keep.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct Plan {
     #[serde(flatten)]
@@ -167,6 +231,9 @@ pub struct Plan {
     pub lr_scheduler_type: Schedule,
     pub warmup_steps: u64,
     pub max_steps: u64,
+    /// What it was before it was raised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
     pub batch_size: usize,
     pub micro_batch_size: usize,
     pub seed: u64,
@@ -174,6 +241,9 @@ pub struct Plan {
     pub num_dev: Option<usize>,
     pub eval_steps: u64,
     pub logging_steps: u64,
+    pub save_steps: u64,
+    pub save_total_limit: usize,
+    pub fsync: Fsync,
     pub output_dir: PathBuf,
     pub overwrite_output_dir: bool,
 }
@@ -191,6 +261,7 @@ impl Plan {
         ] {
             positive(flag, value.map(|n| n as usize))?;
         }
+        positive("--save-total-limit", knobs.save_total_limit)?;
         if let Some(x) = knobs.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
             return Err(usage!("--learning-rate {x}: it must be a number above 0, within what f32 can hold"));
         }
@@ -199,6 +270,7 @@ impl Plan {
         let seed = knobs.seed.unwrap_or(0);
         let max_steps = knobs.max_steps.unwrap_or(20_000);
         let batch_size = knobs.batch_size.unwrap_or(16);
+        let eval_steps = knobs.eval_steps.unwrap_or((max_steps / 20).max(1));
         let output_dir = knobs.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
         Ok(Plan {
             inputs,
@@ -208,13 +280,17 @@ impl Plan {
             lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
             warmup_steps: knobs.warmup_steps.unwrap_or(0),
             max_steps,
+            stages: Vec::new(),
             batch_size,
             micro_batch_size: knobs.micro_batch_size.unwrap_or(batch_size),
             seed,
             num_train: knobs.num_train,
             num_dev: knobs.num_dev,
-            eval_steps: knobs.eval_steps.unwrap_or((max_steps / 20).max(1)),
+            eval_steps,
             logging_steps: knobs.logging_steps.unwrap_or(10),
+            save_steps: knobs.save_steps.unwrap_or(eval_steps),
+            save_total_limit: knobs.save_total_limit.unwrap_or(1),
+            fsync: knobs.fsync.unwrap_or_default(),
             output_dir,
             overwrite_output_dir: knobs.overwrite_output_dir.unwrap_or(false),
         })
@@ -225,18 +301,22 @@ impl Plan {
         Sizes { num_train: self.num_train, num_dev: self.num_dev, num_eval: self.inputs.num_eval }
     }
 
-    /// The learning rate of `step`, counted from 1; `peak` is the configured one. A pure function of the step.
-    pub fn learning_rate_at(&self, step: u64, peak: f64) -> f64 {
+    /// The learning rate of `step`, counted from 1: a pure function of the step. The plan must have been set up.
+    pub fn learning_rate_at(&self, step: u64) -> f64 {
+        let peak = self.learning_rate.unwrap_or_default();
+        let stage = self.stages.iter().find(|stage| step <= stage.last);
+        let max_steps = stage.map_or(self.max_steps, |stage| stage.max_steps);
         if step <= self.warmup_steps {
             return peak * step as f64 / self.warmup_steps as f64;
         }
-        let rest = (self.max_steps.max(self.warmup_steps + 1) - self.warmup_steps) as f64;
+        let rest = (max_steps.max(self.warmup_steps + 1) - self.warmup_steps) as f64;
         // The first step after the warm-up has the full rate; a step past the last would have none.
         let done = (step - self.warmup_steps - 1) as f64 / rest;
         match self.lr_scheduler_type {
             Schedule::Constant => peak,
             Schedule::Linear => peak * (1.0 - done),
-            Schedule::Cosine => peak * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            // The C library's cosine is another on other machines.
+            Schedule::Cosine => peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done)),
         }
     }
 }
@@ -294,8 +374,8 @@ mod tests {
     #[test]
     fn schedules_rise_then_hold_or_fall() -> Result<()> {
         let rates = |kind: &str| -> Result<Vec<f64>> {
-            let plan = plan(&format!("max_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
-            Ok((1..=6).map(|step| plan.learning_rate_at(step, 8.0)).collect())
+            let plan = plan(&format!("lr = 8.0\nmax_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
+            Ok((1..=6).map(|step| plan.learning_rate_at(step)).collect())
         };
         assert_eq!(rates("constant")?, [4.0, 8.0, 8.0, 8.0, 8.0, 8.0]);
         assert_eq!(rates("linear")?, [4.0, 8.0, 8.0, 6.0, 4.0, 2.0]);

@@ -13,6 +13,7 @@ use candle_core::pickle::PthTensors;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
+use crate::digest::Digest;
 use crate::files::{ReadSeek, Source};
 use crate::params::{self, Params, Weights};
 
@@ -103,8 +104,8 @@ impl Checkpoint {
     }
 
     fn add_safetensors(&mut self, file: usize) -> Result<()> {
-        let (mut reader, len) = self.files.open(&self.names[file])?;
-        let (metadata, start) = read_header(&mut reader, len)?;
+        let (mut reader, _) = self.files.open(&self.names[file])?;
+        let (metadata, start) = read_header(&mut reader)?;
         for (name, info) in metadata.tensors() {
             let dtype = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype));
             let entry = Entry { shape: info.shape.clone(), dtype, file, offset: Some(start + info.data_offsets.0 as u64) };
@@ -197,7 +198,9 @@ fn is_lfs_pointer(files: &Source, name: &str) -> Result<bool> {
 }
 
 /// A safetensors header, and where the numbers begin.
-fn read_header(reader: &mut dyn ReadSeek, len: u64) -> Result<(safetensors::tensor::Metadata, u64)> {
+pub fn read_header(reader: &mut dyn ReadSeek) -> Result<(safetensors::tensor::Metadata, u64)> {
+    let len = reader.seek(SeekFrom::End(0))?;
+    reader.seek(SeekFrom::Start(0))?;
     let cut = || anyhow!("the file is {len} bytes long, shorter than its header says; was the download cut short?");
     let mut size = [0u8; 8];
     reader.read_exact(&mut size).map_err(|_| cut())?;
@@ -241,11 +244,8 @@ pub fn save(weights: Weights, path: &Path) -> Result<()> {
         ));
     }
     let format = [("format".to_string(), "pt".to_string())].into();
-    let metadata = safetensors::tensor::Metadata::new(Some(format), tensors)?;
-    let mut header = serde_json::to_vec(&metadata)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
+    let header = header(&safetensors::tensor::Metadata::new(Some(format), tensors)?)?;
     crate::files::write_whole(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         for (_, tensor) in weights.iter() {
             params::with_bytes(tensor, |bytes| out.write_all(bytes))??;
@@ -254,12 +254,32 @@ pub fn save(weights: Weights, path: &Path) -> Result<()> {
     })
 }
 
+/// What a safetensors file begins with.
+pub fn header(metadata: &safetensors::tensor::Metadata) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_vec(metadata)?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
+}
+
+/// The digests of what [`save`] wrote, in the order of these weights.
+pub fn stored_digests(params: &Params, path: &Path) -> Result<Vec<Digest>> {
+    let mut file = File::open(path)?;
+    let (metadata, start) = read_header(&mut file)?;
+    let mut digests = Vec::new();
+    for (_, name) in params.ids() {
+        let info = metadata.info(name).ok_or_else(|| anyhow!("it has no tensor {name}"))?;
+        let (from, to) = info.data_offsets;
+        file.seek(SeekFrom::Start(start + from as u64))?;
+        digests.push(Digest::of(&read_numbers::<u8>(&mut file, to - from)?));
+    }
+    Ok(digests)
+}
+
 /// Reads what [`save`] wrote back into the same weights, in place.
 pub fn restore(params: &mut Params, path: &Path) -> Result<()> {
     let mut inner = || -> Result<()> {
         let mut file = File::open(path)?;
-        let len = file.metadata()?.len();
-        let (metadata, start) = read_header(&mut file, len)?;
+        let (metadata, start) = read_header(&mut file)?;
         for (name, info) in metadata.tensors() {
             let id = params.id(&name).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
             file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;

@@ -13,7 +13,7 @@ mod passes;
 
 use crate::simd;
 
-pub use passes::{Held, Kernel, SCRATCH_BYTES, Share, gram, update, walk};
+pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, Share, gram, update, walk};
 
 /// One direction and how far along it. The direction itself is never stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -272,7 +272,7 @@ impl Element for half::f16 {
 /// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
-    walk(&mut z, 0, 0.0, &[(Key::new(seed, tensor_id(name)), 1.0)]);
+    walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(seed, tensor_id(name)), 1.0)] }]);
     z
 }
 

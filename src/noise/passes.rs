@@ -8,23 +8,36 @@ use crate::simd;
 /// What a pass holds on a thread's stack: groups of a direction, its words and radii, the weight, the gradient, the state.
 pub const SCRATCH_BYTES: usize = 9 * 4 * GROUP;
 
+/// A stretch of a walk: weights <- scale * weights + sum over terms of coeff * z, rounded once to the held precision.
+#[derive(Clone, Debug)]
+pub struct Leg {
+    /// What the weights are multiplied by first.
+    pub scale: f32,
+    /// How far along which directions.
+    pub terms: Vec<(Key, f32)>,
+}
+
 vectorize! {
-    /// weights <- scale * weights + sum over terms of coeff * z, in one pass.
+    /// The legs one after the other, in one pass: the same bits as in a pass each.
     ///
-    /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`]. One rounding to the
-    /// held precision at the end, whatever the number of terms.
-    pub fn walk[T: Element](weights: &mut [T], first: usize, scale: f32, terms: &[(Key, f32)]) {
+    /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`].
+    pub fn walk[T: Element](weights: &mut [T], first: usize, legs: &[Leg]) {
         let mut z = [0f32; GROUP];
         let mut sum = [0f32; GROUP];
         for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
             let group = (first / GROUP + i) as u64;
             for (s, w) in sum.iter_mut().zip(chunk.iter()) {
-                *s = w.widen() * scale;
+                *s = w.widen();
             }
-            for &(key, coeff) in terms {
-                draw(key, group, &mut z);
-                for j in 0..GROUP {
-                    sum[j] = coeff.mul_add(z[j], sum[j]);
+            for (n, leg) in legs.iter().enumerate() {
+                for s in &mut sum {
+                    *s = leg.scale * if n == 0 { *s } else { T::narrow(*s).widen() };
+                }
+                for &(key, coeff) in &leg.terms {
+                    draw(key, group, &mut z);
+                    for j in 0..GROUP {
+                        sum[j] = coeff.mul_add(z[j], sum[j]);
+                    }
                 }
             }
             for (w, s) in chunk.iter_mut().zip(&sum) {

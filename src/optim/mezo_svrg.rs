@@ -35,27 +35,21 @@ struct MezoSvrg {
     moved: Vec<Term>,
 }
 
-/// f over the whole training set.
-struct Full<'a> {
-    problem: &'a mut dyn Problem,
-    evaluations: u64,
-}
+/// f over the whole training set, where f_I is asked for.
+struct Full<'a>(&'a mut dyn Problem);
 
 impl Objective for Full<'_> {
     fn loss(&mut self, weights: Weights) -> Result<f32> {
-        let losses = self.problem.losses(weights)?;
-        self.evaluations += losses.len() as u64;
-        Ok((losses.iter().sum::<f64>() / losses.len() as f64) as f32)
+        self.0.full_loss(weights)
     }
 }
 
 impl MezoSvrg {
     fn snapshot(&mut self, seeds: &[u64], params: &mut Params, problem: &mut dyn Problem) -> Result<Estimate> {
-        let mut full = Full { problem, evaluations: 0 };
-        let mut estimate = TwoPoint { fresh_batches: false, ..self.two_point }.along(seeds, params, &mut full)?;
+        let mut estimate = self.two_point.along(seeds, params, &mut Full(problem))?;
         estimate.snapshot = Some(SnapshotReport {
             num_directions: seeds.len(),
-            example_evaluations: full.evaluations,
+            example_evaluations: (self.two_point.evaluations() * problem.num_examples()) as u64,
             standard_error: None,
         });
         self.full = estimate.terms.clone();
@@ -93,6 +87,11 @@ impl Estimator for MezoSvrg {
 
     fn definition(&self) -> String {
         format!("variance reduced at a snapshot every {} steps; {}", self.period, self.two_point.definition())
+    }
+
+    /// Here, and at x_hat.
+    fn condense(&self, values: &mut [f32]) {
+        values.chunks_mut(self.two_point.evaluations()).for_each(|looked| self.two_point.condense(looked));
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {

@@ -17,8 +17,9 @@ mod zo_sign;
 mod zo_sign_scalar;
 
 use anyhow::Result;
+use candle_core::DType;
 
-use crate::config::{Distribution, FoParams, Preset, Settings, Sides};
+use crate::config::{Distribution, FoParams, Plan, Preset, Settings, Sides};
 use crate::error::nearest;
 use crate::estimator::{At, Estimate, Estimator, TwoPoint};
 use crate::noise::{Kernel, Term};
@@ -191,6 +192,11 @@ pub fn method(name: &str) -> Result<&'static Method> {
     })
 }
 
+/// The estimator of a plan that was set up.
+pub fn estimator(plan: &Plan) -> Result<Box<dyn Estimator>> {
+    Ok(method(&plan.optimizer)?.make(&plan.settings, &Params::new(DType::F32))?.estimator)
+}
+
 impl Method {
     /// The knobs that it has, as flags without their dashes.
     pub fn knobs(&self) -> impl Iterator<Item = &'static str> {
@@ -217,6 +223,11 @@ impl Method {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether its estimates follow from the values of its functions, so far as it needs no first-order gradient.
+    pub fn replays(&self) -> bool {
+        !matches!(self.keeps, Keeps::Slopes)
     }
 
     /// The weights that get a first-order gradient.
@@ -393,6 +404,7 @@ impl<L: Linear> Rule for Walked<L> {
     fn step(&mut self, at: &At, params: &mut Params, estimate: &Estimate, _: Streamed) -> Result<Option<f64>> {
         params.shrink(1.0 - at.learning_rate * self.weight_decay);
         params.walk(&self.linear.moves(at, &estimate.terms));
+        params.end_step();
         Ok(None)
     }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::zo_sgd::ZoSgd;
 use super::{Optimizer, two_point, walked};
-use crate::config::Settings;
+use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, TwoPoint};
 use crate::noise::scaled;
 use crate::objective::Problem;
@@ -18,6 +18,12 @@ pub fn make(settings: &Settings) -> Optimizer {
 
 struct Conservative {
     two_point: TwoPoint,
+}
+
+/// Which loss is the smallest: of equals the first, and never one that is no number.
+fn best(losses: [f32; 3]) -> usize {
+    let place = |i: usize| if losses[i].is_nan() { f32::INFINITY } else { losses[i] };
+    (1..3).fold(0, |kept, i| if place(i) < place(kept) { i } else { kept })
 }
 
 impl Estimator for Conservative {
@@ -36,18 +42,24 @@ impl Estimator for Conservative {
         params.walk(&along(2.0));
         let ascend = objective.loss(params.settle()?)?;
         params.walk(&along(-1.0));
-        // A loss that is no number is never the best; of equals the first.
-        let place = |loss: f32| if loss.is_nan() { f32::INFINITY } else { loss };
-        let mut kept = (0.0, place(stay));
-        for (multiple, loss) in [(1.0, place(descend)), (-1.0, place(ascend))] {
-            if loss < kept.1 {
-                kept = (multiple, loss);
-            }
-        }
-        let kept = kept.0;
+        let kept = [0.0, 1.0, -1.0][best([stay, descend, ascend])];
         estimate.terms.iter_mut().for_each(|t| t.coeff *= kept);
         estimate.loss_base = Some(stay);
         Ok((estimate, None))
+    }
+
+    /// Of the last three losses, which was the best: -1 in its place.
+    fn condense(&self, values: &mut [f32]) {
+        let (looked, tried) = values.split_at_mut(self.two_point.evaluations());
+        let one_side = self.two_point.sides == Sides::One;
+        let stay = if one_side { looked[0] } else { tried[0] };
+        self.two_point.condense(looked);
+        let [.., descend, ascend] = tried else { return };
+        let kept = best([stay, *descend, *ascend]);
+        (*descend, *ascend) = (if kept == 1 { -1.0 } else { 1.0 }, if kept == 2 { -1.0 } else { 1.0 });
+        if !one_side {
+            tried[0] = 0.0;
+        }
     }
 
     fn definition(&self) -> String {

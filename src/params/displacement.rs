@@ -1,12 +1,8 @@
 //! What is pending for a weight, folded into one map.
 
-use anyhow::{Context, Result};
+use crate::noise::{Key, Leg, Share, Term, gather};
 
-use super::Param;
-use super::passes::{InPlace, Settle};
-use crate::noise::{Key, Share, Term, gather};
-
-/// One weight's pending moves as an affine map: scale * theta + sum of terms.
+/// One weight's pending moves, up to where it is rounded, as an affine map: scale * theta + sum of terms.
 pub struct Displacement {
     scale: f32,
     terms: Vec<Term>,
@@ -53,13 +49,9 @@ impl Displacement {
         shares.into_iter().map(|(_, share)| share).collect()
     }
 
-    /// In one pass over the weight.
-    pub fn apply(&self, param: &Param, key: impl Fn(u64) -> Key) -> Result<()> {
-        if self.scale == 1.0 && self.terms.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<(Key, f32)> = self.terms.iter().map(|t| (key(t.seed), t.coeff)).collect();
-        let op = InPlace(Settle { scale: self.scale, terms: &keys });
-        param.tensor.inplace_op1(&op).with_context(|| format!("cannot move weight {}", param.name))
+    /// As a pass takes it; None where it moves nothing.
+    pub fn leg(&self, key: impl Fn(u64) -> Key) -> Option<Leg> {
+        let moves = self.scale != 1.0 || !self.terms.is_empty();
+        moves.then(|| Leg { scale: self.scale, terms: self.terms.iter().map(|t| (key(t.seed), t.coeff)).collect() })
     }
 }

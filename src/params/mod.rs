@@ -20,9 +20,9 @@ use candle_core::{CpuStorage, DType, Tensor};
 use rayon::prelude::*;
 
 use crate::config::StateDtype;
-use crate::noise::{self, Kernel, Key, Term};
+use crate::noise::{self, Kernel, Key, Leg, Term};
 use displacement::Displacement;
-use passes::{InPlace, Shown, Update};
+use passes::{InPlace, Settle, Shown, Update};
 
 pub use gradients::{Gradient, Leaf, Recorder};
 pub use state::{Slot, State, Visit};
@@ -71,6 +71,8 @@ struct Param {
 enum Move {
     Along(Span, Term),
     Shrink(f32),
+    /// What comes behind it finds the weights rounded, whether or not somebody read them here.
+    EndStep,
 }
 
 /// What a fused pass makes its gradient from, beside a dense one, and what it does on the way.
@@ -229,12 +231,26 @@ impl Params {
         }
     }
 
+    /// Says that a step's moves are complete. What moves next is rounded apart from them, though it may be applied in the same
+    /// pass: so whoever reads the weights between two steps, to score or to save them, changes nothing.
+    pub fn end_step(&mut self) {
+        if !self.pending.is_empty() {
+            self.pending.push(Move::EndStep);
+        }
+    }
+
     /// Applies all that is pending, in one pass over the weights, and lends them.
     pub fn settle(&mut self) -> Result<Weights<'_>> {
         if !self.pending.is_empty() {
             let start = Instant::now();
             for param in &self.params {
-                self.displacement(param).apply(param, |seed| self.key(seed, param))?;
+                let stretches = self.pending.split(|m| matches!(m, Move::EndStep));
+                let legs = stretches.filter_map(|moves| displacement(param, moves).leg(|seed| self.key(seed, param)));
+                let legs: Vec<Leg> = legs.collect();
+                if !legs.is_empty() {
+                    let moved = param.tensor.inplace_op1(&InPlace(Settle(legs)));
+                    moved.with_context(|| format!("cannot move weight {}", param.name))?;
+                }
             }
             self.pending.clear();
             self.walk_time += start.elapsed();
@@ -256,7 +272,8 @@ impl Params {
         state: &mut State<S>,
         kernel: &K,
     ) -> Result<()> {
-        if self.params.iter().any(|p| p.role == Role::Differentiated) {
+        let ended = self.pending.iter().any(|m| matches!(m, Move::EndStep));
+        if ended || self.params.iter().any(|p| p.role == Role::Differentiated) {
             // What is pending may concern weights that this pass leaves out.
             self.settle()?;
         }
@@ -302,7 +319,7 @@ impl Params {
         state: [Slot<'_>; S],
         kernel: &K,
     ) -> Result<()> {
-        let mut displacement = self.displacement(param);
+        let mut displacement = displacement(param, &self.pending);
         if param.decays {
             displacement.shrink(descent.shrink);
         }
@@ -350,19 +367,19 @@ impl Params {
         }
         Ok(())
     }
+}
 
-    /// The pending moves of a weight as one affine map: scale * theta + sum of terms.
-    fn displacement(&self, param: &Param) -> Displacement {
-        let mut map = Displacement::none();
-        for m in &self.pending {
-            match *m {
-                Move::Along(span, term) if span.holds(param.role) => map.walk(term),
-                Move::Shrink(factor) if param.decays && param.role != Role::Frozen => map.shrink(factor),
-                _ => {}
-            }
+/// A weight's part in moves that are rounded together.
+fn displacement(param: &Param, moves: &[Move]) -> Displacement {
+    let mut map = Displacement::none();
+    for m in moves {
+        match *m {
+            Move::Along(span, term) if span.holds(param.role) => map.walk(term),
+            Move::Shrink(factor) if param.decays && param.role != Role::Frozen => map.shrink(factor),
+            _ => {}
         }
-        map.simplified()
     }
+    map.simplified()
 }
 
 impl<'a> Weights<'a> {

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{Slot, Visit};
-use crate::noise::{self, Element, Held, Kernel, Key, Share};
+use crate::noise::{self, Element, Held, Kernel, Key, Leg, Share};
 
 /// A pass over one weight tensor, whatever precision it is held in.
 pub trait Pass {
@@ -37,17 +37,12 @@ impl<P: Pass> InplaceOp1 for InPlace<P> {
 /// Elements a thread takes at a time: a multiple of [`noise::GROUP`], 64 KiB of f32.
 const CHUNK: usize = 128 * noise::GROUP;
 
-/// w <- scale * w + sum of coeff * z, in place, all threads.
-pub struct Settle<'a> {
-    /// Weight decay's factor.
-    pub scale: f32,
-    /// How far along which direction.
-    pub terms: &'a [(Key, f32)],
-}
+/// A walk leg by leg, in place, all threads.
+pub struct Settle(pub Vec<Leg>);
 
-impl Pass for Settle<'_> {
+impl Pass for Settle {
     fn pass<T: Element>(&self, weights: &mut [T]) {
-        let walk = |(i, chunk): (usize, &mut [T])| noise::walk(chunk, i * CHUNK, self.scale, self.terms);
+        let walk = |(i, chunk): (usize, &mut [T])| noise::walk(chunk, i * CHUNK, &self.0);
         if weights.len() <= CHUNK {
             walk((0, weights));
         } else {

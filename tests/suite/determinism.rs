@@ -4,12 +4,14 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use zotune::config::{Knobs, Plan};
 use zotune::data::{Batch, Example, Pick};
-use zotune::journal::prepare_folder;
+use zotune::folder;
 use zotune::objective::{Objective, PromptLoss, scores};
-use zotune::run::{Results, train};
+use zotune::run::{Job, Results, train};
 use zotune::setup::{Bench, set_up};
 use zotune::simd::{self, Level};
+use zotune::stop::Stop;
 use zotune::task::{Loss, Task};
+use zotune::trajectory::{Data, Header};
 
 use crate::support::{FIXTURES, Llama, example, open};
 
@@ -19,15 +21,18 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
     let knobs = Knobs::from_toml(toml, "test")?;
     let mut plan = Plan::check(knobs)?;
     plan.output_dir = folder.path().join("run");
-    prepare_folder(&plan.output_dir)?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| {
         let task = Task::open(&plan.inputs.task)?;
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
         let examples = bench.encode_splits(&rows, plan.batch_size)?;
         let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
-        let results = train(&plan, &task, &mut bench, &mut optimizer, &examples, ProgressBar::hidden())?;
-        Ok((results, std::fs::read(plan.output_dir.join("model.safetensors"))?))
+        let data = Data::new(&examples, bench.max_length);
+        let header = Header::new(&plan, "as tested", &bench.model, &mut bench.params, data)?;
+        let mut log = folder::begin(&plan, header, &[])?;
+        let job = Job { plan, task, examples };
+        let results = train(&job, &mut bench, &mut optimizer, &mut log, &Stop::default(), ProgressBar::hidden())?;
+        Ok((results, std::fs::read(job.plan.output_dir.join("model.safetensors"))?))
     })
 }
 

@@ -17,7 +17,9 @@ mod packing;
 mod real_data;
 mod snapshots;
 mod support;
+mod survival;
 mod tasks;
+mod trajectory;
 mod walks;
 
 /// The heap is counted as in the binary, so that what is held can be tested.

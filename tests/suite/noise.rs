@@ -2,7 +2,7 @@
 //! every instruction set.
 
 use anyhow::Result;
-use zotune::noise::{GROUP, Key, direction, direction_seed, tensor_id, walk};
+use zotune::noise::{GROUP, Key, Leg, direction, direction_seed, tensor_id, walk};
 use zotune::simd::{self, Level};
 
 const N: usize = 1 << 20;
@@ -106,7 +106,7 @@ fn neighbouring_seeds_tensors_and_indices_are_uncorrelated() {
 fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
     let whole = direction(11, "w", 1000);
     let mut part = vec![0f32; 1000 - 3 * GROUP];
-    walk(&mut part, 3 * GROUP, 0.0, &[(Key::new(11, tensor_id("w")), 1.0)]);
+    walk(&mut part, 3 * GROUP, &[Leg { scale: 0.0, terms: vec![(Key::new(11, tensor_id("w")), 1.0)] }]);
     assert_eq!(part, whole[3 * GROUP..]);
 }
 
@@ -114,15 +114,19 @@ fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
 #[test]
 fn every_instruction_set_gives_the_same_bits() -> Result<()> {
     let w = tensor_id("w");
-    let keys = [(Key::new(1, w), 1e-3), (Key::new(2, w), 1e-3), (Key::of_signs(3, w), 1e-3)];
+    let leg = |terms: &[(Key, f32)]| Leg { scale: 0.99, terms: terms.to_vec() };
+    let legs = [
+        leg(&[(Key::new(1, w), 1e-3), (Key::new(2, w), 1e-3)]),
+        leg(&[(Key::of_signs(3, w), 1e-3), (Key::new(4, w), 1e-3)]),
+    ];
     let run = |level| {
         simd::limit(level);
         let mut f32s: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
         let mut bf16s: Vec<half::bf16> = f32s.iter().map(|x| half::bf16::from_f32(*x)).collect();
         let mut f16s: Vec<half::f16> = f32s.iter().map(|x| half::f16::from_f32(*x)).collect();
-        walk(&mut f32s, 0, 0.99, &keys);
-        walk(&mut bf16s, 0, 0.99, &keys);
-        walk(&mut f16s, 0, 0.99, &keys);
+        walk(&mut f32s, 0, &legs);
+        walk(&mut bf16s, 0, &legs);
+        walk(&mut f16s, 0, &legs);
         let bits: Vec<u32> = f32s.iter().map(|x| x.to_bits()).collect();
         let halves: Vec<u16> = bf16s.iter().map(|x| x.to_bits()).chain(f16s.iter().map(|x| x.to_bits())).collect();
         (simd::level(), bits, halves)

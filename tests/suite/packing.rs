@@ -73,7 +73,7 @@ fn the_packed_loss_is_the_plain_loss() -> Result<()> {
                 );
                 assert_eq!(packed.cost().forwards, 5u64.div_ceil(micro_batch_size as u64));
             }
-            let evaluation = evaluate(&model, params.settle()?, &examples, loss, 3, |_| ())?;
+            let evaluation = evaluate(&model, params.settle()?, &examples, loss, 3, |_| Ok(()))?;
             assert!((evaluation.loss - plain).abs() < 2e-6 * plain.abs().max(1.0), "{name}: evaluation {}", evaluation.loss);
             assert_eq!(evaluation.examples.len(), 5);
         }

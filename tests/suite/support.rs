@@ -159,6 +159,10 @@ impl Problem for Regression {
         self
     }
 
+    fn num_examples(&self) -> usize {
+        self.b.len()
+    }
+
     fn batch(&self) -> &[usize] {
         &self.batch
     }

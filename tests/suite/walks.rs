@@ -120,6 +120,32 @@ fn half_precision_is_computed_in_f32_and_rounded_once() -> Result<()> {
     Ok(())
 }
 
+/// A step's end is rounded whether or not somebody reads there: scoring or saving between two steps changes no bit.
+#[test]
+fn reading_between_steps_changes_nothing() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let run = |reads: bool| -> Result<Vec<f32>> {
+            let mut p = params(dtype)?;
+            for step in 0..20 {
+                for coeff in [1e-2, -2e-2] {
+                    p.walk(&[term(step, coeff)]);
+                    p.settle()?;
+                }
+                p.walk(&[term(step, 1e-2)]);
+                p.shrink(0.999);
+                p.walk(&[term(step, 3e-3)]);
+                p.end_step();
+                if reads {
+                    p.settle()?;
+                }
+            }
+            values(&mut p, 0)
+        };
+        assert!(run(true)? == run(false)?, "{dtype:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn views_variables_and_other_dtypes_are_refused() -> Result<()> {
     let mut p = params(DType::F32)?;

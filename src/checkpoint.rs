@@ -1,0 +1,189 @@
+//! A run's checkpoints: `checkpoint-STEP`, a model folder as others read it, with the method's state and the journal's in
+//! `state.safetensors`. Written beside, forced to the disk, renamed; so what bears the name is whole.
+//!
+//! They are a convenience: a zeroth-order run's truth is its trajectory.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::digest::{Digest, sha256};
+use crate::files;
+use crate::journal::Journal;
+use crate::model::{self, Model};
+use crate::optim::Optimizer;
+use crate::params::{Params, Slot, Visit};
+
+const PREFIX: &str = "checkpoint-";
+const STATE: &str = "state.safetensors";
+
+/// Everything that a run has at a step, lent to be written down or read back.
+pub struct Held<'a> {
+    /// The model, whose companions go with the weights.
+    pub model: &'a Model,
+    /// The weights.
+    pub params: &'a mut Params,
+    /// The method, with its state.
+    pub optimizer: &'a mut Optimizer,
+    /// Totals, and what is not logged yet.
+    pub journal: &'a mut Journal,
+}
+
+impl Held<'_> {
+    fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        self.optimizer.visit(visit)?;
+        self.journal.visit(&mut |name, slot| visit(&format!("journal.{name}"), slot))
+    }
+
+    /// Writes the checkpoint of `step` into a run folder, and removes all but the newest `limit`.
+    pub fn save(&mut self, run: &Path, step: u64, limit: usize) -> Result<()> {
+        let place = run.join(format!("{PREFIX}{step}"));
+        if !place.exists() {
+            let beside = run.join(format!("{PREFIX}{step}.partial"));
+            let written = self.write(&beside, step).and_then(|()| {
+                fs::rename(&beside, &place)?;
+                files::sync_folder(run)
+            });
+            written
+                .inspect_err(|_| drop(fs::remove_dir_all(&beside)))
+                .with_context(|| format!("cannot write {}", place.display()))?;
+        }
+        let mut old = all(run);
+        old.truncate(old.len().saturating_sub(limit));
+        for (_, checkpoint) in old {
+            remove(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, folder: &Path, step: u64) -> Result<()> {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir(folder)?;
+        self.model.write_companions(folder, self.params.dtype())?;
+        let weights = self.params.settle()?;
+        model::save(weights, &folder.join("model.safetensors"))?;
+        let digest = Digest::of_digests(&Digest::of_weights(weights)?);
+        self.journal.sync()?;
+        self.write_state(&folder.join(STATE), step, digest)?;
+        files::sync_folder(folder)
+    }
+
+    /// The state as a safetensors file: looked at once to say where everything will be, and once to write it.
+    fn write_state(&mut self, path: &Path, step: u64, weights: Digest) -> Result<()> {
+        let mut tensors = Vec::new();
+        let mut offset = 0;
+        self.visit(&mut |name, mut slot| {
+            let dtype = match slot {
+                Slot::F32(_) => Dtype::F32,
+                Slot::Bf16(_) => Dtype::BF16,
+                Slot::F16(_) => Dtype::F16,
+                Slot::F64(_) => Dtype::F64,
+                Slot::U64(_) => Dtype::U64,
+            };
+            let bytes = slot.bytes().len();
+            let data_offsets = (offset, offset + bytes);
+            offset += bytes;
+            tensors.push((name.to_string(), TensorInfo { dtype, shape: vec![8 * bytes / dtype.bitsize()], data_offsets }));
+            Ok(())
+        })?;
+        let facts = [("format", "zotune".into()), ("step", step.to_string()), ("weights", weights.to_string())];
+        let facts = facts.map(|(key, value): (&str, String)| (key.to_string(), value));
+        let header = model::header(&Metadata::new(Some(facts.into()), tensors)?)?;
+        files::write_whole(path, |out| {
+            out.write_all(&header)?;
+            self.visit(&mut |_, mut slot| Ok(out.write_all(slot.bytes())?))
+        })?;
+        let hash = sha256(&mut File::open(path)?)?;
+        files::write_bytes(&path.with_extension("sha256"), format!("{hash}  {STATE}\n").as_bytes())
+    }
+
+    /// Brings everything to where the newest whole checkpoint stands that is not behind `last`. Gives its step; 0, and nothing
+    /// is touched, where there is none.
+    pub fn restore(&mut self, run: &Path, last: u64) -> Result<u64> {
+        for (step, folder) in all(run).into_iter().rev().filter(|(step, _)| *step <= last) {
+            match check(&folder, self.params) {
+                Ok(()) => {
+                    self.params.settle()?;
+                    model::restore(self.params, &folder.join("model.safetensors"))?;
+                    self.read_state(&folder.join(STATE)).with_context(|| folder.display().to_string())?;
+                    return Ok(step);
+                }
+                Err(e) => tracing::warn!("{} is left out: {e:#}", folder.display()),
+            }
+        }
+        Ok(0)
+    }
+
+    fn read_state(&mut self, path: &Path) -> Result<()> {
+        let mut file = File::open(path)?;
+        let (metadata, start) = model::read_header(&mut file)?;
+        self.visit(&mut |name, mut slot| {
+            let info = metadata.info(name).ok_or_else(|| anyhow!("{STATE} has no {name}; it is of another method"))?;
+            let (from, to) = info.data_offsets;
+            if !slot.resize(to - from) {
+                bail!("{STATE}: {name} has {} bytes, not {}", to - from, slot.bytes().len());
+            }
+            file.seek(SeekFrom::Start(start + from as u64))?;
+            Ok(file.read_exact(slot.bytes())?)
+        })
+    }
+}
+
+/// Whether a checkpoint is as it was written.
+fn check(folder: &Path, params: &Params) -> Result<()> {
+    let state = folder.join(STATE);
+    let said = fs::read_to_string(state.with_extension("sha256"))?;
+    let mut file = File::open(&state)?;
+    if said.split_whitespace().next() != Some(sha256(&mut file)?.as_str()) {
+        bail!("{STATE} is damaged");
+    }
+    file.seek(SeekFrom::Start(0))?;
+    let (metadata, _) = model::read_header(&mut file)?;
+    let weights = model::stored_digests(params, &folder.join("model.safetensors"))?;
+    let facts = metadata.metadata().as_ref();
+    if facts.and_then(|facts| facts.get("weights")) != Some(&Digest::of_digests(&weights).to_string()) {
+        bail!("model.safetensors is damaged");
+    }
+    Ok(())
+}
+
+/// The checkpoints of a run folder, oldest first.
+fn all(run: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(run).into_iter().flatten().flatten();
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok();
+    let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| Some((step(&e.path())?, e.path()))).collect();
+    found.sort();
+    found
+}
+
+/// Removes a checkpoint; one that is removed in part does not bear the name.
+fn remove(checkpoint: &Path) -> Result<()> {
+    let leaving = checkpoint.with_extension("partial");
+    if leaving.exists() {
+        fs::remove_dir_all(&leaving)?;
+    }
+    fs::rename(checkpoint, &leaving)?;
+    Ok(fs::remove_dir_all(&leaving)?)
+}
+
+/// Removes what a run that was killed has left half written or half removed, and with `whole` the checkpoints too.
+pub fn clear(run: &Path, whole: bool) -> Result<()> {
+    for entry in fs::read_dir(run)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let left = name.strip_prefix(PREFIX).is_some_and(|step| match step.strip_suffix(".partial") {
+            Some(step) => step.parse::<u64>().is_ok(),
+            None => whole && step.parse::<u64>().is_ok(),
+        });
+        if left {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}

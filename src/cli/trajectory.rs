@@ -1,0 +1,110 @@
+//! `replay` and `export`: a fine-tuned model out of its trajectory, and the trajectory as a file to hand on.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{ExportArgs, ReplayArgs, describe_model, load, on_threads, progress_bar, say};
+use crate::config::Inputs;
+use crate::digest::Digest;
+use crate::files::quoted;
+use crate::folder;
+use crate::model;
+use crate::replay::replay;
+use crate::setup::Bench;
+use crate::trajectory::{Trajectory, export};
+
+pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
+    on_threads(args.threads, || replay_to(&args, quiet))
+}
+
+fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
+    let trajectory = Trajectory::open(&args.place)?;
+    let recorded = &trajectory.header.config.inputs;
+    let inputs = Inputs {
+        model: args.model.clone().unwrap_or(recorded.model.clone()),
+        trajectory: args.trajectory.clone().or(recorded.trajectory.clone()),
+        ..recorded.clone()
+    };
+    let (steps, to) = (trajectory.steps(), args.to_step.unwrap_or(trajectory.kept()));
+    if to > steps {
+        return Err(usage!("--to-step {to}: the trajectory has {steps} steps"));
+    }
+    folder::check(&args.output_dir, args.overwrite_output_dir, &[Path::new(&inputs.model), &args.place])?;
+
+    let start = Instant::now();
+    let mut bench = load(Bench::outline(&inputs)?.0, &inputs, quiet)?;
+    describe_model(&inputs, &bench);
+    let bar = progress_bar(to, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
+    replay(&trajectory, &mut bench, to, &mut |step| {
+        bar.set_position(step);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    let (weights, out) = (bench.params.settle()?, &args.output_dir);
+    let digest = Digest::of_digests(&Digest::of_weights(weights)?);
+    std::fs::create_dir_all(out).map_err(|e| usage!("cannot make {}: {e}", out.display()))?;
+    bench.model.write_companions(out, bench.params.dtype())?;
+    model::save(bench.params.settle()?, &out.join("model.safetensors"))?;
+
+    let seconds = start.elapsed().as_secs_f64();
+    let checked = trajectory.dev.range(..=to).next_back().map_or(0, |(step, _)| *step);
+    if args.json {
+        return say(&json!({
+            "step": to, "of": steps, "digest": digest, "checked_to": checked, "seconds": seconds,
+        })
+        .to_string());
+    }
+    let agrees = match checked == to {
+        true => "the same weights as the run's".into(),
+        false => format!("the same weights as the run's at step {checked}; it kept no digest of step {to}"),
+    };
+    let kept = if to == trajectory.kept() { ", the one that was kept" } else { "" };
+    say(&format!(
+        "step     {to} of {steps}{kept}: {agrees} ({digest}), in {seconds:.1} s\n\
+         model    {}\n\
+         next     zotune eval --model {} --task {}",
+        out.display(),
+        quoted(&out.to_string_lossy()),
+        quoted(&inputs.task),
+    ))
+}
+
+pub fn export_verb(args: ExportArgs) -> Result<()> {
+    let (from, to) = (&args.run, &args.trajectory);
+    let trajectory = Trajectory::open(from)?;
+    if !trajectory.header.replays {
+        return Err(usage!(
+            "the steps of {} have first-order gradients, which no trajectory holds; hand on {}",
+            trajectory.header.config.optimizer,
+            from.join("model.safetensors").display()
+        ));
+    }
+    if to.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) || to.is_dir() {
+        return Err(usage!("--trajectory {}: it wants the name of a file in a folder that is there", to.display()));
+    }
+    if to.exists() && Trajectory::open(to).is_err() {
+        return Err(usage!("--trajectory {}: there is a file that is no trajectory; name another", to.display()));
+    }
+    let own = if from.is_dir() { from.join(crate::trajectory::FILE) } else { from.clone() };
+    if matches!((own.canonicalize(), to.canonicalize()), (Ok(a), Ok(b)) if a == b) {
+        return Err(usage!("--trajectory {}: that is the run's own log; name another file", to.display()));
+    }
+    let bytes = export(&trajectory, to)?;
+    let steps = trajectory.steps();
+    let a_step = bytes as f64 / steps.max(1) as f64;
+    if args.json {
+        return say(&json!({ "steps": steps, "bytes": bytes, "bytes_per_step": a_step }).to_string());
+    }
+    let model = &trajectory.header.config.inputs.model;
+    say(&format!(
+        "wrote    {}: {bytes} bytes for {steps} steps ({a_step:.1} a step)\n\
+         next     zotune eval --model {} --trajectory {} --task {}",
+        to.display(),
+        quoted(model),
+        quoted(&to.to_string_lossy()),
+        quoted(&trajectory.header.config.inputs.task),
+    ))
+}

@@ -1,0 +1,79 @@
+//! What may be said anew when a run goes on.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{Knobs, Plan};
+
+/// Knobs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
+const FREE: [&str; 10] = [
+    "max_steps",
+    "eval_steps",
+    "logging_steps",
+    "save_steps",
+    "save_total_limit",
+    "fsync",
+    "threads",
+    "model",
+    "data",
+    "trajectory",
+];
+
+impl Plan {
+    /// The plan of the run in `folder`, gone on with as `given` says. A knob that would change what is computed is refused.
+    pub fn resumed(self, given: &Knobs, folder: &Path) -> Result<Self> {
+        if given.overwrite_output_dir == Some(true) {
+            return Err(usage!("--overwrite-output-dir: --resume goes on with what is there; take one of the two"));
+        }
+        if let Some(other) = given.output_dir.as_deref().filter(|other| *other != folder) {
+            return Err(usage!("--output-dir {}: --resume goes on in {}", other.display(), folder.display()));
+        }
+        if let Some(steps) = given.max_steps.filter(|steps| *steps < self.max_steps) {
+            return Err(usage!("--max-steps {steps}: it can only be raised; the run was to have {}", self.max_steps));
+        }
+        // Checked as in a run that begins.
+        let Value::Object(checked) = serde_json::to_value(Plan::check(given.clone())?)? else { return Ok(self) };
+        let Value::Object(given) = serde_json::to_value(given)? else { return Ok(self) };
+        let mut plan = serde_json::to_value(&self)?;
+        for (name, value) in given.into_iter().filter(|(name, value)| !value.is_null() && checked.contains_key(name)) {
+            let then = &plan[&name];
+            if FREE.contains(&name.as_str()) {
+                plan[&name] = value;
+            } else if name != "output_dir" && name != "overwrite_output_dir" && *then != value {
+                let flag = name.replace('_', "-");
+                let then = if then.is_null() { "without it".into() } else { format!("with {then}") };
+                return Err(usage!("--{flag} {value}: the run was begun {then}, and --resume goes on with what was begun"));
+            }
+        }
+        Ok(Plan { output_dir: folder.into(), overwrite_output_dir: false, ..serde_json::from_value(plan)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_nothing_may_change_and_the_rest_is_refused() -> Result<()> {
+        let begun = Plan::check(Knobs::from_toml("lr = 1e-4\nmax_steps = 100", "a")?)?;
+        let resumed = |toml: &str| begun.clone().resumed(&Knobs::from_toml(toml, "b")?, Path::new("run"));
+        let plan = resumed("max_steps = 200\nlr = 1e-4\nfsync = \"every\"\nsave_steps = 0\nbatch_size = 16")?;
+        assert_eq!((plan.max_steps, plan.eval_steps, plan.save_steps, plan.learning_rate), (200, 5, 0, Some(1e-4)));
+        for (toml, expected) in [
+            ("max_steps = 99", "--max-steps 99: it can only be raised; the run was to have 100"),
+            ("lr = 2e-4", "--learning-rate 0.0002: the run was begun with 0.0001"),
+            ("zo_eps = 1e-2", "--zo-eps 0.01: the run was begun without it"),
+            ("optimizer = \"r-adazo\"", "--optimizer \"r-adazo\": the run was begun with \"zo-sgd\""),
+            ("dtype = \"bf16\"", "--dtype \"bf16\": the run was begun with \"f32\""),
+            ("micro_batch_size = 1", "--micro-batch-size 1"),
+            ("output_dir = \"other\"", "--output-dir other: --resume goes on in run"),
+            ("overwrite_output_dir = true", "--overwrite-output-dir"),
+        ] {
+            let error = resumed(toml).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! A run's folder: whether it may be written, what an older run leaves there, and run.json.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::checkpoint;
+use crate::config::Plan;
+use crate::files;
+use crate::tokenizer::Tokenizer;
+use crate::trajectory::{FILE, Header, Log};
+
+/// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
+/// The weights stay until the first of the new ones take their place.
+const LEFT_BY_A_RUN: [&str; 6] =
+    ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg", "config.json", "generation_config.json"];
+
+/// Whether a run may write into its folder; touches nothing.
+pub fn check_run(plan: &Plan) -> Result<()> {
+    let read: Vec<&Path> = std::iter::once(Path::new(&plan.inputs.model)).chain(plan.inputs.data.as_deref()).collect();
+    check(&plan.output_dir, plan.overwrite_output_dir, &read)
+}
+
+/// Whether `folder` may be written; touches nothing.
+///
+/// One that is not empty is refused unless it is to be overwritten, and always if it is one of those that are `read`.
+pub fn check(folder: &Path, overwrite: bool, read: &[&Path]) -> Result<()> {
+    let place = folder.display();
+    let occupied = match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+        Err(e) => return Err(usage!("--output-dir {place}: {e}")),
+    };
+    let same = |other: &&Path| matches!((folder.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if occupied && !overwrite {
+        let run = if folder.join(FILE).is_file() { "; --resume goes on with the run there" } else { "" };
+        return Err(usage!("--output-dir {place} is not empty; name another, or add --overwrite-output-dir{run}"));
+    }
+    if read.iter().any(same) {
+        return Err(usage!("--output-dir {place} is where the model or the data are read from; name another"));
+    }
+    Ok(())
+}
+
+/// Makes the run folder, once [`check_run`] has allowed it, takes its lock, removes the files of an older run, and begins
+/// the trajectory and run.json. Fails before anything is removed if another process trains there.
+pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
+    let folder = &plan.output_dir;
+    let place = folder.display();
+    std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
+    let locked = Log::lock(folder)?;
+    for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
+        remove(&folder.join(name))?;
+    }
+    checkpoint::clear(folder, true)?;
+    let log = Log::begin(locked, folder, header, plan.fsync)?;
+    let header = &log.trajectory().header;
+    let mut run = session(0, command);
+    run["config"] = serde_json::to_value(plan)?;
+    run["method"] = header.method.as_str().into();
+    run["data"] = serde_json::to_value(&header.data)?;
+    run["model"] = json!({ "source": plan.inputs.model, "sha256": header.model });
+    files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)?;
+    Ok(log)
+}
+
+/// Notes in run.json that the run goes on behind `step`, and as what; removes what only a finished run has.
+pub fn go_on(plan: &Plan, step: u64, command: &[String]) -> Result<()> {
+    let folder = &plan.output_dir;
+    checkpoint::clear(folder, false)?;
+    for name in ["all_results.json", "loss.svg"] {
+        remove(&folder.join(name))?;
+    }
+    let path = folder.join("run.json");
+    let read = || -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(&path)?)?) };
+    let mut run = read().unwrap_or_else(|_| json!({}));
+    run["config"] = serde_json::to_value(plan)?;
+    match run["resumed"].as_array_mut() {
+        Some(sessions) => sessions.push(session(step, command)),
+        None => run["resumed"] = json!([session(step, command)]),
+    }
+    files::write_bytes(&path, &serde_json::to_vec_pretty(&run)?)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A process that made steps of a run, from behind `step` on: what it was asked, what program it was, on what machine.
+fn session(step: u64, command: &[String]) -> Value {
+    let variables = ["RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "NO_COLOR"];
+    let environment: serde_json::Map<String, Value> =
+        variables.iter().filter_map(|v| Some((v.to_string(), std::env::var(v).ok()?.into()))).collect();
+    json!({
+        "from_step": step,
+        "command": command,
+        "versions": { "zotune": env!("CARGO_PKG_VERSION"), "commit": env!("ZOTUNE_COMMIT"), "rustc": env!("ZOTUNE_RUSTC") },
+        "machine": {
+            "os": std::env::consts::OS,
+            "cpu": cpu_name(),
+            "instruction_set": crate::noise::instruction_set(),
+            "threads": rayon::current_num_threads(),
+        },
+        "environment": environment,
+    })
+}
+
+fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_string()));
+    name.unwrap_or(std::env::consts::ARCH.into())
+}

@@ -1,0 +1,326 @@
+//! The trajectory of a run: the values that its functions had, a few numbers a step.
+//!
+//! Seeds, batches and learning rates follow from the config and the step, so a step's estimate, its (seed, coefficient)
+//! pairs, follows from its function values. Base weights + header + values give the weights of every step, bit for bit: a
+//! [`Tape`] tells the estimator the values again, and nothing is computed but the walks.
+
+mod log;
+mod shared;
+mod tape;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Common, Plan, Stage};
+use crate::data::Example;
+use crate::digest::{Digest, sha256};
+use crate::model::Model;
+use crate::params::{Params, Role};
+use crate::task::Splits;
+
+pub use log::Log;
+pub use shared::export;
+pub use tape::{Tape, Untold};
+
+/// The log's name in a run folder.
+pub const FILE: &str = "trajectory.bin";
+
+/// What a trajectory begins with: all that its values' meaning depends on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Header {
+    /// The program that wrote it.
+    pub zotune: String,
+    /// What the losses were computed with: matrix products add up in another order on another instruction set.
+    pub instruction_set: String,
+    /// The run's, resolved.
+    pub config: Plan,
+    /// The method with its numbers filled in.
+    pub method: String,
+    /// SHA-256 of the base model's files, by name.
+    pub model: BTreeMap<String, String>,
+    /// The weights that the run began from.
+    pub weights: Vec<Weight>,
+    /// What it trains on.
+    pub data: Data,
+    /// Whether the values are all there is to know. A first-order gradient is not in them.
+    pub replays: bool,
+}
+
+/// A weight that a run begins from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Weight {
+    /// As the model names it.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Of its bytes as they are held.
+    pub digest: Digest,
+}
+
+/// The examples of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    /// Examples in the training split.
+    pub train: usize,
+    /// In the dev split.
+    pub dev: usize,
+    /// In the evaluation split.
+    pub eval: usize,
+    /// Longer prompts are cut to this, in tokens.
+    pub max_length: usize,
+    /// Of all their tokens and labels.
+    pub digest: Digest,
+}
+
+impl Data {
+    /// Of these splits.
+    pub fn new(examples: &Splits<Example>, max_length: usize) -> Self {
+        let Splits { train, dev, eval } = examples;
+        let mut numbers = Vec::new();
+        for split in [train, dev, eval] {
+            numbers.push(split.len());
+            for example in split {
+                numbers.extend([example.label, example.candidates.len()]);
+                for candidate in &example.candidates {
+                    numbers.extend([candidate.option_len, candidate.tokens.len()]);
+                    numbers.extend(candidate.tokens.iter().map(|token| *token as usize));
+                }
+            }
+        }
+        let bytes: Vec<u8> = numbers.into_iter().flat_map(|n| (n as u64).to_le_bytes()).collect();
+        Data { train: train.len(), dev: dev.len(), eval: eval.len(), max_length, digest: Digest::of(&bytes) }
+    }
+}
+
+impl Header {
+    /// Of a run that begins with these weights.
+    pub fn new(plan: &Plan, method: &str, model: &Model, params: &mut Params, data: Data) -> Result<Self> {
+        let replays = !params.ids().any(|(id, _)| params.role(id) == Role::Differentiated);
+        let files = model.weight_files().iter();
+        let hash = |name: &String| Ok((name.clone(), sha256(&mut model.source().open(name)?.0)?));
+        Ok(Header {
+            zotune: format!("{} {}", env!("CARGO_PKG_VERSION"), env!("ZOTUNE_COMMIT")),
+            instruction_set: crate::noise::instruction_set().into(),
+            config: plan.clone(),
+            method: method.into(),
+            model: files.map(hash).collect::<Result<_>>()?,
+            weights: Weight::all(params)?,
+            data,
+            replays: replays && crate::optim::method(&plan.optimizer)?.replays(),
+        })
+    }
+
+    /// The first weight that is another than the run began from, as an error.
+    pub fn check_base(&self, params: &mut Params) -> Result<()> {
+        let weights = Weight::all(params)?;
+        let base = &self.config.inputs.model;
+        if let Some((ours, _)) = weights.iter().zip(&self.weights).find(|(ours, then)| ours != then) {
+            let files: Vec<String> = self.model.iter().map(|(name, hash)| format!("{name} with SHA-256 {hash}")).collect();
+            return Err(differs!(
+                "weight {} of the base model is not the one that the run began from, that of {base} ({})",
+                ours.name,
+                files.join(", ")
+            ));
+        }
+        match weights.len() == self.weights.len() {
+            true => Ok(()),
+            false => Err(differs!("the base model has {} weights, {base} had {}", weights.len(), self.weights.len())),
+        }
+    }
+}
+
+impl Weight {
+    /// All weights as they stand.
+    pub fn all(params: &mut Params) -> Result<Vec<Self>> {
+        let weights = params.settle()?;
+        let digests = Digest::of_weights(weights)?;
+        let weight = |((name, tensor), digest): ((&str, &candle_core::Tensor), _)| Weight {
+            name: name.into(),
+            shape: tensor.dims().into(),
+            digest,
+        };
+        Ok(weights.iter().zip(digests).map(weight).collect())
+    }
+}
+
+/// A score on a split.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// The task's loss, mean over the split.
+    pub loss: f64,
+    /// The share of examples that came out right.
+    pub accuracy: f64,
+    /// Of the weights that were scored.
+    pub digest: Digest,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// The step whose weights were kept: the one with the best dev loss.
+    pub best_step: u64,
+    /// Of each of their tensors, in order.
+    pub digests: Vec<Digest>,
+}
+
+/// What a log says after its header, piece by piece.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// The next step's function values, in the order in which its estimator asked for them.
+    Step(Vec<f32>),
+    /// The score on dev of the weights after the last step.
+    Dev(Scored),
+    /// The score on the evaluation split before the first.
+    Untrained(Scored),
+    /// From here on the run is to have so many steps.
+    Extended(u64),
+    /// All steps were made and the best weights kept.
+    Done(Done),
+}
+
+/// A trajectory as it was read, or as it stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trajectory {
+    /// What it begins with.
+    pub header: Header,
+    /// All steps' values, one step after the other, and where each step's end.
+    #[serde(skip)]
+    values: Vec<f32>,
+    #[serde(skip)]
+    ends: Vec<usize>,
+    /// On the evaluation split, before the first step.
+    pub untrained: Option<Scored>,
+    /// On dev, by step.
+    pub dev: BTreeMap<u64, Scored>,
+    /// What `--max-steps` was, before it was raised.
+    pub stages: Vec<Stage>,
+    /// How many steps the run is to have.
+    pub max_steps: u64,
+    /// How it ended, if it has.
+    pub done: Option<Done>,
+}
+
+impl Trajectory {
+    /// Before its first step.
+    pub fn new(header: Header) -> Self {
+        let max_steps = header.config.max_steps;
+        Trajectory {
+            header,
+            values: Vec::new(),
+            ends: Vec::new(),
+            untrained: None,
+            dev: BTreeMap::new(),
+            stages: Vec::new(),
+            max_steps,
+            done: None,
+        }
+    }
+
+    /// Reads a run folder's log, a log, or a file that [`export`] wrote.
+    pub fn open(place: &Path) -> Result<Self> {
+        let path = if place.is_dir() { place.join(FILE) } else { place.to_path_buf() };
+        let bytes = std::fs::read(&path).map_err(|e| usage!("{}: there is no trajectory to read: {e}", path.display()))?;
+        let (trajectory, torn) = Self::read(&bytes).with_context(|| path.display().to_string())?;
+        if let Some(torn) = torn {
+            tracing::warn!("{}: {torn}", path.display());
+        }
+        Ok(trajectory)
+    }
+
+    /// Reads the bytes of a log or of a file that [`export`] wrote. Of a log whose tail is torn it gives the whole records, and what
+    /// to say of the tail. Any other damage is an error.
+    pub fn read(bytes: &[u8]) -> Result<(Self, Option<String>)> {
+        if shared::is_shared(bytes) {
+            return Ok((shared::read(bytes)?, None));
+        }
+        let (trajectory, whole) = log::read(bytes)?;
+        Ok((trajectory, whole.torn(bytes)))
+    }
+
+    /// Says of what was typed what a trajectory that it names decides: how the weights are held.
+    pub fn fill_in(common: &mut Common) -> Result<()> {
+        let Some(place) = &common.trajectory else { return Ok(()) };
+        let then = Self::open(place)?.header.config.inputs.dtype;
+        match common.dtype.get_or_insert(then) {
+            same if *same == then => Ok(()),
+            other => Err(usage!(
+                "--dtype {}: the trajectory was walked in {}, and its weights come out of no other",
+                other.dtype().as_str(),
+                then.dtype().as_str()
+            )),
+        }
+    }
+
+    /// How many steps it knows.
+    pub fn steps(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    /// The function values of a step, counted from 1.
+    pub fn values(&self, step: u64) -> Option<&[f32]> {
+        let end = *self.ends.get(usize::try_from(step).ok()?.checked_sub(1)?)?;
+        let start = if step == 1 { 0 } else { self.ends[step as usize - 2] };
+        Some(&self.values[start..end])
+    }
+
+    /// The step with the best dev loss, the first of equals, among those up to `last`.
+    pub fn best(&self, last: u64) -> Option<(u64, Scored)> {
+        let scored = self.dev.range(..=last).map(|(step, scored)| (*step, *scored));
+        scored.reduce(|best, next| if next.1.loss < best.1.loss { next } else { best })
+    }
+
+    /// The step whose weights were kept, as far as it goes: the best on dev, the last where none was scored.
+    pub fn kept(&self) -> u64 {
+        self.best(self.steps()).map_or(self.steps(), |(step, _)| step)
+    }
+
+    /// Whether the weights are those that the run had behind `step`, if it says.
+    pub fn check(&self, step: u64, params: &mut Params) -> Result<()> {
+        let Some(then) = self.dev.get(&step) else { return Ok(()) };
+        let digests = Digest::of_weights(params.settle()?)?;
+        if Digest::of_digests(&digests) == then.digest {
+            return Ok(());
+        }
+        let place = match &self.done {
+            Some(done) if done.best_step == step => {
+                let names = self.header.weights.iter().map(|weight| &weight.name);
+                let mut tensors = names.zip(digests.iter().zip(&done.digests));
+                tensors
+                    .find(|(_, (ours, then))| ours != then)
+                    .map_or(String::new(), |(name, _)| format!(", first in {name}"))
+            }
+            _ => String::new(),
+        };
+        let agreed = self.dev.range(..step).next_back().map_or(0, |(step, _)| *step);
+        Err(differs!("behind step {step} the weights are others than the run's{place}; at step {agreed} they agreed"))
+    }
+
+    /// The config as it stands at the end of the trajectory.
+    pub fn plan(&self) -> Plan {
+        Plan { max_steps: self.max_steps, stages: self.stages.clone(), ..self.header.config.clone() }
+    }
+
+    /// Adds what comes next. Fails where it cannot come next.
+    pub fn push(&mut self, record: Record) -> Result<()> {
+        let steps = self.steps();
+        match record {
+            Record::Step(values) => {
+                self.values.extend(values);
+                self.ends.push(self.values.len());
+            }
+            Record::Dev(scored) if !self.dev.contains_key(&steps) => drop(self.dev.insert(steps, scored)),
+            Record::Untrained(scored) if steps == 0 => self.untrained = Some(scored),
+            Record::Extended(max_steps) if max_steps >= self.max_steps => {
+                self.stages.push(Stage { last: steps, max_steps: self.max_steps });
+                self.max_steps = max_steps;
+                self.done = None;
+            }
+            Record::Done(done) => self.done = Some(done),
+            other => bail!("{other:?} cannot come after step {steps}"),
+        }
+        Ok(())
+    }
+}

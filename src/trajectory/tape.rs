@@ -1,0 +1,116 @@
+//! The log as a problem: what a step's functions gave is noted, or told again.
+
+use std::cell::RefCell;
+
+use anyhow::{Context, Result, bail};
+
+use crate::objective::{Gradients, Objective, Problem};
+use crate::params::{ParamId, Weights};
+
+/// A step's problem on tape. Where the log knows the values it tells them and nothing is computed; else it listens.
+///
+/// Whoever asks has settled the weights either way, so the walks and their rounding are the same.
+pub struct Tape<'a> {
+    problem: &'a mut dyn Problem,
+    known: Option<&'a [f32]>,
+    heard: &'a RefCell<Vec<f32>>,
+}
+
+impl<'a> Tape<'a> {
+    /// Of `problem`, whose values are `known` or are not. All values, told or computed, are `heard`.
+    pub fn new(problem: &'a mut dyn Problem, known: Option<&'a [f32]>, heard: &'a RefCell<Vec<f32>>) -> Self {
+        Tape { problem, known, heard }
+    }
+
+    fn value(&mut self, told: fn(&mut dyn Problem), compute: impl Fn(&mut dyn Problem) -> Result<f32>) -> Result<f32> {
+        let mut heard = self.heard.borrow_mut();
+        let value = match self.known {
+            Some(known) => {
+                told(self.problem);
+                *known.get(heard.len()).context("the trajectory has fewer values for this step than its method asks for")?
+            }
+            None => compute(self.problem)?,
+        };
+        heard.push(value);
+        Ok(value)
+    }
+}
+
+impl Objective for Tape<'_> {
+    fn loss(&mut self, weights: Weights) -> Result<f32> {
+        self.value(|problem| problem.told(), |problem| problem.objective().loss(weights))
+    }
+
+    fn turn_to(&mut self, k: usize) {
+        self.problem.objective().turn_to(k);
+    }
+}
+
+impl Problem for Tape<'_> {
+    fn objective(&mut self) -> &mut dyn Objective {
+        self
+    }
+
+    fn num_examples(&self) -> usize {
+        self.problem.num_examples()
+    }
+
+    fn batch(&self) -> &[usize] {
+        self.problem.batch()
+    }
+
+    fn full_loss(&mut self, weights: Weights) -> Result<f32> {
+        self.value(|problem| problem.told_full(), |problem| problem.full_loss(weights))
+    }
+
+    fn losses(&mut self, weights: Weights) -> Result<Vec<f64>> {
+        self.problem.losses(weights)
+    }
+
+    fn backward<'b>(&'b self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {
+        let (loss, gradients) = self.problem.backward(weights)?;
+        self.heard.borrow_mut().push(loss);
+        Ok((loss, gradients))
+    }
+
+    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
+        self.problem.full_gradient(weights, add)
+    }
+}
+
+/// No problem: where there is nothing but the log to tell of one.
+pub struct Untold;
+
+const UNTOLD: &str = "the trajectory does not tell what its method asks for";
+
+impl Objective for Untold {
+    fn loss(&mut self, _: Weights) -> Result<f32> {
+        bail!(UNTOLD)
+    }
+}
+
+impl Problem for Untold {
+    fn objective(&mut self) -> &mut dyn Objective {
+        self
+    }
+
+    fn num_examples(&self) -> usize {
+        0
+    }
+
+    fn batch(&self) -> &[usize] {
+        &[]
+    }
+
+    fn losses(&mut self, _: Weights) -> Result<Vec<f64>> {
+        bail!(UNTOLD)
+    }
+
+    fn backward<'b>(&'b self, _: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {
+        bail!(UNTOLD)
+    }
+
+    fn full_gradient(&self, _: Weights, _: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
+        bail!(UNTOLD)
+    }
+}

@@ -1,0 +1,558 @@
+//! Runs that are killed, stopped, starved of disk, and gone on with: the same bits as if nothing had happened.
+
+#![cfg(unix)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::DType;
+use serde_json::Value;
+use zotune::files::Source;
+use zotune::trajectory::Trajectory;
+
+use crate::support::{Llama, skipped};
+
+/// A folder with a model that starts in no time, and a run of it with everything often.
+fn workplace() -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    let sizes = Llama { vocab: 4096, hidden: 8, inner: 16, layers: 2, heads: 2, kv_heads: 1, tied: true };
+    let (model, _) = sizes.write(DType::F32)?;
+    let place = folder.path().join("model");
+    std::fs::create_dir(&place)?;
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(model.path().join(name), place.join(name))?;
+    }
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::write(place.join(name), zotune::model::OPT_MINI.read(name)?.context("built in")?)?;
+    }
+    Ok(folder)
+}
+
+const STEPS: u64 = 60;
+const EVERY: u64 = 6;
+const RUN: &str = "--model model --task reviews --num-train 40 --num-dev 100 --num-eval 10 --batch-size 4 \
+                   --max-steps 60 --eval-steps 6 --logging-steps 4 --learning-rate 3e-3 --fsync never --threads 1";
+
+/// The binary, told `words` in `folder`.
+fn zotune(folder: &Path, words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
+    command.args(words.split_whitespace()).current_dir(folder).env_remove("RUST_LOG");
+    command
+}
+
+fn done(folder: &Path, words: &str) -> Result<Output> {
+    let output = zotune(folder, words).output()?;
+    ensure!(output.status.success(), "zotune {words}: {}", stderr(&output));
+    Ok(output)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(path: &Path) -> Result<Value> {
+    Ok(serde_json::from_slice(&std::fs::read(path).with_context(|| path.display().to_string())?)?)
+}
+
+/// Everything that a run leaves and that is not time, memory or place.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    weights: Vec<u8>,
+    values: Vec<Vec<u32>>,
+    scores: Vec<Value>,
+    log: Vec<Value>,
+    results: Vec<Value>,
+    state: Vec<(String, Vec<u8>)>,
+}
+
+fn outcome(run: &Path) -> Result<Outcome> {
+    let trajectory = Trajectory::open(run)?;
+    let values = |step| trajectory.values(step).into_iter().flatten().map(|v: &f32| v.to_bits()).collect();
+    let results = json(&run.join("all_results.json"))?;
+    let counted =
+        ["best_step", "dev_loss", "dev_accuracy", "eval_loss", "eval_accuracy", "untrained_eval_loss", "train_loss"];
+    let counted = counted.into_iter().chain(["function_evaluations", "forwards", "backwards", "tokens_per_step"]);
+    let log = std::fs::read_to_string(run.join("trainer_log.jsonl"))?;
+    let timeless = |line: &str| -> Result<Value> {
+        let mut line: Value = serde_json::from_str(line)?;
+        for key in ["seconds", "rss_peak_bytes"] {
+            line.as_object_mut().context("a line is an object")?.remove(key);
+        }
+        Ok(line)
+    };
+    let mut state = Vec::new();
+    let last = run.join(format!("checkpoint-{STEPS}"));
+    if last.exists() {
+        let bytes = std::fs::read(last.join("state.safetensors"))?;
+        let tensors = safetensors::SafeTensors::deserialize(&bytes)?;
+        // The last three counts are bytes held.
+        let kept = |name: &str, data: &[u8]| data[..data.len() - if name == "journal.counts" { 24 } else { 0 }].to_vec();
+        state = tensors.iter().map(|(name, t)| (name.to_string(), kept(name, t.data()))).collect();
+        state.push(("model.safetensors".into(), std::fs::read(last.join("model.safetensors"))?));
+        state.sort();
+    }
+    Ok(Outcome {
+        weights: std::fs::read(run.join("model.safetensors"))?,
+        values: (1..=trajectory.steps()).map(values).collect(),
+        scores: vec![
+            serde_json::to_value(&trajectory.dev)?,
+            serde_json::to_value(&trajectory.done)?,
+            serde_json::to_value(trajectory.untrained)?,
+        ],
+        log: log.lines().map(timeless).collect::<Result<_>>()?,
+        results: counted.map(|key| results[key].clone()).collect(),
+        state,
+    })
+}
+
+/// Where a process was when it was killed.
+#[derive(Default, Debug)]
+struct Met {
+    kills: usize,
+    in_checkpoint: usize,
+    in_evaluation: usize,
+    resumed: usize,
+}
+
+/// When to kill.
+enum Moment {
+    After(Duration),
+    InCheckpoint,
+    InEvaluation,
+}
+
+impl Moment {
+    /// Waits for the moment and kills; false where the process ended before it came.
+    fn kill(&self, process: &mut Child, run: &Path) -> Result<bool> {
+        let start = Instant::now();
+        let partial = |run: &Path| {
+            let names = std::fs::read_dir(run).into_iter().flatten().flatten().map(|e| e.file_name());
+            names.into_iter().any(|name| name.to_string_lossy().ends_with(".partial"))
+        };
+        loop {
+            if process.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            let come = match self {
+                Moment::After(time) => start.elapsed() >= *time,
+                Moment::InCheckpoint => partial(run),
+                Moment::InEvaluation => in_evaluation(run),
+            };
+            if come {
+                process.kill()?;
+                process.wait()?;
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+}
+
+/// Whether the log ends with a step whose evaluation is due and not there.
+fn in_evaluation(run: &Path) -> bool {
+    let bytes = std::fs::read(run.join("trajectory.bin")).unwrap_or_default();
+    Trajectory::read(&bytes)
+        .is_ok_and(|(t, _)| t.steps() > 0 && t.steps().is_multiple_of(EVERY) && !t.dev.contains_key(&t.steps()))
+}
+
+/// Runs to the end through `kills` kills, more than one run if it takes them, each resumed after each; every end is `unbroken`'s.
+fn kill_and_resume(folder: &Path, words: &str, unbroken: &Outcome, kills: usize, seed: u64) -> Result<Met> {
+    let mut met = Met::default();
+    let mut random = seed;
+    let run: PathBuf = folder.join("killed");
+    while met.kills < kills {
+        if run.exists() {
+            std::fs::remove_dir_all(&run)?;
+        }
+        let mut logged: Vec<u8> = Vec::new();
+        loop {
+            random = zotune::noise::mix(random + 1);
+            let words = match Trajectory::open(&run) {
+                Ok(_) => "train --resume killed --threads 1".to_string(),
+                // Killed before it had begun.
+                Err(_) => format!("train {words} --output-dir killed --overwrite-output-dir"),
+            };
+            met.resumed += usize::from(words.contains("--resume"));
+            let mut process = zotune(folder, &words)
+                .stdout(Stdio::null())
+                .stderr(Stdio::from(std::fs::File::create(folder.join("said"))?))
+                .spawn()?;
+            let moment = match random % 8 {
+                0 => Moment::InCheckpoint,
+                1 => Moment::InEvaluation,
+                _ => Moment::After(Duration::from_micros(random >> 8 & 0x3_ffff)),
+            };
+            let killed = if met.kills < kills { moment.kill(&mut process, &run)? } else { false };
+            let status = process.wait()?;
+            if !killed {
+                ensure!(status.success(), "zotune {words}: {}", std::fs::read_to_string(folder.join("said"))?);
+                break;
+            }
+            met.kills += 1;
+            met.in_evaluation += usize::from(in_evaluation(&run));
+            let names = std::fs::read_dir(&run).into_iter().flatten().flatten().map(|e| e.file_name());
+            met.in_checkpoint += usize::from(names.into_iter().any(|n| n.to_string_lossy().ends_with(".partial")));
+            // What was written down of a step is never written again: only the one in flight is computed a second time.
+            let bytes = std::fs::read(run.join("trajectory.bin")).unwrap_or_default();
+            if let (Ok((before, torn)), Ok(_)) = (Trajectory::read(&logged), Trajectory::read(&bytes)) {
+                let torn_bytes = if torn.is_some() { 64 } else { 0 };
+                let whole = logged.len().saturating_sub(torn_bytes);
+                ensure!(bytes.len() >= whole && bytes[..whole] == logged[..whole], "after step {}", before.steps());
+            }
+            logged = bytes;
+        }
+        let end = outcome(&run)?;
+        ensure!(end == *unbroken, "another end:\n{:?}\n{:?}", end.results, unbroken.results);
+    }
+    Ok(met)
+}
+
+/// A hundred kills with SIGKILL in all, at random moments, inside checkpoints and inside evaluations: a hundred times the end of
+/// the run that nobody disturbed. scripts/kill.sh does a hundred for each method.
+#[test]
+fn a_run_that_is_killed_a_hundred_times_ends_as_if_nothing_had_happened() -> Result<()> {
+    let kills: usize = std::env::var("ZOTUNE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(17);
+    let mut total = Met::default();
+    for (i, method) in ["zo-sgd", "r-adazo", "vamo"].into_iter().enumerate() {
+        for (save, checkpoints) in [("--save-steps 4 --save-total-limit 2", true), ("--save-steps 0", false)] {
+            let folder = workplace()?;
+            let rate = if method == "zo-sgd" { "" } else { "--learning-rate 1e-3" };
+            let words = format!("{RUN} --optimizer {method} {save} {rate}");
+            done(folder.path(), &format!("train {words} --output-dir unbroken"))?;
+            let unbroken = outcome(&folder.path().join("unbroken"))?;
+            assert_eq!(unbroken.values.len() as u64, STEPS);
+            assert_eq!(!unbroken.state.is_empty(), checkpoints);
+            let met = kill_and_resume(folder.path(), &words, &unbroken, kills, 100 * i as u64 + u64::from(checkpoints))
+                .with_context(|| format!("{method}, {save}"))?;
+            if std::env::var_os("ZOTUNE_KILLS").is_some() {
+                eprintln!("{method}, {save}: {met:?}: every end the same");
+            }
+            total.kills += met.kills;
+            total.in_checkpoint += met.in_checkpoint;
+            total.in_evaluation += met.in_evaluation;
+            total.resumed += met.resumed;
+        }
+    }
+    assert!(total.kills >= 100 && total.in_checkpoint > 3 && total.in_evaluation > 3 && total.resumed > 50, "{total:?}");
+    Ok(())
+}
+
+/// Half precision, state in half precision, snapshots of the training set in scalars: each stopped and gone on with.
+#[test]
+fn every_kind_of_run_is_stopped_by_signals_and_goes_on_to_the_same_bits() -> Result<()> {
+    for (words, replays) in [
+        ("--dtype bf16", true),
+        ("--dtype f16 --optimizer r-adazo --state-dtype bf16 --learning-rate 1e-3", true),
+        ("--optimizer mezo-svrg --num-directions 2", true),
+        ("--optimizer zo-conservative --save-steps 0 --lr-scheduler-type cosine --warmup-steps 5", true),
+        ("--optimizer meazo --perturbation-mode one-side --distribution sphere --num-directions 2", true),
+        ("--optimizer sgd --fo-params last:1 --save-steps 7 --learning-rate 1e-3", false),
+        ("--optimizer adamw --save-steps 5 --learning-rate 1e-3", false),
+        ("--optimizer svrg --save-steps 0 --learning-rate 1e-3", false),
+    ] {
+        let folder = workplace()?;
+        let words = format!("{RUN} {words}");
+        done(folder.path(), &format!("train {words} --output-dir unbroken"))?;
+        let unbroken = outcome(&folder.path().join("unbroken"))?;
+        let run = folder.path().join("stopped");
+        for (turn, (signal, code)) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)].into_iter().enumerate() {
+            let words =
+                if turn == 0 { format!("train {words} --output-dir stopped") } else { "train --resume stopped".into() };
+            let process = zotune(folder.path(), &words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+            let steps = || Trajectory::open(&run).map_or(0, |t| t.steps());
+            while steps() < 15 + 20 * turn as u64 {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            // SAFETY: the process is ours and has not been waited for.
+            assert_eq!(unsafe { libc::kill(process.id() as i32, signal) }, 0);
+            let output = process.wait_with_output()?;
+            let said = stderr(&output);
+            if output.status.success() {
+                continue; // It came to its end first.
+            }
+            assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+            assert!(said.contains("go on with: zotune train --resume stopped"), "{said}");
+            assert!(said.lines().last().is_some_and(|l| l.starts_with("stopped behind step ")), "{said}");
+        }
+        let output = done(folder.path(), "train --resume stopped --json")?;
+        let said = stderr(&output);
+        assert!(replays || !said.contains("replayed"), "{said}");
+        assert!(outcome(&run)? == unbroken, "{words}");
+    }
+    Ok(())
+}
+
+#[test]
+fn more_steps_can_be_asked_for_and_nothing_else_that_matters() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    let all = format!("{RUN} --lr-scheduler-type linear --optimizer zo-adamm --learning-rate 1e-3");
+    done(place, &format!("train {all} --max-steps 40 --output-dir grown"))?;
+    for (words, expected) in [
+        ("--learning-rate 1", "--learning-rate 1.0: the run was begun with 0.001"),
+        ("--optimizer zo-sgd", "--optimizer \"zo-sgd\": the run was begun with \"zo-adamm\""),
+        ("--zo-eps 1", "--zo-eps 1.0: the run was begun with 0.001"),
+        ("--batch-size 5", "--batch-size 5: the run was begun with 4"),
+        ("--num-dev 7", "--num-dev 7: the run was begun with 100"),
+        ("--seed 1", "--seed 1: the run was begun with 0"),
+        ("--max-steps 39", "--max-steps 39: it can only be raised"),
+        ("--overwrite-output-dir", "--overwrite-output-dir"),
+        ("--output-dir other", "--output-dir other"),
+    ] {
+        let output = zotune(place, &format!("train --resume grown {words}")).output()?;
+        assert_eq!(output.status.code(), Some(2), "{words}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{words}: {}", stderr(&output));
+    }
+    // Nothing to do is no error.
+    let output = done(place, "train --resume grown --json")?;
+    assert!(stderr(&output).contains("has made all of its 40 steps"), "{}", stderr(&output));
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout)?["steps"], 40);
+    done(place, "train --resume grown --max-steps 60 --save-steps 9 --eval-steps 6 --fsync every")?;
+    let trajectory = Trajectory::open(&place.join("grown"))?;
+    assert_eq!((trajectory.steps(), trajectory.max_steps), (60, 60));
+    // Steps that were made keep the rate that they were made with: a replay of all of them ends where the run did.
+    done(place, "replay grown --output-dir replayed --to-step 60")?;
+    let [a, b] = ["grown/checkpoint-60", "replayed"].map(|f| std::fs::read(place.join(f).join("model.safetensors")));
+    assert!(a? == b?);
+
+    // With a constant rate, a run that was to be short is the beginning of a long one.
+    done(place, &format!("train {RUN} --max-steps 31 --output-dir short"))?;
+    done(place, "train --resume short --max-steps 60")?;
+    done(place, &format!("train {RUN} --output-dir long"))?;
+    let [short, long] = ["short", "long"].map(|run| Trajectory::open(&place.join(run)));
+    let (short, long) = (short?, long?);
+    assert!((1..=60).all(|step| short.values(step) == long.values(step)));
+    assert_eq!(short.dev[&60], long.dev[&60]);
+    Ok(())
+}
+
+#[test]
+fn a_second_process_is_refused_until_the_first_is_gone() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    let words = format!("train {RUN} --max-steps 100000 --output-dir run");
+    let mut first = zotune(place, &words).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    while Trajectory::open(&place.join("run")).map_or(0, |t| t.steps()) < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for words in ["train --resume run".to_string(), format!("{words} --overwrite-output-dir")] {
+        let output = zotune(place, &words).output()?;
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("another process is training in run"), "{}", stderr(&output));
+    }
+    // A run can be looked at while it goes.
+    done(place, "export run --trajectory now.zot")?;
+    first.kill()?;
+    first.wait()?;
+    let steps = Trajectory::open(&place.join("run"))?.steps();
+    let mut second = zotune(place, "train --resume run").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    while Trajectory::open(&place.join("run"))?.steps() <= steps {
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(second.try_wait()?.is_none(), "the lock outlived its holder");
+    }
+    second.kill()?;
+    second.wait()?;
+    Ok(())
+}
+
+/// A file system that fills up in the middle of a run: files past a limit cannot grow, and where it can be had, a real one of
+/// a few megabytes.
+#[test]
+fn a_disk_that_fills_up_ends_a_run_that_goes_on_when_there_is_space() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    let binary = env!("CARGO_BIN_EXE_zotune");
+    // 64 directions: the log is the file that outgrows the limit, at about a third of the way.
+    let words = format!("{RUN} --num-directions 64 --max-steps 600 --eval-steps 600 --logging-steps 600 --save-steps 0");
+    done(place, &format!("train {words} --output-dir unbroken"))?;
+    let limited = format!("ulimit -f 160; exec {binary} train {words} --output-dir full");
+    let output = Command::new("bash").args(["-c", &limited]).current_dir(place).output()?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write full/trajectory.bin") && said.contains("zotune train --resume full"), "{said}");
+    let stood = Trajectory::open(&place.join("full"))?.steps();
+    assert!((100..600).contains(&stood), "{stood}");
+    done(place, "train --resume full")?;
+    let [a, b] = ["full", "unbroken"].map(|run| std::fs::read(place.join(run).join("model.safetensors")));
+    assert!(a? == b?);
+
+    // The weights, a checkpoint and half of another: the second one does not fit.
+    let words = format!("{RUN} --save-steps 3 --save-total-limit 2 --output-dir small/run");
+    let script = format!(
+        "set -e; mkdir small; mount -t tmpfs -o size=640k tmpfs small; set +e
+         {binary} train {words}; echo first $?; ls small/run; df -k small >&2
+         {binary} train --resume small/run; echo second $?
+         mount -o remount,size=4m small; {binary} train --resume small/run >&2; echo third $?
+         cp -r small/run kept"
+    );
+    let output = Command::new("unshare").args(["-rm", "bash", "-c", &script]).current_dir(place).output();
+    match output {
+        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("first") => {
+            let (told, said) = (String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output));
+            assert!(told.contains("first 1") && told.contains("second 1") && told.contains("third 0"), "{told}{said}");
+            assert!(said.contains("No space left on device") && said.contains("stopped behind step "), "{said}");
+            assert!(!told.contains(".partial"), "{told}");
+            done(place, &format!("train {RUN} --output-dir roomy"))?;
+            let [a, b] = ["kept", "roomy"].map(|run| std::fs::read(place.join(run).join("model.safetensors")));
+            assert!(a? == b?);
+        }
+        _ => skipped("no file system of our own can be mounted here; the limit on files stands for it"),
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    done(place, &format!("train {RUN} --output-dir run"))?;
+    let says = |words: &str, code: i32, expected: &str| -> Result<()> {
+        let output = zotune(place, words).output()?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+        assert!(said.contains(expected) && !said.contains("panicked"), "{words}: {said:?} does not say {expected:?}");
+        Ok(())
+    };
+    // Another base model, by one bit of one weight.
+    let stored = std::fs::read(place.join("model/model.safetensors"))?;
+    std::fs::create_dir(place.join("other"))?;
+    for name in ["config.json", "vocab.json", "merges.txt"] {
+        std::fs::copy(place.join("model").join(name), place.join("other").join(name))?;
+    }
+    let mut bytes = stored.clone();
+    *bytes.last_mut().context("bytes")? ^= 1;
+    std::fs::write(place.join("other/model.safetensors"), &bytes)?;
+    says("replay run --model other --output-dir r", 6, "weight model.")?;
+    says("train --resume run --max-steps 70 --model other", 6, "is not the one that the run began from")?;
+    assert!(!place.join("r").exists(), "something was written");
+    // The same weights in another place will do.
+    std::fs::write(place.join("other/model.safetensors"), &stored)?;
+    done(place, "replay run --model other --output-dir r")?;
+    assert!(std::fs::read(place.join("r/model.safetensors"))? == std::fs::read(place.join("run/model.safetensors"))?);
+    says("replay run --output-dir r", 2, "r is not empty")?;
+    says("replay run --output-dir model --overwrite-output-dir", 2, "is where the model or the data are read from")?;
+    says("replay run --output-dir s --to-step 61", 2, "--to-step 61: the trajectory has 60 steps")?;
+    says("replay nowhere --output-dir s", 2, "nowhere: there is no trajectory to read")?;
+    says("replay model --output-dir s", 2, "there is no trajectory to read")?;
+    says("replay model/config.json --output-dir s", 1, "it is no trajectory of zotune's")?;
+    says("train --resume model", 2, "there is no trajectory.bin")?;
+    says("export run --trajectory run/trajectory.bin", 2, "that is the run's own log")?;
+    says("export run --trajectory nowhere/a.zot", 2, "it wants the name of a file in a folder that is there")?;
+    says("export run --trajectory model/config.json", 2, "there is a file that is no trajectory")?;
+    done(place, "export run --trajectory a.zot")?;
+    says(
+        "eval --model model --task reviews --trajectory a.zot --dtype bf16",
+        2,
+        "--dtype bf16: the trajectory was walked in f32",
+    )?;
+    says("eval --model other --task reviews --trajectory model", 2, "there is no trajectory to read")?;
+
+    // A log that says other values than the run had: well formed, and found out at the first score behind them.
+    let log = std::fs::read(place.join("run/trajectory.bin"))?;
+    std::fs::create_dir(place.join("forged"))?;
+    let forged = forge(&log, 20)?;
+    std::fs::write(place.join("forged/trajectory.bin"), &forged)?;
+    says(
+        "replay forged --output-dir s --to-step 30",
+        6,
+        "behind step 24 the weights are others than the run's; at step 18 they",
+    )?;
+    done(place, "replay forged --output-dir s --to-step 18")?;
+    // Damage.
+    let mut damaged = log.clone();
+    let middle = damaged.len() - 700;
+    damaged[middle] ^= 16;
+    std::fs::write(place.join("forged/trajectory.bin"), &damaged)?;
+    says("replay forged --output-dir t", 1, "is damaged (byte ")?;
+    says("train --resume forged", 1, "the record of step ")?;
+    // A checkpoint that is damaged is left out, the one before it taken, or the log alone.
+    done(place, "train --resume run --max-steps 66 --save-total-limit 5")?;
+    let checkpoint = place.join("run/checkpoint-66/model.safetensors");
+    let mut bytes = std::fs::read(&checkpoint)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&checkpoint, bytes)?;
+    let output = done(place, "train --resume run --max-steps 67")?;
+    assert!(stderr(&output).contains("checkpoint-66 is left out: model.safetensors is damaged"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("steps 61 to 66 are replayed"), "{}", stderr(&output));
+    // So are the best weights, if their file is lost.
+    let kept = std::fs::read(place.join("run/model.safetensors"))?;
+    std::fs::remove_file(place.join("run/model.safetensors"))?;
+    done(place, "train --resume run --max-steps 68")?;
+    let best = Trajectory::open(&place.join("run"))?.kept();
+    assert!(best == 67 || best == 68 || std::fs::read(place.join("run/model.safetensors"))? == kept, "{best}");
+    // The data have changed.
+    let mut results = std::fs::read_dir(place.join("run"))?.collect::<std::io::Result<Vec<_>>>()?;
+    results.retain(|e| e.file_name().to_string_lossy().contains("partial"));
+    assert!(results.is_empty());
+    Ok(())
+}
+
+/// The log with another first value in `step`, and with checksums that are right.
+fn forge(log: &[u8], step: u64) -> Result<Vec<u8>> {
+    let word = |bytes: &[u8], at: usize| -> Result<u32> { Ok(u32::from_le_bytes(bytes[at..at + 4].try_into()?)) };
+    let mut bytes = log.to_vec();
+    let mut at = 8 + 4 + word(log, 8)? as usize + 4;
+    let mut steps = 0;
+    while at < bytes.len() {
+        let frame = word(&bytes, at)?;
+        let end = at + 8 + 4 * (frame >> 8) as usize;
+        if frame & 0xff == 1 {
+            steps += 1;
+            if steps == step {
+                bytes[at + 6] ^= 0x40;
+            }
+        }
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&bytes[at - 4..end - 4]);
+        bytes[end - 4..end].copy_from_slice(&sum.finalize().to_le_bytes());
+        at = end;
+    }
+    Ok(bytes)
+}
+
+/// A trajectory is a starting point like an adapter: for an evaluation, for another run, for a replay of that.
+#[test]
+fn a_trajectory_stands_for_the_model_that_it_made() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    for dtype in ["f32", "bf16"] {
+        let name = |what: &str| format!("{what}-{dtype}");
+        let (first, second) = (name("first"), name("second"));
+        done(place, &format!("train {RUN} --dtype {dtype} --output-dir {first}"))?;
+        let output = done(place, &format!("export {first} --trajectory {first}.zot --json"))?;
+        let told: Value = serde_json::from_slice(&output.stdout)?;
+        assert_eq!(told["bytes"], std::fs::metadata(place.join(format!("{first}.zot")))?.len());
+        let score = |words: &str| -> Result<Value> {
+            let words = format!("eval {words} --task reviews --num-eval 10 --eval-batch-size 16 --json");
+            Ok(serde_json::from_slice(&done(place, &words)?.stdout)?)
+        };
+        let results = json(&place.join(&first).join("all_results.json"))?;
+        for trajectory in [format!("{first}.zot"), first.clone()] {
+            let found = score(&format!("--model model --trajectory {trajectory}"))?;
+            assert_eq!((&found["loss"], &found["accuracy"]), (&results["eval_loss"], &results["eval_accuracy"]));
+        }
+        done(place, &format!("train {RUN} --seed 3 --trajectory {first}.zot --output-dir {second}"))?;
+        assert_eq!(json(&place.join(&second).join("all_results.json"))?["untrained_eval_loss"], results["eval_loss"]);
+        done(place, &format!("replay {second} --output-dir {second}-again --json"))?;
+        let [a, b] = ["", "-again"].map(|end| std::fs::read(place.join(format!("{second}{end}/model.safetensors"))));
+        assert!(a? == b?, "{dtype}");
+        // Without the first trajectory the second has nothing to stand on.
+        let output = zotune(place, &format!("replay {second} --trajectory {second} --output-dir no")).output()?;
+        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+        let (model, _) = zotune::model::Model::open(&Source::Folder(place.join(format!("{second}-again"))), DType::F32)?;
+        assert_eq!(model.num_blocks(), 2);
+    }
+    // First-order parts are not in a log.
+    done(place, &format!("train {RUN} --optimizer sgd --max-steps 3 --output-dir fo"))?;
+    for words in
+        ["export fo --trajectory fo.zot", "replay fo --output-dir fo2", "eval --model model --task reviews --trajectory fo"]
+    {
+        let output = zotune(place, words).output()?;
+        assert_eq!(output.status.code(), Some(2), "{words}: {}", stderr(&output));
+        assert!(stderr(&output).contains("first-order"), "{}", stderr(&output));
+    }
+    Ok(())
+}
