@@ -42,16 +42,15 @@ impl Held<'_> {
     /// Writes the checkpoint of `step` into a run folder, and removes all but the newest `limit`.
     pub fn save(&mut self, run: &Path, step: u64, limit: usize) -> Result<()> {
         let place = run.join(format!("{PREFIX}{step}"));
-        if !place.exists() {
-            let beside = run.join(format!("{PREFIX}{step}.partial"));
-            let written = self.write(&beside, step).and_then(|()| {
-                fs::rename(&beside, &place)?;
-                files::sync_folder(run)
-            });
-            written
-                .inspect_err(|_| drop(fs::remove_dir_all(&beside)))
-                .with_context(|| format!("cannot write {}", place.display()))?;
-        }
+        let beside = place.with_extension("partial");
+        let written = self.write(&beside, step).and_then(|()| {
+            // One of this step that is there already was left out as damaged.
+            remove(&place)?;
+            fs::rename(&beside, &place)?;
+            files::sync_folder(run)
+        });
+        let undone = written.inspect_err(|_| drop(fs::remove_dir_all(&beside)));
+        undone.with_context(|| format!("cannot write {}", place.display()))?;
         let mut old = all(run);
         old.truncate(old.len().saturating_sub(limit));
         for (_, checkpoint) in old {
@@ -162,9 +161,12 @@ fn all(run: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Removes a checkpoint; one that is removed in part does not bear the name.
+/// Removes a checkpoint, if it is there; one that is removed in part does not bear the name.
 fn remove(checkpoint: &Path) -> Result<()> {
-    let leaving = checkpoint.with_extension("partial");
+    if !checkpoint.exists() {
+        return Ok(());
+    }
+    let leaving = checkpoint.with_extension("old");
     if leaving.exists() {
         fs::remove_dir_all(&leaving)?;
     }
@@ -172,16 +174,16 @@ fn remove(checkpoint: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(&leaving)?)
 }
 
-/// Removes what a run that was killed has left half written or half removed, and with `whole` the checkpoints too.
-pub fn clear(run: &Path, whole: bool) -> Result<()> {
+/// Removes what a run that was killed has left half written or half removed, and the checkpoints behind step `known`, to which the
+/// log of a run that lost its power may not reach; all of them where no step is.
+pub fn clear(run: &Path, known: Option<u64>) -> Result<()> {
     for entry in fs::read_dir(run)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let left = name.strip_prefix(PREFIX).is_some_and(|step| match step.strip_suffix(".partial") {
-            Some(step) => step.parse::<u64>().is_ok(),
-            None => whole && step.parse::<u64>().is_ok(),
-        });
-        if left {
+        let Some(step) = name.strip_prefix(PREFIX) else { continue };
+        let half = [".partial", ".old"].into_iter().find_map(|end| step.strip_suffix(end));
+        let Ok(number) = half.unwrap_or(step).parse::<u64>() else { continue };
+        if half.is_some() || known.is_none_or(|known| number > known) {
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Read;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -19,6 +19,15 @@ impl Digest {
     /// Of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
+    }
+
+    /// Of the next `len` bytes that `reader` gives, without holding them.
+    pub fn of_reader(reader: &mut dyn Read, len: u64) -> Result<Self> {
+        let mut hash = Sha256::new();
+        if feed(&mut hash, &mut reader.take(len))? < len {
+            bail!("it ends too early");
+        }
+        Ok(Self::finish(hash))
     }
 
     /// Of each weight tensor's bytes, as it is held.
@@ -69,12 +78,20 @@ impl TryFrom<String> for Digest {
 /// The SHA-256 of all that `reader` gives, in hexadecimal.
 pub fn sha256(reader: &mut dyn Read) -> Result<String> {
     let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
+    feed(&mut hash, reader)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Hashes all that `reader` gives. Gives its bytes.
+fn feed(hash: &mut Sha256, reader: &mut dyn Read) -> Result<u64> {
+    let (mut buffer, mut bytes) = (vec![0u8; 1 << 18], 0);
     loop {
-        match reader.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            n => hash.update(&buffer[..n]),
+        let n = reader.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(bytes);
         }
+        hash.update(&buffer[..n]);
+        bytes += n as u64;
     }
 }
 

@@ -53,7 +53,7 @@ pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
     for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
         remove(&folder.join(name))?;
     }
-    checkpoint::clear(folder, true)?;
+    checkpoint::clear(folder, None)?;
     let log = Log::begin(locked, folder, header, plan.fsync)?;
     let header = &log.trajectory().header;
     let mut run = session(0, command);
@@ -68,7 +68,7 @@ pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
 /// Notes in run.json that the run goes on behind `step`, and as what; removes what only a finished run has.
 pub fn go_on(plan: &Plan, step: u64, command: &[String]) -> Result<()> {
     let folder = &plan.output_dir;
-    checkpoint::clear(folder, false)?;
+    checkpoint::clear(folder, Some(step))?;
     for name in ["all_results.json", "loss.svg"] {
         remove(&folder.join(name))?;
     }

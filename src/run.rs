@@ -1,6 +1,7 @@
 //! THE LOOP: a training run from the first evaluation to the last, read from top to bottom.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -27,7 +28,7 @@ use crate::report;
 use crate::setup::{Bench, problem};
 use crate::stop::Stop;
 use crate::task::{Splits, Task};
-use crate::trajectory::{Done, Log, Scored, Tape, Trajectory};
+use crate::trajectory::{Done, Log, Scored, Tape};
 
 /// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -51,8 +52,10 @@ pub struct Results {
     pub untrained_eval_loss: f64,
     /// The same.
     pub untrained_eval_accuracy: f64,
-    /// Bytes of the log that the weights can be made from again.
+    /// Bytes of the log.
     pub trajectory_bytes: u64,
+    /// Whether the weights can be made from it again: there were no first-order gradients.
+    pub replays: bool,
     /// Where the memory went.
     #[serde(flatten)]
     pub memory: Memory,
@@ -110,28 +113,6 @@ pub struct Job {
     pub examples: Splits<Example>,
 }
 
-/// Scores weights as the trajectory keeps it.
-struct Scorer<'a> {
-    job: &'a Job,
-    model: &'a Model,
-    stop: &'a Stop,
-    /// The most bytes that a forward pass held.
-    peak: usize,
-}
-
-impl Scorer<'_> {
-    /// On `examples`. To `hurry` is to heed a signal in the middle.
-    fn score(&mut self, params: &mut Params, examples: &[Example], hurry: bool) -> Result<Scored> {
-        let Job { plan, task, .. } = self.job;
-        let heed = |_| if hurry { self.stop.check(|| format!("stopped while scoring; {}", go_on(plan))) } else { Ok(()) };
-        let weights = params.settle()?;
-        let found = evaluate(self.model, weights, examples, task.loss, plan.inputs.eval_batch_size, heed)?;
-        self.peak = self.peak.max(found.activation_peak);
-        let digest = Digest::of_digests(&Digest::of_weights(weights)?);
-        Ok(Scored { loss: found.loss, accuracy: found.accuracy, digest })
-    }
-}
-
 /// Makes the steps of `job` that `log` does not know yet, and leaves the best weights in the run folder and in `bench`, which
 /// comes with the weights that the run began from.
 ///
@@ -146,144 +127,233 @@ pub fn train(
     bar: ProgressBar,
 ) -> Result<Results> {
     let Job { plan, task, examples } = job;
-    let Bench { model, params, .. } = bench;
-    let weights_file = plan.output_dir.join("model.safetensors");
-    let peak_rate = plan.learning_rate.context("a plan that was not set up")?;
-    if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (peak_rate * wd) as f32 == 1.0) {
-        tracing::warn!("weight decay {decay} at learning rate {peak_rate:e} is too small for f32 and does nothing");
-    }
-    let mut problem = problem(plan, task, model, &examples.train);
-    let mut scorer = Scorer { job, model, stop, peak: 0 };
-    let known = log.trajectory().steps();
-    let mut journal = Journal::open(plan, known, bar)?;
+    let mut problem = problem(plan, task, &bench.model, &examples.train);
+    let mut run = Session::open(job, &bench.model, &mut bench.params, optimizer, log, stop, bar)?;
 
-    let untrained = match log.trajectory().untrained {
-        Some(scored) => scored,
-        None => log.untrained(scorer.score(params, &examples.eval, true).context(DAMAGED)?)?,
-    };
-    let untrained_dev = match log.trajectory().dev.get(&0) {
-        Some(scored) => *scored,
-        None => log.dev(scorer.score(params, &examples.dev, true).context(DAMAGED)?)?,
-    };
-    journal.untrained(&untrained_dev)?;
-    model.write_companions(&plan.output_dir, params.dtype())?;
-
-    // Where the best weights that the log knows of are not in their file, the way goes past them once more.
-    let (best_known, scored) = log.trajectory().best(known).unwrap_or((0, untrained_dev));
-    let held = model::stored_digests(params, &weights_file).is_ok_and(|found| Digest::of_digests(&found) == scored.digest);
-    let start = Held { model, params, optimizer, journal: &mut journal }
-        .restore(&plan.output_dir, if held { known } else { best_known })?;
-    let mut kept = if held { best_known } else { start };
-    if !held && start == best_known {
-        // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
-        model::save(params.settle()?, &weights_file)?;
-    }
-    let mut best = log.trajectory().best(start).unwrap_or((0, untrained_dev));
-    announce(log.trajectory(), start);
-
-    for step in start + 1..=plan.max_steps {
-        let (clock, walked) = (Instant::now(), params.walk_time());
+    for step in run.start + 1..=plan.max_steps {
+        let (clock, walked) = (Instant::now(), run.params.walk_time());
         let at = At::of(plan, step);
         problem.begin(step);
 
-        let values = log.trajectory().values(step).map(<[f32]>::to_vec);
-        let told = values.as_deref().filter(|_| log.trajectory().header.replays);
+        let told = run.told(step);
         let heard = RefCell::default();
-        let mut tape = Tape::new(&mut problem, told, &heard);
-        let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut tape)?;
+        let mut tape = Tape::new(&mut problem, told.as_deref(), &heard);
+        let (estimate, mut gradients) = run.optimizer.estimator.estimate(&at, run.params, &mut tape)?;
         if !estimate.is_finite() {
             return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).into());
         }
-        log.step(step, &heard.borrow())?;
-        let gradient_norm = optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
+        run.log.step(step, &heard.borrow())?;
+        let gradient_norm = run.optimizer.rule.step(&at, run.params, &estimate, gradients.as_deref_mut())?;
         drop(gradients);
 
-        let (time, walk_time) = (clock.elapsed(), params.walk_time() - walked);
-        let dev = match log.trajectory().dev.get(&step).copied() {
-            Some(scored) => {
-                log.trajectory().check(step, params)?;
-                Some(scored)
-            }
-            // What is not known of a step that is, an earlier process did not come to.
-            None if step >= known && (step.is_multiple_of(plan.eval_steps) || step == plan.max_steps) => {
-                let scored = scorer.score(params, &examples.dev, false);
-                Some(log.dev(scored.with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?)?)
-            }
-            None => None,
-        };
-        let (learning_rate, cost) = (plan.learning_rate_at(step), problem.cost());
-        let replayed = told.is_some();
+        let (time, walk_time) = (clock.elapsed(), run.params.walk_time() - walked);
+        let dev = run.evaluate(step).with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
+        let (learning_rate, cost, replayed) = (plan.learning_rate_at(step), problem.cost(), told.is_some());
         let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, walk_time, replayed };
-        journal.step(done, dev.as_ref())?;
-        if let Some(dev) = dev.filter(|dev| dev.loss < best.1.loss) {
-            if step > kept {
-                model::save(params.settle()?, &weights_file)?;
-                kept = step;
-            }
-            best = (step, dev);
-        }
+        run.journal.step(done, dev.as_ref())?;
+        run.keep_the_best(step, dev)?;
+        run.save_and_heed(step)?;
+    }
+    run.end()
+}
 
-        let asked = stop.asked().is_some();
-        let due = step.is_multiple_of(plan.save_steps.max(1)) || step == plan.max_steps || asked;
-        if due && plan.save_steps > 0 && (step >= known || asked) {
+/// What a process has open while it trains, beside what it computes.
+struct Session<'a> {
+    job: &'a Job,
+    model: &'a Model,
+    params: &'a mut Params,
+    optimizer: &'a mut Optimizer,
+    log: &'a mut Log,
+    journal: Journal,
+    stop: &'a Stop,
+    /// The step whose weights and state it began with.
+    start: u64,
+    /// The last step that the log knew then.
+    known: u64,
+    /// The step with the best dev loss so far.
+    best: (u64, Scored),
+    /// The step of the newest weights that are in their file.
+    kept: u64,
+    /// The most bytes that a forward pass of an evaluation held.
+    eval_peak: usize,
+}
+
+impl<'a> Session<'a> {
+    /// Scores what is not scored yet of the weights that the run began from, and goes to where the run stood.
+    fn open(
+        job: &'a Job,
+        model: &'a Model,
+        params: &'a mut Params,
+        optimizer: &'a mut Optimizer,
+        log: &'a mut Log,
+        stop: &'a Stop,
+        bar: ProgressBar,
+    ) -> Result<Self> {
+        let known = log.trajectory().steps();
+        let journal = Journal::open(&job.plan, known, bar)?;
+        let nothing = Scored { loss: f64::INFINITY, accuracy: 0.0, digest: Digest(0) };
+        let (start, best, kept, eval_peak) = (0, (0, nothing), 0, 0);
+        let mut run = Session { job, model, params, optimizer, log, journal, stop, start, known, best, kept, eval_peak };
+        if run.log.trajectory().untrained.is_none() {
+            let scored = run.score(&job.examples.eval, true).context(DAMAGED)?;
+            run.log.untrained(scored)?;
+        }
+        let dev = match run.log.trajectory().dev.get(&0) {
+            Some(scored) => *scored,
+            None => {
+                let scored = run.score(&job.examples.dev, true).context(DAMAGED)?;
+                run.log.dev(scored)?
+            }
+        };
+        run.journal.untrained(&dev)?;
+        run.model.write_companions(&job.plan.output_dir, run.params.dtype())?;
+        run.go_to_where_it_stood(dev)?;
+        Ok(run)
+    }
+
+    fn go_to_where_it_stood(&mut self, untrained: Scored) -> Result<()> {
+        // Where the best weights that the log knows of are not in their file, the way goes past them once more.
+        let (best, scored) = self.log.trajectory().best(self.known).unwrap_or((0, untrained));
+        let stored = model::stored_digests(self.params, &self.weights_file());
+        let held = stored.is_ok_and(|digests| Digest::of_digests(&digests) == scored.digest);
+        let (last, folder) = (if held { self.known } else { best }, &self.job.plan.output_dir);
+        self.start = self.held().restore(folder, last)?;
+        self.kept = if held { best } else { self.start };
+        if !held && self.start == best {
+            // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
+            self.keep()?;
+        }
+        self.best = self.log.trajectory().best(self.start).unwrap_or((0, untrained));
+        let first = self.start + 1;
+        match self.known {
+            known if known == self.start => {}
+            known if self.log.trajectory().header.replays => {
+                tracing::info!("resume  steps {first} to {known} are replayed from the trajectory");
+            }
+            known => tracing::info!(
+                "resume  steps {first} to {known} are computed again: no log holds first-order gradients; --save-steps makes \
+                 them fewer"
+            ),
+        }
+        Ok(())
+    }
+
+    /// What the log tells of a step, where that is all there is to know of it.
+    fn told(&self, step: u64) -> Option<Vec<f32>> {
+        let trajectory = self.log.trajectory();
+        trajectory.values(step).filter(|_| trajectory.header.replays).map(<[f32]>::to_vec)
+    }
+
+    /// The score of the weights as they stand. To `hurry` is to heed a signal in the middle.
+    fn score(&mut self, examples: &[Example], hurry: bool) -> Result<Scored> {
+        let Job { plan, task, .. } = self.job;
+        let stopped = || format!("stopped while scoring; {}", go_on(plan));
+        let heed = |_| if hurry { self.stop.check(stopped) } else { Ok(()) };
+        let weights = self.params.settle()?;
+        let found = evaluate(self.model, weights, examples, task.loss, plan.inputs.eval_batch_size, heed)?;
+        self.eval_peak = self.eval_peak.max(found.activation_peak);
+        let digest = Digest::of_digests(&Digest::of_weights(weights)?);
+        Ok(Scored { loss: found.loss, accuracy: found.accuracy, digest })
+    }
+
+    /// The dev score behind a step: what the log says, which the weights must bear out; a new one where it is due.
+    fn evaluate(&mut self, step: u64) -> Result<Option<Scored>> {
+        let plan = &self.job.plan;
+        if let Some(scored) = self.log.trajectory().dev.get(&step).copied() {
+            self.log.trajectory().check(step, self.params)?;
+            return Ok(Some(scored));
+        }
+        // What the log does not say of a step before its last was not due then.
+        let due = step >= self.known && (step.is_multiple_of(plan.eval_steps) || step == plan.max_steps);
+        if !due {
+            return Ok(None);
+        }
+        let scored = self.score(&self.job.examples.dev, false)?;
+        self.log.dev(scored).map(Some)
+    }
+
+    fn weights_file(&self) -> PathBuf {
+        self.job.plan.output_dir.join("model.safetensors")
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        let file = self.weights_file();
+        model::save(self.params.settle()?, &file)
+    }
+
+    fn keep_the_best(&mut self, step: u64, dev: Option<Scored>) -> Result<()> {
+        if let Some(dev) = dev.filter(|dev| dev.loss < self.best.1.loss) {
+            if step > self.kept {
+                self.keep()?;
+                self.kept = step;
+            }
+            self.best = (step, dev);
+        }
+        Ok(())
+    }
+
+    fn held(&mut self) -> Held<'_> {
+        Held { model: self.model, params: self.params, optimizer: self.optimizer, journal: &mut self.journal }
+    }
+
+    /// A checkpoint, where one is due; and the end of this process, where a signal asked for it.
+    fn save_and_heed(&mut self, step: u64) -> Result<()> {
+        let plan = &self.job.plan;
+        let asked = self.stop.asked().is_some();
+        let due = step >= self.known && (step.is_multiple_of(plan.save_steps.max(1)) || step == plan.max_steps);
+        if plan.save_steps > 0 && (due || asked) {
             // Never is a checkpoint ahead of the log.
-            log.sync()?;
-            Held { model, params, optimizer, journal: &mut journal }.save(&plan.output_dir, step, plan.save_total_limit)?;
+            self.log.sync()?;
+            self.held().save(&plan.output_dir, step, plan.save_total_limit)?;
         }
         if asked {
-            log.sync()?;
-            stop.check(|| {
-                format!("stopped behind step {step} of {}, with all of it saved; {}", plan.max_steps, go_on(plan))
-            })?;
+            self.log.sync()?;
+            self.stop.check(|| format!("stopped behind step {step} of {}; {}", plan.max_steps, go_on(plan)))?;
         }
+        Ok(())
     }
 
-    let (best_step, dev) = best;
-    if best_step != plan.max_steps {
-        params.settle()?;
-        model::restore(params, &weights_file)?;
+    /// Takes the best weights back, scores them, and sums up.
+    fn end(mut self) -> Result<Results> {
+        let plan = &self.job.plan;
+        let (best_step, dev) = self.best;
+        if best_step != plan.max_steps {
+            let file = self.weights_file();
+            self.params.settle()?;
+            model::restore(self.params, &file)?;
+        }
+        let eval = self.score(&self.job.examples.eval, true)?;
+        if eval.digest != dev.digest {
+            return Err(differs!("{} does not hold the weights of step {best_step}", self.weights_file().display()));
+        }
+        self.log.done(Done { best_step, digests: Digest::of_weights(self.params.settle()?)? })?;
+        let untrained = self.log.trajectory().untrained.context("a run without its first score")?;
+        let totals = self.journal.end();
+        let (state, snapshot) = self.optimizer.bytes()?;
+        let activations = totals.peaks.held.max(self.eval_peak);
+        let memory = Memory::of(self.params.bytes(), state, snapshot, totals.peaks.aside, activations, peak_rss_bytes());
+        Ok(Results {
+            steps: plan.max_steps,
+            best_step,
+            totals,
+            dev_loss: dev.loss,
+            dev_accuracy: dev.accuracy,
+            eval_loss: eval.loss,
+            eval_accuracy: eval.accuracy,
+            untrained_eval_loss: untrained.loss,
+            untrained_eval_accuracy: untrained.accuracy,
+            trajectory_bytes: self.log.bytes(),
+            replays: self.log.trajectory().header.replays,
+            memory,
+            learning_rate: plan.learning_rate.unwrap_or_default(),
+        })
     }
-    let eval = scorer.score(params, &examples.eval, true)?;
-    if eval.digest != dev.digest {
-        return Err(differs!("{} does not hold the weights of step {best_step}", weights_file.display()));
-    }
-    log.done(Done { best_step, digests: Digest::of_weights(params.settle()?)? })?;
-    let totals = journal.end();
-    let (state, snapshot) = optimizer.bytes()?;
-    let activations = totals.peaks.held.max(scorer.peak);
-    let memory = Memory::of(params.bytes(), state, snapshot, totals.peaks.aside, activations, peak_rss_bytes());
-    Ok(Results {
-        steps: plan.max_steps,
-        best_step,
-        totals,
-        dev_loss: dev.loss,
-        dev_accuracy: dev.accuracy,
-        eval_loss: eval.loss,
-        eval_accuracy: eval.accuracy,
-        untrained_eval_loss: untrained.loss,
-        untrained_eval_accuracy: untrained.accuracy,
-        trajectory_bytes: log.bytes(),
-        memory,
-        learning_rate: peak_rate,
-    })
 }
 
 /// Leaves all_results.json (`results`, and what the caller has put beside them) and loss.svg in the run folder.
 pub fn conclude(plan: &Plan, task: &Task, results: &Value) -> Result<()> {
     files::write_bytes(&plan.output_dir.join("all_results.json"), &serde_json::to_vec_pretty(results)?)?;
     report::draw_losses(&plan.output_dir, &format!("{}, {}", task.name, plan.optimizer))
-}
-
-/// Says how the steps are come by that are known but not held.
-fn announce(trajectory: &Trajectory, start: u64) {
-    match (trajectory.steps(), trajectory.header.replays) {
-        (known, _) if known == start => {}
-        (known, true) => tracing::info!("resume  steps {} to {known} are replayed from the trajectory", start + 1),
-        (known, false) => tracing::info!(
-            "resume  steps {} to {known} are computed again: no log holds first-order gradients; --save-steps makes them fewer",
-            start + 1
-        ),
-    }
 }
 
 /// The command that goes on with a run.

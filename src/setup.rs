@@ -81,6 +81,10 @@ pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Op
     assign_roles(plan, &bench.model, &mut bench.params)?;
     let (trained, estimated) = (bench.params.count_over(Span::Trained), bench.params.count_over(Span::Estimated));
     settle_plan(plan, trained, estimated, num_train)?;
+    let rate = plan.learning_rate.unwrap_or_default();
+    if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
+        tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
+    }
     make_method(plan, &mut bench.params)
 }
 

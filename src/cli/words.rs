@@ -14,12 +14,33 @@ pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval
         0 => "no step was better on dev than the start, which was kept; try a smaller --learning-rate".into(),
         step => format!("the weights of step {step}, best on dev"),
     };
+    // A process that only finished what another had trained has no times of its own.
+    let own = totals.seconds_per_step.is_finite();
+    let times = match own {
+        true => format!(
+            " ({:.1} ms a step: model {:.1}, walks {:.1})",
+            1e3 * totals.seconds_per_step,
+            1e3 * totals.forward_seconds_per_step,
+            1e3 * totals.walk_seconds_per_step
+        ),
+        false => String::new(),
+    };
+    let deviation = match own {
+        true => format!(" ({:+.0} %)", 100.0 * comparison.seconds_per_step_deviation),
+        false => String::new(),
+    };
+    let replays = match results.replays {
+        true => ": from it and the base model zotune replay makes the weights of any",
+        false => "",
+    };
+    let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
         "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
-         took     {} steps in {:.0} s ({:.1} ms a step: model {:.1}, walks {:.1}); {} function evaluations, {:.0} tokens a step\n\
+         took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
          memory   {}\n\
-         forecast peak {} ({:+.1} %), {} a step ({:+.0} %)\n\
-         run      {}: model.safetensors, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
+         forecast peak {} ({:+.1} %), {} a step{deviation}\n\
+         run      {}: model.safetensors{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
+         steps    trajectory.bin, {} for {} steps{replays}\n\
          next     {}",
         percent(results.untrained_eval_accuracy),
         percent(results.eval_accuracy),
@@ -27,17 +48,15 @@ pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval
         results.eval_loss,
         results.steps,
         totals.train_seconds,
-        1e3 * totals.seconds_per_step,
-        1e3 * totals.forward_seconds_per_step,
-        1e3 * totals.walk_seconds_per_step,
         totals.function_evaluations,
         totals.tokens_per_step,
         parts(&results.memory),
         human(comparison.forecast.memory.peak_rss_bytes),
         100.0 * comparison.peak_rss_deviation,
         duration(comparison.forecast.seconds_per_step),
-        100.0 * comparison.seconds_per_step_deviation,
         plan.output_dir.display(),
+        human(results.trajectory_bytes),
+        results.steps,
         next_command(plan),
     )
 }

@@ -270,7 +270,7 @@ pub fn stored_digests(params: &Params, path: &Path) -> Result<Vec<Digest>> {
         let info = metadata.info(name).ok_or_else(|| anyhow!("it has no tensor {name}"))?;
         let (from, to) = info.data_offsets;
         file.seek(SeekFrom::Start(start + from as u64))?;
-        digests.push(Digest::of(&read_numbers::<u8>(&mut file, to - from)?));
+        digests.push(Digest::of_reader(&mut file, (to - from) as u64)?);
     }
     Ok(digests)
 }

@@ -53,18 +53,20 @@ impl Record {
     fn parse(kind: u8, payload: &[u8]) -> Option<Self> {
         let (longs, rest) = payload.as_chunks::<8>();
         let longs: Vec<u64> = longs.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-        let score =
-            |s: &[u64; 3]| Scored { loss: f64::from_bits(s[0]), accuracy: f64::from_bits(s[1]), digest: Digest(s[2]) };
         if kind != 1 && !rest.is_empty() {
             return None;
         }
-        match kind {
-            1 => Some(Record::Step(payload.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())),
-            2 => longs.as_array().map(|s| Record::Dev(score(s))),
-            3 => longs.as_array().map(|s| Record::Untrained(score(s))),
-            4 => longs.as_array().map(|[steps]: &[u64; 1]| Record::Extended(*steps)),
-            5 => {
-                let (best_step, digests) = longs.split_first()?;
+        let score = |loss: &u64, accuracy: &u64, digest: &u64| Scored {
+            loss: f64::from_bits(*loss),
+            accuracy: f64::from_bits(*accuracy),
+            digest: Digest(*digest),
+        };
+        match (kind, &longs[..]) {
+            (1, _) => Some(Record::Step(payload.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())),
+            (2, [loss, accuracy, digest]) => Some(Record::Dev(score(loss, accuracy, digest))),
+            (3, [loss, accuracy, digest]) => Some(Record::Untrained(score(loss, accuracy, digest))),
+            (4, [steps]) => Some(Record::Extended(*steps)),
+            (5, [best_step, digests @ ..]) => {
                 Some(Record::Done(Done { best_step: *best_step, digests: digests.iter().map(|d| Digest(*d)).collect() }))
             }
             _ => None,

@@ -82,7 +82,7 @@ fn every_zeroth_order_method_replays_to_the_bit() -> Result<()> {
                     let mut told = values[step as usize - 1].clone();
                     if condensed {
                         optimizer.estimator.condense(&mut told);
-                        assert!(told.iter().any(|v| *v == 0.0), "{}: nothing is left out of {told:?}", method.name);
+                        assert!(told.contains(&0.0), "{}: nothing is left out of {told:?}", method.name);
                     }
                     let (at, heard, mut untold): (At, _, _) = (at(step, 1e-3), RefCell::default(), Untold);
                     let mut tape = Tape::new(&mut untold, Some(&told), &heard);
