@@ -226,7 +226,8 @@ impl<'a> Session<'a> {
         self.best = self.log.trajectory().best(self.start).unwrap_or((0, untrained));
         let first = self.start + 1;
         match self.known {
-            known if known == self.start => {}
+            0 => {}
+            known if known == self.start => tracing::info!("resume  behind step {known}"),
             known if self.log.trajectory().header.replays => {
                 tracing::info!("resume  steps {first} to {known} are replayed from the trajectory");
             }

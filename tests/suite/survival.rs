@@ -111,7 +111,7 @@ fn outcome(run: &Path) -> Result<Outcome> {
 #[derive(Default, Debug)]
 struct Met {
     kills: usize,
-    in_checkpoint: usize,
+    in_a_write: usize,
     in_evaluation: usize,
     resumed: usize,
 }
@@ -193,7 +193,7 @@ fn kill_and_resume(folder: &Path, words: &str, unbroken: &Outcome, kills: usize,
             met.kills += 1;
             met.in_evaluation += usize::from(in_evaluation(&run));
             let names = std::fs::read_dir(&run).into_iter().flatten().flatten().map(|e| e.file_name());
-            met.in_checkpoint += usize::from(names.into_iter().any(|n| n.to_string_lossy().ends_with(".partial")));
+            met.in_a_write += usize::from(names.into_iter().any(|n| n.to_string_lossy().ends_with(".partial")));
             // What was written down of a step is never written again: only the one in flight is computed a second time.
             let bytes = std::fs::read(run.join("trajectory.bin")).unwrap_or_default();
             if let (Ok((before, torn)), Ok(_)) = (Trajectory::read(&logged), Trajectory::read(&bytes)) {
@@ -230,12 +230,12 @@ fn a_run_that_is_killed_a_hundred_times_ends_as_if_nothing_had_happened() -> Res
                 eprintln!("{method}, {save}: {met:?}: every end the same");
             }
             total.kills += met.kills;
-            total.in_checkpoint += met.in_checkpoint;
+            total.in_a_write += met.in_a_write;
             total.in_evaluation += met.in_evaluation;
             total.resumed += met.resumed;
         }
     }
-    assert!(total.kills >= 100 && total.in_checkpoint > 3 && total.in_evaluation > 3 && total.resumed > 50, "{total:?}");
+    assert!(total.kills >= 100 && total.in_a_write > 3 && total.in_evaluation > 3 && total.resumed > 50, "{total:?}");
     Ok(())
 }
 
