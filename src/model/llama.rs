@@ -188,18 +188,20 @@ impl Llama {
         Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
     }
 
-    fn attention(&self, weights: Weights, block: &Block, x: &Tensor, packed: &Packed) -> Result<Tensor> {
+    /// onto + attention(x).
+    fn attention(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
         let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
         let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
         let (q, k) = (ops::rotate(&q?, cos, sin)?, ops::rotate(&k?, cos, sin)?);
         let scale = (self.head_dim as f32).powf(-0.5);
         let mixed = ops::attention(&q, &k, &v?, &packed.batch.blocks, self.head_dim, scale)?;
-        block.out.apply(weights, &mixed)
+        block.out.apply_onto(weights, onto, &mixed)
     }
 
-    fn feed_forward(&self, weights: Weights, block: &Block, x: &Tensor) -> Result<Tensor> {
+    /// onto + the feed-forward layers of x.
+    fn feed_forward(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
         let gated = ops::swiglu(&block.gate.apply(weights, x)?, &block.up.apply(weights, x)?)?;
-        block.down.apply(weights, &gated)
+        block.down.apply_onto(weights, onto, &gated)
     }
 }
 
@@ -226,10 +228,8 @@ impl Architecture for Llama {
 
     fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
         let block = &self.blocks[i];
-        let normed = self.norm(weights, block.input_norm, &x)?;
-        let x = (x + self.attention(weights, block, &normed, packed)?)?;
-        let normed = self.norm(weights, block.post_norm, &x)?;
-        Ok((x + self.feed_forward(weights, block, &normed)?)?)
+        let x = self.attention(weights, block, &x, &self.norm(weights, block.input_norm, &x)?, packed)?;
+        self.feed_forward(weights, block, &x, &self.norm(weights, block.post_norm, &x)?)
     }
 
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {

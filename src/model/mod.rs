@@ -405,6 +405,11 @@ impl Linear {
         ops::linear(x, weights.leaf(self.weight), self.bias.map(|b| weights.leaf(b)), activation)
     }
 
+    /// onto + x W^T + b.
+    fn apply_onto(&self, weights: Weights, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
+        ops::linear_onto(onto, x, weights.leaf(self.weight), self.bias.map(|b| weights.leaf(b)))
+    }
+
     fn ids(&self) -> impl Iterator<Item = ParamId> {
         [Some(self.weight), self.bias].into_iter().flatten()
     }

@@ -130,16 +130,18 @@ impl Opt {
         Ok(Opt { config, activation, embed_tokens, embed_positions, project_in, project_out, blocks, final_norm, head })
     }
 
-    fn attention(&self, weights: Weights, block: &Block, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+    /// onto + attention(x).
+    fn attention(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor, batch: &Batch) -> Result<Tensor> {
         let head_dim = self.config.hidden_size / self.config.num_attention_heads;
         let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
         let scale = (head_dim as f32).powf(-0.5);
         let mixed = ops::attention(&q?, &k?, &v?, &batch.blocks, head_dim, scale)?;
-        block.out.apply(weights, &mixed)
+        block.out.apply_onto(weights, onto, &mixed)
     }
 
-    fn feed_forward(&self, weights: Weights, block: &Block, x: &Tensor) -> Result<Tensor> {
-        block.fc2.apply(weights, &block.fc1.apply_with(weights, x, self.activation)?)
+    /// onto + the feed-forward layers of x.
+    fn feed_forward(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
+        block.fc2.apply_onto(weights, onto, &block.fc1.apply_with(weights, x, self.activation)?)
     }
 }
 
@@ -173,15 +175,12 @@ impl Architecture for Opt {
     fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
         let block = &self.blocks[i];
         if self.config.do_layer_norm_before {
-            let normed = layer_norm(weights, &block.attention_norm, &x)?;
-            let x = (x + self.attention(weights, block, &normed, packed.batch)?)?;
-            let fed = self.feed_forward(weights, block, &layer_norm(weights, &block.final_norm, &x)?)?;
-            Ok((x + fed)?)
+            let x = self.attention(weights, block, &x, &layer_norm(weights, &block.attention_norm, &x)?, packed.batch)?;
+            self.feed_forward(weights, block, &x, &layer_norm(weights, &block.final_norm, &x)?)
         } else {
-            let x = (&x + self.attention(weights, block, &x, packed.batch)?)?;
+            let x = self.attention(weights, block, &x, &x, packed.batch)?;
             let x = layer_norm(weights, &block.attention_norm, &x)?;
-            let fed = self.feed_forward(weights, block, &x)?;
-            layer_norm(weights, &block.final_norm, &(x + fed)?)
+            layer_norm(weights, &block.final_norm, &self.feed_forward(weights, block, &x, &x)?)
         }
     }
 

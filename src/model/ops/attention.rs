@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::product::{Rows, lanes, tile};
 use super::{Matrix, Shared, floats, multiply, with_floats};
 use crate::data::QueryBlock;
 use crate::simd;
@@ -34,11 +35,17 @@ struct Attention {
     scale: f32,
 }
 
-/// Scores of one block of queries under one head, and room for their gradient: a thread's own.
+/// Scores of one block of queries under one head, and room beside them: a thread's own.
 #[derive(Default)]
 struct Scratch {
+    /// Probabilities [queries, padded keys].
     p: Vec<f32>,
+    /// Their gradient.
     dp: Vec<f32>,
+    /// K transposed [head_dim, padded keys]; V padded [keys, padded head_dim].
+    kv: Vec<f32>,
+    /// The output [queries, padded head_dim].
+    out: Vec<f32>,
 }
 
 thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
@@ -52,10 +59,20 @@ impl Matrix {
         Matrix { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
+    fn rows(self) -> Rows {
+        Rows { start: self.start, stride: self.row_stride }
+    }
+
     /// The columns of a head.
     fn under(self, head: usize, head_dim: usize) -> Matrix {
         Matrix { start: self.start.wrapping_add(head * head_dim), ..self }
     }
+}
+
+/// `len` zeros.
+fn cleared(buffer: &mut Vec<f32>, len: usize) {
+    buffer.clear();
+    buffer.resize(len, 0.0);
 }
 
 /// The keys of a block in two stretches: where each starts among the rows, its first column of the scores, its length.
@@ -65,40 +82,63 @@ fn stretches(block: &QueryBlock) -> [(usize, usize, usize); 2] {
 }
 
 impl Attention {
-    /// The probabilities of one block of queries under one head into `p` [queries, keys]; gives the number of keys.
+    /// The probabilities of one block of queries under one head into `s.p` [queries, padded keys]; gives the padded keys.
     ///
     /// # Safety
     /// `q` and `k` hold all rows that the block names.
-    unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, p: &mut Vec<f32>) -> usize {
-        let queries = block.queries.len();
+    unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, s: &mut Scratch) -> usize {
+        let (queries, d) = (block.queries.len(), self.head_dim);
         let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
-        p.clear();
-        p.resize(queries * keys, 0.0);
+        let padded = keys.next_multiple_of(lanes());
+        cleared(&mut s.kv, d * padded);
         for (first, column, count) in stretches(block) {
-            let dst = p.as_mut_ptr().wrapping_add(column);
-            let (q, k) = (q.row(block.queries.start), k.row(first).transposed());
-            unsafe { multiply((queries, self.head_dim, count), dst, keys, false, q, k, self.scale, Parallelism::None) };
+            for key in 0..count {
+                for i in 0..d {
+                    // SAFETY: as of the function.
+                    s.kv[i * padded + column + key] = unsafe { *k.row(first + key).start.add(i) };
+                }
+            }
         }
-        for (i, row) in p.chunks_mut(keys).enumerate() {
+        cleared(&mut s.p, queries * padded);
+        let (a, b) = (q.row(block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
+        // SAFETY: the queries are rows of q, and the buffers have the sizes.
+        unsafe { tile(queries, d, padded / lanes(), a, b, s.p.as_mut_ptr(), padded) };
+        for (i, row) in s.p.chunks_mut(padded).enumerate() {
             // Query i sees everything shared, and its own stretch up to itself.
             let visible = block.shared.len() + (block.queries.start + i - block.own_start) + 1;
-            softmax(&mut row[..visible]);
+            softmax(&mut row[..visible], self.scale);
             row[visible..].fill(0.0);
         }
-        keys
+        padded
     }
 
-    /// One block of queries under one head: two products each for the keys that all its queries see and for its own.
+    /// One block of queries under one head.
     ///
     /// # Safety
     /// `q`, `k`, `v` and `out` hold all rows that the block names; nobody else writes this block's part of `out`.
-    unsafe fn forward(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, scratch: &mut Scratch) {
-        let keys = unsafe { self.probabilities(block, q, k, &mut scratch.p) };
-        let dst = out.wrapping_add(block.queries.start * q.row_stride);
-        for (n, (first, column, count)) in stretches(block).into_iter().enumerate() {
-            let p = Matrix { start: scratch.p.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
-            let size = (block.queries.len(), count, self.head_dim);
-            unsafe { multiply(size, dst, q.row_stride, n > 0, p, v.row(first), 1.0, Parallelism::None) };
+    unsafe fn forward(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, s: &mut Scratch) {
+        let (queries, d) = (block.queries.len(), self.head_dim);
+        let padded_keys = unsafe { self.probabilities(block, q, k, s) };
+        let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
+        let padded = d.next_multiple_of(lanes());
+        cleared(&mut s.kv, keys * padded);
+        for (first, column, count) in stretches(block) {
+            for key in 0..count {
+                // SAFETY: as of the function.
+                let row = unsafe { std::slice::from_raw_parts(v.row(first + key).start, d) };
+                s.kv[(column + key) * padded..][..d].copy_from_slice(row);
+            }
+        }
+        cleared(&mut s.out, queries * padded);
+        let a = Rows { start: s.p.as_ptr(), stride: padded_keys };
+        let b = Rows { start: s.kv.as_ptr(), stride: padded };
+        // SAFETY: the buffers have the sizes; the block's rows of out are ours.
+        unsafe {
+            tile(queries, keys, padded / lanes(), a, b, s.out.as_mut_ptr(), padded);
+            for (i, row) in s.out.chunks(padded).enumerate() {
+                let to = out.wrapping_add((block.queries.start + i) * q.row_stride);
+                std::ptr::copy_nonoverlapping(row.as_ptr(), to, d);
+            }
         }
     }
 
@@ -115,9 +155,8 @@ impl Attention {
         s: &mut Scratch,
     ) {
         let (queries, d) = (block.queries.len(), self.head_dim);
-        let keys = unsafe { self.probabilities(block, q, k, &mut s.p) };
-        s.dp.clear();
-        s.dp.resize(queries * keys, 0.0);
+        let keys = unsafe { self.probabilities(block, q, k, s) };
+        cleared(&mut s.dp, queries * keys);
         let (q_rows, dout) = (q.row(block.queries.start), dout.row(block.queries.start));
         for (first, column, count) in stretches(block) {
             let p = Matrix { start: s.p.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
@@ -179,7 +218,11 @@ impl Attention {
 }
 
 vectorize! {
-    fn softmax(row: &mut [f32]) {
+    /// x <- softmax(factor x)
+    fn softmax(row: &mut [f32], factor: f32) {
+        for x in row.iter_mut() {
+            *x *= factor;
+        }
         let max = simd::max(row);
         for x in row.iter_mut() {
             *x = simd::exp(*x - max);

@@ -1,14 +1,14 @@
 //! The linear layer: one product over all tokens of the batch, bias and activation fused into it.
 
-use std::cell::RefCell;
+use std::ops::Range;
 
 use anyhow::Result;
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use gemm::Parallelism;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::norm::add_rows;
-use super::{Matrix, Numbers, Shared, floats, multiply, threads, widened, with_floats, with_weight};
+use super::product::{Panels, by_weight};
+use super::{Matrix, Numbers, floats, multiply, threads, widened, with_floats, with_weight};
 use crate::noise::Element;
 use crate::params::Leaf;
 use crate::simd;
@@ -49,50 +49,49 @@ pub fn linear(x: &Tensor, weight: Leaf, bias: Option<Leaf>, activation: Activati
     Ok(before.apply_op1(Activate(activation))?)
 }
 
+/// onto + x W^T + b: what a block adds to its stream, [tokens, out] f32.
+pub fn linear_onto(onto: &Tensor, x: &Tensor, weight: Leaf, bias: Option<Leaf>) -> Result<Tensor> {
+    Ok(x.apply_op2(onto, Linear { weight, bias, activation: Activation::None })?)
+}
+
 struct Linear {
     weight: Leaf,
     bias: Option<Leaf>,
     activation: Activation,
 }
 
-/// Weight rows that are widened at a time where they are held in half precision: never the whole matrix.
+/// Weight rows that a thread widens at a time, going back, where they are held in half precision.
 const TILE: usize = 64;
 
-impl CustomOp1 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+impl Linear {
+    fn forward(&self, x: &CpuStorage, lx: &Layout, onto: Option<&[f32]>) -> candle_core::Result<(CpuStorage, Shape)> {
         let ((tokens, inner), (outer, w_inner)) = (lx.shape().dims2()?, self.weight.tensor().dims2()?);
         let bias = self.bias.as_ref().map(|b| widened(b.tensor())).transpose()?;
-        if inner != w_inner || bias.as_ref().is_some_and(|b| b.len() != outer) {
+        let fits = bias.as_ref().is_none_or(|b| b.len() == outer) && onto.is_none_or(|onto| onto.len() == tokens * outer);
+        if inner != w_inner || !fits {
             candle_core::bail!("linear: {tokens} x {inner} by {outer} x {w_inner}");
         }
-        let (x, add) = (floats(x, lx)?, bias.is_some());
-        let mut y = bias.map_or_else(|| vec![0f32; tokens * outer], |bias| bias.repeat(tokens));
-        let size = (tokens, inner, outer);
+        let (x, bias) = (Panels::new(floats(x, lx)?, tokens, inner), bias.as_deref());
+        let mut y = vec![0f32; tokens * outer];
+        let finish = |place: usize, strip: &mut [f32]| {
+            activate(strip, self.activation);
+            if let Some(onto) = onto {
+                strip.iter_mut().zip(&onto[place..]).for_each(|(y, onto)| *y += onto);
+            }
+        };
         with_weight(self.weight.tensor(), |w| {
             match w {
-                Numbers::F32(w) => {
-                    let a = Matrix { start: x.as_ptr(), row_stride: inner, col_stride: 1 };
-                    let b = Matrix { start: w.as_ptr(), row_stride: 1, col_stride: inner };
-                    // SAFETY: shapes were checked above; y is ours.
-                    unsafe { multiply(size, y.as_mut_ptr(), outer, add, a, b, 1.0, threads()) }
-                }
-                Numbers::Bf16(w) => forward_widened(x, w, &mut y, size, add),
-                Numbers::F16(w) => forward_widened(x, w, &mut y, size, add),
+                Numbers::F32(w) => by_weight(&x, outer, bias, |rows, _| w[rows.start * inner..].as_ptr(), finish, &mut y),
+                Numbers::Bf16(w) => by_weight(&x, outer, bias, |rows, to| widened_rows(w, inner, rows, to), finish, &mut y),
+                Numbers::F16(w) => by_weight(&x, outer, bias, |rows, to| widened_rows(w, inner, rows, to), finish, &mut y),
             }
             Ok(())
         })?;
-        if self.activation != Activation::None {
-            y.par_chunks_mut(1 << 14).for_each(|chunk| activate(chunk, self.activation));
-        }
         Ok((CpuStorage::F32(y), (tokens, outer).into()))
     }
 
     /// dx = dy W, dW += dy^T x, db += the sum of dy's rows.
-    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    fn backward(&self, x: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let ((tokens, inner), outer) = (x.dims2()?, self.weight.tensor().dim(0)?);
         let mut dx = vec![0f32; tokens * inner];
         with_floats([x, &upstream.contiguous()?], |[x, dy]| {
@@ -140,22 +139,45 @@ impl CustomOp1 for Linear {
     }
 }
 
-thread_local!(static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+impl CustomOp1 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
 
-/// y += x W^T with W held in half precision: widened tile by tile, a tile a thread.
-fn forward_widened<T: Element>(x: &[f32], w: &[T], y: &mut [f32], (tokens, inner, outer): (usize, usize, usize), add: bool) {
-    let y = Shared(y.as_mut_ptr());
-    w.par_chunks(TILE * inner).enumerate().for_each(|(i, rows)| {
-        WIDENED.with_borrow_mut(|tile| {
-            tile.resize(rows.len(), 0.0);
-            widen(rows, tile);
-            let a = Matrix { start: x.as_ptr(), row_stride: inner, col_stride: 1 };
-            let b = Matrix { start: tile.as_ptr(), row_stride: 1, col_stride: inner };
-            let size = (tokens, inner, rows.len() / inner);
-            // SAFETY: each tile writes its own columns of y.
-            unsafe { multiply(size, y.at(i * TILE), outer, add, a, b, 1.0, Parallelism::None) }
-        })
-    });
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.forward(x, lx, None)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.backward(x, upstream)
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear onto"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, o: &CpuStorage, lo: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.forward(x, lx, Some(floats(o, lo)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        upstream: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((self.backward(x, upstream)?, Some(upstream.clone())))
+    }
+}
+
+/// Rows of a weight held in half precision, widened into `to`: a few at a time, never the whole matrix.
+fn widened_rows<T: Element>(w: &[T], inner: usize, rows: Range<usize>, to: &mut Vec<f32>) -> *const f32 {
+    to.resize(rows.len() * inner, 0.0);
+    widen(&w[rows.start * inner..rows.end * inner], to);
+    to.as_ptr()
 }
 
 /// dx += dy W with W held in half precision: all threads on one tile after the other, for each adds to all of dx.

@@ -13,6 +13,7 @@ mod gated;
 mod head;
 mod linear;
 mod norm;
+mod product;
 mod rotary;
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
@@ -25,7 +26,7 @@ pub use attention::attention;
 pub use embed::embed;
 pub use gated::swiglu;
 pub use head::log_probs;
-pub use linear::{Activation, linear};
+pub use linear::{Activation, linear, linear_onto};
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::rotate;
 
