@@ -127,7 +127,7 @@ fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f64 {
     match loss {
         Loss::Classification => {
             let score = scores[candidate];
-            ((score.mean() - log_sum_exp(scores)).exp() - is_right) / score.tokens as f64
+            (libm::exp(score.mean() - log_sum_exp(scores)) - is_right) / score.tokens as f64
         }
         Loss::TeacherForcing => -is_right,
     }
@@ -135,7 +135,8 @@ fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f64 {
 
 fn log_sum_exp(scores: &[Score]) -> f64 {
     let max = scores.iter().map(|s| s.mean()).fold(f64::NEG_INFINITY, f64::max);
-    max + scores.iter().map(|s| (s.mean() - max).exp()).sum::<f64>().ln()
+    // The C library's are others on other machines.
+    max + libm::log(scores.iter().map(|s| libm::exp(s.mean() - max)).sum::<f64>())
 }
 
 /// What evaluating a problem took so far.

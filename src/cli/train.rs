@@ -135,9 +135,9 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
         return Err(differs!("the examples are not those that the run began with: --data or the task's file has changed"));
     }
     header.check_base(&mut bench.params)?;
-    if header.instruction_set != crate::noise::instruction_set() {
+    if !header.replays && header.instruction_set != crate::noise::instruction_set() {
         tracing::warn!(
-            "the run began on {} and goes on on {}: its losses come out otherwise in their last bits",
+            "the run began on {} and goes on on {}: first-order gradients come out otherwise in their last bits",
             header.instruction_set,
             crate::noise::instruction_set()
         );

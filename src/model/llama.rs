@@ -77,7 +77,7 @@ impl Rope {
     /// The angle that each pair of a head turns by from one position to the next, in radians: [head_dim / 2].
     fn frequencies(&self, head_dim: usize) -> Result<Vec<f64>> {
         let theta = self.rope_theta.unwrap_or(10_000.0);
-        let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64));
+        let plain = (0..head_dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / head_dim as f64));
         let factor = || self.factor.context("config.json: the rope settings have no \"factor\"");
         match self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default") {
             "default" => Ok(plain.collect()),
@@ -184,7 +184,7 @@ impl Llama {
         let shape = (positions.len(), self.head_dim / 2);
         // transformers multiplies in f32; so do we, to turn by the same angles.
         let angles = positions.iter().flat_map(|&p| self.frequencies.iter().map(move |&f| p as f32 * f as f32));
-        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos(), a.sin())).unzip();
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (libm::cosf(a), libm::sinf(a))).unzip();
         Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
     }
 
@@ -193,7 +193,7 @@ impl Llama {
         let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
         let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
         let (q, k) = (ops::rotate(&q?, cos, sin)?, ops::rotate(&k?, cos, sin)?);
-        let scale = (self.head_dim as f32).powf(-0.5);
+        let scale = 1.0 / (self.head_dim as f32).sqrt();
         let mixed = ops::attention(&q, &k, &v?, &packed.batch.blocks, self.head_dim, scale)?;
         block.out.apply_onto(weights, onto, &mixed)
     }

@@ -134,7 +134,7 @@ impl Opt {
     fn attention(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor, batch: &Batch) -> Result<Tensor> {
         let head_dim = self.config.hidden_size / self.config.num_attention_heads;
         let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
-        let scale = (head_dim as f32).powf(-0.5);
+        let scale = 1.0 / (head_dim as f32).sqrt();
         let mixed = ops::attention(&q?, &k?, &v?, &batch.blocks, head_dim, scale)?;
         block.out.apply_onto(weights, onto, &mixed)
     }

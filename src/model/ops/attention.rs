@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::product::{Rows, lanes, tile};
+use super::product::{Rows, Unit};
 use super::{Matrix, Shared, floats, multiply, with_floats};
 use crate::data::QueryBlock;
 use crate::simd;
@@ -26,10 +26,11 @@ pub fn attention(
     head_dim: usize,
     scale: f32,
 ) -> Result<Tensor> {
-    Ok(q.apply_op3(k, v, Attention { blocks: blocks.clone(), head_dim, scale })?)
+    Ok(q.apply_op3(k, v, Attention { unit: Unit::best(), blocks: blocks.clone(), head_dim, scale })?)
 }
 
 struct Attention {
+    unit: Unit,
     blocks: Arc<Vec<QueryBlock>>,
     head_dim: usize,
     scale: f32,
@@ -89,7 +90,7 @@ impl Attention {
     unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, s: &mut Scratch) -> usize {
         let (queries, d) = (block.queries.len(), self.head_dim);
         let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
-        let padded = keys.next_multiple_of(lanes());
+        let padded = keys.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, d * padded);
         for (first, column, count) in stretches(block) {
             for key in 0..count {
@@ -102,7 +103,7 @@ impl Attention {
         cleared(&mut s.p, queries * padded);
         let (a, b) = (q.row(block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
         // SAFETY: the queries are rows of q, and the buffers have the sizes.
-        unsafe { tile(queries, d, padded / lanes(), a, b, s.p.as_mut_ptr(), padded) };
+        unsafe { self.unit.tile(queries, d, padded / self.unit.lanes(), a, b, s.p.as_mut_ptr(), padded) };
         for (i, row) in s.p.chunks_mut(padded).enumerate() {
             // Query i sees everything shared, and its own stretch up to itself.
             let visible = block.shared.len() + (block.queries.start + i - block.own_start) + 1;
@@ -120,7 +121,7 @@ impl Attention {
         let (queries, d) = (block.queries.len(), self.head_dim);
         let padded_keys = unsafe { self.probabilities(block, q, k, s) };
         let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
-        let padded = d.next_multiple_of(lanes());
+        let padded = d.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, keys * padded);
         for (first, column, count) in stretches(block) {
             for key in 0..count {
@@ -134,7 +135,7 @@ impl Attention {
         let b = Rows { start: s.kv.as_ptr(), stride: padded };
         // SAFETY: the buffers have the sizes; the block's rows of out are ours.
         unsafe {
-            tile(queries, keys, padded / lanes(), a, b, s.out.as_mut_ptr(), padded);
+            self.unit.tile(queries, keys, padded / self.unit.lanes(), a, b, s.out.as_mut_ptr(), padded);
             for (i, row) in s.out.chunks(padded).enumerate() {
                 let to = out.wrapping_add((block.queries.start + i) * q.row_stride);
                 std::ptr::copy_nonoverlapping(row.as_ptr(), to, d);

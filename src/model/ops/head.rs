@@ -60,7 +60,7 @@ vectorize! {
         for run in xs.chunks(1024) {
             total += f64::from(simd::sum(run, #[inline(always)] |x| simd::exp(x - max)));
         }
-        if max.is_finite() { max + total.ln() as f32 } else { f32::NAN }
+        if max.is_finite() { max + libm::log(total) as f32 } else { f32::NAN }
     }
 }
 

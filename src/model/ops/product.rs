@@ -16,13 +16,9 @@ const VECTORS: usize = 3;
 /// Rows of a weight that a thread takes at a time.
 const STRIP: usize = 32;
 
-/// Numbers in a vector. Buffers are padded to it.
-pub fn lanes() -> usize {
-    match simd::level() {
-        Level::Avx512 => 16,
-        _ => 8,
-    }
-}
+/// The vector unit that a product runs on. Asked for once a product: what it is laid out for, it must be run on.
+#[derive(Clone, Copy)]
+pub struct Unit(Level);
 
 /// A matrix in a larger buffer: where it starts, and how far apart its rows are.
 #[derive(Clone, Copy)]
@@ -33,13 +29,28 @@ pub struct Rows {
     pub stride: usize,
 }
 
-/// c [rows, lanes * vectors] = A [rows, k] B [k, lanes * vectors], on top of what c holds.
-///
-/// # Safety
-/// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile.
-pub unsafe fn tile(rows: usize, k: usize, vectors: usize, a: Rows, b: Rows, c: *mut f32, c_stride: usize) {
-    /// Splits into tiles whose sums the registers hold.
-    macro_rules! split {
+impl Unit {
+    /// The best that the machine has.
+    pub fn best() -> Self {
+        Unit(simd::level())
+    }
+
+    /// Numbers in a vector. Buffers are padded to it.
+    pub fn lanes(self) -> usize {
+        match self.0 {
+            Level::Avx512 => 16,
+            _ => 8,
+        }
+    }
+
+    /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors].
+    ///
+    /// # Safety
+    /// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn tile(self, rows: usize, k: usize, vectors: usize, a: Rows, b: Rows, c: *mut f32, c_stride: usize) {
+        /// Splits into tiles whose sums the registers hold.
+        macro_rules! split {
         ($kernel:ident, $lanes:expr, [$($rows:literal),*]) => {{
             let (mut row, mut first) = (0, 0);
             while first < vectors {
@@ -60,17 +71,18 @@ pub unsafe fn tile(rows: usize, k: usize, vectors: usize, a: Rows, b: Rows, c: *
             }
         }};
     }
-    match simd::level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => split!(avx512, 16, [8, 4, 2, 1]),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => split!(avx2, 8, [4, 2, 1]),
-        _ => split!(baseline, 8, [1]),
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => split!(avx512, 16, [8, 4, 2, 1]),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => split!(avx2, 8, [4, 2, 1]),
+            _ => split!(baseline, 8, [1]),
+        }
     }
 }
 
 /// # Safety
-/// As of [`tile`].
+/// As of [`Unit::tile`].
 unsafe fn baseline<const R: usize, const V: usize>(k: usize, a: Rows, b: Rows, c: *mut f32, c_stride: usize) {
     for r in 0..R {
         for j in 0..8 * V {
@@ -91,7 +103,7 @@ unsafe fn baseline<const R: usize, const V: usize>(k: usize, a: Rows, b: Rows, c
 macro_rules! kernel {
     ($name:ident, $features:literal, $lanes:expr, $load:ident, $store:ident, $set1:ident, $fma:ident) => {
         /// # Safety
-        /// As of [`tile`]; the machine has the features.
+        /// As of [`Unit::tile`]; the machine has the features.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const V: usize>(k: usize, a: Rows, b: Rows, c: *mut f32, c_stride: usize) {
             use std::arch::x86_64::{$fma, $load, $set1, $store};
@@ -142,6 +154,7 @@ kernel!(avx2, "avx2,fma", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, 
 
 /// Activations [tokens, k], transposed and padded for the kernel: panels of up to three vectors of tokens, each [k, its width].
 pub struct Panels {
+    unit: Unit,
     packed: Vec<f32>,
     tokens: usize,
     k: usize,
@@ -152,20 +165,20 @@ thread_local!(static SPARE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new())
 impl Panels {
     /// Of `x` [tokens, k], by all threads. The buffer of the last ones is used again.
     pub fn new(x: &[f32], tokens: usize, k: usize) -> Self {
-        let mut packed = SPARE.take();
-        packed.resize(tokens.next_multiple_of(lanes()) * k, 0.0);
-        let width = VECTORS * lanes();
+        let (unit, mut packed) = (Unit::best(), SPARE.take());
+        packed.resize(tokens.next_multiple_of(unit.lanes()) * k, 0.0);
+        let width = VECTORS * unit.lanes();
         packed.par_chunks_mut(width * k).enumerate().for_each(|(p, panel)| {
             let first = p * width;
             let here = width.min(tokens - first);
             transpose(&x[first * k..(first + here) * k], here, k, panel);
         });
-        Panels { packed, tokens, k }
+        Panels { unit, packed, tokens, k }
     }
 
     /// Where each panel starts, the tokens that are in it, and its vectors.
     fn each(&self) -> impl Iterator<Item = (*const f32, std::ops::Range<usize>, usize)> {
-        let (width, lanes) = (VECTORS * lanes(), lanes());
+        let (width, lanes) = (VECTORS * self.unit.lanes(), self.unit.lanes());
         (0..self.tokens).step_by(width).map(move |first| {
             let here = width.min(self.tokens - first);
             (self.packed[first * self.k..].as_ptr(), first..first + here, here.div_ceil(lanes))
@@ -209,21 +222,21 @@ pub fn by_weight(
     y: &mut [f32],
 ) {
     debug_assert_eq!(y.len(), x.tokens * outer);
-    let (y, width) = (Shared(y.as_mut_ptr()), VECTORS * lanes());
+    let (y, lanes) = (Shared(y.as_mut_ptr()), x.unit.lanes());
     (0..outer.div_ceil(STRIP)).into_par_iter().for_each(|strip| {
         let rows = strip * STRIP..outer.min((strip + 1) * STRIP);
         let many = rows.len();
         STRIPS.with_borrow_mut(|(widened, sums)| {
             let a = Rows { start: strip_of(rows.clone(), widened), stride: x.k };
-            sums.resize(STRIP * width, 0.0);
+            sums.resize(STRIP * VECTORS * lanes, 0.0);
             for (panel, tokens, vectors) in x.each() {
-                let wide = vectors * lanes();
+                let wide = vectors * lanes;
                 for (r, row) in sums.chunks_mut(wide).take(many).enumerate() {
                     row.fill(bias.map_or(0.0, |bias| bias[rows.start + r]));
                 }
                 let b = Rows { start: panel, stride: wide };
                 // SAFETY: the strip has `many` rows of k numbers, the panel k rows of `wide`, and sums `many` of them.
-                unsafe { tile(many, x.k, vectors, a, b, sums.as_mut_ptr(), wide) };
+                unsafe { x.unit.tile(many, x.k, vectors, a, b, sums.as_mut_ptr(), wide) };
                 for (j, token) in tokens.enumerate() {
                     let place = token * outer + rows.start;
                     // SAFETY: a strip's columns of a token are this job's alone.
