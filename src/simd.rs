@@ -23,9 +23,9 @@ macro_rules! vectorize {
                 fn avx2 $(<$($gen)*>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
                 // SAFETY: each call is made only where the machine was found to have the features.
                 match $crate::simd::level() {
-                    $crate::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
-                    $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
                     $crate::simd::Level::Baseline => {}
+                    $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    _ => return unsafe { avx512($($arg),*) },
                 }
             }
             body($($arg),*)
@@ -43,6 +43,15 @@ pub enum Level {
     Avx2 = 2,
     /// AVX-512 (F, BW, DQ, VL): 16 lanes.
     Avx512 = 3,
+}
+
+/// What a processor may have, beside AVX-512, for products of pairs of bf16 numbers that are added up in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairUnit {
+    /// AVX512-BF16: a vector of 16 sums at a time.
+    Vectors,
+    /// AMX: a tile of 16 x 16 sums at a time.
+    Tiles,
 }
 
 impl Level {
@@ -94,6 +103,41 @@ fn detect() -> Level {
         }
     }
     Level::Baseline
+}
+
+/// The best unit for pairs that the machine has, looked for once.
+pub fn pair_unit() -> Option<PairUnit> {
+    static FOUND: std::sync::OnceLock<Option<PairUnit>> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(detect_pair_unit)
+}
+
+fn detect_pair_unit() -> Option<PairUnit> {
+    #[cfg(target_arch = "x86_64")]
+    if detect() == Level::Avx512 && is_x86_feature_detected!("avx512bf16") {
+        return Some(if may_use_tiles() { PairUnit::Tiles } else { PairUnit::Vectors });
+    }
+    None
+}
+
+/// Whether the machine has AMX for bf16, and the operating system lets this process use it: it is asked here.
+#[cfg(target_arch = "x86_64")]
+fn may_use_tiles() -> bool {
+    const TILES: u32 = 1 << 24;
+    const BF16: u32 = 1 << 22;
+    let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+    if leaf.edx & TILES == 0 || leaf.edx & BF16 == 0 {
+        return false;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): their registers are saved only for those who ask.
+        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+        const XFEATURE_XTILEDATA: libc::c_long = 18;
+        // SAFETY: it asks for a permission and touches no memory.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
 }
 
 /// e^x, to about 2 units in the last place on [-87, 88]; below it 0, above it large and finite.

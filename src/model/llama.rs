@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
-use super::ops::{self, Activation};
+use super::ops::{self, Activation, Heads};
 use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::data::Batch;
 use crate::params::{ParamId, Weights};
@@ -118,7 +118,7 @@ struct Block {
 /// The whole model as handles into the weights.
 pub struct Llama {
     config: Config,
-    head_dim: usize,
+    heads: Heads,
     frequencies: Vec<f64>,
     embed_tokens: ParamId,
     blocks: Vec<Block>,
@@ -172,7 +172,8 @@ impl Llama {
         }
         let norm = loader.weight("model.norm.weight", &[hidden])?;
         let head = loader.head(config.tie_word_embeddings, embed_tokens, &[config.vocab_size, hidden])?;
-        Ok(Llama { config, head_dim, frequencies, embed_tokens, blocks, norm, head })
+        let heads = Heads { queries: heads, keys: kv_heads, dim: head_dim };
+        Ok(Llama { config, heads, frequencies, embed_tokens, blocks, norm, head })
     }
 
     fn norm(&self, weights: Weights, id: ParamId, x: &Tensor) -> Result<Tensor> {
@@ -181,7 +182,7 @@ impl Llama {
 
     /// cos and sin of every token's angles: [tokens, head_dim / 2] each.
     fn angles(&self, positions: &[u32]) -> Result<(Tensor, Tensor)> {
-        let shape = (positions.len(), self.head_dim / 2);
+        let shape = (positions.len(), self.heads.dim / 2);
         // transformers multiplies in f32; so do we, to turn by the same angles.
         let angles = positions.iter().flat_map(|&p| self.frequencies.iter().map(move |&f| p as f32 * f as f32));
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (libm::cosf(a), libm::sinf(a))).unzip();
@@ -190,17 +191,17 @@ impl Llama {
 
     /// onto + attention(x).
     fn attention(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
-        let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
+        let heads = self.heads;
+        let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
         let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
-        let (q, k) = (ops::rotate(&q?, cos, sin)?, ops::rotate(&k?, cos, sin)?);
-        let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let mixed = ops::attention(&q, &k, &v?, &packed.batch.blocks, self.head_dim, scale)?;
+        let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
+        let mixed = ops::attention(&qkv, &packed.batch.blocks, heads, 1.0 / (heads.dim as f32).sqrt())?;
         block.out.apply_onto(weights, onto, &mixed)
     }
 
     /// onto + the feed-forward layers of x.
     fn feed_forward(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let gated = ops::swiglu(&block.gate.apply(weights, x)?, &block.up.apply(weights, x)?)?;
+        let gated = ops::swiglu(&Linear::apply_all([&block.gate, &block.up], weights, x)?)?;
         block.down.apply_onto(weights, onto, &gated)
     }
 }
@@ -234,6 +235,6 @@ impl Architecture for Llama {
 
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
         let normed = self.norm(weights, self.norm, hidden)?;
-        ops::linear(&normed, weights.leaf(self.head), None, Activation::None)
+        ops::linear(&normed, vec![ops::Part { weight: weights.leaf(self.head), bias: None }], Activation::None)
     }
 }

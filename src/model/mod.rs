@@ -395,6 +395,10 @@ pub struct Linear {
 }
 
 impl Linear {
+    fn part(&self, weights: Weights) -> ops::Part {
+        ops::Part { weight: weights.leaf(self.weight), bias: self.bias.map(|b| weights.leaf(b)) }
+    }
+
     /// x W^T + b: [tokens, inner] -> [tokens, outer].
     fn apply(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
         self.apply_with(weights, x, Activation::None)
@@ -402,12 +406,17 @@ impl Linear {
 
     /// The same with an activation behind it.
     fn apply_with(&self, weights: Weights, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        ops::linear(x, weights.leaf(self.weight), self.bias.map(|b| weights.leaf(b)), activation)
+        ops::linear(x, vec![self.part(weights)], activation)
     }
 
     /// onto + x W^T + b.
     fn apply_onto(&self, weights: Weights, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
-        ops::linear_onto(onto, x, weights.leaf(self.weight), self.bias.map(|b| weights.leaf(b)))
+        ops::linear_onto(onto, x, self.part(weights))
+    }
+
+    /// Several layers of one input, their outputs side by side: [tokens, inner] -> [tokens, sum of outer].
+    fn apply_all<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, layers.map(|layer| layer.part(weights)).into(), Activation::None)
     }
 
     fn ids(&self) -> impl Iterator<Item = ParamId> {

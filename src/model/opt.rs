@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::ops::{self, Activation};
+use super::ops::{self, Activation, Heads};
 use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::data::Batch;
 use crate::params::{ParamId, Weights};
@@ -132,10 +132,10 @@ impl Opt {
 
     /// onto + attention(x).
     fn attention(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let head_dim = self.config.hidden_size / self.config.num_attention_heads;
-        let [q, k, v] = [&block.q, &block.k, &block.v].map(|l| l.apply(weights, x));
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let mixed = ops::attention(&q?, &k?, &v?, &batch.blocks, head_dim, scale)?;
+        let count = self.config.num_attention_heads;
+        let heads = Heads { queries: count, keys: count, dim: self.config.hidden_size / count };
+        let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
+        let mixed = ops::attention(&qkv, &batch.blocks, heads, 1.0 / (heads.dim as f32).sqrt())?;
         block.out.apply_onto(weights, onto, &mixed)
     }
 
@@ -192,6 +192,6 @@ impl Architecture for Opt {
         if let Some(project_out) = &self.project_out {
             x = project_out.apply(weights, &x)?;
         }
-        ops::linear(&x, weights.leaf(self.head), None, Activation::None)
+        ops::linear(&x, vec![ops::Part { weight: weights.leaf(self.head), bias: None }], Activation::None)
     }
 }

@@ -98,7 +98,10 @@ fn half_precision_agrees_with_f32_to_its_rounding() -> Result<()> {
             }
             let same: Vec<f64> = logits(&model, &mut widened, &sequence)?.into_iter().map(f64::from).collect();
             let difference = largest_difference(&logits(&model, &mut params, &sequence)?, &same);
-            assert!(difference < 1e-4, "{name} in {dtype:?} and the same weights in f32: {difference}");
+            // Units for pairs of bf16 take the activations in bf16 too.
+            let pairs = dtype == DType::BF16 && zotune::simd::pair_unit().is_some();
+            let limit = if pairs { 0.05 } else { 1e-4 };
+            assert!(difference < limit, "{name} in {dtype:?} and the same weights in f32: {difference}");
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::Result;
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -14,25 +14,35 @@ use super::{Matrix, Shared, floats, multiply, with_floats};
 use crate::data::QueryBlock;
 use crate::simd;
 
+/// How many heads there are, and how wide.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Of queries.
+    pub queries: usize,
+    /// Of keys, and of values; `queries / keys` query heads share one.
+    pub keys: usize,
+    /// Numbers in a head.
+    pub dim: usize,
+}
+
+impl Heads {
+    /// Numbers of a token: its queries, keys and values.
+    fn width(self) -> usize {
+        (self.queries + 2 * self.keys) * self.dim
+    }
+}
+
 /// Causal attention within each example of the batch: every query sees what its [`QueryBlock`] shows it.
 ///
-/// q [tokens, heads * head_dim], k and v [tokens, kv_heads * head_dim], f32 -> [tokens, heads * head_dim]. Scores are
-/// multiplied by `scale`; `heads / kv_heads` query heads share a key head.
-pub fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    blocks: &Arc<Vec<QueryBlock>>,
-    head_dim: usize,
-    scale: f32,
-) -> Result<Tensor> {
-    Ok(q.apply_op3(k, v, Attention { unit: Unit::best(), blocks: blocks.clone(), head_dim, scale })?)
+/// q, k and v side by side [tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. Scores are multiplied by `scale`.
+pub fn attention(qkv: &Tensor, blocks: &Arc<Vec<QueryBlock>>, heads: Heads, scale: f32) -> Result<Tensor> {
+    Ok(qkv.apply_op1(Attention { unit: Unit::best(), blocks: blocks.clone(), heads, scale })?)
 }
 
 struct Attention {
     unit: Unit,
     blocks: Arc<Vec<QueryBlock>>,
-    head_dim: usize,
+    heads: Heads,
     scale: f32,
 }
 
@@ -60,7 +70,7 @@ impl Matrix {
         Matrix { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
-    fn rows(self) -> Rows {
+    fn rows(self) -> Rows<f32> {
         Rows { start: self.start, stride: self.row_stride }
     }
 
@@ -88,7 +98,7 @@ impl Attention {
     /// # Safety
     /// `q` and `k` hold all rows that the block names.
     unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, s: &mut Scratch) -> usize {
-        let (queries, d) = (block.queries.len(), self.head_dim);
+        let (queries, d) = (block.queries.len(), self.heads.dim);
         let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
         let padded = keys.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, d * padded);
@@ -103,7 +113,7 @@ impl Attention {
         cleared(&mut s.p, queries * padded);
         let (a, b) = (q.row(block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
         // SAFETY: the queries are rows of q, and the buffers have the sizes.
-        unsafe { self.unit.tile(queries, d, padded / self.unit.lanes(), a, b, s.p.as_mut_ptr(), padded) };
+        unsafe { self.unit.tile(queries, d, padded / self.unit.lanes(), a, b, s.p.as_mut_ptr(), padded, 0) };
         for (i, row) in s.p.chunks_mut(padded).enumerate() {
             // Query i sees everything shared, and its own stretch up to itself.
             let visible = block.shared.len() + (block.queries.start + i - block.own_start) + 1;
@@ -118,7 +128,7 @@ impl Attention {
     /// # Safety
     /// `q`, `k`, `v` and `out` hold all rows that the block names; nobody else writes this block's part of `out`.
     unsafe fn forward(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, s: &mut Scratch) {
-        let (queries, d) = (block.queries.len(), self.head_dim);
+        let (queries, d) = (block.queries.len(), self.heads.dim);
         let padded_keys = unsafe { self.probabilities(block, q, k, s) };
         let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
         let padded = d.next_multiple_of(self.unit.lanes());
@@ -135,9 +145,9 @@ impl Attention {
         let b = Rows { start: s.kv.as_ptr(), stride: padded };
         // SAFETY: the buffers have the sizes; the block's rows of out are ours.
         unsafe {
-            self.unit.tile(queries, keys, padded / self.unit.lanes(), a, b, s.out.as_mut_ptr(), padded);
+            self.unit.tile(queries, keys, padded / self.unit.lanes(), a, b, s.out.as_mut_ptr(), padded, 0);
             for (i, row) in s.out.chunks(padded).enumerate() {
-                let to = out.wrapping_add((block.queries.start + i) * q.row_stride);
+                let to = out.wrapping_add((block.queries.start + i) * self.heads.queries * d);
                 std::ptr::copy_nonoverlapping(row.as_ptr(), to, d);
             }
         }
@@ -155,7 +165,7 @@ impl Attention {
         [dq, dk, dv]: [*mut f32; 3],
         s: &mut Scratch,
     ) {
-        let (queries, d) = (block.queries.len(), self.head_dim);
+        let (queries, d) = (block.queries.len(), self.heads.dim);
         let keys = unsafe { self.probabilities(block, q, k, s) };
         cleared(&mut s.dp, queries * keys);
         let (q_rows, dout) = (q.row(block.queries.start), dout.row(block.queries.start));
@@ -188,18 +198,23 @@ impl Attention {
         }
     }
 
-    /// Checks the shapes; gives heads, and query heads a key head.
-    fn heads(&self, q: &Shape, k: &Shape, v: &Shape) -> candle_core::Result<(usize, usize)> {
-        let ((tokens, width), (_, kv_width)) = (q.dims2()?, k.dims2()?);
-        let fits = k.dims2()?.0 == tokens
-            && v == k
-            && kv_width.is_multiple_of(self.head_dim)
-            && width.is_multiple_of(kv_width)
+    /// Checks the shape; gives its tokens.
+    fn tokens(&self, qkv: &Shape) -> candle_core::Result<usize> {
+        let (tokens, width) = qkv.dims2()?;
+        let fits = width == self.heads.width()
+            && self.heads.queries.is_multiple_of(self.heads.keys)
             && self.blocks.iter().all(|block| block.is_within(tokens));
         if !fits {
-            candle_core::bail!("attention: q {q:?}, k {k:?}, v {v:?}");
+            candle_core::bail!("attention: {qkv:?} for {:?}", self.heads);
         }
-        Ok((width / self.head_dim, width / kv_width))
+        Ok(tokens)
+    }
+
+    /// Queries, keys and values of one head of keys and the `i`-th of its heads of queries, given the first ones.
+    fn of_head(&self, qkv: Matrix, key_head: usize, i: usize) -> [Matrix; 3] {
+        let Heads { queries, keys, dim } = self.heads;
+        let head = key_head * (queries / keys) + i;
+        [head, queries + key_head, queries + keys + key_head].map(|head| qkv.under(head, dim))
     }
 
     /// The stretches of blocks that share no keys with each other: an example each.
@@ -249,67 +264,53 @@ fn matrix(x: &[f32], row_stride: usize) -> Matrix {
     Matrix { start: x.as_ptr(), row_stride, col_stride: 1 }
 }
 
-impl CustomOp3 for Attention {
+impl CustomOp1 for Attention {
     fn name(&self) -> &'static str {
         "attention"
     }
 
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        lq: &Layout,
-        k: &CpuStorage,
-        lk: &Layout,
-        v: &CpuStorage,
-        lv: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (q, k, v) = (floats(q, lq)?, floats(k, lk)?, floats(v, lv)?);
-        let (heads, group) = self.heads(lq.shape(), lk.shape(), lv.shape())?;
-        let (d, width) = (self.head_dim, heads * self.head_dim);
-        let mut out = vec![0f32; q.len()];
+    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let tokens = self.tokens(layout.shape())?;
+        let Heads { queries, keys, dim } = self.heads;
+        let qkv = matrix(floats(qkv, layout)?, self.heads.width());
+        let mut out = vec![0f32; tokens * queries * dim];
         let out_at = Shared(out.as_mut_ptr());
-        let (q, k, v) = (matrix(q, width), matrix(k, width / group), matrix(v, width / group));
-        (0..self.blocks.len() * heads).into_par_iter().for_each(|job| {
-            let (block, head) = (&self.blocks[job / heads], job % heads);
-            let (q, k, v) = (q.under(head, d), k.under(head / group, d), v.under(head / group, d));
+        (0..self.blocks.len() * queries).into_par_iter().for_each(|job| {
+            let (block, head, group) = (&self.blocks[job / queries], job % queries, queries / keys);
+            let [q, k, v] = self.of_head(qkv, head / group, head % group);
             // SAFETY: all rows that a block names are within the tokens, and no two blocks share a query (Batch sees to
             // it), so a job alone writes its block's rows under its head's columns.
-            SCRATCH.with_borrow_mut(|scratch| unsafe { self.forward(block, q, k, v, out_at.at(head * d), scratch) });
+            SCRATCH.with_borrow_mut(|scratch| unsafe { self.forward(block, q, k, v, out_at.at(head * dim), scratch) });
         });
-        Ok((CpuStorage::F32(out), lq.shape().clone()))
+        Ok((CpuStorage::F32(out), (tokens, queries * dim).into()))
     }
 
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _: &Tensor,
-        upstream: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (heads, group) = self.heads(q.shape(), k.shape(), v.shape())?;
-        let (d, width, kv_heads) = (self.head_dim, heads * self.head_dim, heads / group);
-        let mut gradients = [q, k, v].map(|x| vec![0f32; x.elem_count()]);
-        let [dq, dk, dv] = gradients.each_mut().map(|g| Shared(g.as_mut_ptr()));
-        with_floats([q, k, v, &upstream.contiguous()?], |[q, k, v, dout]| {
-            let all = [(q, width), (k, width / group), (v, width / group), (dout, width)].map(|(x, w)| matrix(x, w));
-            let examples = self.examples();
-            (0..examples.len() * kv_heads).into_par_iter().for_each(|job| {
-                let (example, kv_head) = (examples[job / kv_heads].clone(), job % kv_heads);
+    fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.tokens(qkv.shape())?;
+        let Heads { queries, keys, dim } = self.heads;
+        let mut gradient = vec![0f32; qkv.elem_count()];
+        let gradient_at = Shared(gradient.as_mut_ptr());
+        with_floats([qkv, &upstream.contiguous()?], |[qkv, dout]| {
+            let (qkv_at, dout) = (matrix(qkv, self.heads.width()), matrix(dout, queries * dim));
+            let (examples, group) = (self.examples(), queries / keys);
+            (0..examples.len() * keys).into_par_iter().for_each(|job| {
+                let (example, key_head) = (examples[job / keys].clone(), job % keys);
                 for block in &self.blocks[example] {
-                    for head in kv_head * group..(kv_head + 1) * group {
-                        let [q, k, v, dout] = all;
-                        let under = [q.under(head, d), k.under(kv_head, d), v.under(kv_head, d), dout.under(head, d)];
-                        let gradients = [dq.at(head * d), dk.at(kv_head * d), dv.at(kv_head * d)];
+                    for i in 0..group {
+                        let [q, k, v] = self.of_head(qkv_at, key_head, i);
+                        // The gradient lies as what it is a gradient of.
+                        let place =
+                            |m: Matrix| gradient_at.at((m.start as usize - qkv.as_ptr() as usize) / size_of::<f32>());
+                        let under = [q, k, v, dout.under(key_head * group + i, dim)];
                         // SAFETY: examples share no rows and key heads no columns, so a job alone writes its part.
-                        SCRATCH.with_borrow_mut(|scratch| unsafe { self.backward(block, under, gradients, scratch) });
+                        SCRATCH.with_borrow_mut(|scratch| unsafe {
+                            self.backward(block, under, [place(q), place(k), place(v)], scratch)
+                        });
                     }
                 }
             });
             Ok(())
         })?;
-        let [dq, dk, dv] = gradients;
-        let tensor = |x: Vec<f32>, like: &Tensor| Tensor::from_vec(x, like.shape(), like.device()).map(Some);
-        Ok((tensor(dq, q)?, tensor(dk, k)?, tensor(dv, v)?))
+        Ok(Some(Tensor::from_vec(gradient, qkv.shape(), qkv.device())?))
     }
 }

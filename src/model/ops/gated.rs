@@ -1,55 +1,53 @@
 //! The gate of LLaMA's feed-forward layer.
 
 use anyhow::Result;
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::linear::{Activation, activate};
 use super::{floats, with_floats};
 use crate::simd;
 
-/// silu(gate) * up, both [tokens, inner] f32.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    Ok(gate.apply_op2(up, SwiGlu)?)
+/// silu(gate) * up: gate and up side by side [tokens, 2 * inner] f32 -> [tokens, inner].
+pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+    Ok(gate_up.apply_op1(SwiGlu)?)
 }
 
 struct SwiGlu;
 
-const CHUNK: usize = 1 << 14;
-
-impl CustomOp2 for SwiGlu {
+impl CustomOp1 for SwiGlu {
     fn name(&self) -> &'static str {
         "swiglu"
     }
 
-    fn cpu_fwd(&self, g: &CpuStorage, lg: &Layout, u: &CpuStorage, lu: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (gate, up) = (floats(g, lg)?, floats(u, lu)?);
-        if gate.len() != up.len() {
-            candle_core::bail!("swiglu: {:?} by {:?}", lg.shape(), lu.shape());
-        }
-        let mut y = gate.to_vec();
-        y.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(y, up)| {
-            activate(y, Activation::Silu);
-            y.iter_mut().zip(up).for_each(|(y, u)| *y *= *u);
-        });
-        Ok((CpuStorage::F32(y), lg.shape().clone()))
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (tokens, width) = layout.shape().dims2()?;
+        let inner = width / 2;
+        let x = floats(x, layout)?;
+        let mut y = vec![0f32; tokens * inner];
+        y.par_chunks_mut(inner).zip(x.par_chunks(width)).for_each(|(y, x)| gate(y, &x[..inner], &x[inner..]));
+        Ok((CpuStorage::F32(y), (tokens, inner).into()))
     }
 
-    fn bwd(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _: &Tensor,
-        upstream: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (mut dgate, mut dup) = with_floats([gate, up, &upstream.contiguous()?], |[gate, up, dy]| {
-            let (mut dgate, mut dup) = (gate.to_vec(), up.to_vec());
-            let chunks = dgate.par_chunks_mut(CHUNK).zip(dup.par_chunks_mut(CHUNK)).zip(dy.par_chunks(CHUNK));
-            chunks.for_each(|((dgate, dup), dy)| differentiate(dgate, dup, dy));
-            Ok((Some(dgate), Some(dup)))
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let width = x.dim(1)?;
+        let dx = with_floats([x, &upstream.contiguous()?], |[x, dy]| {
+            let mut dx = x.to_vec();
+            dx.par_chunks_mut(width).zip(dy.par_chunks(width / 2)).for_each(|(dx, dy)| {
+                let (gate, up) = dx.split_at_mut(width / 2);
+                differentiate(gate, up, dy);
+            });
+            Ok(dx)
         })?;
-        let tensor = |x: Option<Vec<f32>>| x.map(|x| Tensor::from_vec(x, gate.shape(), gate.device())).transpose();
-        Ok((tensor(dgate.take())?, tensor(dup.take())?))
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+vectorize! {
+    fn gate(y: &mut [f32], gate: &[f32], up: &[f32]) {
+        for i in 0..y.len() {
+            let x = gate[i];
+            y[i] = x / (1.0 + simd::exp(-x)) * up[i];
+        }
     }
 }
 

@@ -7,14 +7,17 @@
 //! Every loop over threads gives each output element to one thread and one fixed order of additions, so results have the
 //! same bits for any number of threads.
 
+mod activation;
 mod attention;
 mod embed;
 mod gated;
 mod head;
 mod linear;
 mod norm;
+mod pairs;
 mod product;
 mod rotary;
+mod transpose;
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
@@ -22,11 +25,12 @@ use half::{bf16, f16};
 
 use crate::noise::Element;
 
-pub use attention::attention;
+pub use activation::Activation;
+pub use attention::{Heads, attention};
 pub use embed::embed;
 pub use gated::swiglu;
 pub use head::log_probs;
-pub use linear::{Activation, linear, linear_onto};
+pub use linear::{Part, linear, linear_onto};
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::rotate;
 
@@ -60,15 +64,19 @@ enum Numbers<'a> {
     F16(&'a [f16]),
 }
 
-fn with_weight<R>(weight: &Tensor, read: impl FnOnce(Numbers) -> candle_core::Result<R>) -> candle_core::Result<R> {
-    let (storage, layout) = weight.storage_and_layout();
+fn numbers<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<Numbers<'a>> {
     let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("a weight is not contiguous") };
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(w)) => read(Numbers::F32(&w[start..end])),
-        Storage::Cpu(CpuStorage::BF16(w)) => read(Numbers::Bf16(&w[start..end])),
-        Storage::Cpu(CpuStorage::F16(w)) => read(Numbers::F16(&w[start..end])),
+    match storage {
+        Storage::Cpu(CpuStorage::F32(w)) => Ok(Numbers::F32(&w[start..end])),
+        Storage::Cpu(CpuStorage::BF16(w)) => Ok(Numbers::Bf16(&w[start..end])),
+        Storage::Cpu(CpuStorage::F16(w)) => Ok(Numbers::F16(&w[start..end])),
         _ => candle_core::bail!("weights are held in f32, f16 or bf16 on the CPU"),
     }
+}
+
+fn with_weight<R>(weight: &Tensor, read: impl FnOnce(Numbers) -> candle_core::Result<R>) -> candle_core::Result<R> {
+    let (storage, layout) = weight.storage_and_layout();
+    read(numbers(&storage, layout)?)
 }
 
 /// A small weight (a bias, a norm's) in f32, whatever it is held in.

@@ -72,10 +72,10 @@ impl CustomOp1 for Norm {
                 }
             });
             if let Some(weight) = &self.weight {
-                weight.add_gradient(|dw| add_rows(dw, &normalised, Some(dy)));
+                weight.add_gradient(|dw| add_rows(dw, &normalised, hidden, Some(dy)));
             }
             if let Some(bias) = &self.bias {
-                bias.add_gradient(|db| add_rows(db, dy, None));
+                bias.add_gradient(|db| add_rows(db, dy, hidden, None));
             }
             Ok(dx)
         })?;
@@ -83,9 +83,9 @@ impl CustomOp1 for Norm {
     }
 }
 
-/// Adds to `sums` the rows of `x`, times those of `y` where it is given: one order of additions for every column.
-pub(super) fn add_rows(sums: &mut [f32], x: &[f32], y: Option<&[f32]>) {
-    let width = sums.len();
+/// Adds to `sums` the first columns of the rows of `x` [.., width], times those of `y` where it is given: one order of additions for
+/// every column.
+pub(super) fn add_rows(sums: &mut [f32], x: &[f32], width: usize, y: Option<&[f32]>) {
     for (i, x) in x.chunks(width).enumerate() {
         match y {
             Some(y) => sums.iter_mut().zip(x).zip(&y[i * width..]).for_each(|((s, x), y)| *s += x * y),

@@ -1,32 +1,61 @@
-//! Matrix products, with the same bits on every machine: each element is one chain of fused multiply-adds in the order of k,
-//! whatever the vector width, the tile and the thread that it falls to.
+//! Matrix products. One kernel: C [rows, lanes] += A [rows, k] B [k, lanes], A read number by number where it lies, B a vector at a
+//! time, C in registers. For a linear layer A is the weight as it is held, which so needs no copy, and B the activations, transposed
+//! once.
 //!
-//! One kernel: C [rows, lanes] += A [rows, k] B [k, lanes], A read number by number where it lies, B a vector at a time, C in
-//! registers. For a linear layer A is the weight as it is held, which so needs no copy, and B the activations, transposed once.
+//! In f32 each element is one chain of fused multiply-adds in the order of k, whatever the vector width, the tile and the thread that
+//! it falls to: the same bits on every machine. Weights held in half precision are widened a strip at a time; those in bf16 are
+//! multiplied as they are where the machine has a unit for it (`pairs`).
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
+use half::bf16;
 use rayon::prelude::*;
 
-use super::Shared;
-use crate::simd::{self, Level};
+use super::activation::{Activation, activate};
+use super::pairs::{self, Pair};
+use super::transpose::transpose;
+use super::{Numbers, Shared};
+use crate::noise::Element;
+use crate::simd::{self, Level, PairUnit};
 
 /// Vectors of B that a kernel takes at a time, at most: 8 x 3 sums fill the registers of AVX-512, 4 x 3 those of AVX2.
 const VECTORS: usize = 3;
 /// Rows of a weight that a thread takes at a time.
 const STRIP: usize = 32;
+/// Numbers in a line of a cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+/// Sums of a strip: with the widest panel of activations.
+const SUMS: usize = STRIP * 4 * 16;
 
 /// The vector unit that a product runs on. Asked for once a product: what it is laid out for, it must be run on.
 #[derive(Clone, Copy)]
 pub struct Unit(Level);
 
 /// A matrix in a larger buffer: where it starts, and how far apart its rows are.
-#[derive(Clone, Copy)]
-pub struct Rows {
+pub struct Rows<T> {
     /// The first number.
-    pub start: *const f32,
+    pub start: *const T,
     /// Numbers from one row to the next.
     pub stride: usize,
+}
+
+impl<T> Clone for Rows<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Rows<T> {}
+
+impl<T> Rows<T> {
+    /// Where an element is, or would be.
+    #[inline(always)]
+    pub fn at(self, row: usize, col: usize) -> *const T {
+        self.start.wrapping_add(row * self.stride + col)
+    }
 }
 
 impl Unit {
@@ -37,40 +66,48 @@ impl Unit {
 
     /// Numbers in a vector. Buffers are padded to it.
     pub fn lanes(self) -> usize {
-        match self.0 {
-            Level::Avx512 => 16,
-            _ => 8,
-        }
+        if self.0 == Level::Avx512 { 16 } else { 8 }
     }
 
-    /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors].
+    /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors]. Rows of A that will be wanted next, so many `ahead`, are
+    /// fetched meanwhile; 0: none.
     ///
     /// # Safety
     /// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile.
     #[allow(clippy::too_many_arguments)]
-    pub unsafe fn tile(self, rows: usize, k: usize, vectors: usize, a: Rows, b: Rows, c: *mut f32, c_stride: usize) {
+    pub unsafe fn tile(
+        self,
+        rows: usize,
+        k: usize,
+        vectors: usize,
+        a: Rows<f32>,
+        b: Rows<f32>,
+        c: *mut f32,
+        c_stride: usize,
+        ahead: usize,
+    ) {
         /// Splits into tiles whose sums the registers hold.
         macro_rules! split {
-        ($kernel:ident, $lanes:expr, [$($rows:literal),*]) => {{
-            let (mut row, mut first) = (0, 0);
-            while first < vectors {
-                let many = (vectors - first).min(VECTORS);
-                let b = Rows { start: b.start.wrapping_add(first * $lanes), ..b };
-                $(while rows - row >= $rows {
-                    let a = Rows { start: a.start.wrapping_add(row * a.stride), ..a };
-                    let c = c.wrapping_add(row * c_stride + first * $lanes);
-                    // SAFETY: as of the function.
-                    match many {
-                        1 => unsafe { $kernel::<$rows, 1>(k, a, b, c, c_stride) },
-                        2 => unsafe { $kernel::<$rows, 2>(k, a, b, c, c_stride) },
-                        _ => unsafe { $kernel::<$rows, 3>(k, a, b, c, c_stride) },
-                    }
-                    row += $rows;
-                })*
-                (row, first) = (0, first + many);
-            }
-        }};
-    }
+            ($kernel:ident, $lanes:expr, [$($rows:literal),*]) => {{
+                let (mut row, mut first) = (0, 0);
+                while first < vectors {
+                    let many = (vectors - first).min(VECTORS);
+                    let b = Rows { start: b.at(0, first * $lanes), ..b };
+                    $(while rows - row >= $rows {
+                        let a = Rows { start: a.at(row, 0), ..a };
+                        let c = c.wrapping_add(row * c_stride + first * $lanes);
+                        // SAFETY: as of the function.
+                        match many {
+                            1 => unsafe { $kernel::<$rows, 1>(k, a, b, c, c_stride, ahead) },
+                            2 => unsafe { $kernel::<$rows, 2>(k, a, b, c, c_stride, ahead) },
+                            _ => unsafe { $kernel::<$rows, 3>(k, a, b, c, c_stride, ahead) },
+                        }
+                        row += $rows;
+                    })*
+                    (row, first) = (0, first + many);
+                }
+            }};
+        }
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => split!(avx512, 16, [8, 4, 2, 1]),
@@ -83,7 +120,14 @@ impl Unit {
 
 /// # Safety
 /// As of [`Unit::tile`].
-unsafe fn baseline<const R: usize, const V: usize>(k: usize, a: Rows, b: Rows, c: *mut f32, c_stride: usize) {
+unsafe fn baseline<const R: usize, const V: usize>(
+    k: usize,
+    a: Rows<f32>,
+    b: Rows<f32>,
+    c: *mut f32,
+    c_stride: usize,
+    _ahead: usize,
+) {
     for r in 0..R {
         for j in 0..8 * V {
             // SAFETY: within the tile.
@@ -105,8 +149,15 @@ macro_rules! kernel {
         /// # Safety
         /// As of [`Unit::tile`]; the machine has the features.
         #[target_feature(enable = $features)]
-        unsafe fn $name<const R: usize, const V: usize>(k: usize, a: Rows, b: Rows, c: *mut f32, c_stride: usize) {
-            use std::arch::x86_64::{$fma, $load, $set1, $store};
+        unsafe fn $name<const R: usize, const V: usize>(
+            k: usize,
+            a: Rows<f32>,
+            b: Rows<f32>,
+            c: *mut f32,
+            c_stride: usize,
+            ahead: usize,
+        ) {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, $fma, $load, $set1, $store};
             // SAFETY: within the tile.
             unsafe {
                 let mut sums = [[$set1(0.0); V]; R];
@@ -116,18 +167,25 @@ macro_rules! kernel {
                     }
                 }
                 let mut at = b.start;
-                for i in 0..k {
-                    let mut x = [$set1(0.0); V];
-                    for v in 0..V {
-                        x[v] = $load(at.add(v * $lanes));
-                    }
-                    for r in 0..R {
-                        let w = $set1(*a.start.add(r * a.stride + i));
-                        for v in 0..V {
-                            sums[r][v] = $fma(w, x[v], sums[r][v]);
+                for line in (0..k).step_by(LINE) {
+                    if ahead > 0 {
+                        for r in 0..R {
+                            _mm_prefetch::<_MM_HINT_T1>(a.at(r + ahead, line).cast());
                         }
                     }
-                    at = at.add(b.stride);
+                    for i in line..k.min(line + LINE) {
+                        let mut x = [$set1(0.0); V];
+                        for v in 0..V {
+                            x[v] = $load(at.add(v * $lanes));
+                        }
+                        for r in 0..R {
+                            let w = $set1(*a.at(r, i));
+                            for v in 0..V {
+                                sums[r][v] = $fma(w, x[v], sums[r][v]);
+                            }
+                        }
+                        at = at.add(b.stride);
+                    }
                 }
                 for r in 0..R {
                     for v in 0..V {
@@ -152,103 +210,239 @@ kernel!(
 #[cfg(target_arch = "x86_64")]
 kernel!(avx2, "avx2,fma", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps);
 
-/// Activations [tokens, k], transposed and padded for the kernel: panels of up to three vectors of tokens, each [k, its width].
+/// How activations are laid out for a product, and so what multiplies them.
+#[derive(Clone, Copy)]
+enum Form {
+    /// f32.
+    Wide(Unit),
+    /// Rounded to bf16, pairs along k.
+    Pairs(PairUnit),
+}
+
+impl Form {
+    /// Tokens in a vector.
+    fn lanes(self) -> usize {
+        match self {
+            Form::Wide(unit) => unit.lanes(),
+            Form::Pairs(_) => pairs::SIDE,
+        }
+    }
+
+    /// Tokens in a panel.
+    fn width(self) -> usize {
+        self.lanes() * if matches!(self, Form::Pairs(PairUnit::Tiles)) { 4 } else { VECTORS }
+    }
+
+    /// Words of 32 bits that a token's `k` numbers take.
+    fn words(self, k: usize) -> usize {
+        match self {
+            Form::Wide(_) => k,
+            Form::Pairs(_) => k / 2,
+        }
+    }
+}
+
+/// Activations [tokens, k], transposed and padded for the kernel: panels of a few vectors of tokens, each [k, its width], or
+/// [k / 2, its width] pairs.
 pub struct Panels {
-    unit: Unit,
-    packed: Vec<f32>,
+    form: Form,
+    /// Bits of f32, or pairs of bf16.
+    packed: Vec<u32>,
     tokens: usize,
     k: usize,
 }
 
-thread_local!(static SPARE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
-
 impl Panels {
-    /// Of `x` [tokens, k], by all threads. The buffer of the last ones is used again.
-    pub fn new(x: &[f32], tokens: usize, k: usize) -> Self {
-        let (unit, mut packed) = (Unit::best(), SPARE.take());
-        packed.resize(tokens.next_multiple_of(unit.lanes()) * k, 0.0);
-        let width = VECTORS * unit.lanes();
-        packed.par_chunks_mut(width * k).enumerate().for_each(|(p, panel)| {
+    /// Of `x` [tokens, k], by all threads; in `halves` where weights in bf16 come to them and the machine multiplies those.
+    pub fn new(x: &[f32], tokens: usize, k: usize, halves: bool) -> Self {
+        let unit = simd::pair_unit().filter(|_| halves && k.is_multiple_of(2));
+        Self::of(unit.map_or(Form::Wide(Unit::best()), Form::Pairs), x, tokens, k)
+    }
+
+    fn of(form: Form, x: &[f32], tokens: usize, k: usize) -> Self {
+        let (words, width) = (form.words(k), form.width());
+        let len = tokens.next_multiple_of(form.lanes()) * words;
+        let mut packed: Vec<u32> = Vec::with_capacity(len);
+        packed.spare_capacity_mut()[..len].par_chunks_mut(width * words).enumerate().for_each(|(p, panel)| {
             let first = p * width;
-            let here = width.min(tokens - first);
-            transpose(&x[first * k..(first + here) * k], here, k, panel);
+            let (here, stride) = (width.min(tokens - first), panel.len() / words);
+            if here < stride {
+                panel.fill(MaybeUninit::new(0));
+            }
+            let x = &x[first * k..(first + here) * k];
+            let to = panel.as_mut_ptr().cast();
+            match form {
+                // SAFETY: `here` rows of x, and the panel is [words, stride].
+                Form::Wide(_) => unsafe { transpose(here, k, Rows { start: x.as_ptr(), stride: k }, to, stride, None) },
+                Form::Pairs(_) => HALVES.with_borrow_mut(|halves| {
+                    halves.resize(here * k, bf16::ZERO);
+                    narrow(x, halves);
+                    // SAFETY: the same, of pairs as bits.
+                    unsafe {
+                        transpose(here, words, Rows { start: halves.as_ptr().cast(), stride: words }, to, stride, None)
+                    }
+                }),
+            }
         });
-        Panels { unit, packed, tokens, k }
+        // SAFETY: every panel was written, its padding too.
+        unsafe { packed.set_len(len) };
+        Panels { form, packed, tokens, k }
     }
 
     /// Where each panel starts, the tokens that are in it, and its vectors.
-    fn each(&self) -> impl Iterator<Item = (*const f32, std::ops::Range<usize>, usize)> {
-        let (width, lanes) = (VECTORS * self.unit.lanes(), self.unit.lanes());
+    fn each(&self) -> impl Iterator<Item = (*const u32, Range<usize>, usize)> {
+        let (words, width) = (self.form.words(self.k), self.form.width());
         (0..self.tokens).step_by(width).map(move |first| {
             let here = width.min(self.tokens - first);
-            (self.packed[first * self.k..].as_ptr(), first..first + here, here.div_ceil(lanes))
+            (self.packed[first * words..].as_ptr(), first..first + here, here.div_ceil(self.form.lanes()))
         })
     }
 }
 
-impl Drop for Panels {
-    fn drop(&mut self) {
-        SPARE.set(std::mem::take(&mut self.packed));
-    }
-}
-
-/// x [tokens, k] -> out [k, padded], zeros behind the tokens.
-pub fn transpose(x: &[f32], tokens: usize, k: usize, out: &mut [f32]) {
-    let padded = out.len() / k.max(1);
-    for block in (0..k).step_by(16) {
-        let end = k.min(block + 16);
-        for t in 0..tokens {
-            for i in block..end {
-                out[i * padded + t] = x[t * k + i];
-            }
-        }
-        for i in block..end {
-            out[i * padded + tokens..(i + 1) * padded].fill(0.0);
+vectorize! {
+    fn narrow(from: &[f32], to: &mut [bf16]) {
+        for (t, f) in to.iter_mut().zip(from) {
+            *t = Element::narrow(*f);
         }
     }
 }
 
-thread_local!(static STRIPS: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) });
+vectorize! {
+    pub fn widen[T: Element](from: &[T], to: &mut [f32]) {
+        for (t, f) in to.iter_mut().zip(from) {
+            *t = f.widen();
+        }
+    }
+}
 
-/// y [tokens, outer] = x W^T + bias, for x as [`Panels`] and a weight W [outer, k] of which `widen` gives a strip of rows as f32:
-/// where they lie, or in the buffer that it is handed. `finish` is shown each strip of each token as it is done,
-/// and where in y it stands.
-pub fn by_weight(
-    x: &Panels,
-    outer: usize,
-    bias: Option<&[f32]>,
-    strip_of: impl for<'b> Fn(std::ops::Range<usize>, &'b mut Vec<f32>) -> *const f32 + Sync,
-    finish: impl Fn(usize, &mut [f32]) + Sync,
-    y: &mut [f32],
-) {
-    debug_assert_eq!(y.len(), x.tokens * outer);
-    let (y, lanes) = (Shared(y.as_mut_ptr()), x.unit.lanes());
-    (0..outer.div_ceil(STRIP)).into_par_iter().for_each(|strip| {
-        let rows = strip * STRIP..outer.min((strip + 1) * STRIP);
-        let many = rows.len();
-        STRIPS.with_borrow_mut(|(widened, sums)| {
-            let a = Rows { start: strip_of(rows.clone(), widened), stride: x.k };
-            sums.resize(STRIP * VECTORS * lanes, 0.0);
-            for (panel, tokens, vectors) in x.each() {
-                let wide = vectors * lanes;
-                for (r, row) in sums.chunks_mut(wide).take(many).enumerate() {
-                    row.fill(bias.map_or(0.0, |bias| bias[rows.start + r]));
-                }
-                let b = Rows { start: panel, stride: wide };
-                // SAFETY: the strip has `many` rows of k numbers, the panel k rows of `wide`, and sums `many` of them.
-                unsafe { x.unit.tile(many, x.k, vectors, a, b, sums.as_mut_ptr(), wide) };
-                for (j, token) in tokens.enumerate() {
-                    let place = token * outer + rows.start;
-                    // SAFETY: a strip's columns of a token are this job's alone.
-                    let out = unsafe { std::slice::from_raw_parts_mut(y.at(place), many) };
-                    for (r, out) in out.iter_mut().enumerate() {
-                        *out = sums[r * wide + j];
-                    }
-                    finish(place, out);
-                }
+// A thread's own: a panel in bf16, a strip of a weight in f32.
+thread_local!(static HALVES: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) });
+thread_local!(static STRIPS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+
+/// A layer's weight [outer, k] and bias [outer].
+pub struct Layer<'a> {
+    /// As it is held.
+    pub weight: Numbers<'a>,
+    /// Rows of the weight.
+    pub outer: usize,
+    /// In f32.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// Rows of a weight as a product reads them.
+enum Strip {
+    Wide(Unit, Rows<f32>),
+    Pairs(PairUnit, Rows<Pair>),
+}
+
+impl Layer<'_> {
+    /// Where they lie, or widened.
+    fn strip(&self, rows: Range<usize>, k: usize, form: Form, widened: &mut Vec<f32>) -> Strip {
+        fn wide<T: Element>(w: &[T], to: &mut Vec<f32>) -> *const f32 {
+            to.resize(w.len(), 0.0);
+            widen(w, to);
+            to.as_ptr()
+        }
+        let here = rows.start * k..rows.end * k;
+        match (form, &self.weight) {
+            (Form::Pairs(unit), Numbers::Bf16(w)) => {
+                Strip::Pairs(unit, Rows { start: w[here].as_ptr().cast(), stride: k / 2 })
             }
+            (Form::Pairs(_), _) => unreachable!("halves come to halves"),
+            (Form::Wide(unit), weight) => {
+                let start = match weight {
+                    Numbers::F32(w) => w[here].as_ptr(),
+                    Numbers::Bf16(w) => wide(&w[here], widened),
+                    Numbers::F16(w) => wide(&w[here], widened),
+                };
+                Strip::Wide(unit, Rows { start, stride: k })
+            }
+        }
+    }
+}
+
+/// y [tokens, width] = onto + activation(x W^T + bias), for x as [`Panels`]; `layers` side by side, whose rows make up the width.
+pub fn by_weights(x: &Panels, layers: &[Layer], activation: Activation, onto: Option<&[f32]>) -> Vec<f32> {
+    let width: usize = layers.iter().map(|layer| layer.outer).sum();
+    debug_assert!(onto.is_none_or(|onto| onto.len() == x.tokens * width));
+    let mut strips: Vec<(&Layer, Range<usize>, usize)> = Vec::new();
+    let mut column = 0;
+    for layer in layers {
+        for first in (0..layer.outer).step_by(STRIP) {
+            strips.push((layer, first..layer.outer.min(first + STRIP), column + first));
+        }
+        column += layer.outer;
+    }
+    let mut y: Vec<f32> = Vec::with_capacity(x.tokens * width);
+    let y_at = Shared(y.as_mut_ptr());
+    strips.into_par_iter().for_each(|(layer, rows, column)| {
+        STRIPS.with_borrow_mut(|widened| {
+            let strip = layer.strip(rows.clone(), x.k, x.form, widened);
+            let bias = layer.bias.as_ref().map(|bias| &bias[rows.clone()]);
+            let to = y_at.at(column);
+            // SAFETY: the strip's columns of y are this job's alone, and there for every token.
+            unsafe {
+                strip_by_panels(x, strip, rows.len(), bias, activation, (to, width), onto.map(|o| o[column..].as_ptr()))
+            };
         })
     });
+    // SAFETY: the strips are all columns of y, and each wrote them for every token.
+    unsafe { y.set_len(x.tokens * width) };
+    y
+}
+
+/// A strip's columns of y, for every token.
+///
+/// # Safety
+/// The strip has `rows` rows of k numbers; y and `onto` have those columns for every token; nobody else touches y's meanwhile.
+unsafe fn strip_by_panels(
+    x: &Panels,
+    strip: Strip,
+    rows: usize,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    (y, width): (*mut f32, usize),
+    onto: Option<*const f32>,
+) {
+    let whole_tiles = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
+    #[cfg(target_arch = "x86_64")]
+    let mut tiles = match strip {
+        // SAFETY: the machine has them, and this process may use them.
+        Strip::Pairs(PairUnit::Tiles, _) if whole_tiles => Some(unsafe { pairs::Amx::begin() }),
+        _ => None,
+    };
+    let (mut sums, lanes) = ([0f32; SUMS], x.form.lanes());
+    for (panel, tokens, vectors) in x.each() {
+        let wide = vectors * lanes;
+        let sums = &mut sums[..rows * wide];
+        for (r, row) in sums.chunks_exact_mut(wide).enumerate() {
+            row.fill(bias.map_or(0.0, |bias| bias[r]));
+        }
+        let c = sums.as_mut_ptr();
+        // SAFETY: the panel is [k, wide] numbers or [k / 2, wide] pairs, and the sums are [rows, wide].
+        match strip {
+            Strip::Wide(unit, a) => unsafe {
+                // The first panel's turn brings the next strip nearer.
+                let ahead = if tokens.start == 0 { STRIP } else { 0 };
+                unit.tile(rows, x.k, vectors, a, Rows { start: panel.cast(), stride: wide }, c, wide, ahead);
+            },
+            #[cfg(target_arch = "x86_64")]
+            Strip::Pairs(_, a) => unsafe {
+                let (pairs, b) = (x.k / 2, Rows { start: panel, stride: wide });
+                match &mut tiles {
+                    Some(tiles) => pairs::by_tiles(tiles, (rows, pairs, vectors), a, b, c, wide),
+                    None => pairs::by_vectors(rows, pairs, vectors, a, b, c, wide),
+                }
+            },
+            #[cfg(not(target_arch = "x86_64"))]
+            Strip::Pairs(..) => unreachable!("no other processor's unit is known"),
+        }
+        activate(sums, activation);
+        let (place, sums) = (tokens.start * width, Rows { start: sums.as_ptr(), stride: wide });
+        let onto = onto.map(|onto| onto.wrapping_add(place));
+        // SAFETY: the strip's columns of these tokens.
+        unsafe { transpose(rows, tokens.len(), sums, y.wrapping_add(place), width, onto) };
+    }
 }
 
 #[cfg(test)]
@@ -269,12 +463,37 @@ mod tests {
                 .collect();
             for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
                 simd::limit(level);
-                let mut y = vec![f32::NAN; tokens * outer];
-                let strip = |rows: std::ops::Range<usize>, _: &mut Vec<f32>| w[rows.start * k..].as_ptr();
-                by_weight(&Panels::new(&x, tokens, k), outer, Some(&bias), strip, |_, _| (), &mut y);
+                let layer = Layer { weight: Numbers::F32(&w), outer, bias: Some(bias.clone()) };
+                let y = by_weights(&Panels::new(&x, tokens, k, false), &[layer], Activation::None, None);
                 assert!(y == expected, "{level:?}, {tokens} x {k} x {outer}");
             }
             simd::limit(Level::Avx512);
+        }
+    }
+
+    /// On a unit for pairs a layer in bf16 gives what the plain path gives for activations rounded to bf16; and that gives what f32
+    /// gives for the widened weights.
+    #[test]
+    fn weights_in_bf16_are_multiplied_as_they_are_or_widened() {
+        for (tokens, k, outer) in [(1, 2, 1), (5, 34, 33), (16, 64, 48), (150, 96, 64)] {
+            let numbers =
+                |n: usize, by: f32| -> Vec<bf16> { (0..n).map(|i| bf16::from_f32((i as f32 * by).sin())).collect() };
+            let (x, w) = (numbers(tokens * k, 0.7), numbers(outer * k, 1.3));
+            let [x, wide]: [Vec<f32>; 2] = [&x, &w].map(|halves| halves.iter().map(|h| h.to_f32()).collect());
+            let product = |form, weight| {
+                let layer = Layer { weight, outer, bias: None };
+                by_weights(&Panels::of(form, &x, tokens, k), &[layer], Activation::None, None)
+            };
+            let exact = product(Form::Wide(Unit::best()), Numbers::F32(&wide));
+            assert!(product(Form::Wide(Unit::best()), Numbers::Bf16(&w)) == exact);
+            if let Some(unit) = simd::pair_unit() {
+                for (found, exact) in product(Form::Pairs(unit), Numbers::Bf16(&w)).iter().zip(&exact) {
+                    assert!(
+                        (found - exact).abs() < 1e-5 * k as f32,
+                        "{unit:?}, {tokens} x {k} x {outer}: {found}, not {exact}"
+                    );
+                }
+            }
         }
     }
 }

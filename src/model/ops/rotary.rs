@@ -6,12 +6,14 @@ use rayon::prelude::*;
 
 use super::{floats, with_floats};
 
-/// Rotates q or k [tokens, heads * head_dim] by halves; cos, sin [tokens, head_dim / 2].
-pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    Ok(x.apply_op1(Rotate { cos: cos.clone(), sin: sin.clone() })?)
+/// Rotates by halves the first `heads` heads of x [tokens, ...], queries and keys; what stands behind them passes; cos, sin [tokens,
+/// head_dim / 2].
+pub fn rotate(x: &Tensor, heads: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    Ok(x.apply_op1(Rotate { heads, cos: cos.clone(), sin: sin.clone() })?)
 }
 
 struct Rotate {
+    heads: usize,
     cos: Tensor,
     sin: Tensor,
 }
@@ -21,11 +23,12 @@ impl Rotate {
     fn turn(&self, x: &mut [f32], width: usize, back: bool) -> candle_core::Result<()> {
         with_floats([&self.cos, &self.sin], |[cos, sin]| {
             let half = self.cos.dim(1)?;
-            if !width.is_multiple_of(2 * half) || x.len() / width * half != cos.len() {
-                candle_core::bail!("rotate: width {width} by {half} angles");
+            let turned = 2 * half * self.heads;
+            if turned > width || x.len() / width * half != cos.len() {
+                candle_core::bail!("rotate: {} heads of width {width} by {half} angles", self.heads);
             }
             x.par_chunks_mut(width).zip(cos.par_chunks(half)).zip(sin.par_chunks(half)).for_each(|((row, cos), sin)| {
-                for head in row.chunks_mut(2 * half) {
+                for head in row[..turned].chunks_mut(2 * half) {
                     let (a, b) = head.split_at_mut(half);
                     for i in 0..half {
                         let (x, y, sin) = (a[i], b[i], if back { -sin[i] } else { sin[i] });

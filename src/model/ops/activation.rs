@@ -1,0 +1,128 @@
+//! What follows a linear layer, number by number.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::{floats, with_floats};
+use crate::simd;
+
+/// An activation by the formulas that checkpoints name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    None,
+    Relu,
+    /// x/2 (1 + erf(x / sqrt 2))
+    Gelu,
+    /// The tanh form of GELU.
+    GeluNew,
+    /// x sigmoid(x)
+    Silu,
+}
+
+impl Activation {
+    /// By the name that config.json uses.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "relu" => Some(Activation::Relu),
+            "gelu" => Some(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Some(Activation::GeluNew),
+            "silu" | "swish" => Some(Activation::Silu),
+            _ => None,
+        }
+    }
+}
+
+/// Numbers that a thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+/// An activation by itself, in a graph.
+pub struct Activate(pub Activation);
+
+impl CustomOp1 for Activate {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let mut y = floats(x, layout)?.to_vec();
+        y.par_chunks_mut(CHUNK).for_each(|chunk| activate(chunk, self.0));
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let dx = with_floats([x, &upstream.contiguous()?], |[x, dy]| {
+            let mut dx = dy.to_vec();
+            dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(dy, x)| multiply_by_slope(dy, x, self.0));
+            Ok(dx)
+        })?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+vectorize! {
+    /// The activation of each number, in place.
+    pub fn activate(xs: &mut [f32], activation: Activation) {
+        // Loops, not iterator adaptors: those are compiled for the baseline and called.
+        match activation {
+            Activation::None => {}
+            Activation::Relu => {
+                for x in xs {
+                    *x = if *x < 0.0 { 0.0 } else { *x };
+                }
+            }
+            Activation::Gelu => {
+                for x in xs {
+                    *x *= 0.5 * (1.0 + candle_core::cpu::erf::erf_f64(f64::from(*x) * std::f64::consts::FRAC_1_SQRT_2) as f32);
+                }
+            }
+            Activation::GeluNew => {
+                for x in xs {
+                    let inner = 0.797_884_6 * *x * (*x * *x).mul_add(0.044_715, 1.0);
+                    // (1 + tanh a) / 2 = 1 - 1 / (e^2a + 1)
+                    *x *= 1.0 - 1.0 / (simd::exp(2.0 * inner) + 1.0);
+                }
+            }
+            Activation::Silu => {
+                for x in xs {
+                    *x /= 1.0 + simd::exp(-*x);
+                }
+            }
+        }
+    }
+}
+
+vectorize! {
+    /// dy <- dy times the activation's derivative at x.
+    fn multiply_by_slope(dy: &mut [f32], x: &[f32], activation: Activation) {
+        match activation {
+            Activation::None => {}
+            Activation::Relu => {
+                for i in 0..dy.len() {
+                    dy[i] = if x[i] > 0.0 { dy[i] } else { 0.0 };
+                }
+            }
+            Activation::Gelu => {
+                for i in 0..dy.len() {
+                    let cdf = 0.5 * (1.0 + candle_core::cpu::erf::erf_f64(f64::from(x[i]) * std::f64::consts::FRAC_1_SQRT_2));
+                    let density = 0.398_942_3 * simd::exp(-0.5 * x[i] * x[i]);
+                    dy[i] *= x[i].mul_add(density, cdf as f32);
+                }
+            }
+            Activation::GeluNew => {
+                for i in 0..dy.len() {
+                    let (x, xx) = (x[i], x[i] * x[i]);
+                    let inner = 0.797_884_6 * x * xx.mul_add(0.044_715, 1.0);
+                    let half = 1.0 - 1.0 / (simd::exp(2.0 * inner) + 1.0);
+                    // d/dx [x h] = h + 2 x h (1 - h) d inner/dx, h = (1 + tanh inner) / 2
+                    dy[i] *= half + 2.0 * x * half * (1.0 - half) * 0.797_884_6 * xx.mul_add(0.134_145, 1.0);
+                }
+            }
+            Activation::Silu => {
+                for i in 0..dy.len() {
+                    let sigmoid = 1.0 / (1.0 + simd::exp(-x[i]));
+                    dy[i] *= sigmoid * (1.0 + x[i] * (1.0 - sigmoid));
+                }
+            }
+        }
+    }
+}
