@@ -104,7 +104,7 @@ fn session(step: u64, command: &[String]) -> Value {
         "machine": {
             "os": std::env::consts::OS,
             "cpu": cpu_name(),
-            "instruction_set": crate::noise::instruction_set(),
+            "instruction_set": crate::simd::instruction_set(),
             "threads": rayon::current_num_threads(),
         },
         "environment": environment,

@@ -16,6 +16,7 @@ pub mod files;
 pub mod memory;
 #[macro_use]
 pub mod simd;
+pub mod element;
 pub mod task;
 pub mod config;
 pub mod tokenizer;

@@ -119,6 +119,15 @@ fn detect_pair_unit() -> Option<PairUnit> {
     None
 }
 
+/// What computations run on, as it is named to people.
+pub fn instruction_set() -> &'static str {
+    match (level(), pair_unit()) {
+        (Level::Avx512, Some(PairUnit::Vectors)) => "avx512 with bf16",
+        (Level::Avx512, Some(PairUnit::Tiles)) => "avx512 with amx",
+        (level, _) => level.name(),
+    }
+}
+
 /// Whether the machine has AMX for bf16, and the operating system lets this process use it: it is asked here.
 #[cfg(target_arch = "x86_64")]
 fn may_use_tiles() -> bool {

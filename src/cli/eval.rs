@@ -29,7 +29,10 @@ fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: boo
     if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
         return Err(usage!("--dump: there is no folder {}", folder.display()));
     }
-    let mut bench = load(Bench::outline(&inputs)?.0, &inputs, quiet)?;
+    let outline = Bench::outline(&inputs)?.0;
+    let start = Instant::now();
+    let mut bench = load(outline, &inputs, quiet)?;
+    let load_seconds = start.elapsed().as_secs_f64();
     let examples = bench.encode(&rows)?;
     describe_model(&inputs, &bench);
     tracing::info!("task    {}: {} eval (seed {})", task.name, examples.len(), inputs.train_set_seed);
@@ -52,6 +55,7 @@ fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: boo
             "correct": right,
             "accuracy": found.accuracy,
             "loss": found.loss,
+            "load_seconds": load_seconds,
             "seconds": start.elapsed().as_secs_f64(),
             "peak_rss_bytes": peak_rss_bytes(),
         }))?)?;

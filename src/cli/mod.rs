@@ -224,7 +224,7 @@ fn describe_model(inputs: &Inputs, bench: &Bench) {
         human_count(bench.params.count()),
         inputs.dtype.dtype().as_str(),
         if threads == 1 { "" } else { "s" },
-        crate::noise::instruction_set(),
+        crate::simd::instruction_set(),
     );
 }
 

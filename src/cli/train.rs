@@ -135,11 +135,11 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
         return Err(differs!("the examples are not those that the run began with: --data or the task's file has changed"));
     }
     header.check_base(&mut bench.params)?;
-    if !header.replays && header.instruction_set != crate::noise::instruction_set() {
+    if !header.replays && header.instruction_set != crate::simd::instruction_set() {
         tracing::warn!(
             "the run began on {} and goes on on {}: first-order gradients come out otherwise in their last bits",
             header.instruction_set,
-            crate::noise::instruction_set()
+            crate::simd::instruction_set()
         );
     }
     let mut optimizer = set_up(&mut job.plan, &mut bench, job.examples.train.len())?;

@@ -3,6 +3,7 @@
 //! `model.safetensors`, its shards, `pytorch_model.bin` (zip pickle, parsed, never executed) and its shards. Nothing is
 //! mapped into memory, because a mapped file counts into the resident set.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -10,10 +11,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::pickle::PthTensors;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::digest::Digest;
+use crate::element::{Element, convert};
 use crate::files::{ReadSeek, Source};
 use crate::params::{self, Params, Weights};
 
@@ -138,19 +141,43 @@ impl Checkpoint {
     fn read_plain(&self, entry: &Entry, offset: u64, dtype: DType) -> Result<Tensor> {
         let (mut reader, _) = self.files.open(&self.names[entry.file])?;
         reader.seek(SeekFrom::Start(offset))?;
-        let len = entry.shape.iter().product();
-        let shape = entry.shape.as_slice();
-        let tensor = match entry.dtype {
-            Ok(DType::F16) => Tensor::from_vec(read_numbers::<f16>(&mut reader, len)?, shape, &Device::Cpu)?,
-            Ok(DType::BF16) => Tensor::from_vec(read_numbers::<bf16>(&mut reader, len)?, shape, &Device::Cpu)?,
-            _ => Tensor::from_vec(read_numbers::<f32>(&mut reader, len)?, shape, &Device::Cpu)?,
-        };
-        Ok(tensor.to_dtype(dtype)?)
+        read_tensor(&mut reader, entry, dtype)
     }
 
+    /// A pickle's tensor out of its zip file, whose checksum it is held to.
     fn read_pickle(&self, entry: &Entry, name: &str, dtype: DType) -> Result<Tensor> {
-        let tensor = self.pickles[&entry.file].get(name)?.context("it is listed but has no data")?;
-        Ok(tensor.to_dtype(dtype)?.contiguous()?)
+        let pickle = &self.pickles[&entry.file];
+        let info = pickle.tensor_infos().get(name).context("it is listed but has no data")?;
+        let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
+        if !info.layout.is_contiguous() {
+            return Ok(pickle.get(name)?.context("it is listed but has no data")?.to_dtype(dtype)?.contiguous()?);
+        }
+        let mut archive = zip::ZipArchive::new(File::open(folder.join(&self.names[entry.file]))?)?;
+        let mut reader = archive.by_name(&info.path)?;
+        let skipped = (info.layout.start_offset() * info.dtype.size_in_bytes()) as u64;
+        std::io::copy(&mut reader.by_ref().take(skipped), &mut std::io::sink())?;
+        let tensor = read_tensor(&mut reader, entry, dtype)?;
+        // The checksum is looked at where the file ends.
+        std::io::copy(&mut reader, &mut std::io::sink())?;
+        Ok(tensor)
+    }
+}
+
+/// The numbers that follow, as they are to be held.
+fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Tensor> {
+    fn held<H: Element + WithDType>(reader: &mut dyn Read, entry: &Entry) -> Result<Tensor> {
+        let len = entry.shape.iter().product();
+        let numbers: Vec<H> = match entry.dtype {
+            Ok(DType::F16) => read_numbers::<f16, H>(reader, len)?,
+            Ok(DType::BF16) => read_numbers::<bf16, H>(reader, len)?,
+            _ => read_numbers::<f32, H>(reader, len)?,
+        };
+        Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?)
+    }
+    match dtype {
+        DType::F16 => held::<f16>(reader, entry),
+        DType::BF16 => held::<bf16>(reader, entry),
+        _ => held::<f32>(reader, entry),
     }
 }
 
@@ -223,10 +250,24 @@ pub fn read_header(reader: &mut dyn ReadSeek) -> Result<(safetensors::tensor::Me
     Ok((metadata, 8 + size))
 }
 
-fn read_numbers<T: bytemuck::Pod>(reader: &mut dyn ReadSeek, len: usize) -> Result<Vec<T>> {
-    let mut numbers = vec![T::zeroed(); len];
-    reader.read_exact(bytemuck::cast_slice_mut(&mut numbers))?;
-    Ok(numbers)
+/// `len` numbers that are stored as S: read a stretch at a time, and converted by all threads into the place where they stay.
+fn read_numbers<S: Element, H: Element>(reader: &mut dyn Read, len: usize) -> Result<Vec<H>> {
+    /// Numbers read at a time.
+    const STRETCH: usize = 1 << 20;
+    /// Numbers that a thread converts at a time.
+    const SHARE: usize = 1 << 16;
+    let mut held = vec![H::zeroed(); len];
+    if TypeId::of::<S>() == TypeId::of::<H>() {
+        reader.read_exact(bytemuck::cast_slice_mut(&mut held))?;
+        return Ok(held);
+    }
+    let mut stored = vec![S::zeroed(); STRETCH.min(len)];
+    for held in held.chunks_mut(STRETCH) {
+        let stored = &mut stored[..held.len()];
+        reader.read_exact(bytemuck::cast_slice_mut(stored))?;
+        held.par_chunks_mut(SHARE).zip(stored.par_chunks(SHARE)).for_each(|(held, stored)| convert(stored, held));
+    }
+    Ok(held)
 }
 
 /// Writes the weights as `model.safetensors`, which transformers reads: whole or not at all, tensor by tensor.

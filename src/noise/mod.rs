@@ -11,7 +11,6 @@
 
 mod passes;
 
-use crate::simd;
 
 pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, Share, gram, update, walk};
 
@@ -224,59 +223,9 @@ fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
     }
 }
 
-/// A number that weights are held in; arithmetic is done in f32.
-pub trait Element: Copy + Send + Sync {
-    /// To f32, exactly.
-    fn widen(self) -> f32;
-    /// From f32, to the nearest, ties to even.
-    fn narrow(x: f32) -> Self;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self
-    }
-    #[inline(always)]
-    fn narrow(x: f32) -> Self {
-        x
-    }
-}
-
-impl Element for half::bf16 {
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-    /// To the nearest, ties to even; written so that it vectorises. NaN stays NaN.
-    #[inline(always)]
-    fn narrow(x: f32) -> Self {
-        let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        let kept = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
-        half::bf16::from_bits((kept >> 16) as u16)
-    }
-}
-
-impl Element for half::f16 {
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-    #[inline(always)]
-    fn narrow(x: f32) -> Self {
-        half::f16::from_f32(x)
-    }
-}
-
 /// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
     walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(seed, tensor_id(name)), 1.0)] }]);
     z
-}
-
-/// The instruction set that the walks run on, as it is named to people.
-pub fn instruction_set() -> &'static str {
-    simd::level().name()
 }

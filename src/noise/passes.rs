@@ -2,7 +2,8 @@
 
 use half::bf16;
 
-use super::{Element, GROUP, HALF, Key, draw, draw_words};
+use super::{GROUP, HALF, Key, draw, draw_words};
+use crate::element::Element;
 use crate::simd;
 
 /// What a pass holds on a thread's stack: groups of a direction, its words and radii, the weight, the gradient, the state.

@@ -7,7 +7,8 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{Slot, Visit};
-use crate::noise::{self, Element, Held, Kernel, Key, Leg, Share};
+use crate::element::Element;
+use crate::noise::{self, Held, Kernel, Key, Leg, Share};
 
 /// A pass over one weight tensor, whatever precision it is held in.
 pub trait Pass {

@@ -103,7 +103,7 @@ impl Header {
         let hash = |name: &String| Ok((name.clone(), sha256(&mut model.source().open(name)?.0)?));
         Ok(Header {
             zotune: format!("{} {}", env!("CARGO_PKG_VERSION"), env!("ZOTUNE_COMMIT")),
-            instruction_set: crate::noise::instruction_set().into(),
+            instruction_set: crate::simd::instruction_set().into(),
             config: plan.clone(),
             method: method.into(),
             model: files.map(hash).collect::<Result<_>>()?,

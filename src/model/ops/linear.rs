@@ -7,9 +7,9 @@ use rayon::prelude::*;
 
 use super::activation::{Activate, Activation};
 use super::norm::add_rows;
-use super::product::{Layer, Panels, by_weights, widen};
+use super::product::{Layer, Panels, by_weights};
 use super::{Matrix, Numbers, floats, multiply, numbers, threads, widened, with_floats, with_weight};
-use crate::noise::Element;
+use crate::element::{Element, convert};
 use crate::params::Leaf;
 
 /// A weight [out, in] and a bias [out].
@@ -169,7 +169,7 @@ fn backward_widened<T: Element>(dy: Columns, w: &[T], dx: &mut [f32], (tokens, i
     let mut tile = vec![0f32; TILES.min(dy.count) * inner];
     for (i, rows) in w.chunks(TILES * inner).enumerate() {
         let tile = &mut tile[..rows.len()];
-        tile.par_chunks_mut(TILE * inner).zip(rows.par_chunks(TILE * inner)).for_each(|(to, from)| widen(from, to));
+        tile.par_chunks_mut(TILE * inner).zip(rows.par_chunks(TILE * inner)).for_each(|(to, from)| convert(from, to));
         let b = Matrix { start: tile.as_ptr(), row_stride: inner, col_stride: 1 };
         let size = (tokens, rows.len() / inner, inner);
         // SAFETY: the tile's columns of dy, [tokens, inner] of dx, which is lent to us alone.

@@ -23,7 +23,7 @@ use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
 use half::{bf16, f16};
 
-use crate::noise::Element;
+use crate::element::Element;
 
 pub use activation::Activation;
 pub use attention::{Heads, attention};

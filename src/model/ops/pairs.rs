@@ -4,7 +4,10 @@
 //! Both take the same layout, that of `product`: A is the weight as it is held, [rows, pairs] of two neighbours along k; B the
 //! activations, [pairs, lanes]. In which order a unit adds up is its own affair, so results are the plain path's to rounding.
 
+use std::sync::OnceLock;
+
 use super::product::Rows;
+use crate::simd::{PairUnit, pair_unit};
 
 /// Two numbers next to each other along k.
 pub type Pair = u32;
@@ -211,6 +214,39 @@ impl Drop for Amx {
     }
 }
 
+/// The unit of this machine. Tiles are taken where they multiply a small product as the model of them says: their code could not be
+/// tried on every processor that has them.
+pub fn unit() -> Option<PairUnit> {
+    static UNIT: OnceLock<Option<PairUnit>> = OnceLock::new();
+    *UNIT.get_or_init(|| match pair_unit() {
+        #[cfg(target_arch = "x86_64")]
+        Some(PairUnit::Tiles) if !tiles_agree() => {
+            tracing::warn!("this machine's AMX does not multiply as it should; bf16 goes without it");
+            Some(PairUnit::Vectors)
+        }
+        unit => unit,
+    })
+}
+
+/// Whether tiles and vectors give the same product of whole numbers, which no order of additions rounds.
+#[cfg(target_arch = "x86_64")]
+fn tiles_agree() -> bool {
+    const ROWS: usize = 2 * SIDE;
+    const PAIRS: usize = 2 * SIDE;
+    let numbers = |len: usize, by: usize| -> Vec<half::bf16> {
+        (0..len).map(|i| half::bf16::from_f32(((i * by) % 17) as f32 - 8.0)).collect()
+    };
+    let (a, b) = (numbers(ROWS * 2 * PAIRS, 5), numbers(2 * PAIRS * 3 * SIDE, 7));
+    let (a, b) = (Rows { start: a.as_ptr().cast(), stride: PAIRS }, Rows { start: b.as_ptr().cast(), stride: 3 * SIDE });
+    let mut sums = [1f32, 1f32].map(|one| vec![one; ROWS * 3 * SIDE]);
+    // SAFETY: the buffers have the sizes; a machine with tiles has vectors.
+    unsafe {
+        by_tiles(&mut Amx::begin(), (ROWS, PAIRS, 3), a, b, sums[0].as_mut_ptr(), 3 * SIDE);
+        by_vectors(ROWS, PAIRS, 3, a, b, sums[1].as_mut_ptr(), 3 * SIDE);
+    }
+    sums[0] == sums[1]
+}
+
 /// The instruction with the tile's number in its name. Stable Rust has no intrinsics for them.
 #[cfg(target_arch = "x86_64")]
 macro_rules! on_tile {
@@ -268,7 +304,6 @@ mod tests {
     use half::bf16;
 
     use super::*;
-    use crate::simd::{PairUnit, pair_unit};
 
     /// Tiles as the manual describes them.
     struct Model([[u8; 1024]; 8]);
@@ -311,6 +346,7 @@ mod tests {
     /// Every unit that the machine has, and the model of the tiles that it may not have, gives the product in f64 of the rounded
     /// numbers, to f32's rounding.
     #[test]
+    #[allow(clippy::print_stderr, reason = "says what was not there to be tried")]
     fn every_unit_multiplies() {
         let mut tried = Vec::new();
         for (rows, pairs, vectors) in [(32, 16, 2), (32, 48, 3), (16, 32, 1), (32, 16, 5), (7, 9, 4)] {

@@ -17,7 +17,7 @@ use super::activation::{Activation, activate};
 use super::pairs::{self, Pair};
 use super::transpose::transpose;
 use super::{Numbers, Shared};
-use crate::noise::Element;
+use crate::element::{Element, convert};
 use crate::simd::{self, Level, PairUnit};
 
 /// Vectors of B that a kernel takes at a time, at most: 8 x 3 sums fill the registers of AVX-512, 4 x 3 those of AVX2.
@@ -255,7 +255,7 @@ pub struct Panels {
 impl Panels {
     /// Of `x` [tokens, k], by all threads; in `halves` where weights in bf16 come to them and the machine multiplies those.
     pub fn new(x: &[f32], tokens: usize, k: usize, halves: bool) -> Self {
-        let unit = simd::pair_unit().filter(|_| halves && k.is_multiple_of(2));
+        let unit = pairs::unit().filter(|_| halves && k.is_multiple_of(2));
         Self::of(unit.map_or(Form::Wide(Unit::best()), Form::Pairs), x, tokens, k)
     }
 
@@ -276,7 +276,7 @@ impl Panels {
                 Form::Wide(_) => unsafe { transpose(here, k, Rows { start: x.as_ptr(), stride: k }, to, stride, None) },
                 Form::Pairs(_) => HALVES.with_borrow_mut(|halves| {
                     halves.resize(here * k, bf16::ZERO);
-                    narrow(x, halves);
+                    convert(x, halves);
                     // SAFETY: the same, of pairs as bits.
                     unsafe {
                         transpose(here, words, Rows { start: halves.as_ptr().cast(), stride: words }, to, stride, None)
@@ -296,22 +296,6 @@ impl Panels {
             let here = width.min(self.tokens - first);
             (self.packed[first * words..].as_ptr(), first..first + here, here.div_ceil(self.form.lanes()))
         })
-    }
-}
-
-vectorize! {
-    fn narrow(from: &[f32], to: &mut [bf16]) {
-        for (t, f) in to.iter_mut().zip(from) {
-            *t = Element::narrow(*f);
-        }
-    }
-}
-
-vectorize! {
-    pub fn widen[T: Element](from: &[T], to: &mut [f32]) {
-        for (t, f) in to.iter_mut().zip(from) {
-            *t = f.widen();
-        }
     }
 }
 
@@ -340,7 +324,7 @@ impl Layer<'_> {
     fn strip(&self, rows: Range<usize>, k: usize, form: Form, widened: &mut Vec<f32>) -> Strip {
         fn wide<T: Element>(w: &[T], to: &mut Vec<f32>) -> *const f32 {
             to.resize(w.len(), 0.0);
-            widen(w, to);
+            convert(w, to);
             to.as_ptr()
         }
         let here = rows.start * k..rows.end * k;
@@ -486,7 +470,7 @@ mod tests {
             };
             let exact = product(Form::Wide(Unit::best()), Numbers::F32(&wide));
             assert!(product(Form::Wide(Unit::best()), Numbers::Bf16(&w)) == exact);
-            if let Some(unit) = simd::pair_unit() {
+            if let Some(unit) = pairs::unit() {
                 for (found, exact) in product(Form::Pairs(unit), Numbers::Bf16(&w)).iter().zip(&exact) {
                     assert!(
                         (found - exact).abs() < 1e-5 * k as f32,

@@ -1,0 +1,113 @@
+//! Numbers that weights are held in. Arithmetic is done in f32; the ways there and back are written so that they vectorise.
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+/// A number that weights are held in.
+pub trait Element: Copy + Pod + Send + Sync {
+    /// To f32, exactly.
+    fn widen(self) -> f32;
+    /// From f32, to the nearest, ties to even.
+    fn narrow(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        x
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    /// NaN stays NaN.
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        let kept = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+        bf16::from_bits((kept >> 16) as u16)
+    }
+}
+
+/// What f32's exponents are ahead of f16's, in place.
+const REBIAS: u32 = (127 - 15) << 23;
+
+impl Element for f16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        const LARGEST_EXPONENT: u32 = 0x0f80_0000;
+        let bits = u32::from(self.to_bits());
+        let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
+        let normal = magnitude + REBIAS;
+        // Below the normal numbers the fraction counts from 0: one exponent more, and its leading one taken away again.
+        let small = (f32::from_bits(normal + (1 << 23)) - f32::from_bits(REBIAS + (1 << 23))).to_bits();
+        let wide = if magnitude < 1 << 23 { small } else { normal };
+        // Infinity and NaN have the largest exponent here and there.
+        let wide = if magnitude >= LARGEST_EXPONENT { wide + REBIAS } else { wide };
+        f32::from_bits(wide | sign)
+    }
+    /// NaN stays NaN; what is too large becomes infinite.
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        const TOO_LARGE: u32 = (127 + 16) << 23;
+        const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
+        // Adding it leaves the bits that a subnormal number has at the end of the fraction, rounded.
+        const MAGIC: u32 = (127 - 15 + 23 - 10 + 1) << 23;
+        let bits = x.to_bits();
+        let (sign, magnitude) = (bits & 0x8000_0000, bits & 0x7fff_ffff);
+        let small = (f32::from_bits(magnitude) + f32::from_bits(MAGIC)).to_bits().wrapping_sub(MAGIC);
+        let normal = magnitude.wrapping_sub(REBIAS).wrapping_add(0xfff + ((magnitude >> 13) & 1)) >> 13;
+        let narrow = if magnitude < SMALLEST_NORMAL { small } else { normal };
+        let special = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
+        let narrow = if magnitude >= TOO_LARGE { special } else { narrow };
+        f16::from_bits((narrow | sign >> 16) as u16)
+    }
+}
+
+vectorize! {
+    /// `from` in another precision, number by number: to f32 exactly, from there rounded once.
+    pub fn convert[A: Element, B: Element](from: &[A], to: &mut [B]) {
+        for (t, f) in to.iter_mut().zip(from) {
+            *t = B::narrow(f.widen());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_widens_as_the_half_crate_says() {
+        for bits in 0..=u16::MAX {
+            let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            assert!(a.widen().to_bits() == a.to_f32().to_bits() || a.is_nan() && a.widen().is_nan(), "f16 {bits:04x}");
+            assert!(b.widen().to_bits() == b.to_f32().to_bits() || b.is_nan() && b.widen().is_nan(), "bf16 {bits:04x}");
+            // There and back is the number itself, in slices and alone.
+            let mut back = [f16::ZERO; 3];
+            convert(&[a.widen(); 3], &mut back);
+            assert!(back == [a; 3] && back[0].to_bits() == bits || a.is_nan() && back[2].is_nan(), "f16 {bits:04x}");
+        }
+    }
+
+    /// To the nearest, ties to even, as the half crate's.
+    #[test]
+    fn f32_narrows_as_the_half_crate_says() {
+        let halfway = (0..=u16::MAX).map(|h| f16::from_bits(h).to_f32().to_bits().wrapping_add(1 << 12));
+        for bits in (0..u32::MAX - 9973).step_by(9973).chain(halfway) {
+            let x = f32::from_bits(bits);
+            let (ours, theirs) = (<bf16 as Element>::narrow(x), bf16::from_f32(x));
+            assert!(ours == theirs || x.is_nan() && ours.is_nan(), "{x:e}: {ours:?}, not {theirs:?}");
+            let (ours, theirs) = (<f16 as Element>::narrow(x), f16::from_f32(x));
+            assert!(ours.to_bits() == theirs.to_bits() || x.is_nan() && ours.is_nan(), "{x:e}: {ours:?}, not {theirs:?}");
+        }
+    }
+}
