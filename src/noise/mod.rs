@@ -11,7 +11,6 @@
 
 mod passes;
 
-
 pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, Share, gram, update, walk};
 
 /// One direction and how far along it. The direction itself is never stored.

@@ -23,28 +23,40 @@ vectorize! {
     ///
     /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`].
     pub fn walk[T: Element](weights: &mut [T], first: usize, legs: &[Leg]) {
-        let mut z = [0f32; GROUP];
-        let mut sum = [0f32; GROUP];
-        for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
-            let group = (first / GROUP + i) as u64;
-            for (s, w) in sum.iter_mut().zip(chunk.iter()) {
-                *s = w.widen();
-            }
-            for (n, leg) in legs.iter().enumerate() {
-                for s in &mut sum {
-                    *s = leg.scale * if n == 0 { *s } else { T::narrow(*s).widen() };
-                }
-                for &(key, coeff) in &leg.terms {
-                    draw(key, group, &mut z);
-                    for j in 0..GROUP {
-                        sum[j] = coeff.mul_add(z[j], sum[j]);
-                    }
-                }
-            }
-            for (w, s) in chunk.iter_mut().zip(&sum) {
-                *w = T::narrow(*s);
+        let group = (first / GROUP) as u64;
+        let (whole, rest) = weights.as_chunks_mut::<GROUP>();
+        for (i, weights) in whole.iter_mut().enumerate() {
+            walk_group(weights, group + i as u64, legs);
+        }
+        if !rest.is_empty() {
+            let mut padded = [T::zeroed(); GROUP];
+            padded[..rest.len()].copy_from_slice(rest);
+            walk_group(&mut padded, group + whole.len() as u64, legs);
+            rest.copy_from_slice(&padded[..rest.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg]) {
+    let mut z = [0f32; GROUP];
+    let mut sum = [0f32; GROUP];
+    for j in 0..GROUP {
+        sum[j] = weights[j].widen();
+    }
+    for (n, leg) in legs.iter().enumerate() {
+        for s in &mut sum {
+            *s = leg.scale * if n == 0 { *s } else { T::narrow(*s).widen() };
+        }
+        for &(key, coeff) in &leg.terms {
+            draw(key, group, &mut z);
+            for j in 0..GROUP {
+                sum[j] = coeff.mul_add(z[j], sum[j]);
             }
         }
+    }
+    for j in 0..GROUP {
+        weights[j] = T::narrow(sum[j]);
     }
 }
 
