@@ -11,7 +11,7 @@ use crate::data::{Batch, Batches, Example, Pick};
 use crate::estimator::At;
 use crate::eval::evaluate;
 use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
-use crate::model::{Model, block_of};
+use crate::model::{Model, block_of, warm_up};
 use crate::objective::PromptLoss;
 use crate::optim::method;
 use crate::params::{Params, Role, Span};
@@ -174,6 +174,7 @@ impl<'a> Trial<'a> {
     fn extrapolate(&self) -> Result<Taken> {
         let (plain, differentiated) = (self.plain as f64, self.differentiated as f64);
         // A machine's first work is slow: buffers are new, threads are asleep.
+        warm_up();
         self.take(self.plain.min(1), 1 - self.plain.min(1))?;
         if self.differentiated == 0 {
             let one = self.take(1, 0)?;

@@ -25,6 +25,7 @@ use crate::tokenizer::Tokenizer;
 use ops::Activation;
 
 pub use backward::Backward;
+pub use ops::warm_up;
 pub use checkpoint::{Checkpoint, header, read_header, restore, save, stored_digests};
 
 /// What the rest of the program needs to know of a model's size.

@@ -159,6 +159,18 @@ impl Shared {
     }
 }
 
+/// Has every thread make the buffers that it keeps for products of gradients: so that nobody counts them as a step's.
+pub fn warm_up() {
+    rayon::broadcast(|_| {
+        const N: usize = 256;
+        let (a, mut c) = (vec![0f32; N * N], vec![0f32; N * N]);
+        let m = Matrix { start: a.as_ptr(), row_stride: N, col_stride: 1 };
+        let transposed = Matrix { row_stride: 1, col_stride: N, ..m };
+        // SAFETY: all are [N, N].
+        unsafe { multiply((N, N, N), c.as_mut_ptr(), N, true, transposed, m, 1.0, Parallelism::None) }
+    });
+}
+
 fn threads() -> Parallelism {
     Parallelism::Rayon(rayon::current_num_threads())
 }
