@@ -83,7 +83,7 @@ fn cut_left(mut tokens: Vec<u32>, max_length: usize) -> Vec<u32> {
 
 /// Queries that share what they see: all of `shared`, and from `own_start` up to themselves. Rows of the batch.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct QueryBlock {
+pub struct QueryBlock {
     pub(crate) queries: Range<usize>,
     pub(crate) shared: Range<usize>,
     pub(crate) own_start: usize,
@@ -182,6 +182,11 @@ impl Batch {
         QueryBlock::push(Arc::make_mut(&mut batch.blocks), 0..tokens.len(), 0..0);
         batch.states = batch.positions.clone();
         batch
+    }
+
+    /// What every token attends to.
+    pub fn blocks(&self) -> &Arc<Vec<QueryBlock>> {
+        &self.blocks
     }
 
     /// How many tokens are fed to the model.

@@ -7,7 +7,7 @@ mod backward;
 mod checkpoint;
 mod llama;
 mod opt;
-mod ops;
+pub mod ops;
 
 use std::ops::Range;
 use std::path::Path;

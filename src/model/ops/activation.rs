@@ -9,7 +9,9 @@ use crate::simd;
 /// An activation by the formulas that checkpoints name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
+    /// x
     None,
+    /// max(x, 0)
     Relu,
     /// x/2 (1 + erf(x / sqrt 2))
     Gelu,

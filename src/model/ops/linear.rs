@@ -14,7 +14,9 @@ use crate::params::Leaf;
 
 /// A weight [out, in] and a bias [out].
 pub struct Part {
+    /// As it is held.
     pub weight: Leaf,
+    /// If there is one.
     pub bias: Option<Leaf>,
 }
 
