@@ -118,26 +118,28 @@ pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     [x0, x1]
 }
 
-/// ln(u) for u in (0, 1], by the polynomial of Cephes' logf.
+/// -2 ln(u) for u in (0, 1], by the polynomial of Cephes' logf. The factor is in the constants, where it rounds nothing, and so no
+/// operation of its own.
 #[inline(always)]
-fn ln(u: f32) -> f32 {
+fn minus_two_ln(u: f32) -> f32 {
     const SQRT_HALF: u32 = 0x3f35_04f3;
-    // u = m * 2^e with m in [sqrt(1/2), sqrt(2)).
+    // u = m * 2^e with m in [sqrt(1/2), sqrt(2)), x = m - 1.
     let bits = u.to_bits().wrapping_sub(SQRT_HALF);
     let e = ((bits as i32) >> 23) as f32;
     let x = f32::from_bits((bits & 0x007f_ffff).wrapping_add(SQRT_HALF)) - 1.0;
-    let mut p = 7.037_683_6e-2f32;
-    p = p.mul_add(x, -1.151_461e-1);
-    p = p.mul_add(x, 1.167_699_87e-1);
-    p = p.mul_add(x, -1.242_014_1e-1);
-    p = p.mul_add(x, 1.424_932_3e-1);
-    p = p.mul_add(x, -1.666_805_8e-1);
-    p = p.mul_add(x, 2.000_071_5e-1);
-    p = p.mul_add(x, -2.499_999_4e-1);
-    p = p.mul_add(x, 3.333_333e-1);
+    let mut p = -2.0 * 7.037_683_6e-2f32;
+    p = p.mul_add(x, -2.0 * -1.151_461e-1);
+    p = p.mul_add(x, -2.0 * 1.167_699_87e-1);
+    p = p.mul_add(x, -2.0 * -1.242_014_1e-1);
+    p = p.mul_add(x, -2.0 * 1.424_932_3e-1);
+    p = p.mul_add(x, -2.0 * -1.666_805_8e-1);
+    p = p.mul_add(x, -2.0 * 2.000_071_5e-1);
+    p = p.mul_add(x, -2.0 * -2.499_999_4e-1);
+    p = p.mul_add(x, -2.0 * 3.333_333e-1);
     let xx = x * x;
-    let tail = (p * x).mul_add(xx, e * -2.121_944_4e-4);
-    e.mul_add(0.693_359_4, xx.mul_add(-0.5, tail) + x)
+    // ln m = x - x^2/2 + x^3 p(x), and e ln 2 in two parts.
+    let tail = (p * x).mul_add(xx, e * (-2.0 * -2.121_944_4e-4));
+    e.mul_add(-2.0 * 0.693_359_4, (xx + tail) - (x + x))
 }
 
 /// sqrt(-2 ln u), u uniform in (0, 1]: the radius of Box and Muller (1958).
@@ -145,7 +147,7 @@ fn ln(u: f32) -> f32 {
 fn radius(word: u32) -> f32 {
     // 31 bits and a half: small u keep their precision, and |z| reaches 6.66.
     let u = ((word >> 1) as i32 as f32).mul_add(4.656_613e-10, 2.328_306_4e-10);
-    (-2.0 * ln(u)).sqrt()
+    minus_two_ln(u).sqrt()
 }
 
 /// (cos a, sin a) of an angle uniform over the circle.

@@ -45,8 +45,15 @@ fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg]) {
         sum[j] = weights[j].widen();
     }
     for (n, leg) in legs.iter().enumerate() {
-        for s in &mut sum {
-            *s = leg.scale * if n == 0 { *s } else { T::narrow(*s).widen() };
+        if n > 0 {
+            for s in &mut sum {
+                *s = T::narrow(*s).widen();
+            }
+        }
+        if leg.scale != 1.0 {
+            for s in &mut sum {
+                *s *= leg.scale;
+            }
         }
         for &(key, coeff) in &leg.terms {
             draw(key, group, &mut z);

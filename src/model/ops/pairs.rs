@@ -15,19 +15,19 @@ pub type Pair = u32;
 /// Tokens in a vector, and rows or columns of a tile.
 pub const SIDE: usize = 16;
 
-/// c [rows, 16 * vectors] += A [rows, 2 * pairs] B [2 * pairs, 16 * vectors], `vectors` at most 3 at a time.
+/// c [rows, 16 * vectors] += A [rows, 2 * pairs] B [2 * pairs, 16 * vectors], at most 3 vectors at a time. Rows of A that will be
+/// wanted next, so many `ahead`, are fetched meanwhile; 0: none.
 ///
 /// # Safety
 /// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile; the machine has AVX512-BF16.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn by_vectors(
-    rows: usize,
-    pairs: usize,
-    vectors: usize,
+    (rows, pairs, vectors): (usize, usize, usize),
     a: Rows<Pair>,
     b: Rows<Pair>,
     c: *mut f32,
     stride: usize,
+    ahead: usize,
 ) {
     let mut first = 0;
     while first < vectors {
@@ -39,12 +39,12 @@ pub unsafe fn by_vectors(
             // SAFETY: as of the function.
             row += unsafe {
                 match (rows - row, many) {
-                    (8.., 1) => vectors_of::<8, 1>(pairs, a, b, c, stride),
-                    (8.., 2) => vectors_of::<8, 2>(pairs, a, b, c, stride),
-                    (8.., _) => vectors_of::<8, 3>(pairs, a, b, c, stride),
-                    (_, 1) => vectors_of::<1, 1>(pairs, a, b, c, stride),
-                    (_, 2) => vectors_of::<1, 2>(pairs, a, b, c, stride),
-                    (_, _) => vectors_of::<1, 3>(pairs, a, b, c, stride),
+                    (8.., 1) => vectors_of::<8, 1>(pairs, a, b, c, stride, ahead),
+                    (8.., 2) => vectors_of::<8, 2>(pairs, a, b, c, stride, ahead),
+                    (8.., _) => vectors_of::<8, 3>(pairs, a, b, c, stride, ahead),
+                    (_, 1) => vectors_of::<1, 1>(pairs, a, b, c, stride, ahead),
+                    (_, 2) => vectors_of::<1, 2>(pairs, a, b, c, stride, ahead),
+                    (_, _) => vectors_of::<1, 3>(pairs, a, b, c, stride, ahead),
                 }
             };
         }
@@ -65,7 +65,10 @@ unsafe fn vectors_of<const R: usize, const V: usize>(
     b: Rows<Pair>,
     c: *mut f32,
     stride: usize,
+    ahead: usize,
 ) -> usize {
+    /// Pairs in a line of a cache.
+    const LINE: usize = 16;
     use std::arch::x86_64::*;
     let pairs_of = |x: __m512i| -> __m512bh {
         // SAFETY: both are 512 bits.
@@ -79,12 +82,19 @@ unsafe fn vectors_of<const R: usize, const V: usize>(
                 sums[r][v] = _mm512_loadu_ps(c.add(r * stride + v * SIDE));
             }
         }
-        for i in 0..pairs {
-            let x: [__m512bh; V] = std::array::from_fn(|v| pairs_of(_mm512_loadu_si512(b.at(i, v * SIDE).cast())));
-            for r in 0..R {
-                let w = pairs_of(_mm512_set1_epi32(a.at(r, i).cast::<i32>().read_unaligned()));
-                for v in 0..V {
-                    sums[r][v] = _mm512_dpbf16_ps(sums[r][v], w, x[v]);
+        for line in (0..pairs).step_by(LINE) {
+            if ahead > 0 {
+                for r in 0..R {
+                    _mm_prefetch::<_MM_HINT_T1>(a.at(r + ahead, line).cast());
+                }
+            }
+            for i in line..pairs.min(line + LINE) {
+                let x: [__m512bh; V] = std::array::from_fn(|v| pairs_of(_mm512_loadu_si512(b.at(i, v * SIDE).cast())));
+                for r in 0..R {
+                    let w = pairs_of(_mm512_set1_epi32(a.at(r, i).cast::<i32>().read_unaligned()));
+                    for v in 0..V {
+                        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], w, x[v]);
+                    }
                 }
             }
         }
@@ -242,7 +252,7 @@ fn tiles_agree() -> bool {
     // SAFETY: the buffers have the sizes; a machine with tiles has vectors.
     unsafe {
         by_tiles(&mut Amx::begin(), (ROWS, PAIRS, 3), a, b, sums[0].as_mut_ptr(), 3 * SIDE);
-        by_vectors(ROWS, PAIRS, 3, a, b, sums[1].as_mut_ptr(), 3 * SIDE);
+        by_vectors((ROWS, PAIRS, 3), a, b, sums[1].as_mut_ptr(), 3 * SIDE, 0);
     }
     sums[0] == sums[1]
 }
@@ -388,7 +398,7 @@ mod tests {
             #[cfg(target_arch = "x86_64")]
             if pair_unit().is_some() {
                 // SAFETY: the buffers have the sizes, the machine the unit.
-                check("vectors", &|a, b, c| unsafe { by_vectors(rows, pairs, vectors, a, b, c, stride) });
+                check("vectors", &|a, b, c| unsafe { by_vectors((rows, pairs, vectors), a, b, c, stride, 0) });
                 tried.push("vectors");
             }
             #[cfg(target_arch = "x86_64")]

@@ -403,11 +403,11 @@ unsafe fn strip_by_panels(
             row.fill(bias.map_or(0.0, |bias| bias[r]));
         }
         let c = sums.as_mut_ptr();
+        // The first panel's turn brings the next strip nearer.
+        let ahead = if tokens.start == 0 { STRIP } else { 0 };
         // SAFETY: the panel is [k, wide] numbers or [k / 2, wide] pairs, and the sums are [rows, wide].
         match strip {
             Strip::Wide(unit, a) => unsafe {
-                // The first panel's turn brings the next strip nearer.
-                let ahead = if tokens.start == 0 { STRIP } else { 0 };
                 unit.tile(rows, x.k, vectors, a, Rows { start: panel.cast(), stride: wide }, c, wide, ahead);
             },
             #[cfg(target_arch = "x86_64")]
@@ -415,7 +415,7 @@ unsafe fn strip_by_panels(
                 let (pairs, b) = (x.k / 2, Rows { start: panel, stride: wide });
                 match &mut tiles {
                     Some(tiles) => pairs::by_tiles(tiles, (rows, pairs, vectors), a, b, c, wide),
-                    None => pairs::by_vectors(rows, pairs, vectors, a, b, c, wide),
+                    None => pairs::by_vectors((rows, pairs, vectors), a, b, c, wide, ahead),
                 }
             },
             #[cfg(not(target_arch = "x86_64"))]
