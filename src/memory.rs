@@ -26,28 +26,11 @@ fn raise(peak: &AtomicIsize, to: isize) {
     }
 }
 
-/// Asks for large pages under a large buffer: fewer faults when it is first written, fewer entries to look up when it is read.
-fn advise(pointer: *mut u8, bytes: usize) {
-    #[cfg(target_os = "linux")]
-    if bytes >= LARGE {
-        const PAGE: usize = 4096;
-        let start = (pointer as usize).next_multiple_of(PAGE);
-        let end = (pointer as usize + bytes) / PAGE * PAGE;
-        // SAFETY: the pages are the buffer's; the advice changes no byte of them. Where it is not taken nothing is lost.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
-    }
-}
-
-/// From this size on a buffer is asked large pages for: two of theirs fit in whatever its ends.
-#[cfg(target_os = "linux")]
-const LARGE: usize = 8 << 20;
-
 // SAFETY: every call is passed on to the system's allocator unchanged; only counters are kept beside it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let pointer = unsafe { System.alloc(layout) };
         if !pointer.is_null() {
-            advise(pointer, layout.size());
             grow(layout.size());
         }
         pointer
@@ -56,7 +39,6 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let pointer = unsafe { System.alloc_zeroed(layout) };
         if !pointer.is_null() {
-            advise(pointer, layout.size());
             grow(layout.size());
         }
         pointer

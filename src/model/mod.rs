@@ -25,8 +25,8 @@ use crate::tokenizer::Tokenizer;
 use ops::Activation;
 
 pub use backward::Backward;
-pub use ops::warm_up;
 pub use checkpoint::{Checkpoint, header, read_header, restore, save, stored_digests};
+pub use ops::warm_up;
 
 /// What the rest of the program needs to know of a model's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use candle_core::{CpuStorage, DType, Tensor};
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::config::StateDtype;
 use crate::noise::{self, Kernel, Key, Leg, Term};
 use displacement::Displacement;
-use passes::{InPlace, Settle, Shown, Update};
+use passes::{InPlace, Shown, Update, walk_over};
 
 pub use gradients::{Gradient, Leaf, Recorder};
 pub use state::{Slot, State, Visit};
@@ -131,6 +132,13 @@ impl Params {
         let whole = with_bytes(&tensor, |bytes| bytes.len() == tensor.elem_count() * self.dtype.size_in_bytes());
         if tensor.track_op() || !whole.unwrap_or(false) {
             bail!("weight {name} is a view or a variable, not a plain buffer");
+        }
+        let start = |tensor: &Tensor| with_bytes(tensor, <[u8]>::as_ptr);
+        let filled = tensor.elem_count() > 0;
+        if let Some(other) =
+            self.params.iter().find(|p| filled && matches!((start(&p.tensor), start(&tensor)), (Ok(a), Ok(b)) if a == b))
+        {
+            bail!("weight {name} is {} once more: tied weights are one", other.name);
         }
         let id = ParamId(self.params.len());
         if self.by_name.insert(name.to_string(), id).is_some() {
@@ -243,15 +251,21 @@ impl Params {
     pub fn settle(&mut self) -> Result<Weights<'_>> {
         if !self.pending.is_empty() {
             let start = Instant::now();
+            let mut walks: Vec<(&Tensor, Vec<Leg>)> = Vec::new();
             for param in &self.params {
                 let stretches = self.pending.split(|m| matches!(m, Move::EndStep));
                 let legs = stretches.filter_map(|moves| displacement(param, moves).leg(|seed| self.key(seed, param)));
                 let legs: Vec<Leg> = legs.collect();
                 if !legs.is_empty() {
-                    let moved = param.tensor.inplace_op1(&InPlace(Settle(legs)));
-                    moved.with_context(|| format!("cannot move weight {}", param.name))?;
+                    walks.push((&param.tensor, legs));
                 }
             }
+            match self.dtype {
+                DType::F16 => walk_over::<f16>(&walks),
+                DType::BF16 => walk_over::<bf16>(&walks),
+                _ => walk_over::<f32>(&walks),
+            }
+            .context("cannot move the weights")?;
             self.pending.clear();
             self.walk_time += start.elapsed();
         }

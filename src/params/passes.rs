@@ -1,8 +1,8 @@
 //! The in-place operations: what passes over a weight's own buffer, and nothing else may.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use candle_core::{CpuStorage, InplaceOp1, Layout};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -38,17 +38,53 @@ impl<P: Pass> InplaceOp1 for InPlace<P> {
 /// Elements a thread takes at a time: a multiple of [`noise::GROUP`], 64 KiB of f32.
 const CHUNK: usize = 128 * noise::GROUP;
 
-/// A walk leg by leg, in place, all threads.
-pub struct Settle(pub Vec<Leg>);
+/// Weights that are walked over at once: candle lends a buffer to an operation only, so each waits within the operation on the one
+/// before it.
+const AT_ONCE: usize = 64;
 
-impl Pass for Settle {
-    fn pass<T: Element>(&self, weights: &mut [T]) {
-        let walk = |(i, chunk): (usize, &mut [T])| noise::walk(chunk, i * CHUNK, &self.0);
-        if weights.len() <= CHUNK {
-            walk((0, weights));
-        } else {
-            weights.par_chunks_mut(CHUNK).enumerate().for_each(walk);
-        }
+/// A walk over each weight leg by leg, in place. The threads take stretches of many weights together, so large and small ones keep them
+/// equally busy.
+pub fn walk_over<T: Element>(walks: &[(&Tensor, Vec<Leg>)]) -> candle_core::Result<()> {
+    walks.chunks(AT_ONCE).try_for_each(|walks| gather::<T>(walks, Vec::new()))
+}
+
+/// The numbers of weights, lent, and how they are to be walked.
+type Lent<'s, 'w, T> = Vec<(&'s mut [T], &'w [Leg])>;
+
+/// Borrows the numbers of the weights of `walks` beside those that are `lent` already, and walks when it has them all.
+fn gather<'w, T: Element>(walks: &'w [(&Tensor, Vec<Leg>)], lent: Lent<'_, 'w, T>) -> candle_core::Result<()> {
+    if let [(weight, _), ..] = walks {
+        return weight.inplace_op1(&Gather { walks, lent: Cell::new(lent) });
+    }
+    let stretches = lent.into_iter().flat_map(|(weights, legs)| {
+        weights.chunks_mut(CHUNK).enumerate().map(move |(i, stretch)| (stretch, i * CHUNK, legs))
+    });
+    let stretches: Vec<_> = stretches.collect();
+    stretches.into_par_iter().for_each(|(stretch, first, legs)| noise::walk(stretch, first, legs));
+    Ok(())
+}
+
+/// The operation on the first weight of `walks`.
+struct Gather<'s, 'w, T> {
+    walks: &'w [(&'w Tensor, Vec<Leg>)],
+    lent: Cell<Lent<'s, 'w, T>>,
+}
+
+impl<T: Element> InplaceOp1 for Gather<'_, '_, T> {
+    fn name(&self) -> &'static str {
+        "walk"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
+        let mut lent: Lent<T> = self.lent.take();
+        let numbers = match storage {
+            CpuStorage::F32(w) => bytemuck::try_cast_slice_mut(w),
+            CpuStorage::BF16(w) => bytemuck::try_cast_slice_mut(w),
+            CpuStorage::F16(w) => bytemuck::try_cast_slice_mut(w),
+            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
+        };
+        lent.push((numbers.map_err(candle_core::Error::wrap)?, &self.walks[0].1));
+        gather(&self.walks[1..], lent)
     }
 }
 
