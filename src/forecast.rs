@@ -1,5 +1,5 @@
 //! What a run will take, said before it, from config.json alone: its first steps are tried on a stand-in with the model's
-//! sizes, random weights and one or two blocks, and what the blocks add is counted as often as the model has them.
+//! sizes, random weights and two or three blocks, and what the blocks add is counted as often as the model has them.
 
 use std::time::Instant;
 
@@ -170,24 +170,26 @@ impl<'a> Trial<'a> {
         Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, differentiated: blocks - plain })
     }
 
-    /// The whole model from stand-ins of one and two blocks.
+    /// The whole model from stand-ins of two and three blocks.
     fn extrapolate(&self) -> Result<Taken> {
         let (plain, differentiated) = (self.plain as f64, self.differentiated as f64);
         // A machine's first work is slow: buffers are new, threads are asleep.
         warm_up();
         self.take(self.plain.min(1), 1 - self.plain.min(1))?;
+        // The last block is one of its own kind: what one more adds shows between two and three.
         if self.differentiated == 0 {
-            let one = self.take(1, 0)?;
-            let two = if self.plain > 1 { self.take(2, 0)? } else { one };
-            return Ok(one.plus(plain - 1.0, &two, &one));
+            let two = self.take(self.plain.min(2), 0)?;
+            let three = if self.plain > 2 { self.take(3, 0)? } else { two };
+            return Ok(two.plus((plain - 2.0).max(0.0), &three, &two));
         }
-        let one = self.take(0, 1)?;
-        let two = if self.differentiated > 1 { self.take(0, 2)? } else { one };
-        let whole = one.plus(differentiated - 1.0, &two, &one);
+        let few = self.differentiated.min(2);
+        let two = self.take(0, few)?;
+        let three = if self.differentiated > 2 { self.take(0, 3)? } else { two };
+        let whole = two.plus((differentiated - 2.0).max(0.0), &three, &two);
         if self.plain == 0 {
             return Ok(whole);
         }
-        Ok(whole.plus(plain, &self.take(1, 1)?, &one))
+        Ok(whole.plus(plain, &self.take(1, few)?, &two))
     }
 
     /// Tries the first steps on a stand-in with so many plain blocks and so many that are differentiated.

@@ -41,7 +41,7 @@ enum Verb {
     /// Fine-tune a model; with nothing else said, a built-in one on built-in film reviews (configs/reviews.toml)
     Train(TrainArgs),
     #[command(args_override_self = true)]
-    /// Say what a run would take, memory by part and time: tried on one and two blocks, no weights are read
+    /// Say what a run would take, memory by part and time: tried on two and three blocks, no weights are read
     Plan(JobArgs),
     #[command(args_override_self = true)]
     /// Score a model on a task's evaluation split

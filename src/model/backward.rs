@@ -123,9 +123,6 @@ impl Model {
             let upstream = upstream.index_select(&Tensor::new(picked, upstream.device())?, 0)?;
             gradients.push(gradient_of(&states, &log_probs, &upstream)?);
         }
-        let batch = part.packed.batch;
-        let all = Tensor::zeros((batch.num_tokens(), part.states.dim(1)?), part.states.dtype(), part.states.device())?;
-        let places = Tensor::new(batch.states.as_slice(), all.device())?;
-        Ok(all.index_add(&places, &Tensor::cat(&gradients, 0)?, 0)?)
+        Ok(Tensor::cat(&gradients, 0)?)
     }
 }

@@ -189,13 +189,17 @@ impl Llama {
         Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
     }
 
-    /// onto + attention(x).
-    fn attention(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
+    /// onto + attention(x) in block `i`.
+    fn attention(&self, weights: Weights, i: usize, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
+        let block = &self.blocks[i];
         let heads = self.heads;
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
         let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
         let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
-        let mixed = ops::attention(&qkv, &packed.batch.blocks, heads, 1.0 / (heads.dim as f32).sqrt())?;
+        let mixed = ops::attention(&qkv, packed.batch.blocks(), heads, 1.0 / (heads.dim as f32).sqrt())?;
+        if i + 1 == self.blocks.len() {
+            return block.out.apply_onto(weights, &packed.predicting(onto)?, &packed.predicting(&mixed)?);
+        }
         block.out.apply_onto(weights, onto, &mixed)
     }
 
@@ -229,7 +233,7 @@ impl Architecture for Llama {
 
     fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
         let block = &self.blocks[i];
-        let x = self.attention(weights, block, &x, &self.norm(weights, block.input_norm, &x)?, packed)?;
+        let x = self.attention(weights, i, &x, &self.norm(weights, block.input_norm, &x)?, packed)?;
         self.feed_forward(weights, block, &x, &self.norm(weights, block.post_norm, &x)?)
     }
 

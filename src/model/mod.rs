@@ -56,7 +56,8 @@ pub trait Architecture: Send + Sync {
     /// The packed tokens as the first block takes them: [tokens, hidden], f32.
     fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor>;
 
-    /// Block `i`: [tokens, hidden] -> [tokens, hidden], f32.
+    /// Block `i`: [tokens, hidden] -> [tokens, hidden], f32; the last one -> [states, hidden], the predicting rows alone, for
+    /// once they have been mixed nobody looks at the others.
     fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor>;
 
     /// Final norm and vocabulary projection: [rows, hidden] -> [rows, vocab], f32.
@@ -68,6 +69,13 @@ pub struct Packed<'a> {
     batch: &'a Batch,
     /// cos and sin of every token's rotary angles: [tokens, head_dim / 2] each.
     angles: Option<(Tensor, Tensor)>,
+}
+
+impl Packed<'_> {
+    /// The predicting rows of x [tokens, ..]: [states, ..].
+    fn predicting(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.index_select(&Tensor::new(self.batch.states.as_slice(), x.device())?, 0)?)
+    }
 }
 
 type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
@@ -238,7 +246,7 @@ impl Model {
             see(block, &x);
             x = self.architecture.block(weights, block, x, packed)?;
         }
-        Ok(x.index_select(&Tensor::new(packed.batch.states.as_slice(), x.device())?, 0)?)
+        Ok(x)
     }
 
     /// Writes what transformers needs beside the weights: config.json with the dtype they are held in, the tokenizer.

@@ -6,7 +6,6 @@ use serde::Deserialize;
 
 use super::ops::{self, Activation, Heads};
 use super::{Architecture, Linear, Loader, Packed, Shape};
-use crate::data::Batch;
 use crate::params::{ParamId, Weights};
 
 /// OPT's config.json, as far as it matters.
@@ -130,12 +129,16 @@ impl Opt {
         Ok(Opt { config, activation, embed_tokens, embed_positions, project_in, project_out, blocks, final_norm, head })
     }
 
-    /// onto + attention(x).
-    fn attention(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+    /// onto + attention(x) in block `i`.
+    fn attention(&self, weights: Weights, i: usize, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
+        let block = &self.blocks[i];
         let count = self.config.num_attention_heads;
         let heads = Heads { queries: count, keys: count, dim: self.config.hidden_size / count };
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
-        let mixed = ops::attention(&qkv, &batch.blocks, heads, 1.0 / (heads.dim as f32).sqrt())?;
+        let mixed = ops::attention(&qkv, packed.batch.blocks(), heads, 1.0 / (heads.dim as f32).sqrt())?;
+        if i + 1 == self.blocks.len() {
+            return block.out.apply_onto(weights, &packed.predicting(onto)?, &packed.predicting(&mixed)?);
+        }
         block.out.apply_onto(weights, onto, &mixed)
     }
 
@@ -175,10 +178,10 @@ impl Architecture for Opt {
     fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
         let block = &self.blocks[i];
         if self.config.do_layer_norm_before {
-            let x = self.attention(weights, block, &x, &layer_norm(weights, &block.attention_norm, &x)?, packed.batch)?;
+            let x = self.attention(weights, i, &x, &layer_norm(weights, &block.attention_norm, &x)?, packed)?;
             self.feed_forward(weights, block, &x, &layer_norm(weights, &block.final_norm, &x)?)
         } else {
-            let x = self.attention(weights, block, &x, &x, packed.batch)?;
+            let x = self.attention(weights, i, &x, &x, packed)?;
             let x = layer_norm(weights, &block.attention_norm, &x)?;
             layer_norm(weights, &block.final_norm, &self.feed_forward(weights, block, &x, &x)?)
         }
