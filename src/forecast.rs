@@ -174,7 +174,9 @@ impl<'a> Trial<'a> {
     fn extrapolate(&self) -> Result<Taken> {
         let (plain, differentiated) = (self.plain as f64, self.differentiated as f64);
         // A machine's first work is slow: buffers are new, threads are asleep.
-        warm_up();
+        if self.differentiated > 0 {
+            warm_up();
+        }
         self.take(self.plain.min(1), 1 - self.plain.min(1))?;
         // The last block is one of its own kind: what one more adds shows between two and three.
         if self.differentiated == 0 {

@@ -4,9 +4,10 @@
 //! mapped into memory, because a mapped file counts into the resident set.
 
 use std::any::TypeId;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,11 +31,17 @@ struct Entry {
     offset: Option<u64>,
 }
 
+/// A pickle's tensors, and the zip file that holds their numbers.
+struct Pickle {
+    tensors: PthTensors,
+    archive: RefCell<zip::ZipArchive<BufReader<File>>>,
+}
+
 /// The tensors of one model, by name; their numbers stay on disk until they are read.
 pub struct Checkpoint {
     files: Source,
     names: Vec<String>,
-    pickles: BTreeMap<usize, PthTensors>,
+    pickles: BTreeMap<usize, Pickle>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -134,7 +141,8 @@ impl Checkpoint {
             let entry = Entry { shape: info.layout.dims().to_vec(), dtype: Ok(info.dtype), file, offset: None };
             self.entries.insert(name.clone(), entry);
         }
-        self.pickles.insert(file, pickle);
+        let archive = zip::ZipArchive::new(BufReader::new(File::open(folder.join(&self.names[file]))?))?;
+        self.pickles.insert(file, Pickle { tensors: pickle, archive: archive.into() });
         Ok(())
     }
 
@@ -146,13 +154,12 @@ impl Checkpoint {
 
     /// A pickle's tensor out of its zip file, whose checksum it is held to.
     fn read_pickle(&self, entry: &Entry, name: &str, dtype: DType) -> Result<Tensor> {
-        let pickle = &self.pickles[&entry.file];
-        let info = pickle.tensor_infos().get(name).context("it is listed but has no data")?;
-        let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
+        let Pickle { tensors, archive } = &self.pickles[&entry.file];
+        let info = tensors.tensor_infos().get(name).context("it is listed but has no data")?;
         if !info.layout.is_contiguous() {
-            return Ok(pickle.get(name)?.context("it is listed but has no data")?.to_dtype(dtype)?.contiguous()?);
+            return Ok(tensors.get(name)?.context("it is listed but has no data")?.to_dtype(dtype)?.contiguous()?);
         }
-        let mut archive = zip::ZipArchive::new(File::open(folder.join(&self.names[entry.file]))?)?;
+        let mut archive = archive.borrow_mut();
         let mut reader = archive.by_name(&info.path)?;
         let skipped = (info.layout.start_offset() * info.dtype.size_in_bytes()) as u64;
         std::io::copy(&mut reader.by_ref().take(skipped), &mut std::io::sink())?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
-use super::ops::{self, Activation, Heads};
+use super::ops::{self, Heads};
 use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::data::Batch;
 use crate::params::{ParamId, Weights};
@@ -123,7 +123,7 @@ pub struct Llama {
     embed_tokens: ParamId,
     blocks: Vec<Block>,
     norm: ParamId,
-    head: ParamId,
+    head: Linear,
 }
 
 impl Llama {
@@ -197,10 +197,8 @@ impl Llama {
         let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
         let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
         let mixed = ops::attention(&qkv, packed.batch.blocks(), heads, 1.0 / (heads.dim as f32).sqrt())?;
-        if i + 1 == self.blocks.len() {
-            return block.out.apply_onto(weights, &packed.predicting(onto)?, &packed.predicting(&mixed)?);
-        }
-        block.out.apply_onto(weights, onto, &mixed)
+        let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
+        block.out.apply_onto(weights, &onto?, &mixed?)
     }
 
     /// onto + the feed-forward layers of x.
@@ -239,6 +237,6 @@ impl Architecture for Llama {
 
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
         let normed = self.norm(weights, self.norm, hidden)?;
-        ops::linear(&normed, vec![ops::Part { weight: weights.leaf(self.head), bias: None }], Activation::None)
+        self.head.apply(weights, &normed)
     }
 }

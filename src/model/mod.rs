@@ -72,8 +72,11 @@ pub struct Packed<'a> {
 }
 
 impl Packed<'_> {
-    /// The predicting rows of x [tokens, ..]: [states, ..].
-    fn predicting(&self, x: &Tensor) -> Result<Tensor> {
+    /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].
+    fn onward(&self, is_last: bool, x: &Tensor) -> Result<Tensor> {
+        if !is_last {
+            return Ok(x.clone());
+        }
         Ok(x.index_select(&Tensor::new(self.batch.states.as_slice(), x.device())?, 0)?)
     }
 }
@@ -391,8 +394,9 @@ impl Loader {
     }
 
     /// The vocabulary projection: the embedding again where they are tied.
-    fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize]) -> Result<ParamId> {
-        if tied { Ok(embedding) } else { self.weight("lm_head.weight", shape) }
+    fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize]) -> Result<Linear> {
+        let weight = if tied { embedding } else { self.weight("lm_head.weight", shape)? };
+        Ok(Linear { weight, bias: None })
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Opt {
     project_out: Option<Linear>,
     blocks: Vec<Block>,
     final_norm: Option<Norm>,
-    head: ParamId,
+    head: Linear,
 }
 
 impl Opt {
@@ -136,10 +136,8 @@ impl Opt {
         let heads = Heads { queries: count, keys: count, dim: self.config.hidden_size / count };
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
         let mixed = ops::attention(&qkv, packed.batch.blocks(), heads, 1.0 / (heads.dim as f32).sqrt())?;
-        if i + 1 == self.blocks.len() {
-            return block.out.apply_onto(weights, &packed.predicting(onto)?, &packed.predicting(&mixed)?);
-        }
-        block.out.apply_onto(weights, onto, &mixed)
+        let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
+        block.out.apply_onto(weights, &onto?, &mixed?)
     }
 
     /// onto + the feed-forward layers of x.
@@ -195,6 +193,6 @@ impl Architecture for Opt {
         if let Some(project_out) = &self.project_out {
             x = project_out.apply(weights, &x)?;
         }
-        ops::linear(&x, vec![ops::Part { weight: weights.leaf(self.head), bias: None }], Activation::None)
+        self.head.apply(weights, &x)
     }
 }

@@ -77,13 +77,9 @@ impl<T: Element> InplaceOp1 for Gather<'_, '_, T> {
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
         let mut lent: Lent<T> = self.lent.take();
-        let numbers = match storage {
-            CpuStorage::F32(w) => bytemuck::try_cast_slice_mut(w),
-            CpuStorage::BF16(w) => bytemuck::try_cast_slice_mut(w),
-            CpuStorage::F16(w) => bytemuck::try_cast_slice_mut(w),
-            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
-        };
-        lent.push((numbers.map_err(candle_core::Error::wrap)?, &self.walks[0].1));
+        let mut slot = slot(storage)?;
+        let numbers = bytemuck::try_cast_slice_mut(slot.bytes()).map_err(candle_core::Error::wrap)?;
+        lent.push((numbers, &self.walks[0].1));
         gather(&self.walks[1..], lent)
     }
 }
@@ -128,6 +124,16 @@ impl<K: Kernel<S>, const S: usize> Pass for Update<'_, K, S> {
     }
 }
 
+/// A weight's numbers as they are held.
+fn slot(storage: &mut CpuStorage) -> candle_core::Result<Slot<'_>> {
+    match storage {
+        CpuStorage::F32(w) => Ok(Slot::F32(w)),
+        CpuStorage::BF16(w) => Ok(Slot::Bf16(w)),
+        CpuStorage::F16(w) => Ok(Slot::F16(w)),
+        _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
+    }
+}
+
 /// A weight's own buffer, shown to a visitor.
 pub struct Shown<'a, 'v> {
     name: &'a str,
@@ -147,12 +153,6 @@ impl InplaceOp1 for Shown<'_, '_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
-        let slot = match storage {
-            CpuStorage::F32(w) => Slot::F32(w),
-            CpuStorage::BF16(w) => Slot::Bf16(w),
-            CpuStorage::F16(w) => Slot::F16(w),
-            _ => candle_core::bail!("weights are held in f32, f16 or bf16"),
-        };
-        (self.visit.borrow_mut())(self.name, slot).map_err(candle_core::Error::wrap)
+        (self.visit.borrow_mut())(self.name, slot(storage)?).map_err(candle_core::Error::wrap)
     }
 }

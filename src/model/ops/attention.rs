@@ -66,10 +66,6 @@ impl Matrix {
         Matrix { start: self.start.wrapping_add(i * self.row_stride), ..self }
     }
 
-    fn transposed(self) -> Matrix {
-        Matrix { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
-    }
-
     fn rows(self) -> Rows<f32> {
         Rows { start: self.start, stride: self.row_stride }
     }
@@ -210,11 +206,11 @@ impl Attention {
         Ok(tokens)
     }
 
-    /// Queries, keys and values of one head of keys and the `i`-th of its heads of queries, given the first ones.
-    fn of_head(&self, qkv: Matrix, key_head: usize, i: usize) -> [Matrix; 3] {
-        let Heads { queries, keys, dim } = self.heads;
-        let head = key_head * (queries / keys) + i;
-        [head, queries + key_head, queries + keys + key_head].map(|head| qkv.under(head, dim))
+    /// Where the queries of a head stand among all heads of a token, and the keys and values that they share.
+    fn places(&self, head: usize) -> [usize; 3] {
+        let Heads { queries, keys, .. } = self.heads;
+        let key_head = head / (queries / keys);
+        [head, queries + key_head, queries + keys + key_head]
     }
 
     /// The stretches of blocks that share no keys with each other: an example each.
@@ -260,10 +256,6 @@ vectorize! {
     }
 }
 
-fn matrix(x: &[f32], row_stride: usize) -> Matrix {
-    Matrix { start: x.as_ptr(), row_stride, col_stride: 1 }
-}
-
 impl CustomOp1 for Attention {
     fn name(&self) -> &'static str {
         "attention"
@@ -271,13 +263,13 @@ impl CustomOp1 for Attention {
 
     fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let tokens = self.tokens(layout.shape())?;
-        let Heads { queries, keys, dim } = self.heads;
-        let qkv = matrix(floats(qkv, layout)?, self.heads.width());
+        let Heads { queries, dim, .. } = self.heads;
+        let qkv = Matrix::of(floats(qkv, layout)?, self.heads.width());
         let mut out = vec![0f32; tokens * queries * dim];
         let out_at = Shared(out.as_mut_ptr());
         (0..self.blocks.len() * queries).into_par_iter().for_each(|job| {
-            let (block, head, group) = (&self.blocks[job / queries], job % queries, queries / keys);
-            let [q, k, v] = self.of_head(qkv, head / group, head % group);
+            let (block, head) = (&self.blocks[job / queries], job % queries);
+            let [q, k, v] = self.places(head).map(|place| qkv.under(place, dim));
             // SAFETY: all rows that a block names are within the tokens, and no two blocks share a query (Batch sees to
             // it), so a job alone writes its block's rows under its head's columns.
             SCRATCH.with_borrow_mut(|scratch| unsafe { self.forward(block, q, k, v, out_at.at(head * dim), scratch) });
@@ -291,21 +283,19 @@ impl CustomOp1 for Attention {
         let mut gradient = vec![0f32; qkv.elem_count()];
         let gradient_at = Shared(gradient.as_mut_ptr());
         with_floats([qkv, &upstream.contiguous()?], |[qkv, dout]| {
-            let (qkv_at, dout) = (matrix(qkv, self.heads.width()), matrix(dout, queries * dim));
+            let (qkv, dout) = (Matrix::of(qkv, self.heads.width()), Matrix::of(dout, queries * dim));
             let (examples, group) = (self.examples(), queries / keys);
             (0..examples.len() * keys).into_par_iter().for_each(|job| {
                 let (example, key_head) = (examples[job / keys].clone(), job % keys);
                 for block in &self.blocks[example] {
-                    for i in 0..group {
-                        let [q, k, v] = self.of_head(qkv_at, key_head, i);
+                    for head in key_head * group..(key_head + 1) * group {
+                        let places = self.places(head);
+                        let [q, k, v] = places.map(|place| qkv.under(place, dim));
+                        let under = [q, k, v, dout.under(head, dim)];
                         // The gradient lies as what it is a gradient of.
-                        let place =
-                            |m: Matrix| gradient_at.at((m.start as usize - qkv.as_ptr() as usize) / size_of::<f32>());
-                        let under = [q, k, v, dout.under(key_head * group + i, dim)];
+                        let gradients = places.map(|place| gradient_at.at(place * dim));
                         // SAFETY: examples share no rows and key heads no columns, so a job alone writes its part.
-                        SCRATCH.with_borrow_mut(|scratch| unsafe {
-                            self.backward(block, under, [place(q), place(k), place(v)], scratch)
-                        });
+                        SCRATCH.with_borrow_mut(|scratch| unsafe { self.backward(block, under, gradients, scratch) });
                     }
                 }
             });

@@ -71,7 +71,7 @@ impl Linear {
         let ((tokens, inner), width) = (x.dims2()?, upstream.dim(1)?);
         let mut dx = vec![0f32; tokens * inner];
         with_floats([x, &upstream.contiguous()?], |[x, dy]| {
-            let x = Matrix { start: x.as_ptr(), row_stride: inner, col_stride: 1 };
+            let x = Matrix::of(x, inner);
             let mut column = 0;
             for part in &self.parts {
                 let outer = part.weight.tensor().dim(0)?;
@@ -79,7 +79,7 @@ impl Linear {
                 with_weight(part.weight.tensor(), |w| {
                     match w {
                         Numbers::F32(w) => {
-                            let w = Matrix { start: w.as_ptr(), row_stride: inner, col_stride: 1 };
+                            let w = Matrix::of(w, inner);
                             // SAFETY: dy is [tokens, outer], W [outer, inner], dx [tokens, inner] and ours.
                             unsafe {
                                 multiply(
@@ -99,8 +99,7 @@ impl Linear {
                     }
                     Ok(())
                 })?;
-                let (dy_at, size) = (dy.matrix(0), (outer, tokens, inner));
-                let dy_t = Matrix { row_stride: dy_at.col_stride, col_stride: dy_at.row_stride, ..dy_at };
+                let (dy_t, size) = (dy.matrix(0).transposed(), (outer, tokens, inner));
                 // SAFETY: dy^T is [outer, tokens], x [tokens, inner], dW [outer, inner] and lent to us alone.
                 part.weight
                     .add_gradient(|dw| unsafe { multiply(size, dw.as_mut_ptr(), inner, true, dy_t, x, 1.0, threads()) });
@@ -127,7 +126,7 @@ struct Columns<'a> {
 impl Columns<'_> {
     /// From the `skip`-th of them on.
     fn matrix(&self, skip: usize) -> Matrix {
-        Matrix { start: self.all[self.first + skip..].as_ptr(), row_stride: self.width, col_stride: 1 }
+        Matrix::of(&self.all[self.first + skip..], self.width)
     }
 }
 
@@ -172,7 +171,7 @@ fn backward_widened<T: Element>(dy: Columns, w: &[T], dx: &mut [f32], (tokens, i
     for (i, rows) in w.chunks(TILES * inner).enumerate() {
         let tile = &mut tile[..rows.len()];
         tile.par_chunks_mut(TILE * inner).zip(rows.par_chunks(TILE * inner)).for_each(|(to, from)| convert(from, to));
-        let b = Matrix { start: tile.as_ptr(), row_stride: inner, col_stride: 1 };
+        let b = Matrix::of(tile, inner);
         let size = (tokens, rows.len() / inner, inner);
         // SAFETY: the tile's columns of dy, [tokens, inner] of dx, which is lent to us alone.
         unsafe { multiply(size, dx.as_mut_ptr(), inner, true, dy.matrix(i * TILES), b, 1.0, threads()) }

@@ -23,7 +23,7 @@ use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
 use half::{bf16, f16};
 
-use crate::element::Element;
+use crate::element::{Element, convert};
 
 pub use activation::Activation;
 pub use attention::{Heads, attention};
@@ -82,7 +82,9 @@ fn with_weight<R>(weight: &Tensor, read: impl FnOnce(Numbers) -> candle_core::Re
 /// A small weight (a bias, a norm's) in f32, whatever it is held in.
 fn widened(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     fn all<T: Element>(from: &[T]) -> Vec<f32> {
-        from.iter().map(|x| x.widen()).collect()
+        let mut wide = vec![0f32; from.len()];
+        convert(from, &mut wide);
+        wide
     }
     with_weight(tensor, |numbers| {
         Ok(match numbers {
@@ -101,6 +103,17 @@ struct Matrix {
     start: *const f32,
     row_stride: usize,
     col_stride: usize,
+}
+
+impl Matrix {
+    /// Row by row, the rows `row_stride` apart.
+    fn of(x: &[f32], row_stride: usize) -> Self {
+        Matrix { start: x.as_ptr(), row_stride, col_stride: 1 }
+    }
+
+    fn transposed(self) -> Self {
+        Matrix { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
 }
 
 /// dst [m, n] (row stride `dst_stride`) = (or += when `add`) scale * a [m, k] b [k, n].
@@ -164,10 +177,9 @@ pub fn warm_up() {
     rayon::broadcast(|_| {
         const N: usize = 256;
         let (a, mut c) = (vec![0f32; N * N], vec![0f32; N * N]);
-        let m = Matrix { start: a.as_ptr(), row_stride: N, col_stride: 1 };
-        let transposed = Matrix { row_stride: 1, col_stride: N, ..m };
+        let m = Matrix::of(&a, N);
         // SAFETY: all are [N, N].
-        unsafe { multiply((N, N, N), c.as_mut_ptr(), N, true, transposed, m, 1.0, Parallelism::None) }
+        unsafe { multiply((N, N, N), c.as_mut_ptr(), N, true, m.transposed(), m, 1.0, Parallelism::None) }
     });
 }
 

@@ -145,18 +145,23 @@ pub unsafe fn by_tiles<T: Tiles>(
             let two_vectors = vector + 1 < vectors;
             let c = c.wrapping_add(row * stride + vector * SIDE);
             let corners = [c, c.wrapping_add(SIDE), c.wrapping_add(SIDE * stride), c.wrapping_add(SIDE * stride + SIDE)];
+            macro_rules! sums {
+                ($way:ident) => {
+                    tiles.$way::<0>(corners[0].cast(), 4 * stride);
+                    if two_vectors {
+                        tiles.$way::<1>(corners[1].cast(), 4 * stride);
+                    }
+                    if two_rows {
+                        tiles.$way::<2>(corners[2].cast(), 4 * stride);
+                    }
+                    if two_rows && two_vectors {
+                        tiles.$way::<3>(corners[3].cast(), 4 * stride);
+                    }
+                };
+            }
             // SAFETY: all tiles lie within the matrices: those of the second row or vector are touched where there is one.
             unsafe {
-                tiles.load::<0>(corners[0].cast(), 4 * stride);
-                if two_vectors {
-                    tiles.load::<1>(corners[1].cast(), 4 * stride);
-                }
-                if two_rows {
-                    tiles.load::<2>(corners[2].cast(), 4 * stride);
-                }
-                if two_rows && two_vectors {
-                    tiles.load::<3>(corners[3].cast(), 4 * stride);
-                }
+                sums!(load);
                 for i in (0..pairs).step_by(SIDE) {
                     tiles.load::<4>(a.at(row, i).cast(), bytes(a));
                     tiles.load::<6>(b.at(i, vector * SIDE).cast(), bytes(b));
@@ -173,16 +178,7 @@ pub unsafe fn by_tiles<T: Tiles>(
                         tiles.multiply::<3, 5, 7>();
                     }
                 }
-                tiles.store::<0>(corners[0].cast(), 4 * stride);
-                if two_vectors {
-                    tiles.store::<1>(corners[1].cast(), 4 * stride);
-                }
-                if two_rows {
-                    tiles.store::<2>(corners[2].cast(), 4 * stride);
-                }
-                if two_rows && two_vectors {
-                    tiles.store::<3>(corners[3].cast(), 4 * stride);
-                }
+                sums!(store);
             }
         }
     }

@@ -388,12 +388,11 @@ unsafe fn strip_by_panels(
     (y, width): (*mut f32, usize),
     onto: Option<*const f32>,
 ) {
-    let whole_tiles = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
     #[cfg(target_arch = "x86_64")]
-    let mut tiles = match strip {
+    let mut tiles = {
+        let whole = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
         // SAFETY: the machine has them, and this process may use them.
-        Strip::Pairs(PairUnit::Tiles, _) if whole_tiles => Some(unsafe { pairs::Amx::begin() }),
-        _ => None,
+        (whole && matches!(strip, Strip::Pairs(PairUnit::Tiles, _))).then(|| unsafe { pairs::Amx::begin() })
     };
     let (mut sums, lanes) = ([0f32; SUMS], x.form.lanes());
     for (panel, tokens, vectors) in x.each() {
