@@ -1,4 +1,4 @@
-//! A run's checkpoints: `checkpoint-STEP`, a model folder as others read it, with the method's state and the journal's in
+//! A run's checkpoints: `checkpoint-STEP`, a model's or an adapter's folder as others read it, with the method's state and the journal's in
 //! `state.safetensors`. Written beside, forced to the disk, renamed; so what bears the name is whole.
 //!
 //! They are a convenience: a zeroth-order run's truth is its trajectory.
@@ -25,6 +25,8 @@ const STATE: &str = "state.safetensors";
 pub struct Held<'a> {
     /// The model, whose companions go with the weights.
     pub model: &'a Model,
+    /// What it was opened as.
+    pub base: &'a str,
     /// The weights.
     pub params: &'a mut Params,
     /// The method, with its state.
@@ -64,10 +66,10 @@ impl Held<'_> {
             fs::remove_dir_all(folder)?;
         }
         fs::create_dir(folder)?;
-        self.model.write_companions(folder, self.params.dtype())?;
+        self.model.write_companions(folder, self.params.dtype(), self.base)?;
         let weights = self.params.settle()?;
-        model::save(weights, &folder.join("model.safetensors"))?;
-        let digest = Digest::of_digests(&Digest::of_weights(weights)?);
+        self.model.save(weights, folder)?;
+        let digest = Digest::of_digests(&Digest::of_trained(weights)?);
         self.journal.sync()?;
         self.write_state(&folder.join(STATE), step, digest)?;
         files::sync_folder(folder)
@@ -106,10 +108,10 @@ impl Held<'_> {
     /// is touched, where there is none.
     pub fn restore(&mut self, run: &Path, last: u64) -> Result<u64> {
         for (step, folder) in all(run).into_iter().rev().filter(|(step, _)| *step <= last) {
-            match check(&folder, self.params) {
+            match check(&folder, self.model, self.params) {
                 Ok(()) => {
                     self.params.settle()?;
-                    model::restore(self.params, &folder.join("model.safetensors"))?;
+                    self.model.restore(self.params, &folder)?;
                     self.read_state(&folder.join(STATE)).with_context(|| folder.display().to_string())?;
                     return Ok(step);
                 }
@@ -135,7 +137,7 @@ impl Held<'_> {
 }
 
 /// Whether a checkpoint is as it was written.
-fn check(folder: &Path, params: &Params) -> Result<()> {
+fn check(folder: &Path, model: &Model, params: &Params) -> Result<()> {
     let state = folder.join(STATE);
     let said = fs::read_to_string(state.with_extension("sha256"))?;
     let mut file = File::open(&state)?;
@@ -144,10 +146,10 @@ fn check(folder: &Path, params: &Params) -> Result<()> {
     }
     file.seek(SeekFrom::Start(0))?;
     let (metadata, _) = model::read_header(&mut file)?;
-    let weights = model::stored_digests(params, &folder.join("model.safetensors"))?;
+    let weights = model.stored_digests(params, folder)?;
     let facts = metadata.metadata().as_ref();
     if facts.and_then(|facts| facts.get("weights")) != Some(&Digest::of_digests(&weights).to_string()) {
-        bail!("model.safetensors is damaged");
+        bail!("{} is damaged", model.file());
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read;
 
 use anyhow::{Result, bail};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -30,9 +31,14 @@ impl Digest {
         Ok(Self::finish(hash))
     }
 
-    /// Of each weight tensor's bytes, as it is held.
-    pub fn of_weights(weights: Weights) -> Result<Vec<Self>> {
-        let tensors: Vec<_> = weights.iter().map(|(_, tensor)| tensor).collect();
+    /// Of the bytes of each weight that is trained, as it is held.
+    pub fn of_trained(weights: Weights) -> Result<Vec<Self>> {
+        Self::of_tensors(weights.trained().map(|(_, tensor)| tensor))
+    }
+
+    /// Of each tensor's bytes.
+    pub fn of_tensors<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Result<Vec<Self>> {
+        let tensors: Vec<_> = tensors.collect();
         tensors.into_par_iter().map(|tensor| with_bytes(tensor, Self::of)).collect()
     }
 

@@ -8,13 +8,21 @@ use serde_json::{Value, json};
 use crate::checkpoint;
 use crate::config::Plan;
 use crate::files;
+use crate::model::{ADAPTER_CONFIG, ADAPTER_FILES};
 use crate::tokenizer::Tokenizer;
 use crate::trajectory::{FILE, Header, Log};
 
 /// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
 /// The weights stay until the first of the new ones take their place.
-const LEFT_BY_A_RUN: [&str; 6] =
-    ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg", "config.json", "generation_config.json"];
+const LEFT_BY_A_RUN: [&str; 7] = [
+    "run.json",
+    "trainer_log.jsonl",
+    "all_results.json",
+    "loss.svg",
+    "config.json",
+    "generation_config.json",
+    ADAPTER_CONFIG,
+];
 
 /// Whether a run may write into its folder; touches nothing.
 pub fn check_run(plan: &Plan) -> Result<()> {
@@ -53,6 +61,9 @@ pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
     for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
         remove(&folder.join(name))?;
     }
+    // Of the two kinds of weights the one that this run does not write.
+    let other = if plan.inputs.is_adapted() { "model.safetensors" } else { ADAPTER_FILES[0] };
+    remove(&folder.join(other))?;
     checkpoint::clear(folder, None)?;
     let log = Log::begin(locked, folder, header, plan.fsync)?;
     let header = &log.trajectory().header;

@@ -11,10 +11,10 @@ use crate::data::{Batch, Batches, Example, Pick};
 use crate::estimator::At;
 use crate::eval::evaluate;
 use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
-use crate::model::{Model, block_of, warm_up};
+use crate::model::{Model, block_of, is_adapters, warm_up};
 use crate::objective::PromptLoss;
 use crate::optim::method;
-use crate::params::{Params, Role, Span};
+use crate::params::{ParamId, Params, Role, Span};
 use crate::run::{Memory, Results};
 use crate::setup::{Bench, assign_roles, make_method, settle_plan};
 use crate::task::{Splits, Task};
@@ -66,7 +66,8 @@ pub fn forecast(
 
     let num_weights: usize = sizes.iter().sum();
     let dtype = plan.inputs.dtype.dtype();
-    let weights = num_weights * dtype.size_in_bytes();
+    let own = |(_, name): &(ParamId, &str)| if is_adapters(name) { 4 } else { dtype.size_in_bytes() };
+    let weights = outline.params.ids().zip(sizes).map(|(weight, size)| own(&weight) * size).sum::<usize>();
     let state = (taken.state_per_weight * num_trained as f64) as usize;
     let snapshot =
         method(&plan.optimizer)?.snapshot_bytes(&plan.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
@@ -196,8 +197,7 @@ impl<'a> Trial<'a> {
 
     /// Tries the first steps on a stand-in with so many plain blocks and so many that are differentiated.
     fn take(&self, plain: usize, differentiated: usize) -> Result<Taken> {
-        let source = self.outline.model.source();
-        let (model, mut params) = Model::stand_in(source, self.plan.inputs.dtype.dtype(), plain + differentiated)?;
+        let (model, mut params) = self.stand_in(plain + differentiated)?;
         self.assign_roles(&mut params, plain);
         let mut optimizer = make_method(self.plan, &mut params)?;
         let mut step = |examples: &[Example], step: u64, params: &mut Params| -> Result<(f64, Peaks)> {
@@ -236,6 +236,11 @@ impl<'a> Trial<'a> {
             gradients: peaks.aside as f64,
             state_per_weight: optimizer.bytes()?.0 as f64 / trained.max(1) as f64,
         })
+    }
+
+    fn stand_in(&self, blocks: usize) -> Result<(Model, Params)> {
+        let real = &self.outline.model;
+        Model::stand_in(real.source(), self.plan.inputs.dtype.dtype(), blocks, real.adapter())
     }
 
     /// The stand-in's blocks from `plain` on are as the lowest block that is differentiated; what is in no block is as it is.

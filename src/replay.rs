@@ -31,6 +31,7 @@ pub fn replay(trajectory: &Trajectory, bench: &mut Bench, to: u64, done: &mut dy
             plan.optimizer
         ));
     }
+    bench.begin_adapter(&plan)?;
     let Bench { model, params, .. } = bench;
     trajectory.header.check_base(params)?;
     assign_roles(&plan, model, params)?;

@@ -1,7 +1,6 @@
 //! THE LOOP: a training run from the first evaluation to the last, read from top to bottom.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -20,7 +19,7 @@ use crate::files::{self, quoted};
 use crate::journal::Totals;
 use crate::journal::{Journal, Step};
 use crate::memory::peak_rss_bytes;
-use crate::model::{self, Model};
+use crate::model::Model;
 use crate::noise;
 use crate::optim::Optimizer;
 use crate::params::Params;
@@ -206,7 +205,7 @@ impl<'a> Session<'a> {
             }
         };
         run.journal.untrained(&dev)?;
-        run.model.write_companions(&job.plan.output_dir, run.params.dtype())?;
+        run.model.write_companions(&job.plan.output_dir, run.params.dtype(), &job.plan.inputs.model)?;
         run.go_to_where_it_stood(dev)?;
         Ok(run)
     }
@@ -214,7 +213,7 @@ impl<'a> Session<'a> {
     fn go_to_where_it_stood(&mut self, untrained: Scored) -> Result<()> {
         // Where the best weights that the log knows of are not in their file, the way goes past them once more.
         let (best, scored) = self.log.trajectory().best(self.known).unwrap_or((0, untrained));
-        let stored = model::stored_digests(self.params, &self.weights_file());
+        let stored = self.model.stored_digests(self.params, &self.job.plan.output_dir);
         let held = stored.is_ok_and(|digests| Digest::of_digests(&digests) == scored.digest);
         let (last, folder) = (if held { self.known } else { best }, &self.job.plan.output_dir);
         self.start = self.held().restore(folder, last)?;
@@ -253,7 +252,7 @@ impl<'a> Session<'a> {
         let weights = self.params.settle()?;
         let found = evaluate(self.model, weights, examples, task.loss, plan.inputs.eval_batch_size, heed)?;
         self.eval_peak = self.eval_peak.max(found.activation_peak);
-        let digest = Digest::of_digests(&Digest::of_weights(weights)?);
+        let digest = Digest::of_digests(&Digest::of_trained(weights)?);
         Ok(Scored { loss: found.loss, accuracy: found.accuracy, digest })
     }
 
@@ -273,13 +272,8 @@ impl<'a> Session<'a> {
         self.log.dev(scored).map(Some)
     }
 
-    fn weights_file(&self) -> PathBuf {
-        self.job.plan.output_dir.join("model.safetensors")
-    }
-
     fn keep(&mut self) -> Result<()> {
-        let file = self.weights_file();
-        model::save(self.params.settle()?, &file)
+        self.model.save(self.params.settle()?, &self.job.plan.output_dir)
     }
 
     fn keep_the_best(&mut self, step: u64, dev: Option<Scored>) -> Result<()> {
@@ -294,7 +288,8 @@ impl<'a> Session<'a> {
     }
 
     fn held(&mut self) -> Held<'_> {
-        Held { model: self.model, params: self.params, optimizer: self.optimizer, journal: &mut self.journal }
+        let base = &self.job.plan.inputs.model;
+        Held { model: self.model, base, params: self.params, optimizer: self.optimizer, journal: &mut self.journal }
     }
 
     /// A checkpoint, where one is due; and the end of this process, where a signal asked for it.
@@ -319,15 +314,17 @@ impl<'a> Session<'a> {
         let plan = &self.job.plan;
         let (best_step, dev) = self.best;
         if best_step != plan.max_steps {
-            let file = self.weights_file();
             self.params.settle()?;
-            model::restore(self.params, &file)?;
+            self.model.restore(self.params, &plan.output_dir)?;
         }
         let eval = self.score(&self.job.examples.eval, true)?;
         if eval.digest != dev.digest {
-            return Err(differs!("{} does not hold the weights of step {best_step}", self.weights_file().display()));
+            return Err(differs!(
+                "{} does not hold the weights of step {best_step}",
+                plan.output_dir.join(self.model.file()).display()
+            ));
         }
-        self.log.done(Done { best_step, digests: Digest::of_weights(self.params.settle()?)? })?;
+        self.log.done(Done { best_step, digests: Digest::of_trained(self.params.settle()?)? })?;
         let untrained = self.log.trajectory().untrained.context("a run without its first score")?;
         let totals = self.journal.end();
         let (state, snapshot) = self.optimizer.bytes()?;

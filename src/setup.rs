@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::config::{Distribution, FoParams, Inputs, Plan, matches};
+use crate::config::{Distribution, Inputs, Plan, Selection, Tuned, matches};
 use crate::data::{Batches, Example};
 use crate::files::Source;
-use crate::model::{self, Model, Shape};
+use crate::model::{self, Adapter, Kind, Lora, Model, Shape};
 use crate::objective::PromptLoss;
 use crate::optim::{self, Optimizer};
 use crate::params::{ParamId, Params, Role, Span};
@@ -24,6 +24,8 @@ pub struct Bench {
     pub tokenizer: Tokenizer,
     /// Longer prompts are cut to this, in tokens.
     pub max_length: usize,
+    /// Whether a new adapter still has no values.
+    blank: bool,
 }
 
 impl Bench {
@@ -36,7 +38,9 @@ impl Bench {
     pub fn outline(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
         let source = model_source(&inputs.model)?;
         let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
-        let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype())?;
+        let adapter = adapter(inputs)?;
+        let blank = adapter.as_ref().is_some_and(Adapter::is_new);
+        let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype(), adapter)?;
         let Shape { vocab_size, max_length: longest } = model.shape();
         if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
             return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
@@ -52,13 +56,22 @@ impl Bench {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
         let max_length = inputs.max_length.unwrap_or(longest.min(2048));
-        Ok((Bench { model, params, tokenizer, max_length }, sizes))
+        Ok((Bench { model, params, tokenizer, max_length, blank }, sizes))
     }
 
     /// An outline's weights, read.
     pub fn load(self, inputs: &Inputs) -> Result<Self> {
-        let (model, params) = Model::open(self.model.source(), inputs.dtype.dtype())?;
+        let adapter = self.model.adapter().cloned();
+        let (model, params) = Model::open_adapted(self.model.source(), inputs.dtype.dtype(), adapter)?;
         Ok(Bench { model, params, ..self })
+    }
+
+    /// Gives a new adapter the values that a run with this plan begins with, if it trains one and it has none yet.
+    pub fn begin_adapter(&mut self, plan: &Plan) -> Result<()> {
+        if plan.inputs.is_adapted() && std::mem::take(&mut self.blank) {
+            self.model.begin_adapter(&mut self.params, plan.seed)?;
+        }
+        Ok(())
     }
 
     /// Tokenises rows.
@@ -78,6 +91,7 @@ impl Bench {
 /// Says which weights get which gradients, settles what depends on their number and on that of the training examples, fills
 /// it into the plan, and makes the method.
 pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Optimizer> {
+    bench.begin_adapter(plan)?;
     assign_roles(plan, &bench.model, &mut bench.params)?;
     let (trained, estimated) = (bench.params.count_over(Span::Trained), bench.params.count_over(Span::Estimated));
     settle_plan(plan, trained, estimated, num_train)?;
@@ -90,10 +104,17 @@ pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Op
 
 /// Which weights get which gradients.
 pub fn assign_roles(plan: &Plan, model: &Model, params: &mut Params) -> Result<()> {
+    let trained = trained(&plan.inputs, model, params)?;
     let wanted = optim::method(&plan.optimizer)?.fo_params(&plan.settings);
-    let differentiated = first_order(&wanted, model, params)?;
+    let mut differentiated = selected("--fo-params", &wanted, model, params)?;
+    let named = !differentiated.is_empty();
+    differentiated.retain(|id| trained.contains(id));
+    if named && differentiated.is_empty() {
+        return Err(usage!("--fo-params {}: none of these weights is trained", String::from(wanted)));
+    }
     let ids: Vec<ParamId> = params.ids().map(|(id, _)| id).collect();
-    ids.into_iter().for_each(|id| params.set_role(id, Role::Estimated));
+    ids.into_iter().for_each(|id| params.set_role(id, Role::Frozen));
+    trained.into_iter().for_each(|id| params.set_role(id, Role::Estimated));
     differentiated.into_iter().for_each(|id| params.set_role(id, Role::Differentiated));
     Ok(())
 }
@@ -115,24 +136,49 @@ pub fn make_method(plan: &Plan, params: &mut Params) -> Result<Optimizer> {
     optim::method(&plan.optimizer)?.make(&plan.settings, params)
 }
 
-/// The weights that `wanted` names; patterns that match nothing are an error.
-fn first_order(wanted: &FoParams, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
+/// The weights that are trained: an adapter's, or those of the model's own that are asked for.
+fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
+    if inputs.is_adapted() {
+        return Ok(model.adapter_ids(params));
+    }
+    let adapter = model.adapter_ids(params);
+    let mut own = selected("--tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), model, params)?;
+    own.retain(|id| !adapter.contains(id));
+    Ok(own)
+}
+
+/// The weights that the `flag` names; patterns that match nothing are an error.
+fn selected(flag: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let blocks = model.num_blocks();
     match wanted {
-        FoParams::None => Ok(Vec::new()),
-        FoParams::All => Ok(params.ids().map(|(id, _)| id).collect()),
-        FoParams::Last(n) if *n > blocks => Err(usage!("--fo-params last:{n}: the model has {blocks} blocks")),
-        FoParams::Last(n) => Ok(model.last_blocks(*n)),
-        FoParams::Patterns(patterns) => {
+        Selection::None => Ok(Vec::new()),
+        Selection::All => Ok(params.ids().map(|(id, _)| id).collect()),
+        Selection::Last(n) if *n > blocks => Err(usage!("{flag} last:{n}: the model has {blocks} blocks")),
+        Selection::Last(n) => Ok(model.last_blocks(*n)),
+        Selection::Patterns(patterns) => {
             let names: Vec<&str> = params.ids().map(|(_, name)| name).collect();
             if let Some(idle) = patterns.iter().find(|p| !names.iter().any(|name| matches(p, name))) {
                 let example = names[names.len() / 2];
-                return Err(usage!("--fo-params {idle}: no weight's name matches; they look like {example}"));
+                return Err(usage!("{flag} {idle}: no weight's name matches; they look like {example}"));
             }
             let matched = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
             Ok(params.ids().filter(|(_, name)| matched(name)).map(|(id, _)| id).collect())
         }
     }
+}
+
+/// The adapter that the inputs name, stored or to be made.
+fn adapter(inputs: &Inputs) -> Result<Option<Adapter>> {
+    let Tuned { lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
+    if let Some(folder) = &inputs.adapter {
+        return Adapter::open(folder).map(Some);
+    }
+    let lora = lora_r.map(|r| {
+        let alpha = lora_alpha.unwrap_or(2.0 * r as f64);
+        let targets = lora_target_modules.as_ref().map_or(Vec::new(), |names| names.0.clone());
+        Kind::Lora(Lora { r, alpha, by_root: false, targets })
+    });
+    Ok(lora.or(num_prefix.map(Kind::Prefix)).map(Adapter::new))
 }
 
 /// A folder of that name, else the model built in under it.

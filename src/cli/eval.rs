@@ -17,8 +17,8 @@ use crate::trajectory::Trajectory;
 
 pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
     let threads = args.common.threads;
-    Trajectory::fill_in(&mut args.common)?;
-    let inputs = Inputs::check(*args.common)?;
+    let tuned = Trajectory::fill_in(&mut args.common)?;
+    let inputs = Inputs { tuned, ..Inputs::check(*args.common)? };
     on_threads(threads, || eval_inputs(inputs, args.json, args.dump.as_deref(), quiet))
 }
 

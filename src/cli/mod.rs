@@ -1,6 +1,7 @@
 //! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
 
 mod eval;
+mod merge;
 mod train;
 mod trajectory;
 mod words;
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::config::{Common, Inputs, Knobs};
+use crate::config::{Common, Inputs, Knobs, Precision};
 use crate::error::nearest;
 use crate::replay;
 use crate::setup::Bench;
@@ -49,7 +50,7 @@ enum Verb {
     #[command(args_override_self = true)]
     /// Make the weights of a run again from its base model and its trajectory, without a forward pass
     Replay(ReplayArgs),
-    /// Write a run's trajectory as a small file to hand on: with the base model it is the fine-tuned one
+    /// Write what a run has trained to hand it on: its trajectory as a small file, or its adapter merged into the model
     Export(ExportArgs),
     /// List the tasks, or print one's file to start a task of your own from
     Tasks(TasksArgs),
@@ -118,12 +119,27 @@ struct ReplayArgs {
 
 #[derive(Debug, Args)]
 struct ExportArgs {
-    /// The run folder
+    /// The run folder; with --merge also an adapter as PEFT writes it
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// The file to write
-    #[arg(long, value_name = "FILE")]
-    trajectory: PathBuf,
+    /// Write the trajectory: with the base model it is the fine-tuned one
+    #[arg(long, value_name = "FILE", required_unless_present = "merge", conflicts_with = "merge")]
+    trajectory: Option<PathBuf>,
+    /// Write the base model with the LoRA adapter merged into its weights, in Hugging Face layout
+    #[arg(long, requires = "output_dir")]
+    merge: bool,
+    /// Where the merged model goes
+    #[arg(long, value_name = "FOLDER", requires = "merge")]
+    output_dir: Option<PathBuf>,
+    /// The model that the adapter was trained on [default: by the name that adapter_config.json has]
+    #[arg(long, value_name = "FOLDER", requires = "merge")]
+    model: Option<String>,
+    /// How the merged weights are held [default: as in the run, else f32]
+    #[arg(long, requires = "merge")]
+    dtype: Option<Precision>,
+    /// Write into a folder that is not empty
+    #[arg(long, requires = "merge")]
+    overwrite_output_dir: bool,
     /// Print what was done as one JSON object
     #[arg(long)]
     json: bool,
@@ -167,6 +183,7 @@ impl Cli {
             Verb::Plan(args) => train::plan_verb(args),
             Verb::Eval(args) => eval::eval_verb(args, quiet),
             Verb::Replay(args) => trajectory::replay_verb(args, quiet),
+            Verb::Export(args) if args.merge => merge::merge_verb(args),
             Verb::Export(args) => trajectory::export_verb(args),
             Verb::Tasks(args) => tasks_verb(args),
         }

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::words::{duration, human_count, parts, short, summary};
+use super::words::{duration, human_count, parts, short, summary, trained};
 use super::{JobArgs, TrainArgs, describe_model, load, on_threads, progress_bar, say};
-use crate::config::{DEFAULT_JOB, Knobs, Plan};
+use crate::config::{DEFAULT_JOB, Knobs, Plan, Tuned};
 use crate::error::{Differs, Interrupted, NotFinite, Usage};
 use crate::folder;
 use crate::forecast::{Forecast, forecast};
 use crate::optim;
+use crate::params::Span;
 use crate::run::{Job, conclude, go_on, train};
 use crate::setup::{Bench, set_up};
 use crate::stop::Stop;
@@ -52,7 +53,15 @@ fn planned(args: JobArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) ->
         false => Knobs::default(),
     };
     let mut knobs = given(&args, default)?;
-    Trajectory::fill_in(&mut knobs.common)?;
+    let begun = Trajectory::fill_in(&mut knobs.common)?;
+    if begun.is_adapter() {
+        if knobs.tuned != Tuned::default() && knobs.tuned.clone().checked()? != begun {
+            return Err(usage!(
+                "--trajectory: it is an adapter's, which is trained further as it is; say nothing else of what is trained"
+            ));
+        }
+        knobs.tuned = begun;
+    }
     let threads = knobs.common.threads;
     let plan = Plan::check(knobs)?;
     on_threads(threads, || work(plan, args.json))
@@ -130,6 +139,7 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
     }
     let (mut job, outline, forecast) = prospect(plan)?;
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
+    bench.begin_adapter(&job.plan)?;
     let header = &log.trajectory().header;
     if Data::new(&job.examples, bench.max_length) != header.data {
         return Err(differs!("the examples are not those that the run began with: --data or the task's file has changed"));
@@ -169,6 +179,10 @@ fn describe(job: &Job, bench: &Bench, log: &Log) {
         plan.lr_scheduler_type.name(),
     );
     describe_model(&plan.inputs, bench);
+    if let Some(what) = trained(&plan.inputs) {
+        let count = human_count(bench.params.count_over(Span::Trained));
+        tracing::info!("trained {what}: {count}");
+    }
     tracing::info!(
         "task    {}: {} train, {} dev, {} eval (seed {}); {}, batch {}",
         task.name,

@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
+use super::words::model_flags;
 use super::{ExportArgs, ReplayArgs, describe_model, load, on_threads, progress_bar, say};
 use crate::config::Inputs;
 use crate::digest::Digest;
 use crate::files::quoted;
 use crate::folder;
-use crate::model;
 use crate::replay::replay;
 use crate::setup::Bench;
 use crate::trajectory::{Trajectory, export};
@@ -44,10 +44,10 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     })?;
     bar.finish_and_clear();
     let (weights, out) = (bench.params.settle()?, &args.output_dir);
-    let digest = Digest::of_digests(&Digest::of_weights(weights)?);
+    let digest = Digest::of_digests(&Digest::of_trained(weights)?);
     std::fs::create_dir_all(out).map_err(|e| usage!("cannot make {}: {e}", out.display()))?;
-    bench.model.write_companions(out, bench.params.dtype())?;
-    model::save(bench.params.settle()?, &out.join("model.safetensors"))?;
+    bench.model.write_companions(out, bench.params.dtype(), &inputs.model)?;
+    bench.model.save(bench.params.settle()?, out)?;
 
     let seconds = start.elapsed().as_secs_f64();
     let checked = trajectory.dev.range(..=to).next_back().map_or(0, |(step, _)| *step);
@@ -65,21 +65,22 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     say(&format!(
         "step     {to} of {steps}{kept}: {agrees} ({digest}), in {seconds:.1} s\n\
          model    {}\n\
-         next     zotune eval --model {} --task {}",
+         next     zotune eval {} --task {}",
         out.display(),
-        quoted(&out.to_string_lossy()),
+        model_flags(&inputs, out),
         quoted(&inputs.task),
     ))
 }
 
 pub fn export_verb(args: ExportArgs) -> Result<()> {
-    let (from, to) = (&args.run, &args.trajectory);
+    let Some(to) = &args.trajectory else { return Err(usage!("--trajectory: it wants the file to write")) };
+    let from = &args.run;
     let trajectory = Trajectory::open(from)?;
     if !trajectory.header.replays {
         return Err(usage!(
             "the steps of {} have first-order gradients, which no trajectory holds; hand on {}",
             trajectory.header.config.optimizer,
-            from.join("model.safetensors").display()
+            from.display()
         ));
     }
     if to.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) || to.is_dir() {

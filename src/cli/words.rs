@@ -1,6 +1,8 @@
 //! What the verbs say at the end, and numbers as people read them.
 
-use crate::config::{Plan, Precision};
+use std::path::Path;
+
+use crate::config::{Inputs, Plan, Precision, Tuned};
 use crate::files::quoted;
 use crate::forecast::Comparison;
 use crate::memory::human;
@@ -33,13 +35,14 @@ pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval
         true => ": from it and the base model zotune replay makes the weights of any",
         false => "",
     };
+    let file = if plan.inputs.is_adapted() { "adapter_model.safetensors" } else { "model.safetensors" };
     let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
         "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
          took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
          memory   {}\n\
          forecast peak {} ({:+.1} %), {} a step{deviation}\n\
-         run      {}: model.safetensors{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
+         run      {}: {file}{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
          steps    trajectory.bin, {} for {} steps{replays}\n\
          next     {}",
         percent(results.untrained_eval_accuracy),
@@ -101,8 +104,7 @@ pub fn next_command(plan: &Plan) -> String {
             "zotune train --model {model} --task sst2 --data SST-2    (GLUE's folder with train.tsv and dev.tsv)"
         );
     }
-    let mut command =
-        format!("zotune eval --model {} --task {}", quoted(&plan.output_dir.to_string_lossy()), quoted(&inputs.task));
+    let mut command = format!("zotune eval {} --task {}", model_flags(inputs, &plan.output_dir), quoted(&inputs.task));
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
             command += &format!(" --{flag} {}", quoted(&value));
@@ -115,6 +117,30 @@ pub fn next_command(plan: &Plan) -> String {
     add("num-eval", inputs.num_eval.map(|n| n.to_string()));
     add("train-set-seed", (inputs.train_set_seed != 0).then(|| inputs.train_set_seed.to_string()));
     command
+}
+
+/// The flags that name what a run has left in `folder`: a model, or an adapter and the model that it is for.
+pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
+    let folder = quoted(&folder.to_string_lossy());
+    match inputs.is_adapted() {
+        true => format!("--model {} --adapter {folder}", quoted(&inputs.model)),
+        false => format!("--model {folder}"),
+    }
+}
+
+/// What is trained, where it is not the whole model.
+pub fn trained(inputs: &Inputs) -> Option<String> {
+    let Tuned { tune, lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
+    match (tune, lora_r, num_prefix, &inputs.adapter) {
+        (Some(selection), ..) => Some(String::from(selection.clone())),
+        (_, Some(r), ..) => {
+            let targets = lora_target_modules.clone().map_or(String::new(), String::from);
+            Some(format!("LoRA of rank {r}, alpha {}, on {targets}", lora_alpha.unwrap_or_default()))
+        }
+        (_, _, Some(tokens), _) => Some(format!("a prefix of {tokens} tokens")),
+        (.., Some(folder)) => Some(format!("the adapter of {}", folder.display())),
+        _ => None,
+    }
 }
 
 /// A number in three digits, as people write it: 1e-4, 1.38e-5, 0.

@@ -7,7 +7,7 @@ use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Fsync, Precision, Schedule, Settings};
+use super::{Fsync, Precision, Schedule, Settings, Tuned};
 use crate::error::nearest;
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
@@ -20,6 +20,9 @@ pub struct Common {
     /// A trajectory to begin from, replayed over the model: a run folder, or a file that zotune export wrote
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
     pub trajectory: Option<PathBuf>,
+    /// An adapter to begin from, LoRA or prefix, as PEFT writes it: its folder, or a run's that trained one
+    #[arg(long, value_name = "FOLDER", help_heading = "Model and data")]
+    pub adapter: Option<PathBuf>,
     /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: reviews]
     #[arg(long, alias = "task-name", help_heading = "Model and data")]
     pub task: Option<String>,
@@ -69,6 +72,10 @@ pub struct Knobs {
     /// --fo-params leaves weights to estimate; adamw: 1e-5]
     #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
+    /// What of the model is trained.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tuned: Tuned,
     /// The method's own.
     #[command(flatten)]
     #[serde(flatten)]

@@ -3,6 +3,7 @@
 mod knobs;
 mod resume;
 mod settings;
+mod tuned;
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::task::Sizes;
 
 pub use knobs::{Common, Knobs};
-pub use settings::{FoParams, Preset, Settings, StateDtype, matches};
+pub use settings::{Preset, Selection, Settings, StateDtype, matches};
+pub use tuned::{Names, Tuned};
 
 /// What `zotune train` does when nothing is said: the file configs/reviews.toml, compiled in.
 pub const DEFAULT_JOB: &str = include_str!("../../configs/reviews.toml");
@@ -182,6 +184,10 @@ pub struct Stage {
 pub struct Inputs {
     pub model: String,
     pub trajectory: Option<PathBuf>,
+    #[serde(default)]
+    pub adapter: Option<PathBuf>,
+    #[serde(flatten)]
+    pub tuned: Tuned,
     pub task: String,
     pub data: Option<PathBuf>,
     pub dtype: Precision,
@@ -193,6 +199,11 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// Whether an adapter stands in for the model's weights: one that is read or one that is made.
+    pub fn is_adapted(&self) -> bool {
+        self.adapter.is_some() || self.tuned.is_adapter()
+    }
+
     /// Checks what was typed.
     pub fn check(common: Common) -> Result<Self> {
         if let Some(device) = common.device.as_deref().filter(|d| *d != "cpu") {
@@ -204,6 +215,8 @@ impl Inputs {
         Ok(Inputs {
             model: common.model.unwrap_or("opt-mini".into()),
             trajectory: common.trajectory,
+            adapter: common.adapter,
+            tuned: Tuned::default(),
             task: common.task.unwrap_or("reviews".into()),
             data: common.data,
             dtype: common.dtype.unwrap_or_default(),
@@ -251,7 +264,13 @@ pub struct Plan {
 impl Plan {
     /// Checks what was typed, and fills in what was not.
     pub fn check(knobs: Knobs) -> Result<Self> {
-        let inputs = Inputs::check(knobs.common)?;
+        let tuned = knobs.tuned.checked()?;
+        if knobs.common.adapter.is_some() && tuned != Tuned::default() {
+            return Err(usage!(
+                "--adapter: it is trained further as it is; --tune, --lora-r and --prefix-tuning go without it"
+            ));
+        }
+        let inputs = Inputs { tuned, ..Inputs::check(knobs.common)? };
         for (flag, value) in [
             ("--max-steps", knobs.max_steps),
             ("--eval-steps", knobs.eval_steps),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Knobs, Plan};
 
 /// Knobs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "max_steps",
     "eval_steps",
     "logging_steps",
@@ -19,6 +19,7 @@ const FREE: [&str; 10] = [
     "model",
     "data",
     "trajectory",
+    "adapter",
 ];
 
 impl Plan {

@@ -28,40 +28,40 @@ pub enum Preset {
     Code,
 }
 
-/// Which weights get a first-order gradient.
+/// Some of a model's weights: those that get a first-order gradient, or those that are trained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum FoParams {
-    /// All of them: pure first order.
+pub enum Selection {
+    /// All of them.
     All,
     /// Those of the last N blocks and of the head, as far as nothing below reads them too.
     Last(usize),
-    /// None: pure zeroth order.
+    /// None.
     None,
     /// Those whose name matches one of the patterns.
     Patterns(Vec<String>),
 }
 
-impl std::str::FromStr for FoParams {
+impl std::str::FromStr for Selection {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "all" => Ok(FoParams::All),
-            "none" => Ok(FoParams::None),
+            "all" => Ok(Selection::All),
+            "none" => Ok(Selection::None),
             text => match text.strip_prefix("last:") {
                 Some(n) => match n.parse() {
-                    Ok(n) if n > 0 => Ok(FoParams::Last(n)),
+                    Ok(n) if n > 0 => Ok(Selection::Last(n)),
                     _ => Err(format!("last:{n}: it must be a number of blocks, at least 1")),
                 },
                 None if text.split(',').any(str::is_empty) => Err("a pattern is empty".into()),
-                None => Ok(FoParams::Patterns(text.split(',').map(String::from).collect())),
+                None => Ok(Selection::Patterns(text.split(',').map(String::from).collect())),
             },
         }
     }
 }
 
-impl TryFrom<String> for FoParams {
+impl TryFrom<String> for Selection {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -69,13 +69,13 @@ impl TryFrom<String> for FoParams {
     }
 }
 
-impl From<FoParams> for String {
-    fn from(params: FoParams) -> String {
+impl From<Selection> for String {
+    fn from(params: Selection) -> String {
         match params {
-            FoParams::All => "all".into(),
-            FoParams::Last(n) => format!("last:{n}"),
-            FoParams::None => "none".into(),
-            FoParams::Patterns(patterns) => patterns.join(","),
+            Selection::All => "all".into(),
+            Selection::Last(n) => format!("last:{n}"),
+            Selection::None => "none".into(),
+            Selection::Patterns(patterns) => patterns.join(","),
         }
     }
 }
@@ -141,7 +141,7 @@ pub struct Settings {
     /// vamo and sgd: the weights that get a first-order gradient; the others get a two-point estimate. all, none, last:N
     /// (blocks), or patterns of names, separated by commas [default: all]
     #[arg(long, value_name = "all|last:N|none|PATTERNS", help_heading = "Training")]
-    pub fo_params: Option<FoParams>,
+    pub fo_params: Option<Selection>,
     /// vamo: the correction's factor [default: 1 / number of weights]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub alpha: Option<f64>,

@@ -42,7 +42,7 @@ impl<'a> Backward<'a> {
         let lowest = lowest.context("a backward pass was begun, but no weight is to be differentiated")?;
         let (mut parts, mut log_probs) = (Vec::new(), Vec::new());
         for batch in batches {
-            let packed = model.architecture.prepare(batch)?;
+            let packed = model.prepare(batch)?;
             let mut inputs = Vec::new();
             let states = model.forward(weights, &packed, |block, input| {
                 if block + 1 >= lowest {

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::digest::Digest;
 use crate::element::{Element, convert};
 use crate::files::{ReadSeek, Source};
-use crate::params::{self, Params, Weights};
+use crate::params::{self, Params};
 
 /// What the checkpoint says of a tensor, and where its numbers are.
 struct Entry {
@@ -48,7 +48,11 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Finds the weight files and reads their headers.
     pub fn open(files: &Source) -> Result<Self> {
-        let names = weight_files(files)?;
+        Self::of_files(files, weight_files(files)?)
+    }
+
+    /// Reads the headers of these files.
+    pub fn of_files(files: &Source, names: Vec<String>) -> Result<Self> {
         let mut checkpoint =
             Checkpoint { files: files.clone(), names: names.clone(), pickles: BTreeMap::new(), entries: BTreeMap::new() };
         for (i, name) in names.iter().enumerate() {
@@ -78,6 +82,11 @@ impl Checkpoint {
     /// The names of all tensors.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
+    }
+
+    /// All tensors' names and shapes.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
     /// Whether there is a tensor of that name.
@@ -277,25 +286,22 @@ fn read_numbers<S: Element, H: Element>(reader: &mut dyn Read, len: usize) -> Re
     Ok(held)
 }
 
-/// Writes the weights as `model.safetensors`, which transformers reads: whole or not at all, tensor by tensor.
-pub fn save(weights: Weights, path: &Path) -> Result<()> {
+/// Writes weights under their names as a safetensors file, which transformers and PEFT read: whole or not at all, tensor by tensor.
+pub fn save(weights: &[(String, &Tensor)], path: &Path) -> Result<()> {
     let mut offset = 0;
     let mut tensors = Vec::new();
-    for (name, tensor) in weights.iter() {
+    for (name, tensor) in weights {
         let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
         let dtype = safetensors::Dtype::from(tensor.dtype());
         let data_offsets = (offset, offset + bytes);
         offset += bytes;
-        tensors.push((
-            name.to_string(),
-            safetensors::tensor::TensorInfo { dtype, shape: tensor.dims().to_vec(), data_offsets },
-        ));
+        tensors.push((name.clone(), safetensors::tensor::TensorInfo { dtype, shape: tensor.dims().to_vec(), data_offsets }));
     }
     let format = [("format".to_string(), "pt".to_string())].into();
     let header = header(&safetensors::tensor::Metadata::new(Some(format), tensors)?)?;
     crate::files::write_whole(path, |out| {
         out.write_all(&header)?;
-        for (_, tensor) in weights.iter() {
+        for (_, tensor) in weights {
             params::with_bytes(tensor, |bytes| out.write_all(bytes))??;
         }
         Ok(())
@@ -309,13 +315,13 @@ pub fn header(metadata: &safetensors::tensor::Metadata) -> Result<Vec<u8>> {
     Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }
 
-/// The digests of what [`save`] wrote, in the order of these weights.
-pub fn stored_digests(params: &Params, path: &Path) -> Result<Vec<Digest>> {
+/// The digests of the weights called `names`, of those that [`save`] wrote.
+pub fn stored_digests(names: impl Iterator<Item = String>, path: &Path) -> Result<Vec<Digest>> {
     let mut file = File::open(path)?;
     let (metadata, start) = read_header(&mut file)?;
     let mut digests = Vec::new();
-    for (_, name) in params.ids() {
-        let info = metadata.info(name).ok_or_else(|| anyhow!("it has no tensor {name}"))?;
+    for name in names {
+        let info = metadata.info(&name).ok_or_else(|| anyhow!("it has no tensor {name}"))?;
         let (from, to) = info.data_offsets;
         file.seek(SeekFrom::Start(start + from as u64))?;
         digests.push(Digest::of_reader(&mut file, (to - from) as u64)?);
@@ -323,13 +329,13 @@ pub fn stored_digests(params: &Params, path: &Path) -> Result<Vec<Digest>> {
     Ok(digests)
 }
 
-/// Reads what [`save`] wrote back into the same weights, in place.
-pub fn restore(params: &mut Params, path: &Path) -> Result<()> {
+/// Reads what [`save`] wrote back into the same weights, in place; `own` says what a stored tensor is called among them.
+pub fn restore(params: &mut Params, path: &Path, own: impl Fn(&str) -> &str) -> Result<()> {
     let mut inner = || -> Result<()> {
         let mut file = File::open(path)?;
         let (metadata, start) = read_header(&mut file)?;
         for (name, info) in metadata.tensors() {
-            let id = params.id(&name).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
+            let id = params.id(own(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
             file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
             params.overwrite(id, &mut file)?;
         }

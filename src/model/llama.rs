@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::ops::{self, Heads};
 use super::{Architecture, Linear, Loader, Packed, Shape};
-use crate::data::Batch;
 use crate::params::{ParamId, Weights};
 
 /// LLaMA's config.json, as far as it matters.
@@ -196,7 +195,7 @@ impl Llama {
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
         let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
         let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
-        let mixed = ops::attention(&qkv, packed.batch.blocks(), heads, 1.0 / (heads.dim as f32).sqrt())?;
+        let mixed = packed.attend(weights, i, &qkv, heads, 1.0 / (heads.dim as f32).sqrt())?;
         let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
         block.out.apply_onto(weights, &onto?, &mixed?)
     }
@@ -217,12 +216,16 @@ impl Architecture for Llama {
         self.blocks.len()
     }
 
+    fn heads(&self) -> Heads {
+        self.heads
+    }
+
     fn stem(&self) -> Vec<ParamId> {
         vec![self.embed_tokens]
     }
 
-    fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
-        Ok(Packed { batch, angles: Some(self.angles(&batch.positions)?) })
+    fn prepare<'a>(&self, packed: Packed<'a>) -> Result<Packed<'a>> {
+        Ok(Packed { angles: Some(self.angles(&packed.positions)?), ..packed })
     }
 
     fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor> {

@@ -3,12 +3,15 @@
 //! One file an architecture. A model holds handles ([`ParamId`]) and reads the weights through [`Weights`], which only
 //! [`Params::settle`] gives out: it can never see weights that are still to be moved.
 
+mod adapter;
 mod backward;
 mod checkpoint;
+mod kept;
 mod llama;
 mod opt;
 pub mod ops;
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::path::Path;
 
@@ -22,10 +25,11 @@ use crate::files::{self, Source};
 use crate::noise::Term;
 use crate::params::{ParamId, Params, Weights};
 use crate::tokenizer::Tokenizer;
-use ops::Activation;
+use ops::{Activation, Heads};
 
+pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kind, Lora, is_adapters};
 pub use backward::Backward;
-pub use checkpoint::{Checkpoint, header, read_header, restore, save, stored_digests};
+pub use checkpoint::{Checkpoint, header, read_header, save};
 pub use ops::warm_up;
 
 /// What the rest of the program needs to know of a model's size.
@@ -45,12 +49,15 @@ pub trait Architecture: Send + Sync {
     /// How many blocks there are between the embedding and the head.
     fn num_blocks(&self) -> usize;
 
+    /// How its attention's heads are made.
+    fn heads(&self) -> Heads;
+
     /// The weights that embed tokens; a tied head's is among them.
     fn stem(&self) -> Vec<ParamId>;
 
-    /// What is derived from a batch once and used by every block.
-    fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
-        Ok(Packed { batch, angles: None })
+    /// Adds what is derived from a batch once and used by every block.
+    fn prepare<'a>(&self, packed: Packed<'a>) -> Result<Packed<'a>> {
+        Ok(packed)
     }
 
     /// The packed tokens as the first block takes them: [tokens, hidden], f32.
@@ -67,11 +74,51 @@ pub trait Architecture: Send + Sync {
 /// A batch, prepared for an architecture.
 pub struct Packed<'a> {
     batch: &'a Batch,
+    /// Each token's place in its sequence, with what stands in front of it.
+    positions: Vec<u32>,
+    front: Front,
     /// cos and sin of every token's rotary angles: [tokens, head_dim / 2] each.
     angles: Option<(Tensor, Tensor)>,
 }
 
-impl Packed<'_> {
+/// What stands in front of every sequence.
+enum Front {
+    Nothing,
+    Prefix(Prefix),
+    /// Nothing, and what a prefix of these tokens would hold is noted: the keys and values of each block.
+    Noted(RefCell<Vec<Tensor>>),
+}
+
+/// A prefix as a handle.
+#[derive(Clone, Copy, Debug)]
+struct Prefix {
+    /// [tokens, blocks * 2 * keys * dim], f32.
+    embeddings: ParamId,
+    tokens: usize,
+}
+
+impl<'a> Packed<'a> {
+    fn new(batch: &'a Batch, front: Front) -> Self {
+        let shift = if let Front::Prefix(prefix) = &front { prefix.tokens as u32 } else { 0 };
+        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), front, angles: None }
+    }
+
+    /// Attention in block `block` over q, k and v side by side: [tokens, (queries + 2 keys) * dim] -> [tokens, queries * dim].
+    fn attend(&self, weights: Weights, block: usize, qkv: &Tensor, heads: Heads, scale: f32) -> Result<Tensor> {
+        match &self.front {
+            Front::Nothing => {}
+            Front::Prefix(prefix) => {
+                let qkv = ops::with_prefix(qkv, weights.leaf(prefix.embeddings), ops::Place { heads, block })?;
+                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scale);
+            }
+            Front::Noted(noted) => {
+                let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
+                noted.borrow_mut().push(qkv.narrow(1, first, width)?);
+            }
+        }
+        ops::attention(qkv, self.batch.blocks(), 0, heads, scale)
+    }
+
     /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].
     fn onward(&self, is_last: bool, x: &Tensor) -> Result<Tensor> {
         if !is_last {
@@ -109,6 +156,10 @@ pub struct Model {
     source: Source,
     config: Value,
     weight_files: Vec<String>,
+    adapter: Option<Adapter>,
+    prefix: Option<Prefix>,
+    /// The names of the linear layers, with what adapts them.
+    linears: Vec<(String, Linear)>,
     /// Where each weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
     segments: Vec<(ParamId, usize)>,
 }
@@ -119,16 +170,24 @@ const LOGITS_BYTES: usize = 32 << 20;
 impl Model {
     /// Opens a folder in Hugging Face layout. The weights come back beside the model, held as `dtype`.
     pub fn open(source: &Source, dtype: DType) -> Result<(Self, Params)> {
-        let (model, loader) = Self::load(source, read_config(source)?, Contents::Stored(Checkpoint::open(source)?), dtype)?;
+        Self::open_adapted(source, dtype, None)
+    }
+
+    /// The same with an adapter, whose weights are held in f32; a new one's are 0.
+    pub fn open_adapted(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params)> {
+        let contents = Contents::Stored(Checkpoint::open(source)?);
+        let (model, loader) = Self::load(source, read_config(source)?, contents, dtype, adapter)?;
         loader.warn_of_unused();
         Ok((model, loader.params))
     }
 
-    /// A model of the same sizes but so many blocks, its weights random: what can be measured before anything is read.
-    pub fn stand_in(source: &Source, dtype: DType, blocks: usize) -> Result<(Self, Params)> {
+    /// A model of the same sizes but so many blocks, its weights random, and a new adapter of the same kind: what can be measured
+    /// before anything is read.
+    pub fn stand_in(source: &Source, dtype: DType, blocks: usize, adapter: Option<&Adapter>) -> Result<(Self, Params)> {
         let (mut config, place) = read_config(source)?;
         config["num_hidden_layers"] = blocks.into();
-        let (model, Loader { mut params, .. }) = Self::load(source, (config, place), Contents::Zeros, dtype)?;
+        let adapter = adapter.map(Adapter::stand_in);
+        let (model, Loader { mut params, .. }) = Self::load(source, (config, place), Contents::Zeros, dtype, adapter)?;
         params.walk(&[Term { seed: 0, coeff: 0.02 }]);
         params.settle()?;
         Ok((model, params))
@@ -136,26 +195,37 @@ impl Model {
 
     /// The model without its weights, from config.json alone: [`Params`] of empty tensors, and how many numbers each of
     /// them would have.
-    pub fn outline(source: &Source, dtype: DType) -> Result<(Self, Params, Vec<usize>)> {
-        let (model, loader) = Self::load(source, read_config(source)?, Contents::Nothing, dtype)?;
+    pub fn outline(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params, Vec<usize>)> {
+        let (model, loader) = Self::load(source, read_config(source)?, Contents::Nothing, dtype, adapter)?;
         Ok((model, loader.params, loader.sizes))
     }
 
-    fn load(source: &Source, (config, place): (Value, String), contents: Contents, dtype: DType) -> Result<(Self, Loader)> {
+    fn load(
+        source: &Source,
+        (config, place): (Value, String),
+        contents: Contents,
+        dtype: DType,
+        adapter: Option<Adapter>,
+    ) -> Result<(Self, Loader)> {
         let load = architecture(&config, &place)?;
-        let mut loader = Loader { contents, params: Params::new(dtype), sizes: Vec::new(), aliases: &[], dtype };
+        let mut loader = Loader::new(contents, dtype, adapter)?;
         let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        let prefix = loader.prefix(architecture.heads(), architecture.num_blocks())?;
+        loader.check_adapter()?;
         let weight_files = match &loader.contents {
             Contents::Stored(checkpoint) => checkpoint.file_names().to_vec(),
             _ => Vec::new(),
         };
         let segments = segments(architecture.as_ref(), &loader.params);
-        Ok((Model { architecture, source: source.clone(), config, weight_files, segments }, loader))
+        let (adapter, linears) = (loader.adapter.take(), std::mem::take(&mut loader.linears));
+        let source = source.clone();
+        Ok((Model { architecture, source, config, weight_files, adapter, prefix, linears, segments }, loader))
     }
 
     /// Sizes.
     pub fn shape(&self) -> Shape {
-        self.architecture.shape()
+        let Shape { vocab_size, max_length } = self.architecture.shape();
+        Shape { vocab_size, max_length: max_length.saturating_sub(self.prefix.map_or(0, |prefix| prefix.tokens)) }
     }
 
     /// `model_type` as config.json names it.
@@ -239,7 +309,11 @@ impl Model {
 
     /// Hidden states of the batch's predicting rows alone: [states, hidden].
     fn states(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
-        self.forward(weights, &self.architecture.prepare(batch)?, |_, _| ())
+        self.forward(weights, &self.prepare(batch)?, |_, _| ())
+    }
+
+    fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
+        self.architecture.prepare(Packed::new(batch, self.prefix.map_or(Front::Nothing, Front::Prefix)))
     }
 
     /// The same of a prepared batch; `see` is shown each block's number and input.
@@ -252,8 +326,28 @@ impl Model {
         Ok(x)
     }
 
-    /// Writes what transformers needs beside the weights: config.json with the dtype they are held in, the tokenizer.
-    pub fn write_companions(&self, folder: &Path, dtype: DType) -> Result<()> {
+    /// Writes what transformers needs beside the weights, config.json with the dtype they are held in and the tokenizer; or PEFT,
+    /// beside an adapter of the model `base`.
+    pub fn write_companions(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
+        match self.adapter {
+            Some(_) => {
+                files::write_bytes(&folder.join(ADAPTER_CONFIG), &serde_json::to_vec_pretty(&self.peft_config(base))?)?
+            }
+            None => self.write_config(folder, dtype)?,
+        }
+        self.write_tokenizer(folder)
+    }
+
+    fn write_tokenizer(&self, folder: &Path) -> Result<()> {
+        for name in Tokenizer::FILES {
+            if let Some(bytes) = self.source.read(name)? {
+                files::write_bytes(&folder.join(name), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_config(&self, folder: &Path, dtype: DType) -> Result<()> {
         let mut config = self.config.clone();
         if let Some(fields) = config.as_object_mut() {
             let name = match dtype {
@@ -265,12 +359,10 @@ impl Model {
             fields.insert("dtype".into(), name.into());
         }
         files::write_bytes(&folder.join("config.json"), &serde_json::to_vec_pretty(&config)?)?;
-        for name in Tokenizer::FILES.into_iter().chain(["generation_config.json"]) {
-            if let Some(bytes) = self.source.read(name)? {
-                files::write_bytes(&folder.join(name), &bytes)?;
-            }
+        match self.source.read("generation_config.json")? {
+            Some(bytes) => files::write_bytes(&folder.join("generation_config.json"), &bytes),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -278,7 +370,9 @@ impl Model {
 /// tokens is the head's.
 fn segments(architecture: &dyn Architecture, params: &Params) -> Vec<(ParamId, usize)> {
     let (stem, blocks) = (architecture.stem(), architecture.num_blocks());
-    let segment = |id, name| if stem.contains(&id) { 0 } else { block_of(name).map_or(blocks, |(i, _)| i) + 1 };
+    // Every block reads a prefix.
+    let is_low = |id, name| stem.contains(&id) || name == adapter::PROMPT_EMBEDDINGS;
+    let segment = |id, name| if is_low(id, name) { 0 } else { block_of(name).map_or(blocks, |(i, _)| i) + 1 };
     params.ids().map(|(id, name)| (id, segment(id, name))).collect()
 }
 
@@ -301,9 +395,10 @@ fn check_sizes(sizes: &[(&str, usize)]) -> Result<()> {
 /// config.json, and what to call it in an error.
 fn read_config(source: &Source) -> Result<(Value, String)> {
     let place = source.place("config.json");
-    let bytes = source
-        .read("config.json")?
-        .ok_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))?;
+    let bytes = source.read("config.json")?.ok_or_else(|| {
+        adapter::instead_of_model(source)
+            .unwrap_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))
+    })?;
     Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
 }
 
@@ -339,9 +434,23 @@ pub struct Loader {
     sizes: Vec<usize>,
     aliases: &'static [(&'static str, &'static str)],
     dtype: DType,
+    adapter: Option<Adapter>,
+    /// The adapter's, where it is stored and its numbers are wanted.
+    adapter_tensors: Option<Checkpoint>,
+    /// The linear layers, by name.
+    linears: Vec<(String, Linear)>,
 }
 
 impl Loader {
+    fn new(contents: Contents, dtype: DType, adapter: Option<Adapter>) -> Result<Self> {
+        let adapter_tensors = match (&contents, &adapter) {
+            (Contents::Stored(_), Some(adapter)) => adapter.tensors()?,
+            _ => None,
+        };
+        let (params, sizes, linears) = (Params::new(dtype), Vec::new(), Vec::new());
+        Ok(Loader { contents, params, sizes, aliases: &[], dtype, adapter, adapter_tensors, linears })
+    }
+
     /// Other spellings of a name's beginning that checkpoints use.
     fn set_aliases(&mut self, aliases: &'static [(&'static str, &'static str)]) {
         self.aliases = aliases;
@@ -369,7 +478,45 @@ impl Loader {
     fn linear(&mut self, name: &str, outer: usize, inner: usize, bias: bool) -> Result<Linear> {
         let weight = self.weight(&format!("{name}.weight"), &[outer, inner])?;
         let bias = if bias { Some(self.weight(&format!("{name}.bias"), &[outer])?) } else { None };
-        Ok(Linear { weight, bias })
+        let linear = Linear { weight, bias, outer, low_rank: self.low_rank(name, outer, inner)? };
+        self.linears.push((name.to_string(), linear));
+        Ok(linear)
+    }
+
+    /// What the adapter adds to the linear layer called `name`.
+    fn low_rank(&mut self, name: &str, outer: usize, inner: usize) -> Result<Option<LowRank>> {
+        let Some((r, scale)) = self.adapter.as_ref().and_then(|adapter| adapter.rank(name)) else { return Ok(None) };
+        let a = self.adapter_weight(&format!("{name}.lora_A.weight"), &[r, inner])?;
+        let b = self.adapter_weight(&format!("{name}.lora_B.weight"), &[outer, r])?;
+        Ok(Some(LowRank { a, b, scale }))
+    }
+
+    /// The prefix of an adapter that has one.
+    fn prefix(&mut self, heads: Heads, blocks: usize) -> Result<Option<Prefix>> {
+        let Some(Kind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
+        let (tokens, width) = (*tokens, blocks * 2 * heads.keys * heads.dim);
+        Ok(Some(Prefix { embeddings: self.adapter_weight(adapter::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))
+    }
+
+    fn adapter_weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
+        self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_shape(name, shape))?;
+        let tensor = match (&self.contents, &self.adapter_tensors) {
+            (Contents::Nothing, _) => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+            (_, None) => Tensor::zeros(shape, DType::F32, &Device::Cpu)?,
+            (_, Some(stored)) => {
+                let known_as = Adapter::stored_name(name).filter(|known_as| stored.has(known_as));
+                stored.read(known_as.as_deref().unwrap_or(name), shape, DType::F32)?
+            }
+        };
+        self.sizes.push(shape.iter().product());
+        self.params.insert_adapter(name, tensor)
+    }
+
+    /// Refuses an adapter that asks for layers which are not there.
+    fn check_adapter(&self) -> Result<()> {
+        let Some(adapter) = &self.adapter else { return Ok(()) };
+        let layers: Vec<String> = self.linears.iter().map(|(name, _)| name.clone()).collect();
+        adapter.check_used(&layers, |name| self.params.id(name).is_some())
     }
 
     /// Says so when the checkpoint holds more than the config asks for: layers left out by mistake, another model's head.
@@ -396,7 +543,7 @@ impl Loader {
     /// The vocabulary projection: the embedding again where they are tied.
     fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize]) -> Result<Linear> {
         let weight = if tied { embedding } else { self.weight("lm_head.weight", shape)? };
-        Ok(Linear { weight, bias: None })
+        Ok(Linear { weight, bias: None, outer: shape[0], low_rank: None })
     }
 }
 
@@ -405,6 +552,17 @@ impl Loader {
 pub struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
+    /// Rows of the weight.
+    outer: usize,
+    low_rank: Option<LowRank>,
+}
+
+/// What an adapter adds to a linear layer, scale x A^T B^T, as handles: A [r, inner], B [outer, r], f32.
+#[derive(Clone, Copy, Debug)]
+struct LowRank {
+    a: ParamId,
+    b: ParamId,
+    scale: f32,
 }
 
 impl Linear {
@@ -419,17 +577,38 @@ impl Linear {
 
     /// The same with an activation behind it.
     fn apply_with(&self, weights: Weights, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        ops::linear(x, vec![self.part(weights)], activation)
+        if self.low_rank.is_none() {
+            return ops::linear(x, vec![self.part(weights)], activation);
+        }
+        let y = ops::linear(x, vec![self.part(weights)], Activation::None)?;
+        ops::activated(&Self::adapted([self], weights, x, y)?, activation)
     }
 
     /// onto + x W^T + b.
     fn apply_onto(&self, weights: Weights, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
-        ops::linear_onto(onto, x, self.part(weights))
+        Self::adapted([self], weights, x, ops::linear_onto(onto, x, self.part(weights))?)
     }
 
     /// Several layers of one input, their outputs side by side: [tokens, inner] -> [tokens, sum of outer].
     fn apply_all<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, layers.map(|layer| layer.part(weights)).into(), Activation::None)
+        let y = ops::linear(x, layers.map(|layer| layer.part(weights)).into(), Activation::None)?;
+        Self::adapted(layers, weights, x, y)
+    }
+
+    /// y, which the layers have made of x, with what their adapters add.
+    fn adapted<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        let (mut down, mut up, mut column) = (Vec::new(), Vec::new(), 0);
+        for layer in layers {
+            if let Some(LowRank { a, b, scale }) = layer.low_rank {
+                down.push(ops::Part { weight: weights.leaf(a), bias: None });
+                up.push(ops::LowRank { b: weights.leaf(b), scale, column });
+            }
+            column += layer.outer;
+        }
+        match down.is_empty() {
+            true => Ok(y),
+            false => ops::add_low_rank(&y, &ops::linear(x, down, Activation::None)?, up),
+        }
     }
 
     fn ids(&self) -> impl Iterator<Item = ParamId> {

@@ -132,10 +132,9 @@ impl Opt {
     /// onto + attention(x) in block `i`.
     fn attention(&self, weights: Weights, i: usize, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
         let block = &self.blocks[i];
-        let count = self.config.num_attention_heads;
-        let heads = Heads { queries: count, keys: count, dim: self.config.hidden_size / count };
+        let heads = self.heads();
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
-        let mixed = ops::attention(&qkv, packed.batch.blocks(), heads, 1.0 / (heads.dim as f32).sqrt())?;
+        let mixed = packed.attend(weights, i, &qkv, heads, 1.0 / (heads.dim as f32).sqrt())?;
         let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
         block.out.apply_onto(weights, &onto?, &mixed?)
     }
@@ -159,6 +158,11 @@ impl Architecture for Opt {
         self.blocks.len()
     }
 
+    fn heads(&self) -> Heads {
+        let count = self.config.num_attention_heads;
+        Heads { queries: count, keys: count, dim: self.config.hidden_size / count }
+    }
+
     fn stem(&self) -> Vec<ParamId> {
         let projection = self.project_in.iter().flat_map(Linear::ids);
         [self.embed_tokens, self.embed_positions].into_iter().chain(projection).collect()
@@ -169,7 +173,7 @@ impl Architecture for Opt {
         if let Some(project_in) = &self.project_in {
             x = project_in.apply(weights, &x)?;
         }
-        let places: Vec<u32> = packed.batch.positions.iter().map(|p| p + POSITION_OFFSET as u32).collect();
+        let places: Vec<u32> = packed.positions.iter().map(|p| p + POSITION_OFFSET as u32).collect();
         Ok((x + ops::embed(weights, self.embed_positions, &places)?)?)
     }
 

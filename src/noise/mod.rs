@@ -224,6 +224,17 @@ fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
     }
 }
 
+/// Numbers uniform in [-1, 1): element `i` is a function of (seed, name, i). No direction is made of the same words.
+pub fn uniform(seed: u64, name: &str, len: usize) -> Vec<f32> {
+    let key = Key::new(mix(!mix(seed)), tensor_id(name));
+    let word = |i: usize| {
+        let words = draw_words(key, (i / GROUP) as u64);
+        words[i % GROUP / HALF][i % HALF]
+    };
+    // 24 bits: every number is exact, and 1 is never rounded to.
+    (0..len).map(|i| (word(i) >> 8) as f32 * (1.0 / (1 << 23) as f32) - 1.0).collect()
+}
+
 /// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];

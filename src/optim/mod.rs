@@ -19,7 +19,7 @@ mod zo_sign_scalar;
 use anyhow::Result;
 use candle_core::DType;
 
-use crate::config::{Distribution, FoParams, Plan, Preset, Settings, Sides};
+use crate::config::{Distribution, Plan, Preset, Selection, Settings, Sides};
 use crate::error::nearest;
 use crate::estimator::{At, Estimate, Estimator, TwoPoint};
 use crate::noise::{Kernel, Term};
@@ -211,7 +211,7 @@ impl Method {
     /// Refuses a knob that was given and that the method does not have, or does not use.
     pub fn check(&self, settings: &Settings) -> Result<()> {
         if self.estimates_the_rest()
-            && self.fo_params(settings) == FoParams::All
+            && self.fo_params(settings) == Selection::All
             && let Some(knob) = settings.given()?.iter().find(|knob| TWO_POINT.contains(&knob.as_str()))
         {
             return Err(usage!("--{knob}: {} with --fo-params all estimates nothing; give --fo-params too", self.name));
@@ -231,11 +231,11 @@ impl Method {
     }
 
     /// The weights that get a first-order gradient.
-    pub fn fo_params(&self, settings: &Settings) -> FoParams {
+    pub fn fo_params(&self, settings: &Settings) -> Selection {
         match self.order {
-            Order::Zeroth => FoParams::None,
-            Order::Mixed => settings.fo_params.clone().unwrap_or(FoParams::All),
-            Order::First => FoParams::All,
+            Order::Zeroth => Selection::None,
+            Order::Mixed => settings.fo_params.clone().unwrap_or(Selection::All),
+            Order::First => Selection::All,
         }
     }
 

@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use crate::config::StateDtype;
 use crate::noise::{self, Kernel, Key, Leg, Term};
 use displacement::Displacement;
-use passes::{InPlace, Shown, Update, walk_over};
+use passes::{AddProduct, InPlace, Shown, Update, walk_over};
 
 pub use gradients::{Gradient, Leaf, Recorder};
 pub use state::{Slot, State, Visit};
@@ -39,7 +39,7 @@ pub enum Role {
     Estimated,
     /// From a backward pass.
     Differentiated,
-    /// From nowhere: it stays as it is. (No knob says so yet.)
+    /// From nowhere: it stays as it is.
     Frozen,
 }
 
@@ -89,7 +89,7 @@ pub struct Descent<'a> {
     pub seed: u64,
 }
 
-/// All weights of a model, in one dtype, in the order in which the model asked for them.
+/// All weights of a model, in one dtype but for an adapter's, in the order in which the model asked for them.
 pub struct Params {
     params: Vec<Param>,
     by_name: HashMap<String, ParamId>,
@@ -119,17 +119,26 @@ impl Params {
         }
     }
 
-    /// The dtype that all weights are held in.
+    /// The dtype that the model's own weights are held in.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// Adds a weight. Fails if the name is taken, the dtype is another, or the tensor is not one whole buffer.
     pub fn insert(&mut self, name: &str, tensor: Tensor) -> Result<ParamId> {
-        if tensor.dtype() != self.dtype {
-            bail!("weight {name} is {:?}, not {:?}", tensor.dtype(), self.dtype);
+        self.insert_as(self.dtype, name, tensor)
+    }
+
+    /// Adds a weight of an adapter: f32, whatever the others are held in, for it is small and moves by small steps.
+    pub fn insert_adapter(&mut self, name: &str, tensor: Tensor) -> Result<ParamId> {
+        self.insert_as(DType::F32, name, tensor)
+    }
+
+    fn insert_as(&mut self, dtype: DType, name: &str, tensor: Tensor) -> Result<ParamId> {
+        if tensor.dtype() != dtype {
+            bail!("weight {name} is {:?}, not {dtype:?}", tensor.dtype());
         }
-        let whole = with_bytes(&tensor, |bytes| bytes.len() == tensor.elem_count() * self.dtype.size_in_bytes());
+        let whole = with_bytes(&tensor, |bytes| bytes.len() == tensor.elem_count() * dtype.size_in_bytes());
         if tensor.track_op() || !whole.unwrap_or(false) {
             bail!("weight {name} is a view or a variable, not a plain buffer");
         }
@@ -191,7 +200,7 @@ impl Params {
 
     /// Bytes that the weights take.
     pub fn bytes(&self) -> usize {
-        self.count() * self.dtype.size_in_bytes()
+        self.params.iter().map(|p| p.tensor.elem_count() * p.tensor.dtype().size_in_bytes()).sum()
     }
 
     /// Whether directions are signs (Rademacher) instead of normals, from here on.
@@ -260,12 +269,16 @@ impl Params {
                     walks.push((&param.tensor, legs));
                 }
             }
-            match self.dtype {
-                DType::F16 => walk_over::<f16>(&walks),
-                DType::BF16 => walk_over::<bf16>(&walks),
-                _ => walk_over::<f32>(&walks),
+            // An adapter's are held apart from the model's own; seldom do both walk.
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                let held: Vec<_> = walks.extract_if(.., |(tensor, _)| tensor.dtype() == dtype).collect();
+                match dtype {
+                    DType::F16 => walk_over::<f16>(&held),
+                    DType::BF16 => walk_over::<bf16>(&held),
+                    _ => walk_over::<f32>(&held),
+                }
+                .context("cannot move the weights")?;
             }
-            .context("cannot move the weights")?;
             self.pending.clear();
             self.walk_time += start.elapsed();
         }
@@ -354,6 +367,15 @@ impl Params {
         Ok(param.tensor.inplace_op1(&Shown::new(&param.name, &mut read))?)
     }
 
+    /// W += scale B A, for B [outer, r] and A [r, inner] in f32. Fails if something is pending.
+    pub fn add_product(&mut self, id: ParamId, b: ParamId, a: ParamId, scale: f32) -> Result<()> {
+        if !self.pending.is_empty() {
+            bail!("weights are merged while a walk is pending");
+        }
+        let [b, a] = [b, a].map(|id| self.params[id.0].tensor.to_vec2::<f32>());
+        Ok(self.params[id.0].tensor.inplace_op1(&InPlace(AddProduct { b: b?, a: a?, scale }))?)
+    }
+
     /// Shows every weight's buffer, each under its name, nothing pending.
     pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         self.settle()?;
@@ -435,6 +457,11 @@ impl<'a> Weights<'a> {
     /// All weights in order, with their names.
     pub fn ids(&self) -> impl Iterator<Item = (ParamId, &'a str)> + use<'a> {
         self.params.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
+    }
+
+    /// Names and tensors of those that are trained, in order.
+    pub fn trained(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
+        self.params.params.iter().filter(|p| p.role != Role::Frozen).map(|p| (p.name.as_str(), &p.tensor))
     }
 
     /// Names and tensors in order.

@@ -124,6 +124,28 @@ impl<K: Kernel<S>, const S: usize> Pass for Update<'_, K, S> {
     }
 }
 
+/// W += scale B A, a row of W at a time: B [outer, r], A [r, inner].
+pub struct AddProduct {
+    /// Rows of B.
+    pub b: Vec<Vec<f32>>,
+    /// Rows of A.
+    pub a: Vec<Vec<f32>>,
+    /// In front of the product.
+    pub scale: f32,
+}
+
+impl Pass for AddProduct {
+    fn pass<T: Element>(&self, weights: &mut [T]) {
+        let inner = weights.len() / self.b.len();
+        weights.par_chunks_mut(inner).zip(&self.b).for_each(|(row, b)| {
+            for (i, w) in row.iter_mut().enumerate() {
+                let sum: f32 = b.iter().zip(&self.a).map(|(b, a)| b * a[i]).sum();
+                *w = T::narrow(w.widen() + self.scale * sum);
+            }
+        });
+    }
+}
+
 /// A weight's numbers as they are held.
 fn slot(storage: &mut CpuStorage) -> candle_core::Result<Slot<'_>> {
     match storage {

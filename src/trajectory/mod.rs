@@ -14,10 +14,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Common, Plan, Stage};
+use crate::config::{Common, Inputs, Plan, Stage, Tuned};
 use crate::data::Example;
 use crate::digest::{Digest, sha256};
-use crate::model::Model;
+use crate::model::{Model, is_adapters};
 use crate::params::{Params, Role};
 use crate::task::Splits;
 
@@ -115,7 +115,11 @@ impl Header {
 
     /// The first weight that is another than the run began from, as an error.
     pub fn check_base(&self, params: &mut Params) -> Result<()> {
-        let weights = Weight::all(params)?;
+        let mut weights = Weight::all(params)?;
+        // An adapter that is to be made on top of what this trajectory leads to is not its matter.
+        if !self.config.inputs.is_adapted() {
+            weights.retain(|weight| self.weights.iter().any(|then| then.name == weight.name) || !is_adapters(&weight.name));
+        }
         let base = &self.config.inputs.model;
         if let Some((ours, _)) = weights.iter().zip(&self.weights).find(|(ours, then)| ours != then) {
             let files: Vec<String> = self.model.iter().map(|(name, hash)| format!("{name} with SHA-256 {hash}")).collect();
@@ -136,7 +140,7 @@ impl Weight {
     /// All weights as they stand.
     pub fn all(params: &mut Params) -> Result<Vec<Self>> {
         let weights = params.settle()?;
-        let digests = Digest::of_weights(weights)?;
+        let digests = Digest::of_tensors(weights.iter().map(|(_, tensor)| tensor))?;
         let weight = |((name, tensor), digest): ((&str, &candle_core::Tensor), _)| Weight {
             name: name.into(),
             shape: tensor.dims().into(),
@@ -240,18 +244,23 @@ impl Trajectory {
         Ok((trajectory, whole.torn(bytes)))
     }
 
-    /// Says of what was typed what a trajectory that it names decides: how the weights are held.
-    pub fn fill_in(common: &mut Common) -> Result<()> {
-        let Some(place) = &common.trajectory else { return Ok(()) };
-        let then = Self::open(place)?.header.config.inputs.dtype;
-        match common.dtype.get_or_insert(then) {
-            same if *same == then => Ok(()),
-            other => Err(usage!(
+    /// Says of what was typed what a trajectory that it names decides: how the weights are held, and the adapter that they are.
+    /// What is trained in the model's place, if anything is, comes back.
+    pub fn fill_in(common: &mut Common) -> Result<Tuned> {
+        let Some(place) = &common.trajectory else { return Ok(Tuned::default()) };
+        let Inputs { dtype: then, adapter, tuned, .. } = Self::open(place)?.header.config.inputs;
+        if let Some(other) = common.dtype.filter(|dtype| *dtype != then) {
+            return Err(usage!(
                 "--dtype {}: the trajectory was walked in {}, and its weights come out of no other",
                 other.dtype().as_str(),
                 then.dtype().as_str()
-            )),
+            ));
         }
+        common.dtype = Some(then);
+        if adapter.is_some() {
+            common.adapter = common.adapter.take().or(adapter);
+        }
+        Ok(if tuned.is_adapter() { tuned } else { Tuned::default() })
     }
 
     /// How many steps it knows.
@@ -280,13 +289,14 @@ impl Trajectory {
     /// Whether the weights are those that the run had behind `step`, if it says.
     pub fn check(&self, step: u64, params: &mut Params) -> Result<()> {
         let Some(then) = self.dev.get(&step) else { return Ok(()) };
-        let digests = Digest::of_weights(params.settle()?)?;
+        let weights = params.settle()?;
+        let digests = Digest::of_trained(weights)?;
         if Digest::of_digests(&digests) == then.digest {
             return Ok(());
         }
         let place = match &self.done {
             Some(done) if done.best_step == step => {
-                let names = self.header.weights.iter().map(|weight| &weight.name);
+                let names = weights.trained().map(|(name, _)| name);
                 let mut tensors = names.zip(digests.iter().zip(&done.digests));
                 tensors
                     .find(|(_, (ours, then))| ours != then)

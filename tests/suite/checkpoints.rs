@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::DType;
 use zotune::files::Source;
 use zotune::memory;
-use zotune::model::{self, Model};
+use zotune::model::Model;
 use zotune::noise::Term;
 
 use crate::support::{FIXTURES, Llama, alone, copy_of, fixture, open};
@@ -31,8 +31,8 @@ fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
             let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
             params.walk(&[Term { seed: 1, coeff: 0.01 }]);
             let file = folder.path().join("model.safetensors");
-            model::save(params.settle()?, &file)?;
-            model.write_companions(folder.path(), dtype)?;
+            model.save(params.settle()?, folder.path())?;
+            model.write_companions(folder.path(), dtype, name)?;
             let bytes = |weights: zotune::params::Weights| -> Result<Vec<(String, Vec<u8>)>> {
                 weights.iter().map(|(n, t)| Ok((n.to_string(), zotune::params::with_bytes(t, <[u8]>::to_vec)?))).collect()
             };
@@ -42,7 +42,7 @@ fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
             // The same file back into weights that have moved on.
             params.walk(&[Term { seed: 2, coeff: 0.01 }]);
             params.settle()?;
-            model::restore(&mut params, &file)?;
+            model.restore(&mut params, folder.path())?;
             assert!(bytes(params.settle()?)? == saved, "{name} in {dtype:?}, restored");
             // The safetensors crate agrees that it is one, with PyTorch's mark.
             let whole = std::fs::read(&file)?;

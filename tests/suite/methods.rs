@@ -436,7 +436,7 @@ fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
             {
                 // It has a two-point estimate only where something is left to estimate.
                 assert!(method.check(&settings).unwrap_err().to_string().contains("with --fo-params all"));
-                settings.fo_params = Some(zotune::config::FoParams::Last(1));
+                settings.fo_params = Some(zotune::config::Selection::Last(1));
             }
             let outcome = method.check(&settings);
             if method.knobs().any(|own| own == knob) {

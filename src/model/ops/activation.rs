@@ -1,5 +1,6 @@
 //! What follows a linear layer, number by number.
 
+use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -37,8 +38,12 @@ impl Activation {
 /// Numbers that a thread takes at a time.
 const CHUNK: usize = 1 << 14;
 
-/// An activation by itself, in a graph.
-pub struct Activate(pub Activation);
+/// An activation by itself: of what an operation did not work it into.
+pub fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if activation == Activation::None { Ok(x.clone()) } else { Ok(x.apply_op1(Activate(activation))?) }
+}
+
+struct Activate(Activation);
 
 impl CustomOp1 for Activate {
     fn name(&self) -> &'static str {

@@ -34,14 +34,17 @@ impl Heads {
 
 /// Causal attention within each example of the batch: every query sees what its [`QueryBlock`] shows it.
 ///
-/// q, k and v side by side [tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. Scores are multiplied by `scale`.
-pub fn attention(qkv: &Tensor, blocks: &Arc<Vec<QueryBlock>>, heads: Heads, scale: f32) -> Result<Tensor> {
-    Ok(qkv.apply_op1(Attention { unit: Unit::best(), blocks: blocks.clone(), heads, scale })?)
+/// q, k and v side by side [prefix + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. Everybody sees the first
+/// `prefix` rows, which are nobody's. Scores are multiplied by `scale`.
+pub fn attention(qkv: &Tensor, blocks: &Arc<Vec<QueryBlock>>, prefix: usize, heads: Heads, scale: f32) -> Result<Tensor> {
+    Ok(qkv.apply_op1(Attention { unit: Unit::best(), blocks: blocks.clone(), prefix, heads, scale })?)
 }
 
 struct Attention {
     unit: Unit,
     blocks: Arc<Vec<QueryBlock>>,
+    /// Rows in front of the tokens'.
+    prefix: usize,
     heads: Heads,
     scale: f32,
 }
@@ -82,23 +85,23 @@ fn cleared(buffer: &mut Vec<f32>, len: usize) {
     buffer.resize(len, 0.0);
 }
 
-/// The keys of a block in two stretches: where each starts among the rows, its first column of the scores, its length.
-fn stretches(block: &QueryBlock) -> [(usize, usize, usize); 2] {
-    let (shared, own) = (block.shared.len(), block.queries.end - block.own_start);
-    [(block.shared.start, 0, shared), (block.own_start, shared, own)]
-}
-
 impl Attention {
+    /// The keys of a block in three stretches: where each starts among the rows, its first column of the scores, its length.
+    fn stretches(&self, block: &QueryBlock) -> [(usize, usize, usize); 3] {
+        let (prefix, shared, own) = (self.prefix, block.shared.len(), block.queries.end - block.own_start);
+        [(0, 0, prefix), (prefix + block.shared.start, prefix, shared), (prefix + block.own_start, prefix + shared, own)]
+    }
+
     /// The probabilities of one block of queries under one head into `s.p` [queries, padded keys]; gives the padded keys.
     ///
     /// # Safety
     /// `q` and `k` hold all rows that the block names.
     unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, s: &mut Scratch) -> usize {
         let (queries, d) = (block.queries.len(), self.heads.dim);
-        let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
+        let keys: usize = self.stretches(block).iter().map(|(_, _, count)| count).sum();
         let padded = keys.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, d * padded);
-        for (first, column, count) in stretches(block) {
+        for (first, column, count) in self.stretches(block) {
             for key in 0..count {
                 for i in 0..d {
                     // SAFETY: as of the function.
@@ -107,12 +110,12 @@ impl Attention {
             }
         }
         cleared(&mut s.p, queries * padded);
-        let (a, b) = (q.row(block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
+        let (a, b) = (q.row(self.prefix + block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
         // SAFETY: the queries are rows of q, and the buffers have the sizes.
         unsafe { self.unit.tile(queries, d, padded / self.unit.lanes(), a, b, s.p.as_mut_ptr(), padded, 0) };
         for (i, row) in s.p.chunks_mut(padded).enumerate() {
-            // Query i sees everything shared, and its own stretch up to itself.
-            let visible = block.shared.len() + (block.queries.start + i - block.own_start) + 1;
+            // Query i sees the prefix, everything shared, and its own stretch up to itself.
+            let visible = self.prefix + block.shared.len() + (block.queries.start + i - block.own_start) + 1;
             softmax(&mut row[..visible], self.scale);
             row[visible..].fill(0.0);
         }
@@ -126,10 +129,10 @@ impl Attention {
     unsafe fn forward(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, s: &mut Scratch) {
         let (queries, d) = (block.queries.len(), self.heads.dim);
         let padded_keys = unsafe { self.probabilities(block, q, k, s) };
-        let keys: usize = stretches(block).iter().map(|(_, _, count)| count).sum();
+        let keys: usize = self.stretches(block).iter().map(|(_, _, count)| count).sum();
         let padded = d.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, keys * padded);
-        for (first, column, count) in stretches(block) {
+        for (first, column, count) in self.stretches(block) {
             for key in 0..count {
                 // SAFETY: as of the function.
                 let row = unsafe { std::slice::from_raw_parts(v.row(first + key).start, d) };
@@ -164,8 +167,8 @@ impl Attention {
         let (queries, d) = (block.queries.len(), self.heads.dim);
         let keys = unsafe { self.probabilities(block, q, k, s) };
         cleared(&mut s.dp, queries * keys);
-        let (q_rows, dout) = (q.row(block.queries.start), dout.row(block.queries.start));
-        for (first, column, count) in stretches(block) {
+        let (q_rows, dout) = (q.row(self.prefix + block.queries.start), dout.row(block.queries.start));
+        for (first, column, count) in self.stretches(block) {
             let p = Matrix { start: s.p.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
             let (dv, dp) = (dv.wrapping_add(first * v.row_stride), s.dp.as_mut_ptr().wrapping_add(column));
             unsafe {
@@ -174,8 +177,8 @@ impl Attention {
             }
         }
         s.dp.chunks_mut(keys).zip(s.p.chunks(keys)).for_each(|(dp, p)| through_softmax(dp, p));
-        let dq = dq.wrapping_add(block.queries.start * q.row_stride);
-        for (first, column, count) in stretches(block) {
+        let dq = dq.wrapping_add((self.prefix + block.queries.start) * q.row_stride);
+        for (first, column, count) in self.stretches(block) {
             let ds = Matrix { start: s.dp.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
             let dk = dk.wrapping_add(first * k.row_stride);
             unsafe {
@@ -196,7 +199,8 @@ impl Attention {
 
     /// Checks the shape; gives its tokens.
     fn tokens(&self, qkv: &Shape) -> candle_core::Result<usize> {
-        let (tokens, width) = qkv.dims2()?;
+        let (rows, width) = qkv.dims2()?;
+        let tokens = rows.saturating_sub(self.prefix);
         let fits = width == self.heads.width()
             && self.heads.queries.is_multiple_of(self.heads.keys)
             && self.blocks.iter().all(|block| block.is_within(tokens));
@@ -213,8 +217,11 @@ impl Attention {
         [head, queries + key_head, queries + keys + key_head]
     }
 
-    /// The stretches of blocks that share no keys with each other: an example each.
+    /// The stretches of blocks that share no keys with each other: an example each; all together where there is a prefix.
     fn examples(&self) -> Vec<Range<usize>> {
+        if self.prefix > 0 {
+            return std::iter::once(0..self.blocks.len()).collect();
+        }
         let mut examples: Vec<Range<usize>> = Vec::new();
         let mut end = 0;
         for (i, block) in self.blocks.iter().enumerate() {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::activation::{Activate, Activation};
+use super::activation::{Activation, activated};
 use super::norm::add_rows;
 use super::product::{Layer, Panels, by_weights};
 use super::{Matrix, Numbers, floats, multiply, numbers, threads, widened, with_floats, with_weight};
@@ -27,7 +27,7 @@ pub fn linear(x: &Tensor, parts: Vec<Part>, activation: Activation) -> Result<Te
     }
     // Going back, an activation wants to see what it was applied to.
     let before = x.apply_op1(Linear { parts, activation: Activation::None })?;
-    Ok(before.apply_op1(Activate(activation))?)
+    activated(&before, activation)
 }
 
 /// onto + x W^T + b: what a block adds to its stream, [tokens, out] f32.
@@ -116,16 +116,16 @@ impl Linear {
 
 /// Neighbouring columns of a matrix.
 #[derive(Clone, Copy)]
-struct Columns<'a> {
-    all: &'a [f32],
-    first: usize,
-    width: usize,
-    count: usize,
+pub(super) struct Columns<'a> {
+    pub all: &'a [f32],
+    pub first: usize,
+    pub width: usize,
+    pub count: usize,
 }
 
 impl Columns<'_> {
     /// From the `skip`-th of them on.
-    fn matrix(&self, skip: usize) -> Matrix {
+    pub fn matrix(&self, skip: usize) -> Matrix {
         Matrix::of(&self.all[self.first + skip..], self.width)
     }
 }

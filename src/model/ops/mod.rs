@@ -13,8 +13,10 @@ mod embed;
 mod gated;
 mod head;
 mod linear;
+mod low_rank;
 mod norm;
 mod pairs;
+mod prefix;
 mod product;
 mod rotary;
 mod transpose;
@@ -25,13 +27,15 @@ use half::{bf16, f16};
 
 use crate::element::{Element, convert};
 
-pub use activation::Activation;
+pub use activation::{Activation, activated};
 pub use attention::{Heads, attention};
 pub use embed::embed;
 pub use gated::swiglu;
 pub use head::log_probs;
 pub use linear::{Part, linear, linear_onto};
+pub use low_rank::{LowRank, add_low_rank};
 pub use norm::{layer_norm, rms_norm};
+pub use prefix::{Place, with_prefix};
 pub use rotary::rotate;
 
 /// The f32 numbers of a contiguous tensor.

@@ -1,0 +1,58 @@
+//! `export --merge`: a model with its adapter in its weights.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{ExportArgs, on_threads, say};
+use crate::config::{Common, Inputs};
+use crate::files::quoted;
+use crate::folder;
+use crate::model::Adapter;
+use crate::setup::Bench;
+use crate::trajectory::{FILE, Trajectory};
+
+pub fn merge_verb(args: ExportArgs) -> Result<()> {
+    on_threads(None, || merge(&args))
+}
+
+fn merge(args: &ExportArgs) -> Result<()> {
+    let from = &args.run;
+    let Some(out) = &args.output_dir else { return Err(usage!("--merge: it wants --output-dir")) };
+    let adapter = Adapter::open(from)?;
+    let then = match from.join(FILE).is_file() {
+        true => Some(Trajectory::open(from)?.header.config.inputs),
+        false => None,
+    };
+    let named = args.model.clone().or(then.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));
+    let Some(model) = named else { return Err(usage!("--model: {} does not say which model it is for", from.display())) };
+    let common = Common {
+        model: Some(model.clone()),
+        adapter: Some(from.clone()),
+        trajectory: then.as_ref().and_then(|inputs| inputs.trajectory.clone()),
+        dtype: args.dtype.or(then.as_ref().map(|inputs| inputs.dtype)),
+        ..Common::default()
+    };
+    let inputs = Inputs::check(common)?;
+    folder::check(out, args.overwrite_output_dir, &[Path::new(&model), from])?;
+    let start = Instant::now();
+    let Bench { model, params, .. } = super::load(Bench::outline(&inputs)?.0, &inputs, true)?;
+    std::fs::create_dir_all(out).map_err(|e| usage!("cannot make {}: {e}", out.display()))?;
+    model.write_merged(params, out)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if args.json {
+        return say(&json!({ "model": inputs.model, "adapter": from, "output_dir": out, "seconds": seconds }).to_string());
+    }
+    let task = then.map_or("sst2".into(), |inputs| inputs.task);
+    say(&format!(
+        "model    {}: {} with the adapter of {} in its weights, in {seconds:.1} s\n\
+         next     zotune eval --model {} --task {}",
+        out.display(),
+        inputs.model,
+        from.display(),
+        quoted(&out.to_string_lossy()),
+        quoted(&task),
+    ))
+}

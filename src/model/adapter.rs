@@ -1,0 +1,308 @@
+//! Adapters: what is trained in a model's place, written and read as PEFT does (`adapter_config.json` and
+//! `adapter_model.safetensors`). LoRA adds low-rank products to linear layers, a prefix keys and values to every block.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::checkpoint::Checkpoint;
+use super::ops::Heads;
+use crate::error::nearest;
+use crate::files::Source;
+
+/// PEFT's file of knobs.
+pub const CONFIG: &str = "adapter_config.json";
+/// PEFT's files of weights, the one that is written first.
+pub const FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+/// A prefix's one tensor.
+pub const PROMPT_EMBEDDINGS: &str = "prompt_embeddings";
+/// What LoRA's tensors are called behind, where they are stored.
+const STORED_PREFIX: &str = "base_model.model.";
+
+/// An adapter, new or stored.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    kind: Kind,
+    stored: Option<Stored>,
+}
+
+/// What it adds to the model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// s x A^T B^T to linear layers (Hu et al. 2021, arXiv 2106.09685).
+    Lora(Lora),
+    /// So many tokens' keys and values to every block (Li and Liang 2021, arXiv 2101.00190).
+    Prefix(usize),
+}
+
+/// LoRA's knobs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lora {
+    /// The rank: rows of A, columns of B.
+    pub r: usize,
+    /// alpha; s = alpha / r.
+    pub alpha: f64,
+    /// s = alpha / sqrt(r) instead (rsLoRA).
+    pub by_root: bool,
+    /// The layers that it adapts, by the last parts of their names; or `all-linear`.
+    pub targets: Vec<String>,
+}
+
+/// One that lies in a folder.
+#[derive(Clone, Debug)]
+struct Stored {
+    folder: PathBuf,
+    config: Value,
+    /// Its tensors by the names that the model knows them by, with their shapes.
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+/// `adapter_config.json`, as far as it matters here.
+#[derive(Deserialize)]
+struct Config {
+    peft_type: String,
+    r: Option<usize>,
+    lora_alpha: Option<f64>,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+    bias: Option<String>,
+    modules_to_save: Option<Vec<String>>,
+    #[serde(default)]
+    rank_pattern: BTreeMap<String, usize>,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
+    num_virtual_tokens: Option<usize>,
+    #[serde(default)]
+    prefix_projection: bool,
+}
+
+impl Lora {
+    /// s
+    pub fn scale(&self) -> f32 {
+        let r = self.r as f64;
+        (self.alpha / if self.by_root { r.sqrt() } else { r }) as f32
+    }
+
+    /// Whether it adapts the linear layer called `name`.
+    fn targets(&self, name: &str) -> bool {
+        let is = |target: &String| name == target || name.strip_suffix(target).is_some_and(|front| front.ends_with('.'));
+        self.targets.iter().any(|target| target == "all-linear" || is(target))
+    }
+}
+
+impl Adapter {
+    /// One that is to be made.
+    pub fn new(kind: Kind) -> Self {
+        Adapter { kind, stored: None }
+    }
+
+    /// One that PEFT or a run has written.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let source = Source::Folder(folder.into());
+        let place = source.place(CONFIG);
+        let Some(bytes) = source.read(CONFIG)? else {
+            let what =
+                if folder.is_dir() { format!("there is no {CONFIG} in it") } else { "there is no such folder".into() };
+            return Err(usage!("--adapter {}: {what}; it wants an adapter as PEFT writes it", folder.display()));
+        };
+        let config: Value = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?;
+        let kind = kind(&config).with_context(|| place.clone())?;
+        let shapes =
+            Self::checkpoint(&source)?.shapes().map(|(name, shape)| (own_name(name).into(), shape.to_vec())).collect();
+        Ok(Adapter { kind, stored: Some(Stored { folder: folder.into(), config, shapes }) })
+    }
+
+    fn checkpoint(source: &Source) -> Result<Checkpoint> {
+        let file = FILES.iter().find(|file| source.has(file));
+        let file = file.with_context(|| format!("{} is missing beside {CONFIG}", source.place(FILES[0])))?;
+        Checkpoint::of_files(source, vec![file.to_string()])
+    }
+
+    /// A new one of the same kind, for a model that may have fewer blocks.
+    pub(super) fn stand_in(&self) -> Self {
+        let mut kind = self.kind.clone();
+        if let (Kind::Lora(lora), Some(stored)) = (&mut kind, &self.stored) {
+            let adapted = stored.shapes.keys().filter_map(|name| name.strip_suffix(".lora_A.weight"));
+            lora.targets = adapted.map(|name| last_part(name).to_string()).collect();
+        }
+        Adapter::new(kind)
+    }
+
+    /// What it adds.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The model that a stored one says it was trained on.
+    pub fn base(&self) -> Option<&str> {
+        self.stored.as_ref()?.config["base_model_name_or_path"].as_str()
+    }
+
+    /// Whether its values are still to be drawn.
+    pub fn is_new(&self) -> bool {
+        self.stored.is_none()
+    }
+
+    /// The rank that the linear layer `name` is adapted by, if it is: a stored adapter's tensors decide, else the targets.
+    pub(super) fn rank(&self, name: &str) -> Option<(usize, f32)> {
+        let Kind::Lora(lora) = &self.kind else { return None };
+        let adapts = match &self.stored {
+            Some(stored) => stored.shapes.contains_key(&format!("{name}.lora_A.weight")),
+            None => lora.targets(name),
+        };
+        adapts.then(|| (lora.r, lora.scale()))
+    }
+
+    /// The stored tensors, if it is stored, to be read in f32.
+    pub(super) fn tensors(&self) -> Result<Option<Checkpoint>> {
+        self.stored.as_ref().map(|stored| Self::checkpoint(&Source::Folder(stored.folder.clone()))).transpose()
+    }
+
+    /// Refuses a stored tensor that has another shape than the model asks for.
+    pub(super) fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let Some(stored) = &self.stored else { return Ok(()) };
+        match stored.shapes.get(name) {
+            Some(found) if found == shape => Ok(()),
+            Some(found) => Err(usage!(
+                "--adapter {}: its {name} has the shape {found:?}, and the model's layer asks for {shape:?}: it was made for \
+                 another model{}",
+                stored.folder.display(),
+                self.made_for()
+            )),
+            None => Err(usage!("--adapter {}: it has no {name}", stored.folder.display())),
+        }
+    }
+
+    /// Refuses what was asked for and is not in the model, whose linear layers are `layers`; `is_read` says what of a stored
+    /// adapter was.
+    pub(super) fn check_used(&self, layers: &[String], is_read: impl Fn(&str) -> bool) -> Result<()> {
+        if let Some(stored) = &self.stored {
+            let Some(left) = stored.shapes.keys().find(|name| !is_read(name)) else { return Ok(()) };
+            return Err(usage!(
+                "--adapter {}: the model has no layer for its {left}: it was made for another model{}",
+                stored.folder.display(),
+                self.made_for()
+            ));
+        }
+        let Kind::Lora(lora) = &self.kind else { return Ok(()) };
+        let alone = |target: &String| Lora { targets: vec![target.clone()], ..lora.clone() };
+        let Some(idle) = lora.targets.iter().find(|target| !layers.iter().any(|name| alone(target).targets(name))) else {
+            return Ok(());
+        };
+        let mut known: Vec<&str> = layers.iter().map(|name| last_part(name)).collect();
+        known.sort();
+        known.dedup();
+        Err(usage!("--lora-target-modules {idle}: the model has no linear layer of that name; {}", nearest(idle, known)))
+    }
+
+    fn made_for(&self) -> String {
+        self.base().map_or(String::new(), |base| format!(", says its {CONFIG}: {base}"))
+    }
+
+    /// What PEFT needs beside the weights: a stored adapter's own knobs, else those of the new one, for the model `base` with so
+    /// many blocks and such heads, whose linear layers are `layers`.
+    pub(super) fn config(&self, base: &str, layers: &[String], blocks: usize, heads: Heads) -> Value {
+        let mut config = match (&self.stored, &self.kind) {
+            (Some(stored), _) => stored.config.clone(),
+            (None, Kind::Lora(lora)) => {
+                let mut targets: Vec<&str> =
+                    layers.iter().filter(|name| lora.targets(name)).map(|name| last_part(name)).collect();
+                targets.sort();
+                targets.dedup();
+                let alpha = if lora.alpha.fract() == 0.0 { json!(lora.alpha as u64) } else { json!(lora.alpha) };
+                json!({
+                    "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": lora.r, "lora_alpha": alpha, "target_modules": targets,
+                    "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "use_rslora": lora.by_root, "use_dora": false,
+                    "init_lora_weights": true, "modules_to_save": null, "rank_pattern": {}, "alpha_pattern": {},
+                    "layers_to_transform": null, "layers_pattern": null,
+                })
+            }
+            (None, Kind::Prefix(tokens)) => {
+                let width = heads.keys * heads.dim;
+                json!({
+                    "peft_type": "PREFIX_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": tokens, "token_dim": width,
+                    "num_transformer_submodules": 1, "num_attention_heads": heads.keys, "num_layers": blocks,
+                    "encoder_hidden_size": width, "prefix_projection": false,
+                })
+            }
+        };
+        config["base_model_name_or_path"] = base.into();
+        config["inference_mode"] = true.into();
+        config
+    }
+
+    /// The name that a weight of the model is stored under, where it is one of the adapter's.
+    pub(super) fn stored_name(name: &str) -> Option<String> {
+        match name {
+            PROMPT_EMBEDDINGS => Some(name.into()),
+            name if name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight") => {
+                Some(format!("{STORED_PREFIX}{name}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The name by which the model knows a stored tensor.
+pub fn own_name(stored: &str) -> &str {
+    stored.strip_prefix(STORED_PREFIX).unwrap_or(stored)
+}
+
+/// Whether a weight is an adapter's, by its name.
+pub fn is_adapters(name: &str) -> bool {
+    Adapter::stored_name(name).is_some()
+}
+
+fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// Says that a folder holds an adapter where a model was wanted, and what to type.
+pub fn instead_of_model(source: &Source) -> Option<anyhow::Error> {
+    let Source::Folder(folder) = source else { return None };
+    let config: Value = serde_json::from_slice(&source.read(CONFIG).ok()??).ok()?;
+    let base = config["base_model_name_or_path"].as_str().unwrap_or("MODEL");
+    let folder = crate::files::quoted(&folder.to_string_lossy());
+    Some(usage!(
+        "{folder} holds an adapter, not a model; take both: --model {} --adapter {folder}",
+        crate::files::quoted(base)
+    ))
+}
+
+/// What a stored adapter adds; what cannot be had here is refused by name.
+fn kind(config: &Value) -> Result<Kind> {
+    let config: Config = serde_json::from_value(config.clone()).context("it does not say what an adapter needs")?;
+    match config.peft_type.as_str() {
+        "LORA" => {
+            let refused = [
+                ("use_dora", config.use_dora),
+                ("fan_in_fan_out", config.fan_in_fan_out),
+                ("bias", config.bias.is_some_and(|bias| bias != "none")),
+                ("modules_to_save", config.modules_to_save.is_some_and(|modules| !modules.is_empty())),
+                ("rank_pattern", !config.rank_pattern.is_empty()),
+                ("alpha_pattern", !config.alpha_pattern.is_empty()),
+            ];
+            if let Some((knob, _)) = refused.iter().find(|(_, set)| *set) {
+                bail!("LoRA with \"{knob}\" cannot be read; merge it with PEFT, and take the merged model");
+            }
+            let (Some(r), Some(alpha)) = (config.r, config.lora_alpha) else { bail!("\"r\" or \"lora_alpha\" is missing") };
+            if r == 0 || r > 1 << 16 {
+                bail!("\"r\" is {r}");
+            }
+            Ok(Kind::Lora(Lora { r, alpha, by_root: config.use_rslora, targets: Vec::new() }))
+        }
+        "PREFIX_TUNING" if config.prefix_projection => bail!("a prefix with \"prefix_projection\" cannot be read"),
+        "PREFIX_TUNING" => match config.num_virtual_tokens {
+            Some(tokens @ 1..65_536) => Ok(Kind::Prefix(tokens)),
+            tokens => bail!("\"num_virtual_tokens\" is {tokens:?}"),
+        },
+        other => bail!("adapters of the type {other} cannot be read; {}", nearest(other, ["LORA", "PREFIX_TUNING"])),
+    }
+}

@@ -1,0 +1,120 @@
+//! What a run leaves of a model: all of it, as transformers reads it, or the adapter alone, as PEFT does. And what an adapter
+//! begins as, and ends as where it is merged.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+use super::adapter::{self, Adapter};
+use super::{Front, Kind, Linear, Model, Packed, checkpoint};
+use crate::data::Batch;
+use crate::digest::Digest;
+use crate::noise;
+use crate::params::{ParamId, Params, Role, Weights};
+
+impl Model {
+    /// The adapter that is trained in the model's place.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// The file that a run keeps its weights in.
+    pub fn file(&self) -> &'static str {
+        if self.adapter.is_some() { adapter::FILES[0] } else { "model.safetensors" }
+    }
+
+    /// The name that a weight is stored under; None: it is not stored.
+    fn stored_name(&self, name: &str) -> Option<String> {
+        if self.adapter.is_some() { Adapter::stored_name(name) } else { Some(name.into()) }
+    }
+
+    /// Writes the weights, or the adapter's alone, into a folder: whole or not at all.
+    pub fn save(&self, weights: Weights, folder: &Path) -> Result<()> {
+        let stored = weights.iter().filter_map(|(name, tensor)| Some((self.stored_name(name)?, tensor)));
+        let stored: Vec<(String, &Tensor)> = stored.collect();
+        checkpoint::save(&stored, &folder.join(self.file()))
+    }
+
+    /// Reads what [`Model::save`] wrote back into the same weights, in place.
+    pub fn restore(&self, params: &mut Params, folder: &Path) -> Result<()> {
+        let adapted = self.adapter.is_some();
+        checkpoint::restore(params, &folder.join(self.file()), |name| if adapted { adapter::own_name(name) } else { name })
+    }
+
+    /// The digests of the trained weights, as [`Model::save`] wrote them into a folder.
+    pub fn stored_digests(&self, params: &Params, folder: &Path) -> Result<Vec<Digest>> {
+        let trained = params.ids().filter(|(id, _)| params.role(*id) != Role::Frozen);
+        checkpoint::stored_digests(trained.filter_map(|(_, name)| self.stored_name(name)), &folder.join(self.file()))
+    }
+
+    /// `adapter_config.json` of the model's adapter.
+    pub(super) fn peft_config(&self, base: &str) -> serde_json::Value {
+        let layers: Vec<String> = self.linears.iter().map(|(name, _)| name.clone()).collect();
+        let config = |adapter: &Adapter| adapter.config(base, &layers, self.num_blocks(), self.architecture.heads());
+        self.adapter.as_ref().map_or(serde_json::Value::Null, config)
+    }
+
+    /// Gives a new adapter its first values, which follow from `seed`. LoRA's are PEFT's: A uniform within 1 / sqrt(inner) of 0
+    /// (Kaiming's with a = sqrt 5), B 0. A prefix is what tokens drawn at random would be in front, so at first it is as if they
+    /// stood there (MeZO, appendix E.3).
+    pub fn begin_adapter(&self, params: &mut Params, seed: u64) -> Result<()> {
+        for (name, linear) in &self.linears {
+            let Some(low_rank) = linear.low_rank else { continue };
+            let inner = params.settle()?.get(low_rank.a).dim(1)?;
+            let mut a = noise::uniform(seed, &format!("{name}.lora_A.weight"), params.len(low_rank.a));
+            a.iter_mut().for_each(|a| *a /= (inner as f32).sqrt());
+            params.overwrite(low_rank.a, &mut bytemuck::cast_slice::<f32, u8>(&a))?;
+        }
+        if let Some(prefix) = self.prefix {
+            let vocab = self.shape().vocab_size as u64;
+            let token = |i: usize| (noise::direction_seed(seed, 0, i as u64) % vocab) as u32;
+            let tokens: Vec<u32> = (0..prefix.tokens).map(token).collect();
+            let embeddings = self.keys_and_values(params.settle()?, &tokens)?;
+            params.overwrite(prefix.embeddings, &mut bytemuck::cast_slice::<f32, u8>(&embeddings))?;
+        }
+        Ok(())
+    }
+
+    /// What a sequence's tokens show those behind them: for each token, block by block, its keys and its values.
+    fn keys_and_values(&self, weights: Weights, tokens: &[u32]) -> Result<Vec<f32>> {
+        let batch = Batch::sequence(tokens);
+        let packed = self.architecture.prepare(Packed::new(&batch, Front::Noted(RefCell::default())))?;
+        self.forward(weights, &packed, |_, _| ())?;
+        let Front::Noted(noted) = packed.front else { return Ok(Vec::new()) };
+        Ok(Tensor::cat(&noted.into_inner(), 1)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// Adds what LoRA adds to the layers to their weights, where it stays: W + s B A. Fails where there is no LoRA.
+    fn merge(&self, params: &mut Params) -> Result<()> {
+        match self.adapter.as_ref().map(Adapter::kind) {
+            Some(Kind::Lora(_)) => {}
+            Some(Kind::Prefix(_)) => {
+                return Err(usage!("a prefix cannot be merged: no weight of the model does what it does"));
+            }
+            None => return Err(usage!("there is no adapter to merge")),
+        }
+        for (name, Linear { weight, low_rank, .. }) in &self.linears {
+            if let Some(low_rank) = low_rank {
+                params.add_product(*weight, low_rank.b, low_rank.a, low_rank.scale).with_context(|| name.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the model with its adapter merged into it, as transformers reads it.
+    pub fn write_merged(&self, mut params: Params, folder: &Path) -> Result<()> {
+        self.merge(&mut params)?;
+        self.write_config(folder, params.dtype())?;
+        self.write_tokenizer(folder)?;
+        let weights = params.settle()?;
+        let own = weights.iter().filter(|(name, _)| !adapter::is_adapters(name)).map(|(name, tensor)| (name.into(), tensor));
+        checkpoint::save(&own.collect::<Vec<_>>(), &folder.join("model.safetensors"))
+    }
+
+    /// The adapter's weights.
+    pub fn adapter_ids(&self, params: &Params) -> Vec<ParamId> {
+        params.ids().filter(|(_, name)| adapter::is_adapters(name)).map(|(id, _)| id).collect()
+    }
+}
