@@ -57,7 +57,7 @@ pub fn forecast(
         weights.filter(|((id, _), _)| counts(outline.params.role(*id))).map(|(_, size)| size).sum()
     };
     let (num_trained, num_estimated) = (count(|role| role != Role::Frozen), count(|role| role == Role::Estimated));
-    settle_plan(&mut plan, num_trained, num_estimated, examples.train.len())?;
+    settle_plan(&mut plan, &outline.model, num_trained, num_estimated, examples.train.len())?;
     let trial = Trial::new(&plan, task, outline, examples)?;
     release_freed();
     let before = rss_bytes();

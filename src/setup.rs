@@ -94,7 +94,7 @@ pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Op
     bench.begin_adapter(plan)?;
     assign_roles(plan, &bench.model, &mut bench.params)?;
     let (trained, estimated) = (bench.params.count_over(Span::Trained), bench.params.count_over(Span::Estimated));
-    settle_plan(plan, trained, estimated, num_train)?;
+    settle_plan(plan, &bench.model, trained, estimated, num_train)?;
     let rate = plan.learning_rate.unwrap_or_default();
     if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
@@ -121,12 +121,21 @@ pub fn assign_roles(plan: &Plan, model: &Model, params: &mut Params) -> Result<(
 
 /// Fills in what depends on how many weights are trained, how many of them have no first-order gradient, and on how many
 /// examples.
-pub fn settle_plan(plan: &mut Plan, num_trained: usize, num_estimated: usize, num_train: usize) -> Result<()> {
+pub fn settle_plan(
+    plan: &mut Plan,
+    model: &Model,
+    num_trained: usize,
+    num_estimated: usize,
+    num_train: usize,
+) -> Result<()> {
     let method = optim::method(&plan.optimizer)?;
     method.check(&plan.settings)?;
-    plan.settings =
-        method.resolve(&plan.settings, num_trained, num_estimated, (num_train as u64).div_ceil(plan.batch_size as u64));
-    plan.learning_rate.get_or_insert(method.learning_rate(num_trained, num_estimated));
+    let epoch = (num_train as u64).div_ceil(plan.batch_size as u64);
+    // MeZO's radius, 1e-3, is for a model's own weights.
+    let adapter = model.adapter().map(Adapter::kind).filter(|_| plan.inputs.is_adapted());
+    let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate()));
+    plan.settings = method.resolve(&plan.settings, zo_eps, num_trained, num_estimated, epoch);
+    plan.learning_rate.get_or_insert(rate * method.learning_rate(num_trained, num_estimated));
     Ok(())
 }
 

@@ -22,6 +22,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
     let from = &args.run;
     let Some(out) = &args.output_dir else { return Err(usage!("--merge: it wants --output-dir")) };
     let adapter = Adapter::open(from)?;
+    adapter.check_merges()?;
     let then = match from.join(FILE).is_file() {
         true => Some(Trajectory::open(from)?.header.config.inputs),
         false => None,

@@ -114,7 +114,7 @@ pub struct Settings {
     /// Where directions are drawn from [default: gaussian; vamo: sphere]
     #[arg(long, help_heading = "Training")]
     pub distribution: Option<Distribution>,
-    /// Smoothing radius of the estimate, for vamo of its snapshots [default: 1e-3; with sphere: 1e-3 sqrt(number of weights), the same step]
+    /// Smoothing radius of the estimate, for vamo of its snapshots [default: 1e-3; LoRA: 1e-2; a prefix: 1e-1; with sphere: that times sqrt(number of weights), the same step]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zo_eps: Option<f64>,
     /// Weight decay, on matrices and embeddings only [default: 0]

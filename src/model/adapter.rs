@@ -83,6 +83,24 @@ struct Config {
     prefix_projection: bool,
 }
 
+impl Kind {
+    /// The smoothing radius that suits it: MeZO's (appendix D, table 15); its numbers are larger than a model's.
+    pub fn zo_eps(&self) -> f64 {
+        match self {
+            Kind::Lora(_) => 1e-2,
+            Kind::Prefix(_) => 1e-1,
+        }
+    }
+
+    /// The learning rate that it bears, as a multiple of what as many of a model's own weights do (docs/results.md).
+    pub fn rate(&self) -> f64 {
+        match self {
+            Kind::Lora(_) => 1.0,
+            Kind::Prefix(_) => 40.0,
+        }
+    }
+}
+
 impl Lora {
     /// s
     pub fn scale(&self) -> f32 {
@@ -143,6 +161,14 @@ impl Adapter {
     /// The model that a stored one says it was trained on.
     pub fn base(&self) -> Option<&str> {
         self.stored.as_ref()?.config["base_model_name_or_path"].as_str()
+    }
+
+    /// Refuses what no weight of the model can take over.
+    pub fn check_merges(&self) -> Result<()> {
+        match self.kind {
+            Kind::Lora(_) => Ok(()),
+            Kind::Prefix(_) => Err(usage!("a prefix cannot be merged: no weight of the model does what it does")),
+        }
     }
 
     /// Whether its values are still to be drawn.

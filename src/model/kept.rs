@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 
 use super::adapter::{self, Adapter};
-use super::{Front, Kind, Linear, Model, Packed, checkpoint};
+use super::{Front, Linear, Model, Packed, checkpoint};
 use crate::data::Batch;
 use crate::digest::Digest;
 use crate::noise;
@@ -88,13 +88,7 @@ impl Model {
 
     /// Adds what LoRA adds to the layers to their weights, where it stays: W + s B A. Fails where there is no LoRA.
     fn merge(&self, params: &mut Params) -> Result<()> {
-        match self.adapter.as_ref().map(Adapter::kind) {
-            Some(Kind::Lora(_)) => {}
-            Some(Kind::Prefix(_)) => {
-                return Err(usage!("a prefix cannot be merged: no weight of the model does what it does"));
-            }
-            None => return Err(usage!("there is no adapter to merge")),
-        }
+        self.adapter.as_ref().context("there is no adapter to merge")?.check_merges()?;
         for (name, Linear { weight, low_rank, .. }) in &self.linears {
             if let Some(low_rank) = low_rank {
                 params.add_product(*weight, low_rank.b, low_rank.a, low_rank.scale).with_context(|| name.clone())?;

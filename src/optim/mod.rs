@@ -239,9 +239,9 @@ impl Method {
         }
     }
 
-    /// Fills in what was not given, for `num_trained` weights, `num_estimated` of them without a first-order gradient, and an
-    /// epoch of `epoch` steps. What a method does not use stays as it is.
-    pub fn resolve(&self, given: &Settings, num_trained: usize, num_estimated: usize, epoch: u64) -> Settings {
+    /// Fills in what was not given, for `num_trained` weights that suit the radius `zo_eps`, `num_estimated` of them without a
+    /// first-order gradient, and an epoch of `epoch` steps. What a method does not use stays as it is.
+    pub fn resolve(&self, given: &Settings, zo_eps: f64, num_trained: usize, num_estimated: usize, epoch: u64) -> Settings {
         let mut settings = given.clone();
         let smoothing = self.smoothing[usize::from(given.preset == Some(Preset::Paper))];
         let num_weights = if self.estimates_the_rest() { num_estimated } else { num_trained };
@@ -249,10 +249,10 @@ impl Method {
             let distribution = *settings.distribution.get_or_insert(smoothing.distribution);
             settings.perturbation_mode.get_or_insert(smoothing.sides);
             settings.num_directions.get_or_insert(smoothing.num_directions);
-            // MeZO's radius, or on the sphere the one that goes equally far.
+            // The radius, or on the sphere the one that goes equally far.
             let default = match distribution {
-                Distribution::Sphere => smoothing.zo_eps.unwrap_or(1e-3 * (num_weights as f64).sqrt()),
-                _ => 1e-3,
+                Distribution::Sphere => smoothing.zo_eps.unwrap_or(zo_eps * (num_weights as f64).sqrt()),
+                _ => zo_eps,
             };
             settings.zo_eps.get_or_insert(default);
         }

@@ -135,7 +135,7 @@ fn cases() -> Vec<(&'static Method, Settings)> {
 }
 
 fn make(method: &Method, settings: &Settings, params: &Params) -> Result<Optimizer> {
-    let settings = method.resolve(settings, params.count_over(Span::Trained), params.count_over(Span::Estimated), 3);
+    let settings = method.resolve(settings, 1e-3, params.count_over(Span::Trained), params.count_over(Span::Estimated), 3);
     method.make(&settings, params)
 }
 

@@ -24,7 +24,7 @@ fn params() -> Result<Params> {
 
 fn vamo(params: &Params, settings: Settings) -> Result<Optimizer> {
     let method = method("vamo")?;
-    let settings = method.resolve(&settings, params.count_over(Span::Trained), 0, 4);
+    let settings = method.resolve(&settings, 1e-3, params.count_over(Span::Trained), 0, 4);
     method.make(&settings, params)
 }
 
