@@ -31,6 +31,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
     let Some(model) = named else { return Err(usage!("--model: {} does not say which model it is for", from.display())) };
     let common = Common {
         model: Some(model.clone()),
+        revision: args.model.is_none().then(|| then.as_ref()?.revision.clone()).flatten(),
         adapter: Some(from.clone()),
         trajectory: then.as_ref().and_then(|inputs| inputs.trajectory.clone()),
         dtype: args.dtype.or(then.as_ref().map(|inputs| inputs.dtype)),

@@ -29,7 +29,7 @@ use ops::{Activation, Heads};
 
 pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kind, Lora, is_adapters};
 pub use backward::Backward;
-pub use checkpoint::{Checkpoint, header, read_header, save};
+pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, save, weight_files};
 pub use ops::warm_up;
 
 /// What the rest of the program needs to know of a model's size.

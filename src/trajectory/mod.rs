@@ -244,11 +244,14 @@ impl Trajectory {
         Ok((trajectory, whole.torn(bytes)))
     }
 
-    /// Says of what was typed what a trajectory that it names decides: how the weights are held, and the adapter that they are.
-    /// What is trained in the model's place, if anything is, comes back.
+    /// Says of what was typed what a trajectory that it names decides: how the weights are held, the adapter that they are, and of
+    /// a model that it names too, at which commit it begins. What is trained in the model's place, if anything is, comes back.
     pub fn fill_in(common: &mut Common) -> Result<Tuned> {
         let Some(place) = &common.trajectory else { return Ok(Tuned::default()) };
-        let Inputs { dtype: then, adapter, tuned, .. } = Self::open(place)?.header.config.inputs;
+        let Inputs { dtype: then, adapter, tuned, model, revision, .. } = Self::open(place)?.header.config.inputs;
+        if common.revision.is_none() && common.model.as_ref() == Some(&model) {
+            common.revision = revision;
+        }
         if let Some(other) = common.dtype.filter(|dtype| *dtype != then) {
             return Err(usage!(
                 "--dtype {}: the trajectory was walked in {}, and its weights come out of no other",

@@ -10,6 +10,8 @@ mod determinism;
 mod estimator;
 mod gradients;
 mod graph;
+mod hub;
+mod hub_server;
 mod layout;
 mod methods;
 mod models;
