@@ -151,8 +151,8 @@ impl Weight {
 pub struct Scored {
     /// The task's loss, mean over the split.
     pub loss: f64,
-    /// The share of examples that came out right.
-    pub accuracy: f64,
+    /// The share of examples that came out right; None where there is nothing to choose from.
+    pub accuracy: Option<f64>,
     /// Of the weights that were scored.
     pub digest: Digest,
 }
