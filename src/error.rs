@@ -26,6 +26,11 @@ impl NotFinite {
 #[derive(Debug)]
 pub struct Differs(pub String);
 
+/// What was to come from the hub did not: the network is forbidden and the cache lacks it, it was refused, not found, or broke
+/// off. Exit code 5.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
 /// A signal ended the run behind a whole step; it can be gone on with. Exit code 128 + the signal's number.
 #[derive(Debug)]
 pub struct Interrupted {
@@ -36,6 +41,12 @@ pub struct Interrupted {
 }
 
 impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -66,6 +77,7 @@ impl fmt::Display for NotFinite {
 impl std::error::Error for Usage {}
 impl std::error::Error for NotFinite {}
 impl std::error::Error for Differs {}
+impl std::error::Error for Unavailable {}
 impl std::error::Error for Interrupted {}
 
 /// `usage!("...")` is an [`anyhow::Error`] that exits with 2.
@@ -80,6 +92,12 @@ macro_rules! differs {
     ($($arg:tt)*) => { anyhow::Error::new($crate::error::Differs(format!($($arg)*))) };
 }
 
+/// `unavailable!("...")` is an [`anyhow::Error`] that exits with 5.
+#[macro_export]
+macro_rules! unavailable {
+    ($($arg:tt)*) => { anyhow::Error::new($crate::error::Unavailable(format!($($arg)*))) };
+}
+
 /// The process's exit code for an error, wherever in the chain the deciding cause stands.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
@@ -88,6 +106,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<Usage>() {
             return 2;
+        }
+        if cause.is::<Unavailable>() {
+            return 5;
         }
         if cause.is::<Differs>() {
             return 6;

@@ -60,7 +60,7 @@ pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
     run["config"] = serde_json::to_value(plan)?;
     run["method"] = header.method.as_str().into();
     run["data"] = serde_json::to_value(&header.data)?;
-    run["model"] = json!({ "source": plan.inputs.model, "sha256": header.model });
+    run["model"] = json!({ "source": plan.inputs.model, "commit": plan.inputs.revision, "sha256": header.model });
     files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)?;
     Ok(log)
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::config::{Distribution, FoParams, Inputs, Plan, matches};
 use crate::data::{Batches, Example};
 use crate::files::Source;
+use crate::hub::{Hub, Repo, Wanted};
 use crate::model::{self, Model, Shape};
 use crate::objective::PromptLoss;
 use crate::optim::{self, Optimizer};
@@ -24,6 +25,8 @@ pub struct Bench {
     pub tokenizer: Tokenizer,
     /// Longer prompts are cut to this, in tokens.
     pub max_length: usize,
+    /// The commit of a model from the hub.
+    pub commit: Option<String>,
 }
 
 impl Bench {
@@ -34,7 +37,7 @@ impl Bench {
 
     /// The same from config.json alone: the model without its weights, and how many numbers each would have.
     pub fn outline(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
-        let source = model_source(&inputs.model)?;
+        let (source, commit) = model_source(&inputs.model, inputs.revision.as_deref())?;
         let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
         let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype())?;
         let Shape { vocab_size, max_length: longest } = model.shape();
@@ -54,11 +57,14 @@ impl Bench {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
         let max_length = inputs.max_length.unwrap_or(longest.min(2048));
-        Ok((Bench { model, params, tokenizer, max_length }, sizes))
+        Ok((Bench { model, params, tokenizer, max_length, commit }, sizes))
     }
 
     /// An outline's weights, read.
     pub fn load(self, inputs: &Inputs) -> Result<Self> {
+        if let Some(commit) = &self.commit {
+            fetch_weights(&inputs.model, commit)?;
+        }
         let (model, params) = Model::open(self.model.source(), inputs.dtype.dtype())?;
         Ok(Bench { model, params, ..self })
     }
@@ -140,18 +146,42 @@ fn first_order(wanted: &FoParams, model: &Model, params: &Params) -> Result<Vec<
     }
 }
 
-/// A folder of that name, else the model built in under it.
-pub fn model_source(name: &str) -> Result<Source> {
+/// Where a model's files are: a folder of that name, else the model built in under it, else the hub's, whose commit comes with
+/// it. Of the hub's, the weights are still to come: [`Bench::load`] fetches them.
+pub fn model_source(name: &str, revision: Option<&str>) -> Result<(Source, Option<String>)> {
     let folder = Source::Folder(name.into());
-    if name == "opt-mini" && !folder.has("config.json") {
-        Ok(model::OPT_MINI)
-    } else if Path::new(name).is_dir() {
-        Ok(folder)
-    } else {
-        Err(usage!(
-            "--model {name}: there is no such folder; it wants one in Hugging Face layout, or opt-mini, which is built in"
-        ))
+    let is_built_in = name == "opt-mini" && !folder.has("config.json");
+    if is_built_in || Path::new(name).is_dir() {
+        return match revision {
+            Some(revision) => Err(usage!(
+                "--revision {revision}: --model {name} is {}; only models on the hub have revisions",
+                if is_built_in { "built in" } else { "a folder" }
+            )),
+            None => Ok((if is_built_in { model::OPT_MINI } else { folder }, None)),
+        };
     }
+    let is_path = name.starts_with(['/', '.', '~']) || name.ends_with(".gguf") || name.matches('/').count() > 1;
+    if is_path || Path::new(name).exists() {
+        return Err(usage!(
+            "--model {name}: there is no such folder; it wants one in Hugging Face layout, a name on the hub as in \
+             facebook/opt-125m, or opt-mini, which is built in"
+        ));
+    }
+    let repo = Repo::model(name, revision);
+    repo.check().map_err(|why| usage!("--model {name:?}: there is no such folder, and {why}"))?;
+    let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(Wanted::Optional);
+    let wanted: Vec<Wanted> = std::iter::once(Wanted::Needed("config.json")).chain(optional).collect();
+    let snapshot = Hub::from_env()?.snapshot(&repo, &wanted)?;
+    Ok((Source::Folder(snapshot.folder), Some(snapshot.commit)))
+}
+
+/// Sees to it that the weights of a model on the hub are in the cache, beside what [`model_source`] brought.
+fn fetch_weights(name: &str, commit: &str) -> Result<()> {
+    let (hub, repo) = (Hub::from_env()?, Repo::model(name, Some(commit)));
+    let snapshot = hub.snapshot(&repo, &[Wanted::FirstOf(&model::WEIGHT_FILES)])?;
+    let shards = model::weight_files(&Source::Folder(snapshot.folder))?;
+    let shards: Vec<Wanted> = shards.iter().map(|shard| Wanted::Needed(shard)).collect();
+    hub.snapshot(&repo, &shards).map(drop)
 }
 
 /// The loss over the training set, a mini-batch a step, or one for each direction of a step.

@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{Common, Inputs, Knobs};
 use crate::error::nearest;
+use crate::hub::{self, at_commit};
 use crate::replay;
 use crate::setup::Bench;
 use crate::task::{BUILTIN, Task};
@@ -94,8 +95,11 @@ struct ReplayArgs {
     #[arg(value_name = "RUN_OR_TRAJECTORY")]
     place: PathBuf,
     /// The model that the run began from [default: by the name that the run knew it by]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER_OR_NAME")]
     model: Option<String>,
+    /// The branch, tag or commit of a model on the hub [default: the commit that the run began from]
+    #[arg(long)]
+    revision: Option<String>,
     /// The trajectory that the run began from, if it did [default: where it then lay]
     #[arg(long, value_name = "FILE")]
     trajectory: Option<PathBuf>,
@@ -162,6 +166,9 @@ impl Cli {
     /// Does what was asked.
     pub fn run(self) -> Result<()> {
         let quiet = self.quiet;
+        if !quiet {
+            hub::draw_bars_with(download_bar);
+        }
         match self.verb {
             Verb::Train(args) => train::train_verb(args, quiet),
             Verb::Plan(args) => train::plan_verb(args),
@@ -217,9 +224,9 @@ fn load(outline: Bench, inputs: &Inputs, quiet: bool) -> Result<Bench> {
 
 fn describe_model(inputs: &Inputs, bench: &Bench) {
     let threads = rayon::current_num_threads();
+    let name = bench.commit.as_ref().map_or(inputs.model.clone(), |commit| at_commit(&inputs.model, commit));
     tracing::info!(
-        "model   {}  {} with {}, {} on the CPU ({threads} thread{}, {})",
-        inputs.model,
+        "model   {name}  {} with {}, {} on the CPU ({threads} thread{}, {})",
         bench.model.kind(),
         human_count(bench.params.count()),
         inputs.dtype.dtype().as_str(),
@@ -233,6 +240,12 @@ fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {
         return Ok(ProgressBar::hidden());
     }
     Ok(ProgressBar::new(len).with_style(ProgressStyle::with_template(style)?.progress_chars("=> ")))
+}
+
+/// The bar of a file that comes from the hub.
+fn download_bar(name: &str, len: u64) -> ProgressBar {
+    let style = "{bytes:>12}/{total_bytes} [{bar:20}] {msg}  {bytes_per_sec}  {eta_precise} left";
+    progress_bar(len, false, style).map_or_else(|_| ProgressBar::hidden(), |bar| bar.with_message(name.to_string()))
 }
 
 /// To stdout; a reader that has gone away is no error of ours.

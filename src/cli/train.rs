@@ -60,11 +60,13 @@ fn planned(args: JobArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) ->
 
 /// A run with everything open but its weights, and what it will take. What is cheap to check comes before what is large to
 /// read.
-fn prospect(plan: Plan) -> Result<(Job, Bench, Forecast)> {
+fn prospect(mut plan: Plan) -> Result<(Job, Bench, Forecast)> {
     optim::method(&plan.optimizer)?.check(&plan.settings)?;
     let task = Task::of(plan.inputs.task.as_deref(), plan.inputs.data.as_deref())?;
     let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
     let (mut outline, sizes) = Bench::outline(&plan.inputs)?;
+    // A branch moves; the run is from this commit.
+    plan.inputs.revision = outline.commit.clone();
     let examples = outline.encode_splits(&rows, plan.batch_size)?;
     drop(rows);
     let forecast = forecast(&plan, &task, &mut outline, &sizes, &examples)?;

@@ -24,8 +24,10 @@ pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
 fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     let trajectory = Trajectory::open(&args.place)?;
     let recorded = &trajectory.header.config.inputs;
+    let is_recorded = args.model.as_ref().is_none_or(|model| *model == recorded.model);
     let inputs = Inputs {
         model: args.model.clone().unwrap_or(recorded.model.clone()),
+        revision: args.revision.clone().or(recorded.revision.clone().filter(|_| is_recorded)),
         trajectory: args.trajectory.clone().or(recorded.trajectory.clone()),
         ..recorded.clone()
     };

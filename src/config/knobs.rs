@@ -14,9 +14,13 @@ use crate::error::nearest;
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Common {
-    /// The model: a folder in Hugging Face layout, or opt-mini (built in) [default: opt-mini]
-    #[arg(long, value_name = "FOLDER", alias = "model-name-or-path", help_heading = "Model and data")]
+    /// The model: a folder in Hugging Face layout, a name on the hub (facebook/opt-125m), or opt-mini (built in)
+    /// [default: opt-mini]
+    #[arg(long, value_name = "FOLDER_OR_NAME", alias = "model-name-or-path", help_heading = "Model and data")]
     pub model: Option<String>,
+    /// The branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, help_heading = "Model and data")]
+    pub revision: Option<String>,
     /// A trajectory to begin from, replayed over the model: a run folder, or a file that zotune export wrote
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
     pub trajectory: Option<PathBuf>,

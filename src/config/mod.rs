@@ -181,6 +181,9 @@ pub struct Stage {
 #[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct Inputs {
     pub model: String,
+    /// Of a model from the hub, once it is open: the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     pub trajectory: Option<PathBuf>,
     /// None: the data are the task.
     pub task: Option<String>,
@@ -204,6 +207,7 @@ impl Inputs {
         positive("--eval-batch-size", common.eval_batch_size)?;
         Ok(Inputs {
             model: common.model.unwrap_or("opt-mini".into()),
+            revision: common.revision,
             trajectory: common.trajectory,
             task: common.task.or_else(|| common.data.is_none().then(|| "reviews".into())),
             data: common.data,

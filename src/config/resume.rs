@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Knobs, Plan};
 
 /// Knobs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "max_steps",
     "eval_steps",
     "logging_steps",
@@ -17,6 +17,7 @@ const FREE: [&str; 10] = [
     "fsync",
     "threads",
     "model",
+    "revision",
     "data",
     "trajectory",
 ];
@@ -37,6 +38,10 @@ impl Plan {
         let Value::Object(checked) = serde_json::to_value(Plan::check(given.clone())?)? else { return Ok(self) };
         let Value::Object(given) = serde_json::to_value(given)? else { return Ok(self) };
         let mut plan = serde_json::to_value(&self)?;
+        if given["model"].as_str().is_some_and(|model| model != self.inputs.model) {
+            // The commit was the other model's.
+            plan["revision"] = Value::Null;
+        }
         for (name, value) in given.into_iter().filter(|(name, value)| !value.is_null() && checked.contains_key(name)) {
             let then = &plan[&name];
             if FREE.contains(&name.as_str()) {

@@ -1,8 +1,22 @@
 //! Models and data sets from the hub, in the cache that Python's tools use too.
+//!
+//! The cache is looked into first. What is there and settled is taken without a request; everything that a request may find out
+//! goes through [`http`], every byte that is missing through [`download`].
+
+mod cache;
+mod download;
+mod http;
+mod settings;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::Result;
+use indicatif::ProgressBar;
+
+use cache::{Cache, is_commit};
+use http::{Client, Failure, Patience};
+use settings::{Settings, shown};
 
 /// What kind of repo a name is one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +48,326 @@ impl Repo {
     pub fn dataset(id: &str, revision: Option<&str>) -> Self {
         Repo { kind: Kind::Dataset, id: id.into(), revision: revision.map(str::to_string) }
     }
+
+    /// A branch, a tag or a commit.
+    pub fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
+
+    /// Whether there can be such a repo and such a revision; asks nobody.
+    pub fn check(&self) -> Result<()> {
+        let parts: Vec<&str> = self.id.split('/').collect();
+        let is_part = |part: &&str| {
+            (1..=96).contains(&part.len())
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+                && !part.starts_with(['-', '.'])
+                && !part.ends_with(['-', '.'])
+        };
+        let odd = ["--", "..", ".git/"].iter().any(|odd| format!("{}/", self.id).contains(odd));
+        if parts.len() > 2 || odd || !parts.iter().all(is_part) {
+            return Err(usage!(
+                "no {} on the hub can be called {:?}: it is name or org/name, of letters, digits, -, _ and ., 96 each at most",
+                self.noun(),
+                self.id
+            ));
+        }
+        let revision = self.revision();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./+@=".contains(&b);
+        let odd = revision.contains("..") || revision.contains("//") || revision.starts_with(['/', '-', '.']);
+        if odd || !(1..=250).contains(&revision.len()) || !revision.bytes().all(plain) || revision.ends_with(['/', '.']) {
+            return Err(usage!("no revision can be called {revision:?}: it is a branch, a tag, or a commit's hash"));
+        }
+        Ok(())
+    }
+
+    /// As hf-hub has it, which knows how folders and addresses are called.
+    fn named(&self) -> hf_hub::Repo {
+        let kind = match self.kind {
+            Kind::Model => hf_hub::RepoType::Model,
+            Kind::Dataset => hf_hub::RepoType::Dataset,
+        };
+        hf_hub::Repo::with_revision(self.id.clone(), kind, self.revision().into())
+    }
+
+    fn at(&self, commit: &str) -> Self {
+        Repo { revision: Some(commit.into()), ..self.clone() }
+    }
+
+    fn noun(&self) -> &'static str {
+        match self.kind {
+            Kind::Model => "model",
+            Kind::Dataset => "data set",
+        }
+    }
 }
 
-/// The hub as the environment names it.
-pub struct Hub {}
+/// A name at a commit, as it is shown: `facebook/opt-125m@27dcfa7`.
+pub fn at_commit(id: &str, commit: &str) -> String {
+    format!("{id}@{}", commit.get(..7).unwrap_or(commit))
+}
+
+/// What of a repo is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// A file without which the rest is of no use.
+    Needed(&'a str),
+    /// A file that is taken if it is there.
+    Optional(&'a str),
+    /// The first of these that is there.
+    FirstOf(&'a [&'a str]),
+}
+
+/// What is wanted of a repo, in a folder.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The commit that it is of.
+    pub commit: String,
+}
+
+type MakeBar = fn(&str, u64) -> ProgressBar;
+static BARS: OnceLock<MakeBar> = OnceLock::new();
+
+/// Lets whoever shows things make the bars of downloads, from a file's name and its length; without it there are none.
+pub fn draw_bars_with(make: MakeBar) {
+    let _ = BARS.set(make);
+}
+
+fn bar(name: &str, len: u64) -> ProgressBar {
+    BARS.get().map_or_else(ProgressBar::hidden, |make| make(name, len))
+}
+
+/// The hub as the environment names it, and its cache.
+pub struct Hub {
+    client: Client,
+}
 
 impl Hub {
     /// Reads the environment once.
     pub fn from_env() -> Result<Self> {
-        Ok(Hub {})
+        Self::from_variables(&|name| std::env::var(name).ok())
+    }
+
+    /// The same of variables as `get` has them.
+    pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        Ok(Hub { client: Client::new(Settings::read(get)?)? })
+    }
+
+    /// A folder with those files of a repo that are wanted, from the cache or fetched into it.
+    pub fn snapshot(&self, repo: &Repo, wanted: &[Wanted]) -> Result<Snapshot> {
+        repo.check()?;
+        let cache = self.cache(repo);
+        let known = cache.commit(repo.revision());
+        let found = |commit: String| Snapshot { folder: cache.snapshot(&commit), commit };
+        // A commit does not change.
+        if let Some(commit) = known.as_ref().filter(|c| is_commit(repo.revision()) && cache.is_whole(c, wanted)) {
+            return Ok(found(commit.clone()));
+        }
+        let lacking = match &known {
+            Some(commit) => cache.lacks(commit, wanted),
+            None => wanted.iter().find_map(Wanted::first).or(Some("a snapshot")),
+        };
+        self.check_online(repo, lacking)?;
+        if self.settings().offline.is_some() {
+            return Ok(found(known.unwrap_or_default()));
+        }
+        let patience = if lacking.is_none() { Patience::None } else { Patience::Busy };
+        match self.client.describe(repo, patience) {
+            Ok(info) => {
+                let at = repo.at(&info.sha);
+                for name in self.chosen(&at, &info, wanted)? {
+                    if !cache.has(&info.sha, name) {
+                        let found = self.client.look_up(&at, name, Patience::Silent);
+                        let remote = found.map_err(|f| self.explained(&at, Some(name), &f))?;
+                        self.bring(&at, &remote, name)?;
+                    }
+                }
+                cache.note(repo.revision(), &info.sha);
+                Ok(found(info.sha))
+            }
+            Err(failure) => match known.filter(|_| lacking.is_none() && may_stand_in(&failure)) {
+                Some(commit) => {
+                    self.warn(repo, &commit, &failure);
+                    Ok(found(commit))
+                }
+                None => Err(self.explained(repo, None, &failure)),
+            },
+        }
     }
 
     /// A file of a repo, from the cache or fetched into it: where it lies.
     pub fn file(&self, repo: &Repo, name: &str) -> Result<PathBuf> {
-        anyhow::bail!("{}/{name}: the hub is not wired up yet", repo.id)
+        repo.check()?;
+        if !name.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']))
+        {
+            return Err(usage!("{}: no file can be called {name:?}", repo.id));
+        }
+        let cache = self.cache(repo);
+        let known = cache.commit(repo.revision()).filter(|commit| cache.has(commit, name));
+        let place = |commit: &str| cache.snapshot(commit).join(name);
+        if let Some(commit) = known.as_ref().filter(|_| is_commit(repo.revision()) || self.settings().offline.is_some()) {
+            return Ok(place(commit));
+        }
+        self.check_online(repo, Some(name))?;
+        let patience = if known.is_some() { Patience::None } else { Patience::Busy };
+        match self.client.look_up(repo, name, patience) {
+            Ok(remote) => {
+                if !cache.has(&remote.commit, name) {
+                    self.bring(&repo.at(&remote.commit), &remote, name)?;
+                }
+                cache.note(repo.revision(), &remote.commit);
+                Ok(place(&remote.commit))
+            }
+            Err(failure) => match known.filter(|_| may_stand_in(&failure)) {
+                Some(commit) => {
+                    self.warn(repo, &commit, &failure);
+                    Ok(place(&commit))
+                }
+                None => Err(self.explained(repo, Some(name), &failure)),
+            },
+        }
+    }
+
+    fn settings(&self) -> &Settings {
+        self.client.settings()
+    }
+
+    fn cache(&self, repo: &Repo) -> Cache {
+        Cache::of(&self.settings().cache, repo)
+    }
+
+    /// The names of the files that are wanted and on the hub; those that are not there are noted in the cache.
+    fn chosen<'a>(&self, repo: &Repo, info: &hf_hub::api::RepoInfo, wanted: &[Wanted<'a>]) -> Result<Vec<&'a str>> {
+        let is_there = |name: &str| info.siblings.iter().any(|sibling| sibling.rfilename == name);
+        let cache = self.cache(repo);
+        let note_absent = |name: &str| cache.note_absent(&info.sha, name);
+        let mut chosen = Vec::new();
+        for wanted in wanted {
+            match wanted {
+                Wanted::Needed(name) | Wanted::Optional(name) if is_there(name) => chosen.push(*name),
+                Wanted::Optional(name) => note_absent(name),
+                Wanted::Needed(name) => {
+                    return Err(unavailable!("{} has no {name} on the hub", at_commit(&repo.id, &info.sha)));
+                }
+                Wanted::FirstOf(names) => match names.iter().position(|name| is_there(name)) {
+                    Some(i) => {
+                        names[..i].iter().for_each(|name| note_absent(name));
+                        chosen.push(names[i]);
+                    }
+                    None => {
+                        return Err(unavailable!(
+                            "{} has none of {} on the hub",
+                            at_commit(&repo.id, &info.sha),
+                            names.join(", ")
+                        ));
+                    }
+                },
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Fetches a file into the cache. `repo` is at a commit.
+    fn bring(&self, repo: &Repo, remote: &http::Remote, name: &str) -> Result<()> {
+        let (cache, commit) = (self.cache(repo), repo.revision());
+        let again = || self.client.look_up(repo, name, Patience::Silent);
+        download::fetch(&self.client, &cache, remote, &format!("{}/{name}", at_commit(&repo.id, commit)), &again)?;
+        cache.place(&remote.etag, commit, name).map(drop)
+    }
+
+    /// Fails if the network is forbidden and a file is lacking.
+    fn check_online(&self, repo: &Repo, lacking: Option<&str>) -> Result<()> {
+        let (Some(variable), Some(name)) = (&self.settings().offline, lacking) else { return Ok(()) };
+        Err(unavailable!(
+            "{name} of the {} {} (revision {}) is not in the cache, {}, and {variable} forbids the network; run once without it",
+            repo.noun(),
+            repo.id,
+            repo.revision(),
+            self.settings().cache.display()
+        ))
+    }
+
+    fn warn(&self, repo: &Repo, commit: &str, failure: &Failure) {
+        tracing::warn!("{}; going on with {}, which is in the cache", failure.say, at_commit(&repo.id, commit));
+    }
+
+    /// What a failure means, and what to do about it.
+    fn explained(&self, repo: &Repo, name: Option<&str>, failure: &Failure) -> anyhow::Error {
+        let (settings, noun, id) = (self.settings(), repo.noun(), &repo.id);
+        let page = format!("{}/{}", shown(&settings.endpoint), repo.named().url());
+        let token = match &settings.token {
+            Some((_, place)) => format!("the token from {place} does not open it"),
+            None => "set HF_TOKEN to a token of yours (Settings, Access Tokens on the hub)".into(),
+        };
+        let revision = repo.revision();
+        match (failure.status, failure.code.as_str()) {
+            (Some(401 | 403), "GatedRepo") => unavailable!(
+                "the {noun} {id} is gated: accept its licence at {page}, and {}",
+                if settings.token.is_some() { format!("see that it is your account's token: {token}") } else { token }
+            ),
+            (Some(404), "RevisionNotFound") => unavailable!("the {noun} {id} has no revision {revision:?}; see {page}"),
+            (Some(404), "EntryNotFound") => {
+                unavailable!("the {noun} {id} has no {} at revision {revision:?}; see {page}", name.unwrap_or("such file"))
+            }
+            (Some(401 | 404), "RepoNotFound") | (Some(404), _) => unavailable!(
+                "there is no {noun} {id} at {}, or it is private, which looks the same from outside: check the name; \
+                 if it is private, {token}",
+                shown(&settings.endpoint)
+            ),
+            (Some(401 | 403), _) => unavailable!(
+                "the hub refuses {id}: {}; if it is gated, accept its licence at {page}; if it is private, {token}",
+                failure.say
+            ),
+            (Some(429), _) => unavailable!(
+                "the hub is asked too often from here: {}; wait some minutes{}",
+                failure.say,
+                if settings.token.is_some() { "" } else { ", or set HF_TOKEN, which has a larger allowance" }
+            ),
+            (None, _) => unavailable!("{}; {id} is not whole in the cache, {}", failure.say, settings.cache.display()),
+            _ => unavailable!("cannot get {id} from the hub: {}", failure.say),
+        }
+    }
+}
+
+impl<'a> Wanted<'a> {
+    /// A file that it cannot do without.
+    fn first(&self) -> Option<&'a str> {
+        match self {
+            Wanted::Needed(name) => Some(name),
+            Wanted::Optional(_) => None,
+            Wanted::FirstOf(names) => names.first().copied(),
+        }
+    }
+}
+
+/// Whether what is in the cache may be taken instead: always, unless the hub knows the repo and says that what is asked for
+/// is not in it.
+fn may_stand_in(failure: &Failure) -> bool {
+    !matches!(failure.code.as_str(), "RevisionNotFound" | "EntryNotFound")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_before_anybody_is_asked() {
+        for good in ["facebook/opt-125m", "gpt2", "a/b.c_d-1", "HuggingFaceTB/SmolLM2-135M-Instruct"] {
+            assert!(Repo::model(good, None).check().is_ok(), "{good}");
+        }
+        let long = "x".repeat(97);
+        for bad in
+            ["", "a b", "a/b/c", "../a", "a..b", "a--b", "/a", "a/", "-a", "a.", ".a", "é", "a%2Fb", "a\nb", "x.git", &long]
+        {
+            let error = Repo::model(bad, None).check().unwrap_err();
+            assert!(crate::error::exit_code(&error) == 2 && error.to_string().contains("can be called"), "{bad}: {error}");
+        }
+        for good in ["main", "v1.0", "refs/pr/1", "refs/convert/parquet", &"a".repeat(40)] {
+            assert!(Repo::model("a/b", Some(good)).check().is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "../x", "a..b", "/a", "a/", "-a", "a\\b", "a?b", "a%b", "a//b"] {
+            assert!(Repo::model("a/b", Some(bad)).check().is_err(), "{bad}");
+        }
     }
 }

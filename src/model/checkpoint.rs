@@ -188,16 +188,19 @@ fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Ten
     }
 }
 
+/// What the weights are in, or the index of their shards: the first of these that is there.
+pub const WEIGHT_FILES: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
 /// The weight files of a model, safetensors before pickles, one file before shards.
-fn weight_files(files: &Source) -> Result<Vec<String>> {
-    for (single, index) in
-        [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")]
-    {
-        if files.has(single) {
-            return Ok(vec![single.to_string()]);
-        }
-        if let Some(bytes) = files.read(index)? {
-            return shards(&bytes).with_context(|| format!("cannot read {}", files.place(index)));
+pub fn weight_files(files: &Source) -> Result<Vec<String>> {
+    for name in WEIGHT_FILES {
+        if name.ends_with(".index.json") {
+            if let Some(bytes) = files.read(name)? {
+                return shards(&bytes).with_context(|| format!("cannot read {}", files.place(name)));
+            }
+        } else if files.has(name) {
+            return Ok(vec![name.to_string()]);
         }
     }
     bail!(

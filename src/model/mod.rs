@@ -25,7 +25,7 @@ use crate::tokenizer::Tokenizer;
 use ops::Activation;
 
 pub use backward::Backward;
-pub use checkpoint::{Checkpoint, header, read_header, restore, save, stored_digests};
+pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, restore, save, stored_digests, weight_files};
 pub use ops::warm_up;
 
 /// What the rest of the program needs to know of a model's size.

@@ -240,10 +240,15 @@ impl Trajectory {
         Ok((trajectory, whole.torn(bytes)))
     }
 
-    /// Says of what was typed what a trajectory that it names decides: how the weights are held.
+    /// Says of what was typed what a trajectory that it names decides: how the weights are held, and of a model that it names
+    /// too, at which commit it begins.
     pub fn fill_in(common: &mut Common) -> Result<()> {
         let Some(place) = &common.trajectory else { return Ok(()) };
-        let then = Self::open(place)?.header.config.inputs.dtype;
+        let recorded = Self::open(place)?.header.config.inputs;
+        if common.revision.is_none() && common.model.as_ref() == Some(&recorded.model) {
+            common.revision = recorded.revision;
+        }
+        let then = recorded.dtype;
         match common.dtype.get_or_insert(then) {
             same if *same == then => Ok(()),
             other => Err(usage!(

@@ -146,7 +146,7 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
             "bad.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?",
         ),
         (&["--config", "none.toml"], 2, "none.toml"),
-        (&["--model", "nowhere"], 2, "--model nowhere: there is no such folder"),
+        (&["--model", "./nowhere"], 2, "--model ./nowhere: there is no such folder"),
         (&["--data", "nowhere"], 2, "--data nowhere: there is no such folder"),
         (&["--data", "model"], 1, "train.tsv is missing"),
         (&["--num-train", "30"], 2, "has 30 rows, fewer than num_train 30 + num_dev 8"),

@@ -10,6 +10,8 @@ mod estimator;
 mod gradients;
 mod graph;
 mod hub_data;
+mod hub;
+mod hub_server;
 mod layout;
 mod methods;
 mod models;

@@ -1,0 +1,152 @@
+//! The cache on disk, as Python's tools lay it out: a blob a content, a snapshot folder a commit, a file a branch.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{Repo, Wanted};
+use crate::files;
+
+/// One repo's part of the cache. Looking into it touches no network.
+pub struct Cache {
+    /// `models--org--name`
+    folder: PathBuf,
+    /// `.locks/models--org--name`
+    locks: PathBuf,
+}
+
+impl Cache {
+    /// The part of `repo`.
+    pub fn of(root: &Path, repo: &Repo) -> Self {
+        let name = repo.named().folder_name();
+        Cache { folder: root.join(&name), locks: root.join(".locks").join(name) }
+    }
+
+    /// The commit that a revision was when it was last looked up; a commit is itself.
+    pub fn commit(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.into());
+        }
+        let commit = std::fs::read_to_string(self.folder.join("refs").join(revision)).ok()?.trim().to_string();
+        is_commit(&commit).then_some(commit)
+    }
+
+    /// Notes which commit a revision is. A cache that cannot be written still serves.
+    pub fn note(&self, revision: &str, commit: &str) {
+        if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
+            return;
+        }
+        let path = self.folder.join("refs").join(revision);
+        let written = make_folder_of(&path).and_then(|()| files::write_bytes(&path, commit.as_bytes()));
+        let _ = written.inspect_err(|e| tracing::debug!("{e:#}"));
+    }
+
+    /// The folder of a commit's files.
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// Whether a commit's file is there.
+    pub fn has(&self, commit: &str, name: &str) -> bool {
+        self.snapshot(commit).join(name).is_file()
+    }
+
+    /// Whether a commit is known not to have a file.
+    fn is_absent(&self, commit: &str, name: &str) -> bool {
+        self.folder.join(".no_exist").join(commit).join(name).is_file()
+    }
+
+    /// Notes that a commit does not have a file, so that nobody asks again.
+    pub fn note_absent(&self, commit: &str, name: &str) {
+        let path = self.folder.join(".no_exist").join(commit).join(name);
+        if !path.is_file() {
+            let _ = make_folder_of(&path).and_then(|()| Ok(File::create(&path).map(drop)?));
+        }
+    }
+
+    /// The first file that is needed and not there.
+    pub fn lacks<'a>(&self, commit: &str, wanted: &[Wanted<'a>]) -> Option<&'a str> {
+        wanted.iter().find_map(|w| match w {
+            Wanted::Needed(name) => (!self.has(commit, name)).then_some(*name),
+            Wanted::Optional(_) => None,
+            Wanted::FirstOf(names) if names.iter().any(|name| self.has(commit, name)) => None,
+            Wanted::FirstOf(names) => names.iter().find(|name| !self.is_absent(commit, name)).or(names.first()).copied(),
+        })
+    }
+
+    /// Whether everything that is wanted is there, or known not to be on the hub.
+    pub fn is_whole(&self, commit: &str, wanted: &[Wanted]) -> bool {
+        let settled = |w: &Wanted| match w {
+            Wanted::Optional(name) => self.has(commit, name) || self.is_absent(commit, name),
+            _ => true,
+        };
+        self.lacks(commit, wanted).is_none() && wanted.iter().all(settled)
+    }
+
+    /// Where a content lies, once it is whole. `etag` is checked to be a file's name.
+    pub fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    /// What of a content has come so far.
+    pub fn partial(&self, etag: &str) -> PathBuf {
+        self.blob(&format!("{etag}.incomplete"))
+    }
+
+    /// A lock on a content, held until it is dropped; it goes with the process, so what a killed one left is no lock.
+    /// None where the file system has no locks. `waiting` is called before another process is waited for.
+    pub fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<Option<File>> {
+        let path = self.locks.join(format!("{etag}.lock"));
+        make_folder_of(&path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                waiting();
+                Ok(file.lock().is_ok().then_some(file))
+            }
+            Err(std::fs::TryLockError::Error(_)) => Ok(None),
+        }
+    }
+
+    /// Puts a content under its name into a commit's snapshot: a link, or a copy where there are no links.
+    pub fn place(&self, etag: &str, commit: &str, name: &str) -> Result<PathBuf> {
+        let (blob, path) = (self.blob(etag), self.snapshot(commit).join(name));
+        make_folder_of(&path)?;
+        if path.is_file() {
+            return Ok(path);
+        }
+        // A link that is there and leads nowhere.
+        let _ = std::fs::remove_file(&path);
+        let up = "../".repeat(name.split('/').count() + 1);
+        let linked = link(&format!("{up}blobs/{etag}"), &path);
+        // Another process may have been quicker.
+        if linked.is_err() && !path.is_file() {
+            std::fs::copy(&blob, &path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(path)
+    }
+}
+
+#[cfg(unix)]
+fn link(target: &str, path: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+#[cfg(not(unix))]
+fn link(_: &str, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Makes the folder that a file is to lie in.
+pub fn make_folder_of(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// Whether a revision is a commit's full hash.
+pub fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}

@@ -1,0 +1,204 @@
+//! Fetching what the cache lacks: a content goes on where it broke off, is checked, and gets its name when it is whole.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use indicatif::{HumanBytes, ProgressBar};
+use sha2::{Digest, Sha256};
+
+use super::cache::{Cache, make_folder_of};
+use super::http::{ATTEMPTS, Client, Failure, Remote, stretch};
+
+/// Sees to it that a content is in the cache. `what` is how people know it: `facebook/opt-125m@27dcfa7/config.json`.
+/// `again` looks the content up once more, for the address of one on a content network is valid for a while only.
+pub fn fetch(
+    client: &Client,
+    cache: &Cache,
+    remote: &Remote,
+    what: &str,
+    again: &dyn Fn() -> Result<Remote, Failure>,
+) -> Result<()> {
+    let blob = cache.blob(&remote.etag);
+    let is_there = || blob.metadata().is_ok_and(|m| remote.size.is_none_or(|size| m.len() == size));
+    if is_there() {
+        return Ok(());
+    }
+    let _lock = cache.lock(&remote.etag, || tracing::info!("waiting for another process that fetches {what}"))?;
+    if is_there() {
+        return Ok(());
+    }
+    let mut download = Download::open(client, remote, cache.partial(&remote.etag), what)?;
+    let to_the_end = |download: &mut Download| download.to_the_end(again).and_then(|()| download.check());
+    let was_begun = download.len > 0;
+    let mut checked = to_the_end(&mut download);
+    if checked.is_err() && was_begun && download.len == 0 {
+        // What an earlier process had left was not the beginning of this.
+        checked = to_the_end(&mut download);
+    }
+    download.bar.finish_and_clear();
+    checked.map_err(|failure| download.explained(&failure))?;
+    download.file.sync_all().with_context(|| format!("cannot write {}", download.path.display()))?;
+    std::fs::rename(&download.path, &blob).with_context(|| format!("cannot write {}", blob.display()))
+}
+
+/// A content on its way into the cache.
+struct Download<'a> {
+    client: &'a Client,
+    etag: &'a str,
+    url: String,
+    what: &'a str,
+    path: PathBuf,
+    file: File,
+    /// Bytes that are in the file.
+    len: u64,
+    /// Bytes that there are to be, once somebody says it.
+    size: Option<u64>,
+    bar: ProgressBar,
+}
+
+impl<'a> Download<'a> {
+    fn open(client: &'a Client, remote: &'a Remote, path: PathBuf, what: &'a str) -> Result<Self> {
+        make_folder_of(&path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let len = file.metadata()?.len();
+        let length = remote.size.map_or(String::new(), |size| format!(", {}", HumanBytes(size)));
+        let rest = if len > 0 { format!(", going on from {}", HumanBytes(len)) } else { String::new() };
+        tracing::info!("fetch   {what}{length}{rest}");
+        let name = what.rsplit('/').next().unwrap_or(what);
+        let bar = if client.settings().bars { super::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };
+        let Remote { etag, url, size, .. } = remote;
+        Ok(Download { client, etag, url: url.clone(), what, path, file, len, size: *size, bar })
+    }
+
+    /// Goes on from every break, until there is nothing more to come or nothing comes any more.
+    fn to_the_end(&mut self, again: &dyn Fn() -> Result<Remote, Failure>) -> Result<(), Failure> {
+        let mut in_vain = 0;
+        loop {
+            let before = self.len;
+            let Err(failure) = self.pull() else { return Ok(()) };
+            in_vain = if self.len > before { 0 } else { in_vain + 1 };
+            let is_stale = matches!(failure.status, Some(401 | 403 | 410)) && self.len > 0 && in_vain == 1;
+            if is_stale && let Some(remote) = again().ok().filter(|remote| remote.etag == self.etag) {
+                self.url = remote.url;
+                continue;
+            }
+            if !failure.passes() || in_vain >= ATTEMPTS {
+                return Err(failure);
+            }
+            tracing::debug!("{}; going on from {}", failure.say, HumanBytes(self.len));
+            if in_vain > 0 {
+                failure.pause(in_vain);
+            }
+        }
+    }
+
+    /// One request for what is missing.
+    fn pull(&mut self) -> Result<(), Failure> {
+        if self.size.is_some_and(|size| self.len > size) {
+            self.cut_to(0)?;
+        }
+        if self.size == Some(self.len) {
+            return Ok(());
+        }
+        let response = match self.client.read(&self.url, self.len) {
+            Err(failure) if failure.status == Some(416) && self.len > 0 => {
+                self.cut_to(0)?;
+                return Err(Failure::broken(failure.say));
+            }
+            answer => answer?,
+        };
+        let (start, total) = stretch(&response)
+            .filter(|(start, _)| [0, self.len].contains(start))
+            .ok_or_else(|| Failure::lasting(format!("the server sends another part of {} than was asked for", self.what)))?;
+        self.cut_to(start)?;
+        match (self.size, total) {
+            (Some(size), Some(total)) if size != total => return Err(self.wrong_length(size, total)),
+            (size, total) => self.size = size.or(total),
+        }
+        self.take(response.into_body().into_reader())
+    }
+
+    /// Writes what comes.
+    fn take(&mut self, mut body: impl Read) -> Result<(), Failure> {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let n = match body.read(&mut buffer) {
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(self.client.failure(&self.url, e.into())),
+            };
+            if n == 0 {
+                return match self.size {
+                    Some(size) if self.len < size => {
+                        Err(Failure::broken(format!("the connection ended after {} bytes", self.len)))
+                    }
+                    _ => Ok(()),
+                };
+            }
+            if let Some(size) = self.size.filter(|size| self.len + n as u64 > *size) {
+                return Err(self.wrong_length(size, self.len + n as u64));
+            }
+            self.file.write_all(&buffer[..n]).map_err(|e| self.unwritten(e))?;
+            self.len += n as u64;
+            self.bar.set_length(self.size.unwrap_or(self.len));
+            self.bar.set_position(self.len);
+        }
+    }
+
+    /// Whether it is what the hub says it is: its length, and its SHA-256 where the hub tells it.
+    fn check(&mut self) -> Result<(), Failure> {
+        if let Some(size) = self.size.filter(|size| *size != self.len) {
+            return Err(self.wrong_length(size, self.len));
+        }
+        let expected = self.etag;
+        if expected.len() != 64 || !expected.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(());
+        }
+        let mut hash = Sha256::new();
+        self.file.seek(SeekFrom::Start(0)).map_err(|e| self.unwritten(e))?;
+        std::io::copy(&mut &self.file, &mut hash).map_err(|e| self.unwritten(e))?;
+        let found = format!("{:x}", hash.finalize());
+        if found == expected.to_lowercase() {
+            return Ok(());
+        }
+        self.cut_to(0)?;
+        Err(Failure::lasting(format!("what came is damaged: its SHA-256 is {found}, and the hub says {expected}")))
+    }
+
+    /// Drops what is behind `len`.
+    fn cut_to(&mut self, len: u64) -> Result<(), Failure> {
+        let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
+        cut.map_err(|e| self.unwritten(e))?;
+        self.len = len;
+        Ok(())
+    }
+
+    fn wrong_length(&mut self, size: u64, sent: u64) -> Failure {
+        let failure = Failure::lasting(format!("its length is wrong: the hub says {size} bytes, and {sent} are sent"));
+        self.cut_to(0).err().unwrap_or(failure)
+    }
+
+    fn unwritten(&self, error: std::io::Error) -> Failure {
+        Failure::lasting(format!("cannot write {}: {error}", self.path.display()))
+    }
+
+    /// What happened, what of it is left, and what to do.
+    fn explained(&self, failure: &Failure) -> anyhow::Error {
+        let size = self.size.map_or(String::new(), |size| format!(" of {}", HumanBytes(size)));
+        match self.len {
+            0 => {
+                let _ = std::fs::remove_file(&self.path);
+                unavailable!("cannot download {}: {}; nothing of it is kept, try again", self.what, failure.say)
+            }
+            len => unavailable!(
+                "cannot download {}: {}; {}{size} are kept, and the same command goes on from there",
+                self.what,
+                failure.say,
+                HumanBytes(len)
+            ),
+        }
+    }
+}
