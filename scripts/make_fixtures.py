@@ -6,10 +6,11 @@ Writes, below tests/fixtures/ of this repository:
                             in the file formats and config spellings found in the wild;
   logits.json               what transformers computes for them, in float32 from the
                             stored weights, one sequence at a time, without padding;
-  numpy_permutations.json   np.random.seed(s); np.random.permutation(n).
+  numpy_permutations.json   np.random.seed(s); np.random.permutation(n);
+  rows*.parquet, rows.jsonl the same rows as pyarrow writes them and as JSON lines.
 
 Run:  python scripts/make_fixtures.py [FOLDER]        (default: tests/fixtures)
-Needs torch, transformers 5, safetensors, numpy. The same versions give the same bytes.
+Needs torch, transformers 5, safetensors, numpy, pyarrow. The same versions give the same bytes.
 """
 
 import copy
@@ -21,6 +22,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
@@ -196,6 +199,25 @@ def permutations():
             "permutations": rows}
 
 
+def write_rows(folder):
+    """Columns of every kind that data sets have, in row groups and pages of a few rows, as `datasets` writes them: snappy,
+    dictionaries, an index of pages. Also without dictionaries, in version 2 pages, by gzip; and by zstd, which is refused."""
+    rows = [{"sentence": f"a film of \u201cnumber\u201d {i // 3}", "label": i % 2, "idx": i, "flag": i % 3 == 0,
+             "score": i / 4, "note": None if i % 4 else "noted\nhere",
+             "target": {"span1_text": f"span {i}", "span1_index": i}, "words": ["a", None, str(i)][:i % 4]}
+            for i in range(20)]
+    schema = pa.schema([
+        ("sentence", pa.string()), ("label", pa.int64()), ("idx", pa.int32()), ("flag", pa.bool_()), ("score", pa.float64()),
+        ("note", pa.large_string()), ("target", pa.struct([("span1_text", pa.large_string()), ("span1_index", pa.int16())])),
+        ("words", pa.list_(pa.string()))])
+    table = pa.Table.from_pylist(rows, schema)
+    pq.write_table(table, folder / "rows.parquet", row_group_size=7, data_page_size=40, write_batch_size=3,
+                   write_page_index=True)
+    pq.write_table(table, folder / "rows-gzip.parquet", compression="gzip", use_dictionary=False, data_page_version="2.0")
+    pq.write_table(table.select(["idx"]), folder / "rows-zstd.parquet", compression="zstd")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def write_json(path, value):
     """One line per list of numbers, so that the file stays small and can still be read."""
     text = json.dumps(value, separators=(",", ":"))
@@ -219,6 +241,7 @@ def main():
               "models": {name: reference(model, out / name, rng) for name, model in models.items()}}
     write_json(out / "logits.json", result)
     write_json(out / "numpy_permutations.json", permutations())
+    write_rows(out)
 
     for path in sorted(out.iterdir()):
         files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]

@@ -32,18 +32,31 @@ pub struct Example {
 
 impl Example {
     /// Tokenises a row. Longer than `max_length` is cut on the left, keeping the first token.
+    ///
+    /// A completion ends in the tokenizer's end token. One without a prompt is a whole text: all its tokens but the first are
+    /// predicted, and it is cut on the right.
     pub fn encode(row: &PromptedRow, tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
         let prompt_len = tokenizer.encode(&row.prompt)?.len();
+        let is_completion = row.answered.len() == 1;
+        let is_whole = is_completion && row.prompt.is_empty();
         let mut cut = false;
         let candidates = row.answered.iter().map(|text| {
-            let tokens = tokenizer.encode(text)?;
-            cut |= tokens.len() > max_length;
-            let option_len = tokens.len().saturating_sub(prompt_len);
-            if option_len == 0 {
+            let mut tokens = tokenizer.encode(text)?;
+            let mut option_len = tokens.len().saturating_sub(prompt_len);
+            if option_len == 0 && !is_whole {
                 bail!("the answer adds no token to the prompt, so it cannot be scored: {}", end_of(text));
             }
+            if let Some(end) = tokenizer.end().filter(|end| is_completion && tokens.last() != Some(end)) {
+                tokens.push(end);
+                option_len += 1;
+            }
+            cut |= tokens.len() > max_length;
+            if is_whole {
+                tokens.truncate(max_length);
+                option_len = tokens.len().saturating_sub(1);
+            }
             let tokens = cut_left(tokens, max_length);
-            if option_len >= tokens.len() {
+            if option_len == 0 || option_len >= tokens.len() {
                 bail!(
                     "an answer of {option_len} tokens leaves no room for a prompt in max_length {max_length}: {}",
                     end_of(text)
@@ -61,7 +74,8 @@ impl Example {
         let examples: Vec<Self> = rows.iter().map(encode).collect::<Result<_>>()?;
         let cut = examples.iter().filter(|e| e.cut).count();
         if cut > 0 {
-            tracing::warn!("{cut} of {} prompts are longer than {max_length} tokens and were cut on the left", rows.len());
+            let side = if rows.iter().all(|row| row.prompt.is_empty()) { "right" } else { "left" };
+            tracing::warn!("{cut} of {} prompts are longer than {max_length} tokens and were cut on the {side}", rows.len());
         }
         Ok(examples)
     }

@@ -1,4 +1,4 @@
-//! The task's metric, by scoring candidates.
+//! The task's metric, by scoring candidates; of completions there is only the loss.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -16,8 +16,8 @@ use crate::task::Loss;
 pub struct Evaluation {
     /// The task's loss, mean as in training.
     pub loss: f64,
-    /// The share of examples whose best-scored candidate is the right one.
-    pub accuracy: f64,
+    /// The share of examples whose best-scored candidate is the right one; None where there is nothing to choose from.
+    pub accuracy: Option<f64>,
     /// Every example's scores, in order.
     pub examples: Vec<Scored>,
     /// The most bytes that a forward pass held.
@@ -65,7 +65,9 @@ pub fn evaluate(
         return Err(NotFinite { place: "in an evaluation".into(), losses: vec![loss] }.into());
     }
     let right = scored.iter().filter(|s| s.prediction == s.label).count();
-    Ok(Evaluation { loss, accuracy: right as f64 / scored.len() as f64, examples: scored, activation_peak })
+    let is_choice = examples.iter().any(|example| example.candidates.len() > 1);
+    let accuracy = is_choice.then(|| right as f64 / scored.len() as f64);
+    Ok(Evaluation { loss, accuracy, examples: scored, activation_peak })
 }
 
 fn judge(example: &Example, scores: &[Score]) -> Scored {

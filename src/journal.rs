@@ -134,7 +134,7 @@ impl Journal {
             self.say(0, dev);
         }
         self.last_dev = Some(*dev);
-        self.write(LogLine { eval_loss: Some(dev.loss), eval_accuracy: Some(dev.accuracy), ..self.line(0) })?;
+        self.write(LogLine { eval_loss: Some(dev.loss), eval_accuracy: dev.accuracy, ..self.line(0) })?;
         // The clock of training starts here, the bar's with it.
         self.start = Instant::now();
         self.bar.reset();
@@ -164,7 +164,7 @@ impl Journal {
                 snapshot: self.snapshot.take(),
                 learning_rate: Some(step.learning_rate),
                 eval_loss: dev.map(|d| d.loss),
-                eval_accuracy: dev.map(|d| d.accuracy),
+                eval_accuracy: dev.and_then(|d| d.accuracy),
                 ..self.line(step.number)
             };
             self.write(line)?;
@@ -267,10 +267,10 @@ impl Journal {
     fn say(&mut self, step: u64, dev: &Scored) {
         let loss = if step == 0 { "           ".into() } else { format!("loss {:.4}", self.recent_loss()) };
         let line = format!(
-            "  {step:>6}/{}  {loss}  dev {:.4}  {:.1} %  peak {}",
+            "  {step:>6}/{}  {loss}  dev {:.4}{}  peak {}",
             self.max_steps,
             dev.loss,
-            100.0 * dev.accuracy,
+            dev.accuracy.map_or(String::new(), |share| format!("  {:.1} %", 100.0 * share)),
             memory::human(memory::peak_rss_bytes())
         );
         if self.bar.is_hidden() {
@@ -290,7 +290,8 @@ impl Journal {
         }
         let seconds = median(&self.step_times[self.step_times.len().saturating_sub(50)..]);
         let tokens = self.totals.tokens as f64 / step as f64;
-        let dev = self.last_dev.map_or(String::new(), |d| format!("  dev {:.3} {:.1} %", d.loss, 100.0 * d.accuracy));
+        let share = |dev: &Scored| dev.accuracy.map_or(String::new(), |share| format!(" {:.1} %", 100.0 * share));
+        let dev = self.last_dev.map_or(String::new(), |dev| format!("  dev {:.3}{}", dev.loss, share(&dev)));
         self.bar.set_message(format!(
             "loss {:.3}{dev}  {:.1} it/s  {:.0} tok/s  peak {}",
             self.recent_loss(),

@@ -26,7 +26,7 @@ use crate::params::Params;
 use crate::report;
 use crate::setup::{Bench, problem};
 use crate::stop::Stop;
-use crate::task::{Splits, Task};
+use crate::task::{Metric, Splits, Task};
 use crate::trajectory::{Done, Log, Scored, Tape};
 
 /// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
@@ -41,16 +41,22 @@ pub struct Results {
     pub totals: Totals,
     /// Of the weights that were kept, on the dev split.
     pub dev_loss: f64,
-    /// The same.
-    pub dev_accuracy: f64,
+    /// The same; None where there is nothing to choose from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dev_accuracy: Option<f64>,
     /// Of the weights that were kept, on the evaluation split.
     pub eval_loss: f64,
-    /// The same.
-    pub eval_accuracy: f64,
+    /// The same; None where there is nothing to choose from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_accuracy: Option<f64>,
+    /// e to the loss on the evaluation split, where that is a mean over tokens and all there is to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_perplexity: Option<f64>,
     /// On the evaluation split, before training.
     pub untrained_eval_loss: f64,
-    /// The same.
-    pub untrained_eval_accuracy: f64,
+    /// The same; None where there is nothing to choose from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untrained_eval_accuracy: Option<f64>,
     /// Bytes of the log.
     pub trajectory_bytes: u64,
     /// Whether the weights can be made from it again: there were no first-order gradients.
@@ -190,7 +196,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self> {
         let known = log.trajectory().steps();
         let journal = Journal::open(&job.plan, known, bar)?;
-        let nothing = Scored { loss: f64::INFINITY, accuracy: 0.0, digest: Digest(0) };
+        let nothing = Scored { loss: f64::INFINITY, accuracy: None, digest: Digest(0) };
         let (start, best, kept, eval_peak) = (0, (0, nothing), 0, 0);
         let mut run = Session { job, model, params, optimizer, log, journal, stop, start, known, best, kept, eval_peak };
         if run.log.trajectory().untrained.is_none() {
@@ -338,6 +344,7 @@ impl<'a> Session<'a> {
             dev_accuracy: dev.accuracy,
             eval_loss: eval.loss,
             eval_accuracy: eval.accuracy,
+            eval_perplexity: (self.job.task.metric == Metric::Loss).then(|| eval.loss.exp()),
             untrained_eval_loss: untrained.loss,
             untrained_eval_accuracy: untrained.accuracy,
             trajectory_bytes: self.log.bytes(),

@@ -45,6 +45,8 @@ impl Bench {
         let blank = adapter.as_ref().is_some_and(Adapter::is_new);
         let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype(), adapter)?;
         let Shape { vocab_size, max_length: longest } = model.shape();
+        let end = model::eos_token_id(&source)?.filter(|id| (*id as usize) < vocab_size);
+        let tokenizer = tokenizer.with_end(end);
         if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
             return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
         }
@@ -89,6 +91,9 @@ impl Bench {
     pub fn encode_splits(&self, rows: &Splits, batch_size: usize) -> Result<Splits<Example>> {
         if batch_size > rows.train.len() {
             return Err(usage!("--batch-size {batch_size}: there are only {} training examples", rows.train.len()));
+        }
+        if self.tokenizer.end().is_none() && rows.train.iter().any(|row| row.answered.len() == 1) {
+            tracing::warn!("config.json names no eos_token_id: the model is not taught where a completion ends");
         }
         Ok(Splits { train: self.encode(&rows.train)?, dev: self.encode(&rows.dev)?, eval: self.encode(&rows.eval)? })
     }

@@ -12,6 +12,8 @@ pub struct Tokenizer {
     inner: Inner,
     /// The begin token that we put in front; None: the tokenizer's own post-processor sees to it.
     bos: Option<u32>,
+    /// What a completion ends in.
+    end: Option<u32>,
 }
 
 impl Tokenizer {
@@ -35,7 +37,7 @@ impl Tokenizer {
             // Left over from somebody's training; how long a prompt may be is for us to say.
             inner.with_truncation(None).map_err(|e| anyhow!("cannot read {place}: {e}"))?;
             inner.with_padding(None);
-            return Ok(Tokenizer { inner, bos: bos_id });
+            return Ok(Tokenizer { inner, bos: bos_id, end: None });
         }
         let (Some(vocab), Some(merges)) = (files.read("vocab.json")?, files.read("merges.txt")?) else {
             bail!(
@@ -46,7 +48,17 @@ impl Tokenizer {
         let inner = byte_level_bpe(&vocab, &merges)
             .with_context(|| format!("cannot read {} with {}", files.place("vocab.json"), files.place("merges.txt")))?;
         // transformers puts OPT's `</s>` in front; MeZO's code forced `<s>`, id 0.
-        Ok(Tokenizer { inner, bos: Some(bos_id.or(config_bos_id).unwrap_or(2)) })
+        Ok(Tokenizer { inner, bos: Some(bos_id.or(config_bos_id).unwrap_or(2)), end: None })
+    }
+
+    /// With the end token that config.json names.
+    pub fn with_end(self, end: Option<u32>) -> Self {
+        Tokenizer { end, ..self }
+    }
+
+    /// The token that says that a text is at its end, if one is known.
+    pub fn end(&self) -> Option<u32> {
+        self.end
     }
 
     /// Token ids of `text`, begin token included.

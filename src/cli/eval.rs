@@ -23,7 +23,7 @@ pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
 }
 
 fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
-    let task = Task::open(&inputs.task)?;
+    let task = Task::of(inputs.task.as_deref(), inputs.data.as_deref())?;
     let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
     let rows = task.eval_split(&task.data(inputs.data.as_deref())?, sizes, inputs.train_set_seed)?;
     if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
@@ -35,7 +35,8 @@ fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: boo
     let load_seconds = start.elapsed().as_secs_f64();
     let examples = bench.encode(&rows)?;
     describe_model(&inputs, &bench);
-    tracing::info!("task    {}: {} eval (seed {})", task.name, examples.len(), inputs.train_set_seed);
+    let whence = task.whence(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
+    tracing::info!("task    {}: {} eval ({whence}seed {})", task.name, examples.len(), inputs.train_set_seed);
 
     let start = Instant::now();
     let bar = progress_bar(examples.len() as u64, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
@@ -46,21 +47,29 @@ fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: boo
     let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, inputs.eval_batch_size, done)?;
     bar.finish_and_clear();
     let dumped = dump_to.map_or(Ok(()), |path| dump(path, &found, &examples));
-    let right = found.examples.iter().filter(|e| e.prediction == e.label).count();
+    let (right, perplexity) = (found.examples.iter().filter(|e| e.prediction == e.label).count(), found.loss.exp());
     if as_json {
-        say(&serde_json::to_string(&json!({
+        let mut result = json!({
             "model": inputs.model,
             "task": task.name,
             "examples": examples.len(),
-            "correct": right,
-            "accuracy": found.accuracy,
             "loss": found.loss,
             "load_seconds": load_seconds,
             "seconds": start.elapsed().as_secs_f64(),
             "peak_rss_bytes": peak_rss_bytes(),
-        }))?)?;
+        });
+        match found.accuracy {
+            Some(accuracy) => (result["correct"], result["accuracy"]) = (right.into(), accuracy.into()),
+            None => result["perplexity"] = perplexity.into(),
+        }
+        say(&result.to_string())?;
     } else {
-        say(&format!("accuracy {:.2} % ({right} of {})  loss {:.4}", 100.0 * found.accuracy, examples.len(), found.loss))?;
+        say(&match found.accuracy {
+            Some(share) => {
+                format!("accuracy {:.2} % ({right} of {})  loss {:.4}", 100.0 * share, examples.len(), found.loss)
+            }
+            None => format!("loss {:.4}  perplexity {perplexity:.2}  ({} examples)", found.loss, examples.len()),
+        })?;
     }
     dumped
 }
@@ -70,13 +79,10 @@ fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
     crate::files::write_whole(path, |out| {
         for (scored, example) in found.examples.iter().zip(examples) {
             let tokens: Vec<&[u32]> = example.candidates.iter().map(|c| c.tokens.as_slice()).collect();
-            let line = json!({
-                "index": scored.index,
-                "label": scored.label,
-                "prediction": scored.prediction,
-                "scores": scored.scores,
-                "tokens": tokens,
-            });
+            let mut line = json!({ "index": scored.index, "scores": scored.scores, "tokens": tokens });
+            if found.accuracy.is_some() {
+                (line["label"], line["prediction"]) = (scored.label.into(), scored.prediction.into());
+            }
             writeln!(out, "{line}")?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
+use super::words::task_flags;
 use super::{ExportArgs, on_threads, say};
 use crate::config::{Common, Inputs};
 use crate::files::quoted;
@@ -33,7 +34,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
         model: Some(model.clone()),
         revision: args.model.is_none().then(|| then.as_ref()?.revision.clone()).flatten(),
         adapter: Some(from.clone()),
-        trajectory: then.as_ref().and_then(|inputs| inputs.trajectory.clone()),
+        trajectory: then.as_ref().and_then(Trajectory::to_base).cloned(),
         dtype: args.dtype.or(then.as_ref().map(|inputs| inputs.dtype)),
         ..Common::default()
     };
@@ -47,14 +48,13 @@ fn merge(args: &ExportArgs) -> Result<()> {
     if args.json {
         return say(&json!({ "model": inputs.model, "adapter": from, "output_dir": out, "seconds": seconds }).to_string());
     }
-    let task = then.map_or("sst2".into(), |inputs| inputs.task);
+    let task = then.map_or("--task sst2".into(), |inputs| task_flags(&inputs));
     say(&format!(
         "model    {}: {} with the adapter of {} in its weights, in {seconds:.1} s\n\
-         next     zotune eval --model {} --task {}",
+         next     zotune eval --model {} {task}",
         out.display(),
         inputs.model,
         from.display(),
         quoted(&out.to_string_lossy()),
-        quoted(&task),
     ))
 }

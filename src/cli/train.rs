@@ -15,7 +15,7 @@ use crate::params::Span;
 use crate::run::{Job, conclude, go_on, train};
 use crate::setup::{Bench, set_up};
 use crate::stop::Stop;
-use crate::task::{Loss, Task};
+use crate::task::{Loss, Metric, Task};
 use crate::trajectory::{Data, Header, Log, Trajectory};
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
@@ -48,7 +48,7 @@ fn given(args: &JobArgs, default: Knobs) -> Result<Knobs> {
 /// Checks what was typed, and does `work` with it on the threads that it asks for.
 fn planned(args: JobArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) -> Result<()> {
     let common = &args.knobs.common;
-    let default = match common.model.is_none() && common.task.is_none() {
+    let default = match common.model.is_none() && common.task.is_none() && common.data.is_none() {
         true => Knobs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?,
         false => Knobs::default(),
     };
@@ -71,7 +71,7 @@ fn planned(args: JobArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) ->
 /// read.
 fn prospect(mut plan: Plan) -> Result<(Job, Bench, Forecast)> {
     optim::method(&plan.optimizer)?.check(&plan.settings)?;
-    let task = Task::open(&plan.inputs.task)?;
+    let task = Task::of(plan.inputs.task.as_deref(), plan.inputs.data.as_deref())?;
     let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
     let (mut outline, sizes) = Bench::outline(&plan.inputs)?;
     // A branch moves; the run is from this commit.
@@ -186,15 +186,19 @@ fn describe(job: &Job, bench: &Bench, log: &Log) {
         tracing::info!("trained {what}: {count}");
     }
     tracing::info!(
-        "task    {}: {} train, {} dev, {} eval (seed {}); {}, batch {}",
+        "task    {}: {} train, {} dev, {} eval ({}seed {}); {}, batch {}",
         task.name,
         examples.train.len(),
         examples.dev.len(),
         examples.eval.len(),
+        task.whence(plan.inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, ")),
         plan.inputs.train_set_seed,
-        loss_name(task.loss),
+        loss_name(task),
         plan.batch_size,
     );
+    if let Some(made) = &task.made {
+        tracing::info!("        {made}");
+    }
     tracing::info!("run     {}  (if it is stopped, {})", plan.output_dir.display(), go_on(plan));
 }
 
@@ -232,9 +236,10 @@ fn finish(job: &Job, results: crate::run::Results, forecast: Forecast, as_json: 
     written
 }
 
-fn loss_name(loss: Loss) -> &'static str {
-    match loss {
-        Loss::Classification => "classification over the candidates",
-        Loss::TeacherForcing => "teacher forcing on the right candidate",
+fn loss_name(task: &Task) -> &'static str {
+    match (task.loss, task.metric) {
+        (Loss::Classification, _) => "classification over the candidates",
+        (Loss::TeacherForcing, Metric::Accuracy) => "teacher forcing on the right candidate",
+        (Loss::TeacherForcing, Metric::Loss) => "teacher forcing on the completion",
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::words::model_flags;
+use super::words::{model_flags, task_flags};
 use super::{ExportArgs, ReplayArgs, describe_model, load, on_threads, progress_bar, say};
 use crate::config::Inputs;
 use crate::digest::Digest;
@@ -67,10 +67,10 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     say(&format!(
         "step     {to} of {steps}{kept}: {agrees} ({digest}), in {seconds:.1} s\n\
          model    {}\n\
-         next     zotune eval {} --task {}",
+         next     zotune eval {} {}",
         out.display(),
         model_flags(&inputs, out),
-        quoted(&inputs.task),
+        task_flags(&inputs),
     ))
 }
 
@@ -104,10 +104,10 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
     let model = &trajectory.header.config.inputs.model;
     say(&format!(
         "wrote    {}: {bytes} bytes for {steps} steps ({a_step:.1} a step)\n\
-         next     zotune eval --model {} --trajectory {} --task {}",
+         next     zotune eval --model {} --trajectory {} {}",
         to.display(),
         quoted(model),
         quoted(&to.to_string_lossy()),
-        quoted(&trajectory.header.config.inputs.task),
+        task_flags(&trajectory.header.config.inputs),
     ))
 }

@@ -7,11 +7,23 @@ use crate::files::quoted;
 use crate::forecast::Comparison;
 use crate::memory::human;
 use crate::run::{Memory, Results};
+use crate::trajectory::Trajectory;
 
 /// What happened, where it lies, and what a person would type next.
 pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval: usize) -> String {
-    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let totals = &results.totals;
+    let Results { untrained_eval_loss, eval_loss, .. } = results;
+    let (what, before, after, loss) = match (results.untrained_eval_accuracy, results.eval_accuracy) {
+        (Some(before), Some(after)) => {
+            let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+            ("accuracy", percent(before), percent(after), format!("loss {untrained_eval_loss:.4} -> {eval_loss:.4}"))
+        }
+        _ => {
+            let perplexity = |loss: &f64| format!("{:.2}", loss.exp());
+            let both = format!("perplexity {} -> {}", perplexity(untrained_eval_loss), perplexity(eval_loss));
+            ("loss", format!("{untrained_eval_loss:.4}"), format!("{eval_loss:.4}"), both)
+        }
+    };
     let kept = match results.best_step {
         0 => "no step was better on dev than the start, which was kept; try a smaller --learning-rate".into(),
         step => format!("the weights of step {step}, best on dev"),
@@ -38,17 +50,13 @@ pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval
     let file = if plan.inputs.is_adapted() { "adapter_model.safetensors" } else { "model.safetensors" };
     let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
-        "accuracy on {num_eval} examples it never saw: {} -> {}   (loss {:.4} -> {:.4}; {kept})\n\
+        "{what} on {num_eval} examples it never saw: {before} -> {after}   ({loss}; {kept})\n\
          took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
          memory   {}\n\
          forecast peak {} ({:+.1} %), {} a step{deviation}\n\
          run      {}: {file}{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
          steps    trajectory.bin, {} for {} steps{replays}\n\
          next     {}",
-        percent(results.untrained_eval_accuracy),
-        percent(results.eval_accuracy),
-        results.untrained_eval_loss,
-        results.eval_loss,
         results.steps,
         totals.train_seconds,
         totals.function_evaluations,
@@ -98,18 +106,20 @@ pub fn parts(memory: &Memory) -> String {
 /// From the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
 pub fn next_command(plan: &Plan) -> String {
     let inputs = &plan.inputs;
-    if inputs.task == "reviews" {
+    if inputs.task.as_deref() == Some("reviews") {
         let model = quoted(&inputs.model);
         return format!(
-            "zotune train --model {model} --task sst2 --data SST-2    (GLUE's folder with train.tsv and dev.tsv)"
+            "zotune train --model {model} --task sst2    (fetches SST-2 from the hub; --data takes GLUE's folder with train.tsv \
+             and dev.tsv)"
         );
     }
-    let mut command = format!("zotune eval {} --task {}", model_flags(inputs, &plan.output_dir), quoted(&inputs.task));
+    let mut command = format!("zotune eval {}", model_flags(inputs, &plan.output_dir));
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
             command += &format!(" --{flag} {}", quoted(&value));
         }
     };
+    add("task", inputs.task.clone());
     add("data", inputs.data.as_ref().map(|d| d.to_string_lossy().into_owned()));
     add("dtype", (inputs.dtype != Precision::F32).then(|| inputs.dtype.dtype().as_str().into()));
     add("bos-id", inputs.bos_id.map(|id| id.to_string()));
@@ -123,7 +133,11 @@ pub fn next_command(plan: &Plan) -> String {
 pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
     let folder = quoted(&folder.to_string_lossy());
     match inputs.is_adapted() {
-        true => format!("--model {} --adapter {folder}", quoted(&inputs.model)),
+        true => {
+            let to_base = Trajectory::to_base(inputs).map(|place| quoted(&place.to_string_lossy()));
+            let to_base = to_base.map_or(String::new(), |place| format!(" --trajectory {place}"));
+            format!("--model {}{to_base} --adapter {folder}", quoted(&inputs.model))
+        }
         false => format!("--model {folder}"),
     }
 }
@@ -140,6 +154,15 @@ pub fn trained(inputs: &Inputs) -> Option<String> {
         (_, _, Some(tokens), _) => Some(format!("a prefix of {tokens} tokens")),
         (.., Some(folder)) => Some(format!("the adapter of {}", folder.display())),
         _ => None,
+    }
+}
+
+/// The flags that name what a run was trained on.
+pub fn task_flags(inputs: &Inputs) -> String {
+    match (&inputs.task, &inputs.data) {
+        (Some(task), _) => format!("--task {}", quoted(task)),
+        (None, Some(data)) => format!("--data {}", quoted(&data.to_string_lossy())),
+        (None, None) => "--data FILE".into(),
     }
 }
 

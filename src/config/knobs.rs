@@ -27,11 +27,14 @@ pub struct Common {
     /// An adapter to begin from, LoRA or prefix, as PEFT writes it: its folder, a run's that trained one, or a name on the hub
     #[arg(long, value_name = "FOLDER", help_heading = "Model and data")]
     pub adapter: Option<PathBuf>,
-    /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: reviews]
+    /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: what --data says of
+    /// itself; without it reviews]
     #[arg(long, alias = "task-name", help_heading = "Model and data")]
     pub task: Option<String>,
-    /// The folder that the task's data files are in
-    #[arg(long, value_name = "FOLDER", help_heading = "Model and data")]
+    /// The folder that the task's data files are in [default: fetched from the hub]. Without --task: rows of your own, a file
+    /// or a folder with train.jsonl and valid.jsonl or test.jsonl (.csv, .tsv and .parquet too), with the columns prompt and
+    /// completion, or text and label, or text alone
+    #[arg(long, value_name = "FOLDER|FILE", help_heading = "Model and data")]
     pub data: Option<PathBuf>,
     /// How the weights are held [default: f32]
     #[arg(long, help_heading = "Model and data")]
@@ -48,7 +51,7 @@ pub struct Common {
     /// Longer prompts are cut on the left [default: 2048, or the model's positions if fewer]
     #[arg(long, value_name = "TOKENS", help_heading = "Model and data")]
     pub max_length: Option<usize>,
-    /// Rows in the evaluation split [default: 1000, or all if fewer]
+    /// Rows in the evaluation split [default: 1000, or all if fewer; of one file of your own a tenth at most]
     #[arg(long, help_heading = "Model and data")]
     pub num_eval: Option<usize>,
     /// Seed that the splits are drawn with [default: 0]
@@ -102,10 +105,10 @@ pub struct Knobs {
     /// Seed of batches and directions [default: 0]
     #[arg(long, help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Rows in the training split [default: 1000, or what dev leaves if fewer]
+    /// Rows in the training split [default: 1000, or what dev leaves if fewer; of your own all that the others leave]
     #[arg(long, help_heading = "Training")]
     pub num_train: Option<usize>,
-    /// Rows in the dev split [default: 500; cb, copa and reviews: 100]
+    /// Rows in the dev split [default: 500; cb, copa and reviews: 100; of your own a tenth of the training rows at most]
     #[arg(long, help_heading = "Training")]
     pub num_dev: Option<usize>,
     /// Steps between evaluations on the dev split [default: a twentieth of the steps]

@@ -191,7 +191,8 @@ pub struct Inputs {
     pub adapter: Option<PathBuf>,
     #[serde(flatten)]
     pub tuned: Tuned,
-    pub task: String,
+    /// None: the data are the task.
+    pub task: Option<String>,
     pub data: Option<PathBuf>,
     pub dtype: Precision,
     pub bos_id: Option<u32>,
@@ -221,7 +222,7 @@ impl Inputs {
             trajectory: common.trajectory,
             adapter: common.adapter,
             tuned: Tuned::default(),
-            task: common.task.unwrap_or("reviews".into()),
+            task: common.task.or_else(|| common.data.is_none().then(|| "reviews".into())),
             data: common.data,
             dtype: common.dtype.unwrap_or_default(),
             bos_id: common.bos_id,
@@ -348,9 +349,11 @@ fn positive(flag: &str, value: Option<usize>) -> Result<()> {
     if value == Some(0) { Err(usage!("{flag} 0: it must be at least 1")) } else { Ok(()) }
 }
 
-/// runs/TASK-MODEL-OPTIMIZER-SEED, with a number behind it while that is taken.
+/// runs/TASK-MODEL-OPTIMIZER-SEED, where data that are their own task give it their name; with a number behind it while that is taken.
 fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
-    let stem = Path::new(&inputs.task).file_stem().unwrap_or_default().to_string_lossy();
+    let data = inputs.data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
+    let task = inputs.task.as_ref().map(PathBuf::from).or(data).unwrap_or_default();
+    let stem = task.file_stem().unwrap_or_default().to_string_lossy();
     let model = Path::new(&inputs.model);
     let model = model.canonicalize().unwrap_or(model.to_path_buf());
     // The name that was typed where it says something, the folder's own where it is `.` or `..`.

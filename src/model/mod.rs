@@ -407,6 +407,13 @@ pub fn bos_token_id(source: &Source) -> Result<Option<u32>> {
     Ok(read_config(source)?.0.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()))
 }
 
+/// The end token that config.json names: the first, where there are several.
+pub fn eos_token_id(source: &Source) -> Result<Option<u32>> {
+    let config = read_config(source)?.0;
+    let named = config.get("eos_token_id").map(|eos| eos.get(0).unwrap_or(eos));
+    Ok(named.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()))
+}
+
 fn architecture(config: &Value, place: &str) -> Result<Load> {
     let kind = config.get("model_type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"model_type\""))?;
     let known = ARCHITECTURES.iter().find(|(name, _)| *name == kind);

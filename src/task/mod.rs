@@ -1,20 +1,31 @@
 //! A task: where its splits are, how a row becomes a prompt with candidate answers, which loss and which metric.
 //!
-//! Tasks are TOML files. Those in tasks/ are compiled in; a path to one's own works the same.
+//! Tasks are TOML files. Those in tasks/ are compiled in; a path to one's own works the same. Data alone are a task too: what
+//! their columns are says what is to be learnt of them (own.rs).
 
+mod files;
+mod hub;
+mod own;
+mod parquet;
 mod rows;
+mod sections;
 mod splits;
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use minijinja::{Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 
 use crate::error::nearest;
 use crate::files::Source;
 
+use files::{Part, RowFile};
+use hub::HubSection;
+use own::OwnFiles;
+use sections::{DataSection, LabelSection, TaskFile};
+
+pub use files::Files;
 pub use rows::{Format, Row};
 pub use splits::permutation;
 
@@ -52,42 +63,8 @@ pub enum Loss {
 pub enum Metric {
     /// The share of examples whose best-scored candidate is the right one.
     Accuracy,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TaskFile {
-    description: String,
-    loss: Loss,
-    metric: Metric,
-    data: DataSection,
-    prompt: PromptSection,
-    label: LabelSection,
-    #[serde(default)]
-    splits: Sizes,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DataSection {
-    format: Format,
-    train: String,
-    eval: String,
-    builtin: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PromptSection {
-    template: String,
-    candidates: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LabelSection {
-    column: String,
-    values: Vec<String>,
+    /// The mean loss of a token: all that there is to say where the answer is not chosen out of several.
+    Loss,
 }
 
 /// How many examples each split takes; None: MeZO's number, or as many as there are.
@@ -112,8 +89,13 @@ pub struct Task {
     pub loss: Loss,
     /// What is reported.
     pub metric: Metric,
+    /// What was made of data that came without a task, in a line; None of a task file.
+    pub made: Option<String>,
     data: DataSection,
-    label: LabelSection,
+    /// None where there is one candidate.
+    label: Option<LabelSection>,
+    hub: Option<HubSection>,
+    own: Option<OwnFiles>,
     splits: Sizes,
     templates: Environment<'static>,
     num_candidates: usize,
@@ -127,9 +109,9 @@ pub struct PromptedRow {
     pub index: usize,
     /// File and line, for errors.
     pub place: String,
-    /// The prompt without an answer.
+    /// The prompt without an answer. Spaces that it ends in belong to the answers, as tokenizers have it.
     pub prompt: String,
-    /// Prompt and answer together, one for each candidate.
+    /// Prompt and answer together, one for each candidate. A single one is a completion, and ends where the text ends.
     pub answered: Vec<String>,
     /// The candidate that is right.
     pub label: usize,
@@ -146,6 +128,15 @@ pub struct Splits<T = PromptedRow> {
 }
 
 impl Task {
+    /// The task that is named; where none is, what the data say of themselves.
+    pub fn of(name_or_path: Option<&str>, data: Option<&Path>) -> Result<Self> {
+        match (name_or_path, data) {
+            (Some(name), _) => Self::open(name),
+            (None, Some(data)) => own::open(data),
+            (None, None) => Err(usage!("there is neither a --task nor --data of your own")),
+        }
+    }
+
     /// A built-in task by name, or a task file by path.
     pub fn open(name_or_path: &str) -> Result<Self> {
         if let Some((name, text)) = BUILTIN.iter().find(|(name, _)| *name == name_or_path) {
@@ -164,16 +155,11 @@ impl Task {
     }
 
     fn parse(name: &str, text: &str) -> Result<Self> {
-        let file: TaskFile = toml::from_str(text)?;
-        if file.prompt.candidates.len() < 2 {
-            bail!("[prompt] candidates: a choice needs at least two");
-        }
-        if file.label.values.len() != file.prompt.candidates.len() {
-            bail!("[label] values: {} for {} candidates", file.label.values.len(), file.prompt.candidates.len());
-        }
-        if let Some(twice) = file.label.values.iter().enumerate().find(|(i, v)| file.label.values[..*i].contains(v)) {
-            bail!("[label] values: \"{}\" stands there twice", twice.1);
-        }
+        Self::new(name, toml::from_str(text)?)
+    }
+
+    fn new(name: &str, file: TaskFile) -> Result<Self> {
+        file.check()?;
         let mut templates = environment();
         let mut columns = Vec::new();
         let named = std::iter::once(("prompt".to_string(), file.prompt.template.clone()))
@@ -186,14 +172,18 @@ impl Task {
         }
         columns.sort();
         columns.dedup();
+        columns.extend(file.label.iter().map(|label| label.column.clone()));
         Ok(Task {
             name: name.to_string(),
             description: file.description,
             loss: file.loss,
             metric: file.metric,
+            made: None,
             data: file.data,
             num_candidates: file.prompt.candidates.len(),
             label: file.label,
+            hub: file.hub,
+            own: None,
             splits: file.splits,
             templates,
             columns,
@@ -209,135 +199,142 @@ impl Task {
         }
     }
 
-    /// Where the task's data come from: the folder given, else the built-in data.
-    pub fn data(&self, folder: Option<&Path>) -> Result<Source> {
-        match folder {
-            Some(folder) if folder.is_file() => {
-                Err(usage!("--data {}: it wants the folder that the file is in", folder.display()))
-            }
-            Some(folder) if !folder.is_dir() => Err(usage!("--data {}: there is no such folder", folder.display())),
-            Some(folder) => Ok(Source::Folder(folder.to_path_buf())),
-            None => self.builtin_data()?.ok_or_else(|| {
-                usage!("task {} needs --data: a folder with {} and {}", self.name, self.data.train, self.data.eval)
-            }),
+    /// Where the task's rows are: in the folder given, else built in, else on the hub. Nothing is fetched yet.
+    pub fn data(&self, folder: Option<&Path>) -> Result<Files> {
+        if let Some(own) = &self.own {
+            return Ok(Files::Own(own.clone()));
         }
+        let DataSection { train, eval, .. } = &self.data;
+        match folder {
+            Some(folder) if folder.is_file() => Err(usage!(
+                "--data {}: the task {} wants the folder that {train} and {eval} are in; without --task the file is trained on as \
+                 it is",
+                folder.display(),
+                self.name
+            )),
+            Some(folder) if !folder.is_dir() => Err(usage!("--data {}: there is no such folder", folder.display())),
+            Some(folder) => {
+                let is_local = [train, eval].into_iter().any(|name| folder.join(name).is_file());
+                match &self.hub {
+                    Some(hub) if !is_local && hub.is_in(folder) => Ok(Files::Hub(Some(folder.into()))),
+                    _ => Ok(Files::Local(Source::Folder(folder.into()))),
+                }
+            }
+            None => match (self.builtin_data()?, &self.hub) {
+                (Some(data), _) => Ok(Files::Local(data)),
+                (None, Some(_)) => Ok(Files::Hub(None)),
+                (None, None) => Err(usage!("task {} needs --data: a folder with {train} and {eval}", self.name)),
+            },
+        }
+    }
+
+    /// Where that is, where the task alone does not say it.
+    pub fn whence(&self, folder: Option<&Path>) -> Option<String> {
+        self.data(folder).ok()?.describe()
     }
 
     /// Draws the splits by MeZO's rule with NumPy's generator, and turns their rows into prompts.
     ///
     /// Train and dev are one draw of num_train + num_dev rows of the training file, dev the last of it; the evaluation
-    /// set is a draw of the evaluation file with the same seed.
-    pub fn splits(&self, data: &Source, asked: Sizes, seed: u32) -> Result<Splits> {
-        let file = self.open_rows(data, &self.data.train)?;
-        let (place, count) = (&file.place, file.count);
-        let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(NUM_DEV);
-        if num_dev >= count || asked.num_train.is_some_and(|n| n > count - num_dev) {
+    /// set is a draw of the evaluation file with the same seed. Where there is only one file, evaluation has the end of its
+    /// permutation: no other split's size moves it.
+    pub fn splits(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Splits> {
+        let file = RowFile::open(self, files, Part::Train)?;
+        let (place, count) = (&file.rows.place, file.count);
+        let dev_file = if files.have(Part::Dev) { Some(RowFile::open(self, files, Part::Dev)?) } else { None };
+        let num_dev = asked.num_dev.or(self.splits.num_dev);
+        let num_dev = match &dev_file {
+            Some(file) => num_dev.unwrap_or(NUM_DEV.min(file.count)),
+            None => num_dev.unwrap_or(files.share(count, NUM_DEV)),
+        };
+        let dev_apart = if dev_file.is_some() { 0 } else { num_dev };
+        let eval_apart = if files.have(Part::Eval) { 0 } else { self.num_eval(files, &file, asked)? };
+        let apart = dev_apart.saturating_add(eval_apart);
+        if apart >= count || asked.num_train.is_some_and(|n| n > count - apart) {
+            let (num_eval, flags) = match eval_apart {
+                0 => (String::new(), "--num-train and --num-dev"),
+                n => (format!(" + num_eval {n}"), "--num-train, --num-dev and --num-eval"),
+            };
             return Err(usage!(
-                "{place} has {count} rows, fewer than num_train {} + num_dev {num_dev}; give --num-train and --num-dev that fit",
+                "{place} has {count} rows, fewer than num_train {} + num_dev {dev_apart}{num_eval}; give {flags} that fit",
                 asked.num_train.map_or("1".into(), |n| n.to_string()),
             ));
         }
-        let num_train = asked.num_train.or(self.splits.num_train).unwrap_or(NUM_TRAIN).min(count - num_dev);
+        let usual = if matches!(files, Files::Own(_)) { usize::MAX } else { NUM_TRAIN };
+        let num_train = asked.num_train.or(self.splits.num_train).unwrap_or(usual).min(count - apart);
         for (name, size) in [("num_train", num_train), ("num_dev", num_dev)] {
             if size == 0 {
                 return Err(usage!("{name} is 0: training needs a split that is not empty"));
             }
         }
-        let mut drawn = file.draw(num_train + num_dev, seed)?;
+        let mut drawn = file.take(&permutation(seed, count)[..num_train + dev_apart])?;
         let dev = drawn.split_off(num_train);
-        Ok(Splits {
-            train: self.prompts(&drawn, place)?,
-            dev: self.prompts(&dev, place)?,
-            eval: self.eval_split(data, asked, seed)?,
-        })
+        let dev = match dev_file {
+            Some(file) => file.prompts(&file.first(num_dev, "num_dev", seed)?)?,
+            None => file.prompts(&dev)?,
+        };
+        Ok(Splits { train: file.prompts(&drawn)?, dev, eval: self.eval_split(files, asked, seed)? })
     }
 
     /// The evaluation split alone.
-    pub fn eval_split(&self, data: &Source, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
-        let file = self.open_rows(data, &self.data.eval)?;
-        if let Some(n) = asked.num_eval.or(self.splits.num_eval).filter(|n| *n == 0 || *n > file.count) {
-            return Err(usage!("num_eval {n}: {} has {} rows", file.place, file.count));
-        }
-        let num_eval = asked.num_eval.or(self.splits.num_eval).unwrap_or(NUM_EVAL);
-        self.prompts(&file.draw(num_eval, seed)?, &file.place)
-    }
-
-    fn open_rows(&self, data: &Source, name: &str) -> Result<RowFile<'_>> {
-        let place = data.place(name);
-        let bytes = data.read(name)?.with_context(|| format!("{place} is missing; the task {} reads it", self.name))?;
-        let columns = self.columns.iter().chain([&self.label.column]).map(String::as_str).collect();
-        let mut file = RowFile { format: self.data.format, place, bytes, columns, count: 0 };
-        let mut count = 0;
-        file.visit(&mut |_| count += 1)?;
-        if count == 0 {
-            bail!("{} has no rows", file.place);
-        }
-        file.count = count;
-        Ok(file)
-    }
-
-    fn prompts(&self, rows: &[Row], place: &str) -> Result<Vec<PromptedRow>> {
-        let prompt = |row: &Row| {
-            let place = format!("{place}, line {}", row.line);
-            self.prompt(row, &place).with_context(|| place.clone())
+    pub fn eval_split(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
+        let file = RowFile::open(self, files, Part::Eval)?;
+        let num_eval = self.num_eval(files, &file, asked)?;
+        let drawn = match files.have(Part::Eval) {
+            true => file.first(num_eval, "num_eval", seed)?,
+            false => file.take(&permutation(seed, file.count)[file.count - num_eval..])?,
         };
-        rows.iter().map(prompt).collect()
+        file.prompts(&drawn)
     }
 
-    fn prompt(&self, row: &Row, place: &str) -> Result<PromptedRow> {
-        let value = row.text(&self.label.column).context("the row has no label")?;
-        let label = self.label.values.iter().position(|v| *v == value).with_context(|| {
-            let values = self.label.values.join(", ");
-            let advice = match BUILTIN.iter().any(|(name, _)| *name == self.name) {
-                true => format!(
-                    "give the labels of your data in a task file of your own: zotune tasks show {} > mine.toml",
-                    self.name
-                ),
-                false => format!("they stand in the task file {}, under [label] values", self.name),
-            };
-            format!("label \"{value}\" is not one of {values}\n  {advice}")
-        })?;
+    /// How many rows of `file` the evaluation split takes.
+    fn num_eval(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<usize> {
+        let asked = asked.num_eval.or(self.splits.num_eval);
+        if let Some(n) = asked.filter(|n| *n == 0 || *n > file.count) {
+            return Err(usage!("num_eval {n}: {} has {} rows", file.rows.place, file.count));
+        }
+        let usual = if files.have(Part::Eval) { NUM_EVAL } else { files.share(file.count, NUM_EVAL) };
+        Ok(asked.unwrap_or(usual.min(file.count)))
+    }
+
+    /// A row as text; `values` are the labels as its file has them.
+    fn prompt(&self, row: &Row, values: &[String], place: String) -> Result<PromptedRow> {
+        let label = self.right(row, values)?;
         let render = |name: &str| -> Result<String> { Ok(self.templates.get_template(name)?.render(&row.fields)?) };
         let prompt = render("prompt")?;
+        let index = row.index;
+        if self.num_candidates == 1 {
+            let answered = vec![format!("{prompt}{}", render(&candidate_name(0))?)];
+            return Ok(PromptedRow { index, place, prompt: prompt.trim_end_matches(' ').into(), answered, label });
+        }
         let answered = (0..self.num_candidates)
             .map(|i| Ok(format!("{prompt}{}", render(&candidate_name(i))?).trim_matches(' ').to_string()))
             .collect::<Result<_>>()?;
-        let prompt = prompt.trim_matches(' ').to_string();
-        Ok(PromptedRow { index: row.index, place: place.to_string(), prompt, answered, label })
+        Ok(PromptedRow { index, place, prompt: prompt.trim_matches(' ').into(), answered, label })
+    }
+
+    /// The candidate that a row's label says is right.
+    fn right(&self, row: &Row, values: &[String]) -> Result<usize> {
+        let Some(label) = &self.label else { return Ok(0) };
+        let value = row.text(&label.column).context("the row has no label")?;
+        values.iter().position(|v| *v == value).with_context(|| {
+            let values = values.join(", ");
+            let advice = match (&self.own, BUILTIN.iter().any(|(name, _)| *name == self.name)) {
+                (Some(_), _) => "these are the labels of the training file".into(),
+                (None, true) => format!(
+                    "give the labels of your data in a task file of your own: zotune tasks show {} > mine.toml",
+                    self.name
+                ),
+                (None, false) => format!("they stand in the task file {}, under [label] values", self.name),
+            };
+            format!("label \"{value}\" is not one of {values}\n  {advice}")
+        })
     }
 }
 
 /// What a candidate's template is called in errors.
 fn candidate_name(i: usize) -> String {
     format!("candidates[{i}]")
-}
-
-/// A data file, all rows of which have been looked at and none kept: a draw takes a few thousand of perhaps millions.
-struct RowFile<'a> {
-    format: Format,
-    place: String,
-    bytes: Vec<u8>,
-    columns: Vec<&'a str>,
-    count: usize,
-}
-
-impl RowFile<'_> {
-    fn visit(&self, visit: &mut dyn FnMut(Row)) -> Result<()> {
-        rows::visit(self.format, &self.place, &self.bytes, &self.columns, visit)
-    }
-
-    /// The first `n` rows of a permutation drawn with `seed`.
-    fn draw(&self, n: usize, seed: u32) -> Result<Vec<Row>> {
-        let order = permutation(seed, self.count);
-        let places: HashMap<usize, usize> = order.into_iter().take(n).enumerate().map(|(place, row)| (row, place)).collect();
-        let mut drawn = vec![Row::default(); places.len()];
-        self.visit(&mut |row| {
-            if let Some(place) = places.get(&row.index) {
-                drawn[*place] = row;
-            }
-        })?;
-        Ok(drawn)
-    }
 }
 
 /// Templates see strict variables and two filters of our own.

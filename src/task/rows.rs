@@ -1,8 +1,14 @@
-//! Rows of data files: tab-separated (GLUE), comma-separated, JSON lines (SuperGLUE). Every error names file and line.
+//! Rows of data files: tab-separated (GLUE), comma-separated, JSON lines (SuperGLUE), parquet (the hub). Every error names
+//! file and line, or file and row.
+
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use super::parquet;
+use crate::files::Source;
 
 /// How a data file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -14,6 +20,21 @@ pub enum Format {
     Csv,
     /// One JSON object a line.
     Jsonl,
+    /// Apache Parquet, as the hub keeps its data sets.
+    Parquet,
+}
+
+impl Format {
+    /// By a file's extension.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "tsv" => Some(Format::Tsv),
+            "csv" => Some(Format::Csv),
+            "jsonl" | "json" => Some(Format::Jsonl),
+            "parquet" => Some(Format::Parquet),
+            _ => None,
+        }
+    }
 }
 
 /// One row: its fields by name.
@@ -21,7 +42,7 @@ pub enum Format {
 pub struct Row {
     /// Its place among the data rows, from 0.
     pub index: usize,
-    /// Its line in the file, from 1.
+    /// Its line in the file, from 1; of a parquet file, which has no lines, its row.
     pub line: u64,
     /// Values by column.
     pub fields: Map<String, Value>,
@@ -37,10 +58,80 @@ impl Row {
             other => Some(other.to_string()),
         }
     }
+
+    /// The columns in which it has a value.
+    pub fn columns(&self) -> Vec<&str> {
+        self.fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Sees that it has a value in each of the `columns`.
+    pub(super) fn check(&self, columns: &[&str]) -> Result<()> {
+        match columns.iter().find(|c| self.fields.get(**c).is_none_or(Value::is_null)) {
+            Some(column) => bail!("has no \"{column}\"; it has: {}", self.columns().join(", ")),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Visits all rows of a file, one at a time; each must have the `columns`.
-pub fn visit(format: Format, place: &str, bytes: &[u8], columns: &[&str], visit: &mut dyn FnMut(Row)) -> Result<()> {
+/// What is done with the rows of a file, one after the other.
+pub type Visit<'a> = dyn FnMut(Row) -> Result<()> + 'a;
+
+/// A data file, to be looked through as often as one likes.
+pub struct Rows {
+    /// The file as it is named to people.
+    pub place: String,
+    format: Format,
+    content: Content,
+}
+
+enum Content {
+    /// Text is small beside what is trained on it.
+    Text(Vec<u8>),
+    /// Read a page at a time.
+    Parquet(parquet::File),
+}
+
+impl Rows {
+    /// Opens a file; None if it is not there.
+    pub fn open(source: &Source, name: &str, format: Format) -> Result<Option<Self>> {
+        let content = match format {
+            Format::Parquet if !source.has(name) => None,
+            Format::Parquet => Some(Content::Parquet(parquet::File::open(source, name)?)),
+            _ => source.read(name)?.map(Content::Text),
+        };
+        Ok(content.map(|content| Rows { place: source.place(name), format, content }))
+    }
+
+    /// Opens a file that must be there, written as its extension says.
+    pub fn open_path(path: &Path) -> Result<Self> {
+        let format = Format::of(path).with_context(|| format!("{}: it is of no format that is read", path.display()))?;
+        let (folder, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        let rows = Self::open(&Source::Folder(folder.into()), &name.to_string_lossy(), format)?;
+        rows.with_context(|| format!("{} is missing", path.display()))
+    }
+
+    /// A row as it is named to people.
+    pub fn place_of(&self, row: &Row) -> String {
+        format!("{}, {} {}", self.place, if self.format == Format::Parquet { "row" } else { "line" }, row.line)
+    }
+
+    /// Visits all rows, one at a time. Each must have the `columns`, and may come with no others; None: each comes with
+    /// what it has.
+    pub fn visit(&self, columns: Option<&[&str]>, visit: &mut Visit) -> Result<()> {
+        match &self.content {
+            Content::Text(bytes) => visit_text(self.format, &self.place, bytes, columns.unwrap_or_default(), visit),
+            Content::Parquet(file) => {
+                let checked = &mut |row: Row| {
+                    row.check(columns.unwrap_or_default()).map_err(|e| anyhow!("{} {e}", self.place_of(&row)))?;
+                    visit(row)
+                };
+                file.visit(&self.place, columns, checked)
+            }
+        }
+    }
+}
+
+fn visit_text(format: Format, place: &str, bytes: &[u8], columns: &[&str], visit: &mut Visit) -> Result<()> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let line = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
         anyhow!("{place}, line {line}: byte 0x{:02x} is not UTF-8; convert the file first", bytes[e.valid_up_to()])
@@ -49,11 +140,11 @@ pub fn visit(format: Format, place: &str, bytes: &[u8], columns: &[&str], visit:
     match format {
         Format::Tsv => delimited(place, text, columns, b'\t', visit),
         Format::Csv => delimited(place, text, columns, b',', visit),
-        Format::Jsonl => json_lines(place, text, columns, visit),
+        Format::Jsonl | Format::Parquet => json_lines(place, text, columns, visit),
     }
 }
 
-fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, visit: &mut dyn FnMut(Row)) -> Result<()> {
+fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, visit: &mut Visit) -> Result<()> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(delimiter == b',')
@@ -79,22 +170,20 @@ fn delimited(place: &str, text: &str, columns: &[&str], delimiter: u8, visit: &m
             bail!("{place}, line {line}: {} fields, but the header names {}", record.len(), header.len());
         }
         let fields = header.iter().cloned().zip(record.iter().map(Value::from)).collect();
-        visit(Row { index, line, fields });
+        visit(Row { index, line, fields })?;
     }
     Ok(())
 }
 
-fn json_lines(place: &str, text: &str, columns: &[&str], visit: &mut dyn FnMut(Row)) -> Result<()> {
+fn json_lines(place: &str, text: &str, columns: &[&str], visit: &mut Visit) -> Result<()> {
     let lines = text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty());
     for (index, (i, line)) in lines.enumerate() {
         let here = || format!("{place}, line {}", i + 1);
         let fields: Map<String, Value> =
             serde_json::from_str(line).with_context(|| format!("{}: not a JSON object", here()))?;
-        if let Some(column) = columns.iter().find(|c| fields.get(**c).is_none_or(Value::is_null)) {
-            let known: Vec<&str> = fields.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.as_str()).collect();
-            bail!("{} has no \"{column}\"; it has: {}", here(), known.join(", "));
-        }
-        visit(Row { index, line: i as u64 + 1, fields });
+        let row = Row { index, line: i as u64 + 1, fields };
+        row.check(columns).map_err(|e| anyhow!("{} {e}", here()))?;
+        visit(row)?;
     }
     Ok(())
 }
@@ -105,7 +194,11 @@ mod tests {
 
     fn read(format: Format, place: &str, bytes: &[u8], columns: &[&str]) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        visit(format, place, bytes, columns, &mut |row| rows.push(row))?;
+        let keep = &mut |row| {
+            rows.push(row);
+            Ok(())
+        };
+        visit_text(format, place, bytes, columns, keep)?;
         Ok(rows)
     }
 

@@ -40,7 +40,9 @@ impl Record {
         match self {
             Record::Step(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Record::Dev(s) | Record::Untrained(s) => {
-                [s.loss.to_bits(), s.accuracy.to_bits(), s.digest.0].into_iter().flat_map(u64::to_le_bytes).collect()
+                // No accuracy is none that is a number.
+                let accuracy = s.accuracy.unwrap_or(f64::NAN).to_bits();
+                [s.loss.to_bits(), accuracy, s.digest.0].into_iter().flat_map(u64::to_le_bytes).collect()
             }
             Record::Extended(steps) => steps.to_le_bytes().into(),
             Record::Done(done) => {
@@ -58,7 +60,7 @@ impl Record {
         }
         let score = |loss: &u64, accuracy: &u64, digest: &u64| Scored {
             loss: f64::from_bits(*loss),
-            accuracy: f64::from_bits(*accuracy),
+            accuracy: Some(f64::from_bits(*accuracy)).filter(|share| !share.is_nan()),
             digest: Digest(*digest),
         };
         match (kind, &longs[..]) {

@@ -9,7 +9,7 @@ mod shared;
 mod tape;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -155,8 +155,8 @@ impl Weight {
 pub struct Scored {
     /// The task's loss, mean over the split.
     pub loss: f64,
-    /// The share of examples that came out right.
-    pub accuracy: f64,
+    /// The share of examples that came out right; None where there is nothing to choose from.
+    pub accuracy: Option<f64>,
     /// Of the weights that were scored.
     pub digest: Digest,
 }
@@ -264,6 +264,14 @@ impl Trajectory {
             common.adapter = common.adapter.take().or(adapter);
         }
         Ok(if tuned.is_adapter() { tuned } else { Tuned::default() })
+    }
+
+    /// The trajectory that leads to the model that a run's adapter was trained on, if one does.
+    pub fn to_base(inputs: &Inputs) -> Option<&PathBuf> {
+        let place = inputs.trajectory.as_ref().filter(|_| inputs.is_adapted())?;
+        // One that leads to the adapter itself is in it already.
+        let leads_to_adapter = |place| Self::open(place).is_ok_and(|then| then.header.config.inputs.is_adapted());
+        (!leads_to_adapter(place)).then_some(place)
     }
 
     /// How many steps it knows.

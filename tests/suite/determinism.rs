@@ -22,7 +22,7 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
     let mut plan = Plan::check(knobs)?;
     plan.output_dir = folder.path().join("run");
     rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| {
-        let task = Task::open(&plan.inputs.task)?;
+        let task = Task::of(plan.inputs.task.as_deref(), None)?;
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
         let examples = bench.encode_splits(&rows, plan.batch_size)?;

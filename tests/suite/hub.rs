@@ -10,7 +10,7 @@ use serde_json::Value;
 use zotune::hub;
 
 use crate::hub_server::{Answer, Hub, Repo, Request, etag, file};
-use crate::support::fixture;
+use crate::support::{Column, fixture, write_parquet};
 
 const ID: &str = "facebook/opt-tiny";
 const COMMIT: &str = "27dcfa74d334bc871f3234de431e71c6eeba5dd6";
@@ -587,5 +587,76 @@ fn a_data_set_gives_single_files() -> Result<()> {
     for bad in ["../etc/passwd", "/etc/passwd", "", "a//b", "a\\b"] {
         assert_eq!(zotune::error::exit_code(&open(false)?.file(&repo, bad).unwrap_err()), 2, "{bad}");
     }
+    Ok(())
+}
+
+/// SST-2 without --data comes from the hub: the same bits as from GLUE's files. What is not on the main branch is where the hub
+/// converts it to.
+#[test]
+fn a_task_without_data_is_fetched_and_gives_the_same_bits_as_from_a_folder() -> Result<()> {
+    let home = Home::new()?;
+    let local = home.path().join("glue");
+    std::fs::create_dir(&local)?;
+    let mut parquets = Vec::new();
+    for (ours, theirs, first) in [("train.tsv", "train", 0), ("dev.tsv", "validation", 500)] {
+        let rows: Vec<(String, i64)> = (first..first + 90).map(|i| (format!("a film of number {i} "), i % 2)).collect();
+        let text: String = rows.iter().map(|(sentence, label)| format!("{sentence}\t{label}\n")).collect();
+        std::fs::write(local.join(ours), format!("sentence\tlabel\n{text}"))?;
+        let path = home.path().join("x.parquet");
+        let (sentences, labels): (Vec<String>, Vec<i64>) = rows.into_iter().unzip();
+        let columns = [
+            ("idx", Column::Numbers((0..90).collect())),
+            ("sentence", Column::Texts(sentences)),
+            ("label", Column::Numbers(labels)),
+        ];
+        write_parquet(&path, &columns, 40)?;
+        parquets.push((theirs, std::fs::read(&path)?));
+    }
+    let named = |name: fn(&str) -> String| parquets.iter().map(|(split, bytes)| (name(split), bytes.clone())).collect();
+    let main = named(|split| format!("data/{split}-00000-of-00001.parquet"));
+    let converted = named(|split| format!("default/{split}/0000.parquet"));
+    let hub = Hub::start(Repo::new("datasets/stanfordnlp/sst2", COMMIT, main))?;
+    let ok = |args: &[&str], variables: &[(&str, &str)]| -> Result<Value> {
+        let output = home.run(&hub, args, variables)?;
+        anyhow::ensure!(output.status.success(), "{args:?}: {}", stderr(&output));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let offline = [("HF_DATASETS_OFFLINE", "1")];
+    let eval = ["eval", "--model", "opt-mini", "--task", "sst2", "--json"];
+    let refused = home.run(&hub, &eval, &offline)?;
+    assert_eq!(refused.status.code(), Some(5));
+    let said = stderr(&refused);
+    assert!(said.contains("data/validation-00000-of-00001.parquet of the data set stanfordnlp/sst2"), "{said}");
+
+    let expected = ok(&[&eval[..], &["--data", "glue"]].concat(), &[])?;
+    assert_eq!(lines(&hub.requests()), [""; 0]);
+    for variables in [&[][..], &offline] {
+        let found = ok(&eval, variables)?;
+        assert_eq!((&found["loss"], &found["accuracy"]), (&expected["loss"], &expected["accuracy"]));
+    }
+    // What is not looked at is not fetched.
+    assert!(!lines(&hub.requests()).iter().any(|line| line.contains("train")));
+    let train = ["train", "--model", "opt-mini", "--task", "sst2", "--num-train", "60", "--num-dev", "20", "--json"];
+    let with = |more: &[&'static str]| [&train[..], more].concat();
+    ok(&with(&["--max-steps", "3", "--data", "glue", "--output-dir", "a"]), &[])?;
+    ok(&with(&["--max-steps", "2", "--output-dir", "b"]), &[])?;
+    ok(&["train", "--resume", "b", "--max-steps", "3", "--json"], &offline)?;
+    let weights = |run: &str| std::fs::read(home.path().join(run).join("model.safetensors"));
+    assert_eq!(weights("a")?, weights("b")?);
+    ok(&["replay", "b", "--output-dir", "c", "--json"], &[])?;
+    assert_eq!(weights("a")?, weights("c")?);
+    ok(&["train", "--resume", "b", "--max-steps", "4", "--data", "glue", "--json"], &[])?;
+
+    let data = Home::new()?;
+    hub.change(|repo| {
+        repo.commits = [(COMMIT.to_string(), BTreeMap::new()), (NEXT.to_string(), converted)].into();
+        repo.refs.insert("refs/convert/parquet".into(), NEXT.into());
+    });
+    let output = data.run(&hub, &eval, &[])?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout)?["loss"], expected["loss"]);
+    hub.change(|repo| repo.commits.values_mut().for_each(BTreeMap::clear));
+    let said = stderr(&Home::new()?.run(&hub, &eval, &[])?);
+    assert!(said.contains("has no data/validation-00000-of-00001.parquet at revision \"main\""), "{said}");
     Ok(())
 }

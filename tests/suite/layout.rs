@@ -95,7 +95,7 @@ fn every_config_and_every_task_loads() -> Result<()> {
                 if folder == "configs/methods" {
                     assert_eq!(path.file_stem().and_then(|s| s.to_str()), Some(plan.optimizer.as_str()));
                 }
-                zotune::task::Task::open(&plan.inputs.task)?;
+                zotune::task::Task::of(plan.inputs.task.as_deref(), None)?;
             } else {
                 zotune::task::Task::open(&place)?;
             }

@@ -142,3 +142,18 @@ fn fresh_batches_are_those_of_further_steps() -> Result<()> {
     assert_eq!(shared.batch(), batches().at(1));
     Ok(())
 }
+
+/// Completions of one's own: one candidate each, and no accuracy.
+#[test]
+fn the_loss_of_completions_is_the_plain_loss_of_their_tokens() -> Result<()> {
+    let (model, mut params) = open("opt-tiny")?;
+    let examples =
+        [example(0, &[2, 10, 11], &[&[20, 21, 2]]), example(0, &[2], &[&[30, 31, 32, 33]]), example(0, &[2, 9], &[&[2]])];
+    let all: Vec<&Example> = examples.iter().collect();
+    let plain = plain_loss(&model, &mut params, Loss::TeacherForcing, &all)?;
+    let found = f64::from(PromptLoss::of_all(&model, Loss::TeacherForcing, &examples, 2).loss(params.settle()?)?);
+    assert!((found - plain).abs() < 2e-6 * plain, "{found}, not {plain}");
+    let evaluation = evaluate(&model, params.settle()?, &examples, Loss::TeacherForcing, 2, |_| Ok(()))?;
+    assert!((evaluation.loss - plain).abs() < 2e-6 * plain && evaluation.accuracy.is_none(), "{evaluation:?}");
+    Ok(())
+}

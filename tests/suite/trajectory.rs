@@ -114,7 +114,7 @@ fn log() -> Result<(tempfile::TempDir, Vec<u8>, Trajectory)> {
         data: Data { train: 3, dev: 2, eval: 1, max_length: 7, digest },
         replays: true,
     };
-    let scored = |x: u64| Scored { loss: 1.0 / (x as f64 + 0.1), accuracy: 0.5, digest: Digest(x) };
+    let scored = |x: u64| Scored { loss: 1.0 / (x as f64 + 0.1), accuracy: Some(0.5), digest: Digest(x) };
     let mut log = Log::begin(Log::lock(folder.path())?, folder.path(), header, Fsync::Never)?;
     log.untrained(scored(1))?;
     log.dev(scored(0))?;

@@ -1,0 +1,316 @@
+//! Data without a task file: what is made of the columns, how the splits are drawn, and what is said of rows that do not fit.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use zotune::config::{Common, Inputs};
+use zotune::setup::Bench;
+use zotune::task::{PromptedRow, Sizes, Splits, Task, permutation};
+
+use crate::support::{Column, write_parquet};
+
+const LABELS: [&str; 2] = ["good", "bad {{ x }}"];
+
+fn write(path: &Path, rows: &[Value]) -> Result<()> {
+    Ok(std::fs::write(path, rows.iter().map(|row| format!("{row}\n")).collect::<String>())?)
+}
+
+fn completions(n: usize) -> Vec<Value> {
+    (0..n).map(|i| json!({ "prompt": format!("Film {i}: "), "completion": format!("number {}", i * i) })).collect()
+}
+
+fn labelled(n: usize) -> Vec<Value> {
+    (0..n).map(|i| json!({ "text": format!("a film of number {i} "), "label": LABELS[i % 2] })).collect()
+}
+
+fn splits(data: &Path, sizes: Sizes) -> Result<Splits> {
+    let task = Task::of(None, Some(data))?;
+    task.splits(&task.data(Some(data))?, sizes, 0)
+}
+
+fn indices(rows: &[PromptedRow]) -> Vec<usize> {
+    rows.iter().map(|row| row.index).collect()
+}
+
+#[test]
+fn the_same_rows_in_every_format_are_the_same_task() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let rows = labelled(30);
+    write(&dir.path().join("a.jsonl"), &rows)?;
+    for (name, comma) in [("a.csv", ","), ("a.tsv", "\t")] {
+        let line = |row: &Value| format!("{}{comma}{}\n", row["text"].as_str().unwrap(), row["label"].as_str().unwrap());
+        let text: String = rows.iter().map(line).collect();
+        std::fs::write(dir.path().join(name), format!("text{comma}label\n{text}"))?;
+    }
+    let column = |name: &str| Column::Texts(rows.iter().map(|row| row[name].as_str().unwrap().to_string()).collect());
+    write_parquet(&dir.path().join("a.parquet"), &[("text", column("text")), ("label", column("label"))], 7)?;
+    let expected = splits(&dir.path().join("a.jsonl"), Sizes::default())?;
+    let row = &expected.train[0];
+    assert_eq!(row.prompt, format!("a film of number {}\nLabel:", row.index));
+    // Answers in the order of their words, whatever stands in them.
+    assert_eq!(row.answered[0], format!("{} bad {{{{ x }}}}", row.prompt));
+    assert_eq!((row.answered.len(), row.label), (2, 1 - row.index % 2));
+    for name in ["a.csv", "a.tsv", "a.parquet"] {
+        let found = splits(&dir.path().join(name), Sizes::default())?;
+        for (found, expected) in [(found.train, &expected.train), (found.dev, &expected.dev), (found.eval, &expected.eval)] {
+            let found: Vec<_> = found.iter().map(|r| (r.index, &r.prompt, &r.answered, r.label)).collect();
+            let expected: Vec<_> = expected.iter().map(|r| (r.index, &r.prompt, &r.answered, r.label)).collect();
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn one_file_is_drawn_into_splits_that_are_disjoint_and_stay() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("own.jsonl");
+    write(&file, &completions(57))?;
+    let found = splits(&file, Sizes::default())?;
+    assert_eq!((found.train.len(), found.dev.len(), found.eval.len()), (47, 5, 5));
+    let order = permutation(0, 57);
+    assert_eq!(indices(&found.train), order[..47]);
+    assert_eq!(indices(&found.dev), order[47..52]);
+    assert_eq!(indices(&found.eval), order[52..]);
+    let all: BTreeSet<usize> = [&found.train, &found.dev, &found.eval].iter().flat_map(|rows| indices(rows)).collect();
+    assert_eq!(all.len(), 57);
+    // What is trained on does not move what is scored.
+    let fewer = splits(&file, Sizes { num_train: Some(9), num_dev: Some(20), num_eval: None })?;
+    assert_eq!((fewer.train.len(), fewer.dev.len()), (9, 20));
+    assert_eq!(indices(&fewer.eval), indices(&found.eval));
+    let task = Task::of(None, Some(&file))?;
+    let alone = task.eval_split(&task.data(Some(&file))?, Sizes::default(), 0)?;
+    assert_eq!(indices(&alone), indices(&found.eval));
+    // At most MeZO's numbers.
+    write(&file, &completions(12_000))?;
+    let many = splits(&file, Sizes::default())?;
+    assert_eq!((many.train.len(), many.dev.len(), many.eval.len()), (10_500, 500, 1000));
+    Ok(())
+}
+
+#[test]
+fn a_folder_may_have_files_for_dev_and_eval() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    write(&dir.path().join("train.jsonl"), &completions(40))?;
+    let sizes = |found: &Splits| (found.train.len(), found.dev.len(), found.eval.len());
+    assert_eq!(sizes(&splits(dir.path(), Sizes::default())?), (32, 4, 4));
+    write(&dir.path().join("valid.jsonl"), &completions(11))?;
+    let found = splits(dir.path(), Sizes::default())?;
+    assert_eq!(sizes(&found), (36, 4, 11));
+    assert!(found.eval[0].place.contains("valid.jsonl"));
+    // As mlx_lm has it: valid while training, test at the end.
+    write(&dir.path().join("test.jsonl"), &completions(7))?;
+    let found = splits(dir.path(), Sizes::default())?;
+    assert_eq!(sizes(&found), (40, 11, 7));
+    assert!(found.dev[0].place.contains("valid.jsonl") && found.eval[0].place.contains("test.jsonl"));
+    assert_eq!(indices(&found.dev), permutation(0, 11));
+    Ok(())
+}
+
+/// The tokens that are predicted: the completion's and the end; of a text all but the first.
+#[test]
+fn a_completion_is_learnt_to_its_end_and_a_text_from_its_beginning() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("own.jsonl");
+    write(&file, &completions(10))?;
+    let mut bench = Bench::open(&Inputs::check(Common::default())?)?;
+    let text = |bench: &Bench, text: &str| bench.tokenizer.encode(text);
+    let rows = splits(&file, Sizes::default())?.train;
+    for (row, example) in rows.iter().zip(bench.encode(&rows)?) {
+        let (prompt, whole) = (format!("Film {}: ", row.index), format!("Film {}: number {}", row.index, row.index.pow(2)));
+        assert_eq!(row.answered, std::slice::from_ref(&whole));
+        let [candidate] = &example.candidates[..] else { panic!("{example:?}") };
+        // The space that ends the prompt is the first word's.
+        let before = text(&bench, prompt.trim_end())?.len();
+        assert_eq!(candidate.tokens, [text(&bench, &whole)?, vec![2]].concat());
+        assert_eq!(candidate.option_len, candidate.tokens.len() - before);
+    }
+    write(&file, &(0..10).map(|i| json!({ "text": format!("The film of number {i}") })).collect::<Vec<_>>())?;
+    let rows = splits(&file, Sizes::default())?.train;
+    let example = &bench.encode(&rows)?[0];
+    assert_eq!(example.candidates[0].tokens, [text(&bench, &rows[0].answered[0])?, vec![2]].concat());
+    assert_eq!(example.candidates[0].option_len, example.candidates[0].tokens.len() - 1);
+    bench.max_length = 4;
+    let cut = &bench.encode(&rows)?[0];
+    assert_eq!((&cut.candidates[0].tokens[..], cut.candidates[0].option_len), (&example.candidates[0].tokens[..4], 3));
+    Ok(())
+}
+
+fn zotune(folder: &Path, args: &[&str]) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
+    command.args(args).current_dir(folder).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "2");
+    Ok(command.output()?)
+}
+
+/// What a command that succeeds prints.
+fn json_of(folder: &Path, args: &[&str]) -> Result<Value> {
+    let output = zotune(folder, args)?;
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Each kind is trained, scored, stopped and gone on with, and replayed.
+#[test]
+fn every_kind_trains_resumes_and_replays_to_the_same_bits() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let place = dir.path();
+    write(&place.join("completions.jsonl"), &completions(40))?;
+    write(&place.join("labelled.jsonl"), &labelled(40))?;
+    write(&place.join("texts.jsonl"), &(0..40).map(|i| json!({ "text": format!("a film, {i}") })).collect::<Vec<_>>())?;
+    for name in ["completions", "labelled", "texts"] {
+        let (data, run) = (format!("{name}.jsonl"), format!("runs/{name}-opt-mini-zo-sgd-0"));
+        let train =
+            ["train", "--data", &data, "--batch-size", "8", "--learning-rate", "1e-3", "--json", "--eval-steps", "2"];
+        let results = json_of(place, &[&train[..], &["--max-steps", "3"]].concat())?;
+        let is_choice = name == "labelled";
+        for key in ["dev_accuracy", "eval_accuracy", "untrained_eval_accuracy"] {
+            assert_eq!(results[key].is_number(), is_choice, "{name}: {key} in {results}");
+        }
+        let loss = results["eval_loss"].as_f64().unwrap();
+        assert_eq!(results["eval_perplexity"].as_f64(), Some(loss.exp()).filter(|_| !is_choice));
+        let scored = json_of(place, &["eval", "--model", &run, "--data", &data, "--json"])?;
+        assert_eq!((&scored["loss"], &scored["accuracy"]), (&results["eval_loss"], &results["eval_accuracy"]));
+        assert_eq!((scored["perplexity"].is_number(), &scored["examples"]), (!is_choice, &4.into()));
+        let log = std::fs::read_to_string(place.join(&run).join("trainer_log.jsonl"))?;
+        assert_eq!(log.contains("eval_accuracy"), is_choice, "{log}");
+
+        // Two steps and one more are three.
+        json_of(place, &[&train[..], &["--max-steps", "2", "--output-dir", "b"]].concat())?;
+        json_of(place, &["train", "--resume", "b", "--max-steps", "3", "--json"])?;
+        assert_eq!(
+            std::fs::read(place.join(&run).join("model.safetensors"))?,
+            std::fs::read(place.join("b/model.safetensors"))?
+        );
+        json_of(place, &["replay", &run, "--output-dir", "c", "--json"])?;
+        assert_eq!(std::fs::read(place.join("b/model.safetensors"))?, std::fs::read(place.join("c/model.safetensors"))?);
+        json_of(place, &["export", &run, "--trajectory", "own.zot", "--json"])?;
+        let back = json_of(place, &["eval", "--model", "opt-mini", "--trajectory", "own.zot", "--data", &data, "--json"])?;
+        assert_eq!(back["loss"], results["eval_loss"]);
+        // Other rows are no rows to go on with.
+        let text = std::fs::read_to_string(place.join(&data))?;
+        std::fs::write(place.join(&data), text.replace("film", "movie").replace("Film", "Movie"))?;
+        let output = zotune(place, &["train", "--resume", "b", "--max-steps", "4"])?;
+        assert_eq!(output.status.code(), Some(6));
+        for folder in ["b", "c"] {
+            std::fs::remove_dir_all(place.join(folder))?;
+        }
+    }
+    let output = zotune(place, &["train", "--data", "completions.jsonl", "--batch-size", "8", "--max-steps", "1"])?;
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.starts_with("loss on 4 examples it never saw: ") && said.contains("(perplexity "), "{said}");
+    assert!(
+        said.contains("next     zotune eval --model runs/completions-opt-mini-zo-sgd-0.2 --data completions.jsonl"),
+        "{said}"
+    );
+    assert!(!told.contains('%') && told.contains("all drawn from one file, seed 0"), "{told}");
+    assert!(told.contains("zotune tasks show sst2 > mine.toml"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn rows_that_do_not_fit_are_named() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let place = dir.path();
+    let many = |n: usize| (0..n).map(|i| format!("{{\"text\": \"a\", \"label\": {i}}}\n")).collect::<String>();
+    let cases: Vec<(&str, String, i32, &str)> = vec![
+        ("a.jsonl", "{\"text\": \"a\", \"label\": 1}\nnonsense\n".into(), 1, "a.jsonl, line 2: not a JSON object"),
+        (
+            "a.jsonl",
+            "{\"prompt\": \"a\", \"completion\": \"b\"}\n\n{\"prompt\": \"a\", \"answer\": \"b\"}\n".into(),
+            1,
+            "a.jsonl, line 3 has no \"completion\"; it has: answer, prompt; the rows before it have \"prompt\" and",
+        ),
+        (
+            "a.jsonl",
+            "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"a\"}\n".into(),
+            1,
+            "a.jsonl, line 2 has no \"label\"; it has: text",
+        ),
+        ("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\", \"label\": 1}\n".into(), 1, "a.jsonl, line 2 has a \"label\""),
+        ("a.jsonl", "{\"messages\": []}\n".into(), 1, "a.jsonl, line 1 has \"messages\", but chats are not taken"),
+        (
+            "a.jsonl",
+            "{\"question\": \"a\", \"answer\": \"b\"}\n".into(),
+            1,
+            "a.jsonl, line 1 has answer, question; wanted are \"prompt\" and \"completion\", \"text\" and \"label\", or \"text\"",
+        ),
+        ("a.jsonl", "{\"prompt\": 7, \"completion\": \"b\"}\n".into(), 1, "\"prompt\" must be a string, but is 7"),
+        ("a.jsonl", "{\"prompt\": \"a\", \"completion\": \"\"}\n".into(), 1, "\"completion\" is empty"),
+        (
+            "a.jsonl",
+            "{\"text\": \"a\", \"label\": 0.5}\n".into(),
+            1,
+            "\"label\" must be a word or a whole number, but is 0.5",
+        ),
+        ("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n".repeat(20), 1, "all rows have the label \"1\"; a choice needs two"),
+        ("a.jsonl", many(40), 1, "more than 32 different labels"),
+        ("a.jsonl", String::new(), 1, "a.jsonl has no rows"),
+        (
+            "a.jsonl",
+            many(2),
+            2,
+            "a.jsonl has 2 rows, fewer than num_train 1 + num_dev 1 + num_eval 1; give --num-train, --num-dev",
+        ),
+        ("a.jsonl", many(9), 2, "--batch-size 16: there are only 7 training examples"),
+        ("a.csv", "text,label\na,1\nb\n".into(), 1, "a.csv, line 3: 1 fields, but the header names 2"),
+        ("a.csv", "sentence,label\na,1\n".into(), 1, "a.csv, line 2 has label, sentence; wanted are"),
+        ("a.parquet", "text".into(), 1, "a.parquet is no whole parquet file"),
+        ("a.txt", "text".into(), 2, "--data a.txt: its name must end in .jsonl, .csv, .tsv or .parquet"),
+    ];
+    for (name, text, code, expected) in cases {
+        std::fs::write(place.join(name), &text)?;
+        let output = zotune(place, &["train", "--data", name, "--max-steps", "1"])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with("error: ") && said.contains(expected), "{said:?} does not say {expected:?}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(output.stdout.is_empty() && said.lines().count() <= 4, "{said}");
+    }
+    write(&place.join("a.jsonl"), &labelled(20))?;
+    std::fs::create_dir(place.join("folder"))?;
+    for (args, expected) in [
+        (
+            &["--data", "a.jsonl", "--task", "sst2"][..],
+            "--data a.jsonl: the task sst2 wants the folder that train.tsv and dev.tsv",
+        ),
+        (&["--data", "nowhere"], "--data nowhere: there is no such file or folder"),
+        (&["--data", "folder"], "--data folder: there is no train.jsonl (or .csv, .tsv, .parquet) in it"),
+        (&["--data", "a.jsonl", "--num-eval", "21"], "num_eval 21: a.jsonl has 20 rows"),
+        (
+            &["--data", "a.jsonl", "--num-eval", "20"],
+            "a.jsonl has 20 rows, fewer than num_train 1 + num_dev 2 + num_eval 20",
+        ),
+    ] {
+        let output = zotune(place, &[&["train"], args].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(expected), "{said:?} does not say {expected:?}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+    }
+    // A label that only the evaluation file has; a file of another kind.
+    write(&place.join("folder/train.jsonl"), &labelled(20))?;
+    for (row, expected) in [
+        (json!({ "text": "a", "label": "odd" }), "valid.jsonl, line 1: label \"odd\" is not one of bad {{ x }}, good"),
+        (json!({ "text": "a" }), "folder/valid.jsonl has \"text\" alone, but folder/train.jsonl has \"text\" and \"label\""),
+    ] {
+        write(&place.join("folder/valid.jsonl"), &[row])?;
+        let output = zotune(place, &["train", "--data", "folder", "--batch-size", "4"])?;
+        let said = String::from_utf8_lossy(&output.stderr).replace("\n  ", ": ");
+        assert!(said.contains(expected), "{said:?} does not say {expected:?}");
+    }
+    assert!(!place.join("runs").exists(), "something was written");
+    Ok(())
+}
+
+/// Two halves of one word are taken as they are, and said.
+#[test]
+fn words_that_run_together_are_said() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let rows: Vec<Value> = (0..30).map(|i| json!({ "prompt": format!("film {i}"), "completion": "good" })).collect();
+    write(&dir.path().join("a.jsonl"), &rows)?;
+    let output = zotune(dir.path(), &["train", "--data", "a.jsonl", "--max-steps", "1"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("30 completions make one word with their prompts, the first in line 1"), "{said}");
+    Ok(())
+}
