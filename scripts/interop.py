@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
-"""Compare a dump of `zotune eval` on SST-2 with what transformers computes from the same folder.
+"""Compare a dump of `zotune eval` on SST-2 with what transformers (and peft) compute from the same folder.
 
 Checks that the folder of `zotune train` loads without missing or unexpected weights and has the
-shapes of the model it started from; that prompts, token ids and labels of the first rows agree;
+shapes of the model it started from, or with peft on top of that model where it holds an adapter; that prompts, token ids and labels of the first rows agree;
 that each candidate's score (mean log-probability of the answer, float32, one candidate at a time)
 agrees within --tolerance; and that the prediction is the first largest score.
 
 Run:  python scripts/interop.py --model FOLDER --run FOLDER --data FOLDER --dump FILE [--rows 32]
-Needs torch and transformers. Exits with 1 where anything differs. scripts/interop.sh makes the dump.
+Needs torch, transformers, and peft for adapters. Exits with 1 where anything differs. scripts/interop.sh makes the dump.
 """
 
 import argparse
 import json
 import logging
+import os
 import sys
+import warnings
 
 import torch
 import transformers
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ANSWERS = [" terrible", " great"]
@@ -40,6 +43,37 @@ def score(model, ids, option_len):
     return rows.gather(1, torch.tensor(ids[-option_len:])[:, None]).mean().item()
 
 
+def load_model(start, folder, wrong):
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if loading[what]:
+            wrong.append(f"loading: {what}: {list(loading[what])[:5]}")
+    before, after = start.state_dict(), model.state_dict()
+    if {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in after.items()}:
+        wrong.append("the weights have other names or shapes than those of the model the training started from")
+    else:
+        moved = sum(not torch.equal(before[k], after[k]) for k in before)
+        print(f"weights: {len(after)} tensors, {moved} differ from the starting model")
+    return model
+
+
+def load_adapter(start, folder, wrong):
+    import peft
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = peft.PeftModel.from_pretrained(start, folder)
+    wrong += [f"loading: {w.message}" for w in said if "missing" in str(w.message) or "unexpected" in str(w.message)]
+    stored = load_file(f"{folder}/adapter_model.safetensors")
+    held = peft.get_peft_model_state_dict(model)
+    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in held.items()}:
+        wrong.append("the adapter's tensors have other names or shapes than those that peft asks for")
+    elif any(not torch.equal(stored[k], held[k]) for k in stored):
+        wrong.append("the adapter's tensors are others after peft has read them")
+    print(f"adapter: {len(stored)} tensors, read by peft {peft.__version__}")
+    return model
+
+
 def main():
     parser = argparse.ArgumentParser(description="Compare a dump of zotune eval with transformers, on SST-2.")
     parser.add_argument("--model", required=True, help="the model the training started from")
@@ -53,18 +87,12 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     wrong = []
 
-    model, loading = AutoModelForCausalLM.from_pretrained(args.run, dtype=torch.float32, output_loading_info=True)
-    model.eval()
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if loading[what]:
-            wrong.append(f"loading: {what}: {list(loading[what])[:5]}")
     start = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
-    before, after = start.state_dict(), model.state_dict()
-    if {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in after.items()}:
-        wrong.append("the weights have other names or shapes than those of the model the training started from")
+    if os.path.exists(f"{args.run}/adapter_config.json"):
+        model = load_adapter(start, args.run, wrong)
     else:
-        moved = sum(not torch.equal(before[k], after[k]) for k in before)
-        print(f"weights: {len(after)} tensors, {moved} differ from the starting model")
+        model = load_model(start, args.run, wrong)
+    model.eval()
     encode, encode_start = encoder(args.run, model), encoder(args.model, start)
 
     with open(f"{args.data}/dev.tsv", encoding="utf-8") as file:

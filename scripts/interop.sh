@@ -28,6 +28,8 @@ model=$1 run=$2 data=$3
 shift 3
 . "$here/python_env.sh"
 
-"$zotune" eval --model "$run" --task sst2 --data "$data" --dump "$work/dump.jsonl" "$@"
+# An adapter goes on top of its model.
+if [ -f "$run/adapter_config.json" ]; then set -- --model "$model" --adapter "$run" "$@"; else set -- --model "$run" "$@"; fi
+"$zotune" eval --task sst2 --data "$data" --dump "$work/dump.jsonl" "$@"
 "$PYTHON" "$here/interop.py" --model "$model" --run "$run" --data "$data" --dump "$work/dump.jsonl"
 "$PYTHON" "$here/interop_hub.py" --zotune "$zotune"
