@@ -7,18 +7,27 @@
 #   RUN_FOLDER    what `zotune train` wrote
 #   DATA_FOLDER   SST-2 with dev.tsv
 # The comparison is made in float32: for a run stored in bf16 or f16 add --dtype f32.
+#       scripts/interop.sh hub
+# The second form checks the cache of the hub alone, which the first one checks at its end too: what zotune fetched, Python's
+# huggingface_hub finds, and the other way round.
 # Uses target/release/zotune. PYTHON names a Python that has torch and transformers; without it a
 # virtual environment is made in a temporary folder and removed at the end.
 set -eu
 
+here=$(cd "$(dirname "$0")" && pwd)
+if [ "${1:-}" = hub ]; then
+    . "$here/python_env.sh"
+    "$PYTHON" "$here/interop_hub.py" --zotune "$zotune"
+    exit
+fi
 if [ $# -lt 3 ]; then
-    echo "usage: scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [options of zotune eval]" >&2
+    echo "usage: scripts/interop.sh hub, or scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [options of zotune eval]" >&2
     exit 2
 fi
 model=$1 run=$2 data=$3
 shift 3
-here=$(cd "$(dirname "$0")" && pwd)
 . "$here/python_env.sh"
 
 "$zotune" eval --model "$run" --task sst2 --data "$data" --dump "$work/dump.jsonl" "$@"
 "$PYTHON" "$here/interop.py" --model "$model" --run "$run" --data "$data" --dump "$work/dump.jsonl"
+"$PYTHON" "$here/interop_hub.py" --zotune "$zotune"

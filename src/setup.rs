@@ -171,7 +171,11 @@ pub fn model_source(name: &str, revision: Option<&str>) -> Result<(Source, Optio
     repo.check().map_err(|why| usage!("--model {name:?}: there is no such folder, and {why}"))?;
     let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(Wanted::Optional);
     let wanted: Vec<Wanted> = std::iter::once(Wanted::Needed("config.json")).chain(optional).collect();
-    let snapshot = Hub::from_env()?.snapshot(&repo, &wanted)?;
+    let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.contains('/') {
+        true => error,
+        // Rather a folder that was misspelt.
+        false => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
+    })?;
     Ok((Source::Folder(snapshot.folder), Some(snapshot.commit)))
 }
 

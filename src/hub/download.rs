@@ -30,12 +30,12 @@ pub fn fetch(
         return Ok(());
     }
     let mut download = Download::open(client, remote, cache.partial(&remote.etag), what)?;
-    let to_the_end = |download: &mut Download| download.to_the_end(again).and_then(|()| download.check());
+    let finish = |download: &mut Download| download.finish(again).and_then(|()| download.check());
     let was_begun = download.len > 0;
-    let mut checked = to_the_end(&mut download);
+    let mut checked = finish(&mut download);
     if checked.is_err() && was_begun && download.len == 0 {
         // What an earlier process had left was not the beginning of this.
-        checked = to_the_end(&mut download);
+        checked = finish(&mut download);
     }
     download.bar.finish_and_clear();
     checked.map_err(|failure| download.explained(&failure))?;
@@ -74,7 +74,7 @@ impl<'a> Download<'a> {
     }
 
     /// Goes on from every break, until there is nothing more to come or nothing comes any more.
-    fn to_the_end(&mut self, again: &dyn Fn() -> Result<Remote, Failure>) -> Result<(), Failure> {
+    fn finish(&mut self, again: &dyn Fn() -> Result<Remote, Failure>) -> Result<(), Failure> {
         let mut in_vain = 0;
         loop {
             let before = self.len;

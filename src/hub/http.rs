@@ -204,10 +204,11 @@ impl Client {
         for _ in 0..=REDIRECTS {
             let response = self.send(head, &url, None)?;
             let next = target(&url, response.headers()).filter(|_| response.status().is_redirection());
-            let tells = ["x-linked-etag", "etag"].iter().any(|name| response.headers().contains_key(*name));
+            let has = |name: &str| response.headers().contains_key(name);
+            let tells = head && (has("x-linked-etag") || has("etag") && next.as_deref().and_then(origin) != origin(&url));
             match next {
                 // A renamed repo is elsewhere on the hub; a large file on a content network, which says less of it.
-                Some(next) if origin(&next) == origin(&url) || !(head && tells) => url = next,
+                Some(next) if !tells => url = next,
                 Some(_) => return Ok((url, response)),
                 None => return Ok((url.clone(), self.judged(&url, response)?)),
             }

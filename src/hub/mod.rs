@@ -199,10 +199,7 @@ impl Hub {
     /// A file of a repo, from the cache or fetched into it: where it lies.
     pub fn file(&self, repo: &Repo, name: &str) -> Result<PathBuf> {
         repo.check()?;
-        if !name.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']))
-        {
-            return Err(usage!("{}: no file can be called {name:?}", repo.id));
-        }
+        check_file(repo, name)?;
         let cache = self.cache(repo);
         let known = cache.commit(repo.revision()).filter(|commit| cache.has(commit, name));
         let place = |commit: &str| cache.snapshot(commit).join(name);
@@ -270,6 +267,7 @@ impl Hub {
 
     /// Fetches a file into the cache. `repo` is at a commit.
     fn bring(&self, repo: &Repo, remote: &http::Remote, name: &str) -> Result<()> {
+        check_file(repo, name)?;
         let (cache, commit) = (self.cache(repo), repo.revision());
         let again = || self.client.look_up(repo, name, Patience::Silent);
         download::fetch(&self.client, &cache, remote, &format!("{}/{name}", at_commit(&repo.id, commit)), &again)?;
@@ -338,6 +336,15 @@ impl<'a> Wanted<'a> {
             Wanted::Optional(_) => None,
             Wanted::FirstOf(names) => names.first().copied(),
         }
+    }
+}
+
+/// Whether a file's name stays within its repo.
+fn check_file(repo: &Repo, name: &str) -> Result<()> {
+    let stays = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
+    match name.split('/').all(stays) {
+        true => Ok(()),
+        false => Err(usage!("{}: no file on the hub can be called {name:?}", repo.id)),
     }
 }
 

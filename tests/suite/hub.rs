@@ -398,6 +398,31 @@ fn contents_of_a_wrong_length_and_damaged_ones_are_not_kept() -> Result<()> {
     home.eval(&hub, &[]).map(drop)
 }
 
+/// A mirror may have its contents on its own host.
+#[test]
+fn a_mirror_that_sends_on_to_itself_is_understood() -> Result<()> {
+    let (hub, home) = (hub()?, Home::new()?);
+    let (bytes, hash) = weights()?;
+    hub.play(move |r| match r.target.as_str() {
+        "/contents/weights" => Some(file(r, &bytes).with("ETag", "\"another\"")),
+        target if target.ends_with("/pytorch_model.bin") => Some(
+            Answer::new(302, "")
+                .with("Location", "/contents/weights")
+                .with("X-Linked-Etag", format!("\"{hash}\""))
+                .with("X-Repo-Commit", COMMIT),
+        ),
+        _ => None,
+    });
+    home.eval(&hub, &[])?;
+    assert_eq!(home.blobs().len(), 5);
+    // A name that was misspelt is a folder's, more likely.
+    hub.behave();
+    let output = home.run(&hub, &["eval", "--model", "modle", "--task", "reviews"], &[])?;
+    let said = stderr(&output);
+    assert!(output.status.code() == Some(5) && said.contains("--model modle: there is no such folder"), "{said}");
+    Ok(())
+}
+
 /// An address on the content network is valid for a while; when it is over, the hub gives another.
 #[test]
 fn an_address_that_has_run_out_is_asked_for_anew() -> Result<()> {
