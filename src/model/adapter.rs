@@ -84,7 +84,7 @@ struct Config {
 }
 
 impl Kind {
-    /// The smoothing radius that suits it: MeZO's (appendix D, table 15); its numbers are larger than a model's.
+    /// The smoothing radius that suits it: MeZO's (arXiv 2305.17333, appendix); its numbers are larger than a model's.
     pub fn zo_eps(&self) -> f64 {
         match self {
             Kind::Lora(_) => 1e-2,
