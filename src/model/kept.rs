@@ -58,7 +58,7 @@ impl Model {
 
     /// Gives a new adapter its first values, which follow from `seed`. LoRA's are PEFT's: A uniform within 1 / sqrt(inner) of 0
     /// (Kaiming's with a = sqrt 5), B 0. A prefix is what tokens drawn at random would be in front, so at first it is as if they
-    /// stood there (MeZO, appendix E.3).
+    /// stood there (MeZO, arXiv 2305.17333).
     pub fn begin_adapter(&self, params: &mut Params, seed: u64) -> Result<()> {
         for (name, linear) in &self.linears {
             let Some(low_rank) = linear.low_rank else { continue };
