@@ -44,15 +44,6 @@ impl Files {
     pub fn share(&self, count: usize, mezos: usize) -> usize {
         if matches!(self, Files::Own(_)) { (count / 10).clamp(1, mezos) } else { mezos }
     }
-
-    /// Where they are, for people; None where the task alone says it.
-    pub fn describe(&self) -> Option<String> {
-        match self {
-            Files::Own(own) => Some(own.describe()),
-            Files::Hub(None) => Some("from the hub".into()),
-            _ => None,
-        }
-    }
 }
 
 /// A data file of a task, all rows of which have been looked at and none kept: a draw takes a few thousand of perhaps millions.

@@ -18,7 +18,8 @@ const CONVERTED: &str = "refs/convert/parquet";
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubSection {
-    repo: String,
+    /// `org/name`
+    pub repo: String,
     revision: Option<String>,
     train: String,
     eval: String,

@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::nearest;
 use crate::files::Source;
 
-use files::{Part, RowFile};
 use hub::HubSection;
 use own::OwnFiles;
 use sections::{DataSection, LabelSection, TaskFile};
@@ -40,11 +39,6 @@ const REVIEWS: Source = Source::Builtin(&[
     ("train.tsv", include_bytes!("../../tasks/reviews/train.tsv")),
     ("eval.tsv", include_bytes!("../../tasks/reviews/eval.tsv")),
 ]);
-
-/// MeZO's sizes, used where neither the user nor the task says otherwise and the data are large enough.
-const NUM_TRAIN: usize = 1000;
-const NUM_DEV: usize = 500;
-const NUM_EVAL: usize = 1000;
 
 /// What is minimised on the training examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,73 +222,13 @@ impl Task {
         }
     }
 
-    /// Where that is, where the task alone does not say it.
+    /// Where that is, for people; None where --task and --data say it.
     pub fn whence(&self, folder: Option<&Path>) -> Option<String> {
-        self.data(folder).ok()?.describe()
-    }
-
-    /// Draws the splits by MeZO's rule with NumPy's generator, and turns their rows into prompts.
-    ///
-    /// Train and dev are one draw of num_train + num_dev rows of the training file, dev the last of it; the evaluation
-    /// set is a draw of the evaluation file with the same seed. Where there is only one file, evaluation has the end of its
-    /// permutation: no other split's size moves it.
-    pub fn splits(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Splits> {
-        let file = RowFile::open(self, files, Part::Train)?;
-        let (place, count) = (&file.rows.place, file.count);
-        let dev_file = if files.have(Part::Dev) { Some(RowFile::open(self, files, Part::Dev)?) } else { None };
-        let num_dev = asked.num_dev.or(self.splits.num_dev);
-        let num_dev = match &dev_file {
-            Some(file) => num_dev.unwrap_or(NUM_DEV.min(file.count)),
-            None => num_dev.unwrap_or(files.share(count, NUM_DEV)),
-        };
-        let dev_apart = if dev_file.is_some() { 0 } else { num_dev };
-        let eval_apart = if files.have(Part::Eval) { 0 } else { self.num_eval(files, &file, asked)? };
-        let apart = dev_apart.saturating_add(eval_apart);
-        if apart >= count || asked.num_train.is_some_and(|n| n > count - apart) {
-            let (num_eval, flags) = match eval_apart {
-                0 => (String::new(), "--num-train and --num-dev"),
-                n => (format!(" + num_eval {n}"), "--num-train, --num-dev and --num-eval"),
-            };
-            return Err(usage!(
-                "{place} has {count} rows, fewer than num_train {} + num_dev {dev_apart}{num_eval}; give {flags} that fit",
-                asked.num_train.map_or("1".into(), |n| n.to_string()),
-            ));
+        match self.data(folder).ok()? {
+            Files::Own(own) => Some(own.describe()),
+            Files::Hub(None) => self.hub.as_ref().map(|hub| format!("{} from the hub", hub.repo)),
+            _ => None,
         }
-        let usual = if matches!(files, Files::Own(_)) { usize::MAX } else { NUM_TRAIN };
-        let num_train = asked.num_train.or(self.splits.num_train).unwrap_or(usual).min(count - apart);
-        for (name, size) in [("num_train", num_train), ("num_dev", num_dev)] {
-            if size == 0 {
-                return Err(usage!("{name} is 0: training needs a split that is not empty"));
-            }
-        }
-        let mut drawn = file.take(&permutation(seed, count)[..num_train + dev_apart])?;
-        let dev = drawn.split_off(num_train);
-        let dev = match dev_file {
-            Some(file) => file.prompts(&file.first(num_dev, "num_dev", seed)?)?,
-            None => file.prompts(&dev)?,
-        };
-        Ok(Splits { train: file.prompts(&drawn)?, dev, eval: self.eval_split(files, asked, seed)? })
-    }
-
-    /// The evaluation split alone.
-    pub fn eval_split(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
-        let file = RowFile::open(self, files, Part::Eval)?;
-        let num_eval = self.num_eval(files, &file, asked)?;
-        let drawn = match files.have(Part::Eval) {
-            true => file.first(num_eval, "num_eval", seed)?,
-            false => file.take(&permutation(seed, file.count)[file.count - num_eval..])?,
-        };
-        file.prompts(&drawn)
-    }
-
-    /// How many rows of `file` the evaluation split takes.
-    fn num_eval(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<usize> {
-        let asked = asked.num_eval.or(self.splits.num_eval);
-        if let Some(n) = asked.filter(|n| *n == 0 || *n > file.count) {
-            return Err(usage!("num_eval {n}: {} has {} rows", file.rows.place, file.count));
-        }
-        let usual = if files.have(Part::Eval) { NUM_EVAL } else { files.share(file.count, NUM_EVAL) };
-        Ok(asked.unwrap_or(usual.min(file.count)))
     }
 
     /// A row as text; `values` are the labels as its file has them.

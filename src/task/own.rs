@@ -48,14 +48,15 @@ enum Kind {
 struct Found {
     kind: Kind,
     labels: BTreeSet<String>,
-    /// Rows whose prompt and completion make one word where they meet, and the first of them.
-    joined: Option<(usize, String)>,
+    /// How many rows' prompts and completions make one word where they meet, and the first of those rows.
+    joined: Option<(usize, Row)>,
 }
 
 /// The task that a file, or a folder of files, is.
 pub fn open(data: &Path) -> Result<Task> {
     let files = OwnFiles::find(data)?;
-    let Found { kind, labels, joined } = look(&Rows::open_path(&files.train)?)?;
+    let rows = Rows::open_path(&files.train)?;
+    let Found { kind, labels, joined } = look(&rows)?;
     for path in files.dev.iter().chain(&files.eval) {
         let other = Rows::open_path(path)?;
         let found = look(&other)?;
@@ -63,10 +64,11 @@ pub fn open(data: &Path) -> Result<Task> {
             bail!("{} has {}, but {} has {}", other.place, found.kind.name(), files.train.display(), kind.name());
         }
     }
-    if let Some((rows, first)) = joined {
+    if let Some((count, first)) = joined {
         tracing::warn!(
-            "{rows} completions make one word with their prompts, the first in {first}: the two are joined as they are, without \
-             a space"
+            "{count} completions make one word with their prompts, the first in {}: the two are joined as they are, without a \
+             space",
+            rows.place_of(&first)
         );
     }
     let labels = in_order(labels);
@@ -176,8 +178,7 @@ impl Found {
             Kind::Completion => {
                 let letter = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
                 if letter(ends("prompt").chars().next_back()) && letter(ends("completion").chars().next()) {
-                    let place = format!("line {}", row.line);
-                    self.joined.get_or_insert((0, place)).0 += 1;
+                    self.joined.get_or_insert_with(|| (0, row.clone())).0 += 1;
                 }
             }
             Kind::Labelled => {

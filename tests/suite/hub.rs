@@ -634,6 +634,8 @@ fn a_task_without_data_is_fetched_and_gives_the_same_bits_as_from_a_folder() -> 
         let found = ok(&eval, variables)?;
         assert_eq!((&found["loss"], &found["accuracy"]), (&expected["loss"], &expected["accuracy"]));
     }
+    let said = stderr(&home.run(&hub, &eval, &[])?);
+    assert!(said.contains("task    sst2: 90 eval (stanfordnlp/sst2 from the hub, seed 0)"), "{said}");
     // What is not looked at is not fetched.
     assert!(!lines(&hub.requests()).iter().any(|line| line.contains("train")));
     let train = ["train", "--model", "opt-mini", "--task", "sst2", "--num-train", "60", "--num-dev", "20", "--json"];

@@ -311,6 +311,6 @@ fn words_that_run_together_are_said() -> Result<()> {
     write(&dir.path().join("a.jsonl"), &rows)?;
     let output = zotune(dir.path(), &["train", "--data", "a.jsonl", "--max-steps", "1"])?;
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("30 completions make one word with their prompts, the first in line 1"), "{said}");
+    assert!(said.contains("30 completions make one word with their prompts, the first in a.jsonl, line 1: "), "{said}");
     Ok(())
 }

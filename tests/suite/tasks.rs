@@ -170,6 +170,33 @@ fn a_task_file_of_ones_own_works_like_a_built_in_one() -> Result<()> {
     Ok(())
 }
 
+/// One candidate is a completion: there is no label, and nothing is trimmed but what the tokenizer has in the answer.
+#[test]
+fn a_task_file_with_one_candidate_is_a_completion() -> Result<()> {
+    let text = "description = \"mine\"\nloss = \"teacher-forcing\"\nmetric = \"loss\"\n\
+         [data]\nformat = \"jsonl\"\ntrain = \"a.jsonl\"\neval = \"a.jsonl\"\n\
+         [prompt]\ntemplate = \"  Q: {{ q }} \"\ncandidates = [\"{{ a }} \"]\n";
+    let dir = folder(&[("a.jsonl", "{\"q\": \"1+1\", \"a\": 2}\n"), ("mine.toml", text)])?;
+    let path = dir.path().join("mine.toml");
+    let task = Task::open(&path.to_string_lossy())?;
+    let row = task.eval_split(&task.data(Some(dir.path()))?, Sizes::default(), 0)?.remove(0);
+    assert_eq!((row.prompt.as_str(), &row.answered[..], row.label), ("  Q: 1+1", &["  Q: 1+1 2 ".to_string()][..], 0));
+    for (change, expected) in [
+        (
+            ("teacher-forcing", "classification"),
+            "one candidate is a completion: loss = \"teacher-forcing\" and metric = \"loss\"",
+        ),
+        (("\"loss\"", "\"accuracy\""), "one candidate is a completion"),
+        (("[\"{{ a }} \"]", "[\"a\", \"b\"]"), "[label] is missing: it says which of the 2 candidates is right"),
+        (("[prompt]", "[label]\ncolumn = \"a\"\nvalues = [\"2\"]\n[prompt]"), "a choice needs at least two"),
+    ] {
+        std::fs::write(&path, text.replace(change.0, change.1))?;
+        let error = Task::open(&path.to_string_lossy()).err().map(|e| format!("{e:#}")).unwrap();
+        assert!(error.contains(expected), "{error}");
+    }
+    Ok(())
+}
+
 /// tokenizer.json: its own post-processor adds the begin token unless --bos-id does, and what somebody's training left in
 /// it of truncation and padding is not used.
 #[test]
