@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::config::{Distribution, FoParams, Inputs, Plan, matches};
 use crate::data::{Batches, Example};
 use crate::files::Source;
-use crate::model::{self, Model, Shape};
+use crate::model::{self, Model, Shape, gguf};
 use crate::objective::PromptLoss;
 use crate::optim::{self, Optimizer};
 use crate::params::{ParamId, Params, Role, Span};
@@ -135,16 +135,21 @@ fn first_order(wanted: &FoParams, model: &Model, params: &Params) -> Result<Vec<
     }
 }
 
-/// A folder of that name, else the model built in under it.
+/// A folder or a GGUF file of that name, else the model built in under it.
 pub fn model_source(name: &str) -> Result<Source> {
     let folder = Source::Folder(name.into());
     if name == "opt-mini" && !folder.has("config.json") {
         Ok(model::OPT_MINI)
     } else if Path::new(name).is_dir() {
         Ok(folder)
+    } else if gguf::is_gguf(Path::new(name)) {
+        gguf::open(Path::new(name))
+    } else if Path::new(name).is_file() {
+        Err(usage!("--model {name}: the file is no GGUF file; that, or a folder in Hugging Face layout, is wanted"))
     } else {
         Err(usage!(
-            "--model {name}: there is no such folder; it wants one in Hugging Face layout, or opt-mini, which is built in"
+            "--model {name}: there is no such folder or file; it wants a folder in Hugging Face layout, a GGUF file, or opt-mini, \
+             which is built in"
         ))
     }
 }

@@ -14,7 +14,7 @@ use crate::error::nearest;
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Common {
-    /// The model: a folder in Hugging Face layout, or opt-mini (built in) [default: opt-mini]
+    /// The model: a folder in Hugging Face layout, a GGUF file, or opt-mini (built in) [default: opt-mini]
     #[arg(long, value_name = "FOLDER", alias = "model-name-or-path", help_heading = "Model and data")]
     pub model: Option<String>,
     /// A trajectory to begin from, replayed over the model: a run folder, or a file that zotune export wrote

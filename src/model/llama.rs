@@ -1,12 +1,11 @@
 //! The LLaMA family (Touvron et al. 2023): RMS norm, rotary halves, grouped keys, SwiGLU.
 
-use std::f64::consts::PI;
-
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use super::ops::{self, Heads};
+use super::rope::Rope;
 use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::data::Batch;
 use crate::params::{ParamId, Weights};
@@ -50,57 +49,6 @@ fn eps() -> f64 {
 
 fn silu() -> String {
     "silu".into()
-}
-
-/// How the rotary frequencies are made.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Rope {
-    rope_theta: Option<f64>,
-    rope_type: Option<String>,
-    /// An older name of `rope_type`; some files have both.
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<f64>,
-}
-
-impl Rope {
-    /// Both spellings brought together.
-    fn of(config: &Config) -> Self {
-        let mut rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
-        rope.rope_theta = rope.rope_theta.or(config.rope_theta);
-        rope
-    }
-
-    /// The angle that each pair of a head turns by from one position to the next, in radians: [head_dim / 2].
-    fn frequencies(&self, head_dim: usize) -> Result<Vec<f64>> {
-        let theta = self.rope_theta.unwrap_or(10_000.0);
-        let plain = (0..head_dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / head_dim as f64));
-        let factor = || self.factor.context("config.json: the rope settings have no \"factor\"");
-        match self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default") {
-            "default" => Ok(plain.collect()),
-            "linear" => {
-                let factor = factor()?;
-                Ok(plain.map(|f| f / factor).collect())
-            }
-            "llama3" => {
-                let factor = factor()?;
-                let (low, high) = (self.low_freq_factor.unwrap_or(1.0), self.high_freq_factor.unwrap_or(4.0));
-                let original = self.original_max_position_embeddings.unwrap_or(8192.0);
-                // Long waves are stretched by `factor`, short ones kept, those between blended.
-                Ok(plain
-                    .map(|f| {
-                        let turns = original * f / (2.0 * PI);
-                        let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-                        f * (kept + (1.0 - kept) / factor)
-                    })
-                    .collect())
-            }
-            other => bail!("config.json: rope type \"{other}\" is not known; default, linear and llama3 are"),
-        }
-    }
 }
 
 struct Block {
@@ -151,7 +99,8 @@ impl Llama {
         if !head_dim.is_multiple_of(2) {
             bail!("config.json: head_dim {head_dim} is odd, and rotary positions turn pairs");
         }
-        let frequencies = Rope::of(&config).frequencies(head_dim)?;
+        let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
+        let frequencies = rope.with_base(config.rope_theta).frequencies(head_dim)?;
         loader.set_aliases(&[("model.", "")]);
         let embed_tokens = loader.weight("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
         let (inner, attention_bias, mlp_bias) = (config.intermediate_size, config.attention_bias, config.mlp_bias);

@@ -5,9 +5,11 @@
 
 mod backward;
 mod checkpoint;
+pub mod gguf;
 mod llama;
 mod opt;
 pub mod ops;
+mod rope;
 
 use std::ops::Range;
 use std::path::Path;

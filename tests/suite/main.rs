@@ -8,6 +8,7 @@ mod checkpoints;
 mod determinism;
 mod estimator;
 mod gradients;
+mod gguf;
 mod graph;
 mod layout;
 mod methods;
