@@ -5,10 +5,12 @@
 
 mod backward;
 mod checkpoint;
+mod gemma;
 pub mod gguf;
 mod llama;
 mod opt;
 pub mod ops;
+mod qwen;
 mod rope;
 
 use std::ops::Range;
@@ -52,7 +54,7 @@ pub trait Architecture: Send + Sync {
 
     /// What is derived from a batch once and used by every block.
     fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
-        Ok(Packed { batch, angles: None })
+        Ok(Packed { batch, angles: Vec::new() })
     }
 
     /// The packed tokens as the first block takes them: [tokens, hidden], f32.
@@ -69,8 +71,8 @@ pub trait Architecture: Send + Sync {
 /// A batch, prepared for an architecture.
 pub struct Packed<'a> {
     batch: &'a Batch,
-    /// cos and sin of every token's rotary angles: [tokens, head_dim / 2] each.
-    angles: Option<(Tensor, Tensor)>,
+    /// cos and sin of every token's rotary angles, for each kind of block: [tokens, head_dim / 2] each.
+    angles: Vec<(Tensor, Tensor)>,
 }
 
 impl Packed<'_> {
@@ -88,8 +90,18 @@ type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
 /// The architectures: config.json's `model_type`, and how to load one.
 const ARCHITECTURES: &[(&str, Load)] = &[
     ("opt", |config, loader| Ok(Box::new(opt::Opt::load(parse(config)?, loader)?))),
-    ("llama", |config, loader| Ok(Box::new(llama::Llama::load(parse(config)?, loader)?))),
+    ("llama", |config, loader| decoder(parse::<llama::Config>(config)?.llama()?, loader)),
+    ("mistral", |config, loader| decoder(parse::<llama::Config>(config)?.mistral()?, loader)),
+    ("qwen2", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen2()?, loader)),
+    ("qwen3", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen3()?, loader)),
+    ("gemma", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma()?, loader)),
+    ("gemma3_text", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma3()?, loader)),
 ];
+
+/// A model of LLaMA's family.
+fn decoder(design: llama::Design, loader: &mut Loader) -> Result<Box<dyn Architecture>> {
+    Ok(Box::new(llama::Llama::load(design, loader)?))
+}
 
 fn parse<T: serde::de::DeserializeOwned>(config: Value) -> Result<T> {
     serde_json::from_value(config).context("config.json does not say what this architecture needs")

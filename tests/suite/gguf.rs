@@ -15,7 +15,7 @@ use zotune::model::{self, Model, gguf};
 use zotune::params::Weights;
 use zotune::tokenizer::Tokenizer;
 
-use crate::support::{Llama, alone, fixture, fixture_json, numbers, tokens};
+use crate::support::{Llama, alone, edit, fixture, fixture_json, numbers, tokens};
 
 /// What goes into a file.
 pub struct Gguf {
@@ -167,7 +167,13 @@ fn bytes(weights: Weights) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 /// The fixtures and what llama.cpp calls their architectures.
-const KINDS: [(&str, &str); 1] = [("llama-tiny", "llama")];
+const KINDS: [(&str, &str); 5] = [
+    ("llama-tiny", "llama"),
+    ("qwen2-tiny", "qwen2"),
+    ("qwen3-tiny", "qwen3"),
+    ("gemma-tiny", "gemma"),
+    ("gemma3-tiny", "gemma3"),
+];
 
 #[test]
 fn a_gguf_file_is_the_folder_that_it_was_made_of() -> Result<()> {
@@ -175,9 +181,25 @@ fn a_gguf_file_is_the_folder_that_it_was_made_of() -> Result<()> {
     let path = folder.path().join("model.gguf");
     let sequence: Vec<u32> = (0..20).map(|i| 4 + (i * 7) % 60).collect();
     for (name, architecture) in KINDS {
-        Gguf::of(&fixture(name), architecture, GgmlDType::F32)?.write(&path)?;
+        let copy = crate::support::copy_of(name)?;
+        if architecture == "gemma3" {
+            // As all of them are: what a file does not tell.
+            edit(copy.path(), "config.json", |config| {
+                config.extend([
+                    ("query_pre_attn_scalar".into(), 8.into()),
+                    ("rope_local_base_freq".into(), 1e4.into()),
+                    ("sliding_window_pattern".into(), 6.into()),
+                ]);
+            })?;
+        }
+        let mut file = Gguf::of(copy.path(), architecture, GgmlDType::F32)?;
+        if architecture == "gemma3" {
+            file.set("gemma3.rope.scaling.type", text("linear"));
+            file.set("gemma3.rope.scaling.factor", Value::F32(8.0));
+        }
+        file.write(&path)?;
         let (model, mut params) = open(&path, DType::F32)?;
-        let (original, mut expected) = Model::open(&Source::Folder(fixture(name)), DType::F32)?;
+        let (original, mut expected) = Model::open(&Source::Folder(copy.path().into()), DType::F32)?;
         let logits = |model: &Model, weights: Weights| -> Result<Vec<f32>> {
             Ok(model.logits(weights, &Batch::sequence(&sequence))?.flatten_all()?.to_vec1()?)
         };

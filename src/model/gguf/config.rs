@@ -17,13 +17,18 @@ pub struct Kind {
     class: &'static str,
     /// Rotary pairs lie side by side in the rows of queries and keys.
     interleaved: bool,
-    /// Norms are stored with one added, and a block has the names of [`GEMMA`] where it has four of them.
+    /// Norms are stored with one added.
     gemma: bool,
 }
 
 /// The architectures that are read.
-const KINDS: &[Kind] =
-    &[Kind { name: "llama", model_type: "llama", class: "LlamaForCausalLM", interleaved: true, gemma: false }];
+const KINDS: &[Kind] = &[
+    Kind { name: "llama", model_type: "llama", class: "LlamaForCausalLM", interleaved: true, gemma: false },
+    Kind { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", interleaved: false, gemma: false },
+    Kind { name: "qwen3", model_type: "qwen3", class: "Qwen3ForCausalLM", interleaved: false, gemma: false },
+    Kind { name: "gemma", model_type: "gemma", class: "GemmaForCausalLM", interleaved: false, gemma: true },
+    Kind { name: "gemma3", model_type: "gemma3_text", class: "Gemma3ForCausalLM", interleaved: false, gemma: true },
+];
 
 /// Names outside of the blocks.
 const STEM: &[(&str, &str)] = &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
@@ -122,12 +127,21 @@ impl Kind {
             "rope_theta": self.number(header, "rope.freq_base")?.unwrap_or(10_000.0),
             "rope_scaling": self.rope_scaling(header, rope_factors)?,
             "tie_word_embeddings": !has("output.weight"),
-            "hidden_act": "silu",
+            "hidden_act": if self.gemma { "gelu_pytorch_tanh" } else { "silu" },
         });
-        match self.model_type {
+        match self.name {
             "llama" => {
                 config["attention_bias"] = has("blk.0.attn_q.bias").into();
                 config["mlp_bias"] = has("blk.0.ffn_gate.bias").into();
+            }
+            "gemma3" => {
+                config["hidden_activation"] = "gelu_pytorch_tanh".into();
+                config["sliding_window"] = self.needed(header, "attention.sliding_window")?.into();
+                config["sliding_window_pattern"] = 6.into();
+                config["rope_local_base_freq"] = 10_000.0.into();
+                // The metadata do not tell; llama.cpp knows the one of 27 B, which has 62 blocks, by them too.
+                let blocks = self.needed(header, "block_count")?;
+                config["query_pre_attn_scalar"] = if blocks == 62 { hidden / heads.max(1) } else { head_dim }.into();
             }
             _ => {}
         }

@@ -28,10 +28,10 @@ use crate::element::{Element, convert};
 pub use activation::Activation;
 pub use attention::{Heads, attention};
 pub use embed::embed;
-pub use gated::swiglu;
+pub use gated::gated;
 pub use head::log_probs;
 pub use linear::{Part, linear, linear_onto};
-pub use norm::{layer_norm, rms_norm};
+pub use norm::{layer_norm, rms_norm, rms_norm_heads};
 pub use rotary::rotate;
 
 /// The f32 numbers of a contiguous tensor.
