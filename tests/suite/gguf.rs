@@ -1,7 +1,7 @@
 //! GGUF files: made here from models in Hugging Face layout as llama.cpp makes them, and the same models again.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use candle_core::quantized::gguf_file::{self, Value};
@@ -409,7 +409,7 @@ fn sentencepieces_are_found_as_sentencepiece_finds_them() -> Result<()> {
     Ok(())
 }
 
-fn error(path: &PathBuf) -> String {
+fn error(path: &Path) -> String {
     let opened = gguf::open(path).and_then(|source| {
         Tokenizer::open(&source, None, None)?;
         Model::open(&source, DType::F32)

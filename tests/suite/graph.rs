@@ -218,7 +218,7 @@ impl Graph<'_> {
     /// cos and sin [tokens, 1, head_dim / 2] of what each pair of a head turns by in a layer. The angles are f32, as the model's.
     fn turns(&self, tokens: usize, head_dim: usize, layer: usize) -> Result<(Tensor, Tensor)> {
         let pattern = self.config["sliding_window_pattern"].as_u64().unwrap_or(6) as usize;
-        let local = self.config["rope_local_base_freq"].as_f64().filter(|_| (layer + 1) % pattern != 0);
+        let local = self.config["rope_local_base_freq"].as_f64().filter(|_| !(layer + 1).is_multiple_of(pattern));
         let of = |share: f64| local.map_or_else(|| self.frequency(share), |base| Ok(base.powf(-share)));
         let frequencies = (0..head_dim).step_by(2).map(|i| Ok(of(i as f64 / head_dim as f64)? as f32));
         let frequencies = Tensor::new(frequencies.collect::<Result<Vec<_>>>()?, &Device::Cpu)?;
