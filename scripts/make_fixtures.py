@@ -2,7 +2,7 @@
 """Make the small files the tests compare with.
 
 Writes, below tests/fixtures/ of this repository:
-  <model>/                  tiny random OPT and LLaMA models in Hugging Face layout,
+  <model>/                  tiny random OPT, LLaMA, Qwen and Gemma models in Hugging Face layout,
                             in the file formats and config spellings found in the wild;
   logits.json               what transformers computes for them, in float32 from the
                             stored weights, one sequence at a time, without padding;
@@ -26,7 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GemmaConfig, GemmaForCausalLM,
+                          LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+                          Qwen3Config, Qwen3ForCausalLM)
 
 VOCAB = 64
 OPT = dict(vocab_size=VOCAB, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=4,
@@ -42,6 +44,11 @@ LLAMA3 = dict(LLAMA, intermediate_size=18, num_attention_heads=2, num_key_value_
               rope_parameters=dict(ROPE3, rope_theta=10000.0))
 
 
+RELATIVE = dict(LLAMA, num_attention_heads=4, num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+MODELS = ("opt-tiny", "opt-350m-tiny", "opt-untied-tiny", "llama-tiny", "llama3-tiny", "llama-new-tiny",
+          "qwen2-tiny", "qwen3-tiny", "gemma-tiny", "gemma3-tiny")
+
+
 # ---- models
 
 def random_model(cls, config, seed, dtype):
@@ -50,7 +57,7 @@ def random_model(cls, config, seed, dtype):
     config._attn_implementation = "eager"
     model = cls(config).float().eval()
     for name, p in model.named_parameters():
-        norm = "norm" in name and name.endswith("weight")
+        norm = "norm" in name and name.endswith("weight") and "Gemma" not in cls.__name__
         value = torch.randn(p.shape) * 0.2 + (1.0 if norm else 0.0)
         p.data.copy_(value.to(dtype).float())
     return model
@@ -139,6 +146,35 @@ def make_models(out):
     # The same weights rounded to bf16, in the newer spelling.
     m = models["llama-new-tiny"] = random_model(LlamaForCausalLM, LlamaConfig(**LLAMA3), 5, torch.bfloat16)
     save_safetensors(m, out / "llama-new-tiny", torch.bfloat16)
+
+    # Biases on queries, keys and values alone, which the config does not tell; a window that is named and not used.
+    m = models["qwen2-tiny"] = random_model(
+        Qwen2ForCausalLM, Qwen2Config(**RELATIVE, tie_word_embeddings=True, sliding_window=4), 6, torch.float32)
+    save_safetensors(m, out / "qwen2-tiny", torch.float32)
+
+    # Norms on heads, which are wider than hidden / heads.
+    m = models["qwen3-tiny"] = random_model(
+        Qwen3ForCausalLM, Qwen3Config(**RELATIVE, head_dim=8, tie_word_embeddings=False, rms_norm_eps=1e-3), 7,
+        torch.float32)
+    save_safetensors(m, out / "qwen3-tiny", torch.float32)
+
+    # Norms about one, scaled embeddings, GELU, one key head; the activation spelled as the first models' files do.
+    m = models["gemma-tiny"] = random_model(
+        GemmaForCausalLM, GemmaConfig(**dict(RELATIVE, num_key_value_heads=1), head_dim=8), 8, torch.float32)
+    save_safetensors(m, out / "gemma-tiny", torch.float32)
+    edit_config(out / "gemma-tiny", drop=["tie_word_embeddings"], hidden_act="gelu")
+
+    # Four norms, norms on heads, a score scale of its own, a full block between two local ones; the older spelling.
+    m = models["gemma3-tiny"] = random_model(
+        Gemma3ForCausalLM,
+        Gemma3TextConfig(**dict(RELATIVE, num_hidden_layers=3), head_dim=8, query_pre_attn_scalar=5, sliding_window=32,
+                         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                         rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000.0),
+                                              sliding_attention=dict(rope_type="default", rope_theta=50.0))),
+        9, torch.float32)
+    save_safetensors(m, out / "gemma3-tiny", torch.float32)
+    edit_config(out / "gemma3-tiny", drop=["rope_parameters", "layer_types", "tie_word_embeddings"], rope_theta=1000.0,
+                rope_local_base_freq=50.0, rope_scaling=dict(rope_type="linear", factor=8.0), sliding_window_pattern=2)
     return models
 
 
@@ -171,7 +207,7 @@ def reference(model, folder, rng):
     for ids in tokens:
         assert torch.equal(logits(model, ids), logits(back, ids)), folder
     # ... and the scaling of the rotary frequencies must be visible.
-    if getattr(model.config, "rope_parameters", {}).get("rope_type") == "llama3":
+    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "llama3":
         plain = copy.deepcopy(model.config)
         plain.rope_parameters = dict(rope_type="default", rope_theta=10000.0)
         other = LlamaForCausalLM(plain).eval()
@@ -231,7 +267,7 @@ def main():
     torch.set_num_threads(1)
     out = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "tests" / "fixtures")
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("opt-tiny", "opt-350m-tiny", "opt-untied-tiny", "llama-tiny", "llama3-tiny", "llama-new-tiny"):
+    for name in MODELS:
         shutil.rmtree(out / name, ignore_errors=True)
 
     models = make_models(out)

@@ -1,13 +1,9 @@
 //! What a run begins from: a model opened, each weight's role, the method made, the loss over the training set.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::config::{Distribution, Inputs, Plan, Selection, Tuned, matches};
 use crate::data::{Batches, Example};
-use crate::files::Source;
-use crate::hub::{Hub, Repo, Wanted};
 use crate::model::{self, Adapter, Kind, Lora, Model, Shape};
 use crate::objective::PromptLoss;
 use crate::optim::{self, Optimizer};
@@ -39,7 +35,7 @@ impl Bench {
 
     /// The same from config.json alone: the model without its weights, and how many numbers each would have.
     pub fn outline(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
-        let (source, commit) = model_source(&inputs.model, inputs.revision.as_deref())?;
+        let (source, commit) = model::find(&inputs.model, inputs.revision.as_deref())?;
         let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
         let adapter = adapter(inputs)?;
         let blank = adapter.as_ref().is_some_and(Adapter::is_new);
@@ -67,7 +63,7 @@ impl Bench {
     /// An outline's weights, read.
     pub fn load(self, inputs: &Inputs) -> Result<Self> {
         if let Some(commit) = &self.commit {
-            fetch_weights(&inputs.model, commit)?;
+            model::fetch_weights(&inputs.model, commit)?;
         }
         let adapter = self.model.adapter().cloned();
         let (model, params) = Model::open_adapted(self.model.source(), inputs.dtype.dtype(), adapter)?;
@@ -191,7 +187,7 @@ fn selected(flag: &str, wanted: &Selection, model: &Model, params: &Params) -> R
 fn adapter(inputs: &Inputs) -> Result<Option<Adapter>> {
     let Tuned { lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
     if let Some(place) = &inputs.adapter {
-        return Adapter::open(&adapter_folder(place)?).map(Some);
+        return Adapter::open(&model::find_adapter(place)?).map(Some);
     }
     let lora = lora_r.map(|r| {
         let alpha = lora_alpha.unwrap_or(2.0 * r as f64);
@@ -199,59 +195,6 @@ fn adapter(inputs: &Inputs) -> Result<Option<Adapter>> {
         Kind::Lora(Lora { r, alpha, by_root: false, targets })
     });
     Ok(lora.or(num_prefix.map(Kind::Prefix)).map(Adapter::new))
-}
-
-/// A folder of that name, else the hub's.
-fn adapter_folder(place: &Path) -> Result<PathBuf> {
-    let repo = Repo::model(&place.to_string_lossy(), None);
-    if place.exists() || !repo.id.contains('/') || repo.check().is_err() {
-        return Ok(place.into());
-    }
-    let wanted = [Wanted::Needed(model::ADAPTER_CONFIG), Wanted::FirstOf(&model::ADAPTER_FILES)];
-    let snapshot = Hub::from_env()?.snapshot(&repo, &wanted);
-    Ok(snapshot.with_context(|| format!("--adapter {}: there is no such folder", place.display()))?.folder)
-}
-
-/// Where a model's files are: a folder of that name, else the model built in under it, else the hub's, whose commit comes with
-/// it. Of the hub's, the weights are still to come: [`Bench::load`] fetches them.
-pub fn model_source(name: &str, revision: Option<&str>) -> Result<(Source, Option<String>)> {
-    let folder = Source::Folder(name.into());
-    let is_built_in = name == "opt-mini" && !folder.has("config.json");
-    if is_built_in || Path::new(name).is_dir() {
-        return match revision {
-            Some(revision) => Err(usage!(
-                "--revision {revision}: --model {name} is {}; only models on the hub have revisions",
-                if is_built_in { "built in" } else { "a folder" }
-            )),
-            None => Ok((if is_built_in { model::OPT_MINI } else { folder }, None)),
-        };
-    }
-    let is_path = name.starts_with(['/', '.', '~']) || name.ends_with(".gguf") || name.matches('/').count() > 1;
-    if is_path || Path::new(name).exists() {
-        return Err(usage!(
-            "--model {name}: there is no such folder; it wants one in Hugging Face layout, a name on the hub as in \
-             facebook/opt-125m, or opt-mini, which is built in"
-        ));
-    }
-    let repo = Repo::model(name, revision);
-    repo.check().map_err(|why| usage!("--model {name:?}: there is no such folder, and {why}"))?;
-    let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(Wanted::Optional);
-    let wanted: Vec<Wanted> = std::iter::once(Wanted::Needed("config.json")).chain(optional).collect();
-    let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.contains('/') {
-        true => error,
-        // Rather a folder that was misspelt.
-        false => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
-    })?;
-    Ok((Source::Folder(snapshot.folder), Some(snapshot.commit)))
-}
-
-/// Sees to it that the weights of a model on the hub are in the cache, beside what [`model_source`] brought.
-fn fetch_weights(name: &str, commit: &str) -> Result<()> {
-    let (hub, repo) = (Hub::from_env()?, Repo::model(name, Some(commit)));
-    let snapshot = hub.snapshot(&repo, &[Wanted::FirstOf(&model::WEIGHT_FILES)])?;
-    let shards = model::weight_files(&Source::Folder(snapshot.folder))?;
-    let shards: Vec<Wanted> = shards.iter().map(|shard| Wanted::Needed(shard)).collect();
-    hub.snapshot(&repo, &shards).map(drop)
 }
 
 /// The loss over the training set, a mini-batch a step, or one for each direction of a step.

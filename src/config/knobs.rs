@@ -14,7 +14,7 @@ use crate::error::nearest;
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Common {
-    /// The model: a folder in Hugging Face layout, a name on the hub (facebook/opt-125m), or opt-mini (built in)
+    /// The model: a folder in Hugging Face layout, a name on the hub (facebook/opt-125m), a GGUF file, or opt-mini (built in)
     /// [default: opt-mini]
     #[arg(long, value_name = "FOLDER_OR_NAME", alias = "model-name-or-path", help_heading = "Model and data")]
     pub model: Option<String>,

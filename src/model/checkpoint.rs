@@ -1,7 +1,7 @@
 //! Checkpoint files, read tensor by tensor: the peak is the weights and one tensor.
 //!
-//! `model.safetensors`, its shards, `pytorch_model.bin` (zip pickle, parsed, never executed) and its shards. Nothing is
-//! mapped into memory, because a mapped file counts into the resident set.
+//! `model.safetensors`, its shards, `pytorch_model.bin` (zip pickle, parsed, never executed) and its shards; a GGUF file. Nothing
+//! is mapped into memory, because a mapped file counts into the resident set.
 
 use std::any::TypeId;
 use std::cell::RefCell;
@@ -12,10 +12,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::pickle::PthTensors;
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::gguf::{self, Listed, Undo};
 use crate::digest::Digest;
 use crate::element::{Element, convert};
 use crate::files::{ReadSeek, Source};
@@ -24,11 +26,13 @@ use crate::params::{self, Params};
 /// What the checkpoint says of a tensor, and where its numbers are.
 struct Entry {
     shape: Vec<usize>,
-    /// What candle calls it, or the name of a dtype that it does not know.
-    dtype: Result<DType, String>,
+    /// What its numbers are stored in, or the name of a type that is not read.
+    stored: Result<GgmlDType, String>,
     file: usize,
     /// Where the numbers begin in the file; None for a pickle, which is asked by name.
     offset: Option<u64>,
+    /// What a GGUF file has otherwise.
+    undo: Option<Undo>,
 }
 
 /// A pickle's tensors, and the zip file that holds their numbers.
@@ -62,7 +66,11 @@ impl Checkpoint {
             if is_lfs_pointer(files, name)? {
                 bail!("{} is a git-lfs pointer, not the file itself; fetch it with: git lfs pull", files.place(name));
             }
-            let read = if name.ends_with(".bin") { checkpoint.add_pickle(i) } else { checkpoint.add_safetensors(i) };
+            let read = match name.rsplit_once('.') {
+                Some((_, "bin")) => checkpoint.add_pickle(i),
+                Some((_, "safetensors")) => checkpoint.add_safetensors(i),
+                _ => checkpoint.add_gguf(i),
+            };
             read.with_context(|| format!("cannot read the weights in {}", files.place(name)))?;
         }
         if checkpoint.entries.is_empty() {
@@ -104,9 +112,12 @@ impl Checkpoint {
         if entry.shape != shape {
             bail!("tensor {name} in {place} has the shape {:?}, but config.json asks for {shape:?}", entry.shape);
         }
-        if !matches!(entry.dtype, Ok(DType::F32 | DType::F16 | DType::BF16)) {
-            let stored = entry.dtype.as_ref().map_or_else(String::clone, |d| format!("{d:?}"));
-            bail!("tensor {name} in {place} is stored as {stored}; f32, f16 and bf16 can be read");
+        if let Err(stored) = &entry.stored {
+            let known = match &self.files {
+                Source::Single(..) => "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
+                _ => "f32, f16 and bf16",
+            };
+            bail!("tensor {name} in {place} is stored as {stored}; {known} can be read");
         }
         let tensor = match entry.offset {
             Some(offset) => self.read_plain(entry, offset, dtype),
@@ -126,9 +137,9 @@ impl Checkpoint {
         let (mut reader, _) = self.files.open(&self.names[file])?;
         let (metadata, start) = read_header(&mut reader)?;
         for (name, info) in metadata.tensors() {
-            let dtype = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype));
-            let entry = Entry { shape: info.shape.clone(), dtype, file, offset: Some(start + info.data_offsets.0 as u64) };
-            self.entries.insert(name, entry);
+            let stored = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype)).and_then(stored);
+            let offset = Some(start + info.data_offsets.0 as u64);
+            self.entries.insert(name, Entry { shape: info.shape.clone(), stored, file, offset, undo: None });
         }
         Ok(())
     }
@@ -147,11 +158,19 @@ impl Checkpoint {
                     "tensor {name} claims the shape {dims:?}, more than the file's {len} bytes; was the download cut short?"
                 );
             }
-            let entry = Entry { shape: info.layout.dims().to_vec(), dtype: Ok(info.dtype), file, offset: None };
+            let entry = Entry { shape: dims.to_vec(), stored: stored(info.dtype), file, offset: None, undo: None };
             self.entries.insert(name.clone(), entry);
         }
         let archive = zip::ZipArchive::new(BufReader::new(File::open(folder.join(&self.names[file]))?))?;
         self.pickles.insert(file, Pickle { tensors: pickle, archive: archive.into() });
+        Ok(())
+    }
+
+    fn add_gguf(&mut self, file: usize) -> Result<()> {
+        let (reader, len) = self.files.open(&self.names[file])?;
+        for Listed { name, shape, stored, offset, undo } in gguf::tensors(reader, len)? {
+            self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), undo });
+        }
         Ok(())
     }
 
@@ -179,14 +198,40 @@ impl Checkpoint {
     }
 }
 
+/// What a tensor of a dtype is stored in, if it is one for weights.
+fn stored(dtype: DType) -> Result<GgmlDType, String> {
+    match dtype {
+        DType::F32 => Ok(GgmlDType::F32),
+        DType::F16 => Ok(GgmlDType::F16),
+        DType::BF16 => Ok(GgmlDType::BF16),
+        other => Err(format!("{other:?}")),
+    }
+}
+
 /// The numbers that follow, as they are to be held.
 fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Tensor> {
-    fn held<H: Element + WithDType>(reader: &mut dyn Read, entry: &Entry) -> Result<Tensor> {
+    fn numbers<H: Element>(reader: &mut dyn Read, entry: &Entry) -> Result<Vec<H>> {
         let len = entry.shape.iter().product();
-        let numbers: Vec<H> = match entry.dtype {
-            Ok(DType::F16) => read_numbers::<f16, H>(reader, len)?,
-            Ok(DType::BF16) => read_numbers::<bf16, H>(reader, len)?,
-            _ => read_numbers::<f32, H>(reader, len)?,
+        match entry.stored {
+            Ok(GgmlDType::F16) => read_numbers::<f16, H>(reader, len),
+            Ok(GgmlDType::BF16) => read_numbers::<bf16, H>(reader, len),
+            Ok(GgmlDType::F32) => read_numbers::<f32, H>(reader, len),
+            Ok(blocks) => gguf::read_blocks(reader, blocks, len),
+            Err(ref other) => bail!("it is stored as {other}"),
+        }
+    }
+    fn held<H: Element + WithDType>(reader: &mut dyn Read, entry: &Entry) -> Result<Tensor> {
+        let numbers = match entry.undo {
+            Some(Undo::OneMore) => {
+                let (wide, mut held) = (numbers::<f32>(reader, entry)?, vec![H::zeroed(); entry.shape.iter().product()]);
+                convert(&wide.into_iter().map(|w| w - 1.0).collect::<Vec<_>>(), &mut held);
+                held
+            }
+            undo => {
+                let mut held = numbers::<H>(reader, entry)?;
+                undo.inspect(|undo| undo.rows(&mut held, entry.shape[1..].iter().product()));
+                held
+            }
         };
         Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?)
     }
@@ -201,8 +246,11 @@ fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Ten
 pub const WEIGHT_FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
-/// The weight files of a model, safetensors before pickles, one file before shards.
+/// The weight files of a model, safetensors before pickles, one file before shards; or the file that it all is.
 pub fn weight_files(files: &Source) -> Result<Vec<String>> {
+    if let Source::Single(path, _) = files {
+        return Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).into_iter().collect());
+    }
     for name in WEIGHT_FILES {
         if name.ends_with(".index.json") {
             if let Some(bytes) = files.read(name)? {

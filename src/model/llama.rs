@@ -1,16 +1,16 @@
-//! The LLaMA family (Touvron et al. 2023): RMS norm, rotary halves, grouped keys, SwiGLU.
-
-use std::f64::consts::PI;
+//! The LLaMA family (Touvron et al. 2023): RMS norm, rotary halves, grouped keys, SwiGLU; and what relatives do otherwise, told by a
+//! [`Design`].
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
-use super::ops::{self, Heads};
+use super::ops::{self, Activation, Heads};
+use super::rope::Rope;
 use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::params::{ParamId, Weights};
 
-/// LLaMA's config.json, as far as it matters.
+/// config.json of LLaMA and its relatives, as far as they share it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
     vocab_size: usize,
@@ -24,17 +24,19 @@ pub struct Config {
     max_position_embeddings: usize,
     #[serde(default = "eps")]
     rms_norm_eps: f64,
-    #[serde(default = "silu")]
-    hidden_act: String,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    /// The gate's activation; None: the architecture's own.
+    pub hidden_act: Option<String>,
+    tie_word_embeddings: Option<bool>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
+    /// Tokens that a query sees, itself counted, in blocks that slide.
+    pub sliding_window: Option<usize>,
     /// The older spelling: the base here, the scaling beside it.
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Rope>,
+    pub rope_theta: Option<f64>,
+    /// The scaling.
+    pub rope_scaling: Option<Rope>,
     /// The newer spelling: both in one.
     rope_parameters: Option<Rope>,
 }
@@ -47,58 +49,113 @@ fn eps() -> f64 {
     1e-6
 }
 
-fn silu() -> String {
-    "silu".into()
+/// What a model of the family is made of.
+#[derive(Clone, Debug)]
+pub struct Design {
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Numbers of a token between blocks.
+    pub hidden: usize,
+    /// Numbers of a token between gate and down projection.
+    pub inner: usize,
+    /// How many blocks there are.
+    pub num_blocks: usize,
+    /// Of the attention.
+    pub heads: Heads,
+    /// The longest sequence that has positions and that every query sees all of.
+    pub max_length: usize,
+    /// Of the norms.
+    pub eps: f32,
+    /// The head is the embedding.
+    pub tied: bool,
+    /// Queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// The attention's output has one.
+    pub out_bias: bool,
+    /// The feed-forward layers have.
+    pub mlp_bias: bool,
+    /// What the gate goes through.
+    pub gate: Activation,
+    /// Norms multiply by this plus their weight.
+    pub norm_offset: f32,
+    /// Each head of queries and keys has a norm, before it is turned.
+    pub head_norms: bool,
+    /// A block's two outputs have norms as well as its two inputs.
+    pub four_norms: bool,
+    /// Embeddings are multiplied by it.
+    pub embedding_scale: f64,
+    /// Scores are multiplied by it before the softmax.
+    pub score_scale: f32,
+    /// Rotary frequencies, in radians from one position to the next: [head_dim / 2] for each kind of block.
+    pub frequencies: Vec<Vec<f64>>,
+    /// The kind of each block where there are several.
+    pub kinds: Vec<usize>,
 }
 
-/// How the rotary frequencies are made.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Rope {
-    rope_theta: Option<f64>,
-    rope_type: Option<String>,
-    /// An older name of `rope_type`; some files have both.
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<f64>,
-}
-
-impl Rope {
-    /// Both spellings brought together.
-    fn of(config: &Config) -> Self {
-        let mut rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
-        rope.rope_theta = rope.rope_theta.or(config.rope_theta);
-        rope
+impl Config {
+    /// LLaMA's own design.
+    pub fn llama(&self) -> Result<Design> {
+        match self.hidden_act.as_deref() {
+            None | Some("silu") => self.design(Activation::Silu),
+            Some(other) => bail!("config.json: hidden_act \"{other}\" is not known for this architecture; silu is"),
+        }
     }
 
-    /// The angle that each pair of a head turns by from one position to the next, in radians: [head_dim / 2].
-    fn frequencies(&self, head_dim: usize) -> Result<Vec<f64>> {
-        let theta = self.rope_theta.unwrap_or(10_000.0);
-        let plain = (0..head_dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / head_dim as f64));
-        let factor = || self.factor.context("config.json: the rope settings have no \"factor\"");
-        match self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default") {
-            "default" => Ok(plain.collect()),
-            "linear" => {
-                let factor = factor()?;
-                Ok(plain.map(|f| f / factor).collect())
-            }
-            "llama3" => {
-                let factor = factor()?;
-                let (low, high) = (self.low_freq_factor.unwrap_or(1.0), self.high_freq_factor.unwrap_or(4.0));
-                let original = self.original_max_position_embeddings.unwrap_or(8192.0);
-                // Long waves are stretched by `factor`, short ones kept, those between blended.
-                Ok(plain
-                    .map(|f| {
-                        let turns = original * f / (2.0 * PI);
-                        let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-                        f * (kept + (1.0 - kept) / factor)
-                    })
-                    .collect())
-            }
-            other => bail!("config.json: rope type \"{other}\" is not known; default, linear and llama3 are"),
+    /// Mistral's (Jiang et al. 2023, arXiv 2310.06825): its blocks may slide.
+    pub fn mistral(&self) -> Result<Design> {
+        self.llama()?.seen_within(self.sliding_window)
+    }
+
+    /// LLaMA's with another gate, from which the designs of its relatives differ.
+    pub fn design(&self, gate: Activation) -> Result<Design> {
+        let (queries, keys) = (self.num_attention_heads, self.num_key_value_heads.unwrap_or(self.num_attention_heads));
+        let dim = self.head_dim.unwrap_or(self.hidden_size / queries.max(1));
+        super::check_sizes(&[
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", queries),
+            ("num_key_value_heads", keys),
+            ("head_dim", dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ])?;
+        if !queries.is_multiple_of(keys) {
+            bail!("config.json: num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}");
         }
+        if !dim.is_multiple_of(2) {
+            bail!("config.json: head_dim {dim} is odd, and rotary positions turn pairs");
+        }
+        let rope = self.rope_parameters.clone().or(self.rope_scaling.clone()).unwrap_or_default();
+        Ok(Design {
+            vocab_size: self.vocab_size,
+            hidden: self.hidden_size,
+            inner: self.intermediate_size,
+            num_blocks: self.num_hidden_layers,
+            heads: Heads { queries, keys, dim },
+            max_length: self.max_position_embeddings,
+            eps: self.rms_norm_eps as f32,
+            tied: self.tie_word_embeddings.unwrap_or(false),
+            qkv_bias: self.attention_bias,
+            out_bias: self.attention_bias,
+            mlp_bias: self.mlp_bias,
+            gate,
+            norm_offset: 0.0,
+            head_norms: false,
+            four_norms: false,
+            embedding_scale: 1.0,
+            score_scale: 1.0 / (dim as f32).sqrt(),
+            frequencies: vec![rope.with_base(self.rope_theta).frequencies(dim)?],
+            kinds: Vec::new(),
+        })
+    }
+}
+
+impl Design {
+    /// With sequences no longer than a sliding window, so that every query sees all of its own.
+    pub fn seen_within(self, window: Option<usize>) -> Result<Design> {
+        super::check_sizes(&[("sliding_window", window.unwrap_or(1))])?;
+        Ok(Design { max_length: self.max_length.min(window.unwrap_or(usize::MAX)), ..self })
     }
 }
 
@@ -107,18 +164,21 @@ struct Block {
     q: Linear,
     k: Linear,
     v: Linear,
+    /// Of each head of queries, and of keys.
+    head_norms: Option<(ParamId, ParamId)>,
     out: Linear,
+    /// Before the feed-forward layers.
     post_norm: ParamId,
     gate: Linear,
     up: Linear,
     down: Linear,
+    /// Of what the attention and the feed-forward layers add.
+    output_norms: Option<(ParamId, ParamId)>,
 }
 
 /// The whole model as handles into the weights.
 pub struct Llama {
-    config: Config,
-    heads: Heads,
-    frequencies: Vec<f64>,
+    design: Design,
     embed_tokens: ParamId,
     blocks: Vec<Block>,
     norm: ParamId,
@@ -126,90 +186,93 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Reads the weights that the config asks for.
-    pub fn load(config: Config, loader: &mut Loader) -> Result<Self> {
-        if config.hidden_act != "silu" {
-            bail!("config.json: hidden_act \"{}\" is not known for LLaMA; silu is", config.hidden_act);
-        }
-        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-        let kv_heads = config.num_key_value_heads.unwrap_or(heads);
-        super::check_sizes(&[
-            ("vocab_size", config.vocab_size),
-            ("hidden_size", hidden),
-            ("intermediate_size", config.intermediate_size),
-            ("num_hidden_layers", config.num_hidden_layers),
-            ("num_attention_heads", heads),
-            ("num_key_value_heads", kv_heads),
-            ("head_dim", config.head_dim.unwrap_or(hidden / heads.max(1))),
-            ("max_position_embeddings", config.max_position_embeddings),
-        ])?;
-        if !heads.is_multiple_of(kv_heads) {
-            bail!("config.json: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}");
-        }
-        let head_dim = config.head_dim.unwrap_or(hidden / heads);
-        if !head_dim.is_multiple_of(2) {
-            bail!("config.json: head_dim {head_dim} is odd, and rotary positions turn pairs");
-        }
-        let frequencies = Rope::of(&config).frequencies(head_dim)?;
+    /// Reads the weights that the design asks for.
+    pub fn load(design: Design, loader: &mut Loader) -> Result<Self> {
+        let (hidden, inner) = (design.hidden, design.inner);
+        let Heads { queries, keys, dim } = design.heads;
         loader.set_aliases(&[("model.", "")]);
-        let embed_tokens = loader.weight("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
-        let (inner, attention_bias, mlp_bias) = (config.intermediate_size, config.attention_bias, config.mlp_bias);
+        let embed_tokens = loader.weight("model.embed_tokens.weight", &[design.vocab_size, hidden])?;
         let mut blocks = Vec::new();
-        for i in 0..config.num_hidden_layers {
+        for i in 0..design.num_blocks {
             let name = |part: &str| format!("model.layers.{i}.{part}");
+            let norm = |loader: &mut Loader, part: &str, len: usize| loader.weight(&name(&format!("{part}.weight")), &[len]);
+            // A block of four norms has the second one's usual name behind the attention.
+            let second = if design.four_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
             blocks.push(Block {
-                input_norm: loader.weight(&name("input_layernorm.weight"), &[hidden])?,
-                q: loader.linear(&name("self_attn.q_proj"), heads * head_dim, hidden, attention_bias)?,
-                k: loader.linear(&name("self_attn.k_proj"), kv_heads * head_dim, hidden, attention_bias)?,
-                v: loader.linear(&name("self_attn.v_proj"), kv_heads * head_dim, hidden, attention_bias)?,
-                out: loader.linear(&name("self_attn.o_proj"), hidden, heads * head_dim, attention_bias)?,
-                post_norm: loader.weight(&name("post_attention_layernorm.weight"), &[hidden])?,
-                gate: loader.linear(&name("mlp.gate_proj"), inner, hidden, mlp_bias)?,
-                up: loader.linear(&name("mlp.up_proj"), inner, hidden, mlp_bias)?,
-                down: loader.linear(&name("mlp.down_proj"), hidden, inner, mlp_bias)?,
+                input_norm: norm(loader, "input_layernorm", hidden)?,
+                q: loader.linear(&name("self_attn.q_proj"), queries * dim, hidden, design.qkv_bias)?,
+                k: loader.linear(&name("self_attn.k_proj"), keys * dim, hidden, design.qkv_bias)?,
+                v: loader.linear(&name("self_attn.v_proj"), keys * dim, hidden, design.qkv_bias)?,
+                head_norms: match design.head_norms {
+                    true => Some((norm(loader, "self_attn.q_norm", dim)?, norm(loader, "self_attn.k_norm", dim)?)),
+                    false => None,
+                },
+                out: loader.linear(&name("self_attn.o_proj"), hidden, queries * dim, design.out_bias)?,
+                post_norm: norm(loader, second, hidden)?,
+                gate: loader.linear(&name("mlp.gate_proj"), inner, hidden, design.mlp_bias)?,
+                up: loader.linear(&name("mlp.up_proj"), inner, hidden, design.mlp_bias)?,
+                down: loader.linear(&name("mlp.down_proj"), hidden, inner, design.mlp_bias)?,
+                output_norms: match design.four_norms {
+                    true => Some((
+                        norm(loader, "post_attention_layernorm", hidden)?,
+                        norm(loader, "post_feedforward_layernorm", hidden)?,
+                    )),
+                    false => None,
+                },
             });
         }
         let norm = loader.weight("model.norm.weight", &[hidden])?;
-        let head = loader.head(config.tie_word_embeddings, embed_tokens, &[config.vocab_size, hidden])?;
-        let heads = Heads { queries: heads, keys: kv_heads, dim: head_dim };
-        Ok(Llama { config, heads, frequencies, embed_tokens, blocks, norm, head })
+        let head = loader.head(design.tied, embed_tokens, &[design.vocab_size, hidden])?;
+        Ok(Llama { design, embed_tokens, blocks, norm, head })
     }
 
     fn norm(&self, weights: Weights, id: ParamId, x: &Tensor) -> Result<Tensor> {
-        ops::rms_norm(x, weights.leaf(id), self.config.rms_norm_eps as f32)
+        ops::rms_norm(x, weights.leaf(id), self.design.norm_offset, self.design.eps)
     }
 
     /// cos and sin of every token's angles: [tokens, head_dim / 2] each.
-    fn angles(&self, positions: &[u32]) -> Result<(Tensor, Tensor)> {
-        let shape = (positions.len(), self.heads.dim / 2);
+    fn angles(positions: &[u32], frequencies: &[f64]) -> Result<(Tensor, Tensor)> {
+        let shape = (positions.len(), frequencies.len());
         // transformers multiplies in f32; so do we, to turn by the same angles.
-        let angles = positions.iter().flat_map(|&p| self.frequencies.iter().map(move |&f| p as f32 * f as f32));
+        let angles = positions.iter().flat_map(|&p| frequencies.iter().map(move |&f| p as f32 * f as f32));
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (libm::cosf(a), libm::sinf(a))).unzip();
         Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
     }
 
+    /// onto + layer(x), or onto + norm(layer(x)).
+    fn add(&self, weights: Weights, onto: &Tensor, layer: &Linear, norm: Option<ParamId>, x: &Tensor) -> Result<Tensor> {
+        match norm {
+            None => layer.apply_onto(weights, onto, x),
+            Some(norm) => Ok((onto + self.norm(weights, norm, &layer.apply(weights, x)?)?)?),
+        }
+    }
+
     /// onto + attention(x) in block `i`.
     fn attention(&self, weights: Weights, i: usize, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
-        let block = &self.blocks[i];
-        let heads = self.heads;
-        let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
-        let (cos, sin) = packed.angles.as_ref().context("a batch that was not prepared for rotary positions")?;
+        let (block, heads) = (&self.blocks[i], self.design.heads);
+        let mut qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
+        if let Some((q, k)) = block.head_norms {
+            let norms = [q, k].map(|id| weights.leaf(id));
+            qkv = ops::rms_norm_heads(&qkv, heads, norms, self.design.norm_offset, self.design.eps)?;
+        }
+        let kind = self.design.kinds.get(i).copied().unwrap_or(0);
+        let (cos, sin) = packed.angles.get(kind).context("a batch that was not prepared for rotary positions")?;
         let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
-        let mixed = packed.attend(weights, i, &qkv, heads, 1.0 / (heads.dim as f32).sqrt())?;
+        let mixed = packed.attend(weights, i, &qkv, heads, self.design.score_scale)?;
         let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
-        block.out.apply_onto(weights, &onto?, &mixed?)
+        self.add(weights, &onto?, &block.out, block.output_norms.map(|norms| norms.0), &mixed?)
     }
 
     /// onto + the feed-forward layers of x.
     fn feed_forward(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let gated = ops::swiglu(&Linear::apply_all([&block.gate, &block.up], weights, x)?)?;
-        block.down.apply_onto(weights, onto, &gated)
+        let gated = ops::gated(&Linear::apply_all([&block.gate, &block.up], weights, x)?, self.design.gate)?;
+        self.add(weights, onto, &block.down, block.output_norms.map(|norms| norms.1), &gated)
     }
 }
 
 impl Architecture for Llama {
     fn shape(&self) -> Shape {
-        Shape { vocab_size: self.config.vocab_size, max_length: self.config.max_position_embeddings }
+        Shape { vocab_size: self.design.vocab_size, max_length: self.design.max_length }
     }
 
     fn num_blocks(&self) -> usize {
@@ -217,7 +280,7 @@ impl Architecture for Llama {
     }
 
     fn heads(&self) -> Heads {
-        self.heads
+        self.design.heads
     }
 
     fn stem(&self) -> Vec<ParamId> {
@@ -225,11 +288,14 @@ impl Architecture for Llama {
     }
 
     fn prepare<'a>(&self, packed: Packed<'a>) -> Result<Packed<'a>> {
-        Ok(Packed { angles: Some(self.angles(&packed.positions)?), ..packed })
+        let frequencies = self.design.frequencies.iter();
+        let angles = frequencies.map(|frequencies| Self::angles(&packed.positions, frequencies)).collect::<Result<_>>()?;
+        Ok(Packed { angles, ..packed })
     }
 
     fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor> {
-        ops::embed(weights, self.embed_tokens, &packed.batch.tokens)
+        let x = ops::embed(weights, self.embed_tokens, &packed.batch.tokens)?;
+        Ok(if self.design.embedding_scale == 1.0 { x } else { (x * self.design.embedding_scale)? })
     }
 
     fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {

@@ -6,10 +6,15 @@
 mod adapter;
 mod backward;
 mod checkpoint;
+mod gemma;
+pub mod gguf;
 mod kept;
 mod llama;
 mod opt;
 pub mod ops;
+mod qwen;
+mod rope;
+mod source;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -31,6 +36,7 @@ pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kin
 pub use backward::Backward;
 pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, save, weight_files};
 pub use ops::warm_up;
+pub use source::{fetch_weights, find, find_adapter};
 
 /// What the rest of the program needs to know of a model's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +83,8 @@ pub struct Packed<'a> {
     /// Each token's place in its sequence, with what stands in front of it.
     positions: Vec<u32>,
     front: Front,
-    /// cos and sin of every token's rotary angles: [tokens, head_dim / 2] each.
-    angles: Option<(Tensor, Tensor)>,
+    /// cos and sin of every token's rotary angles, for each kind of block: [tokens, head_dim / 2] each.
+    angles: Vec<(Tensor, Tensor)>,
 }
 
 /// What stands in front of every sequence.
@@ -100,7 +106,7 @@ struct Prefix {
 impl<'a> Packed<'a> {
     fn new(batch: &'a Batch, front: Front) -> Self {
         let shift = if let Front::Prefix(prefix) = &front { prefix.tokens as u32 } else { 0 };
-        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), front, angles: None }
+        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), front, angles: Vec::new() }
     }
 
     /// Attention in block `block` over q, k and v side by side: [tokens, (queries + 2 keys) * dim] -> [tokens, queries * dim].
@@ -133,8 +139,18 @@ type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
 /// The architectures: config.json's `model_type`, and how to load one.
 const ARCHITECTURES: &[(&str, Load)] = &[
     ("opt", |config, loader| Ok(Box::new(opt::Opt::load(parse(config)?, loader)?))),
-    ("llama", |config, loader| Ok(Box::new(llama::Llama::load(parse(config)?, loader)?))),
+    ("llama", |config, loader| decoder(parse::<llama::Config>(config)?.llama()?, loader)),
+    ("mistral", |config, loader| decoder(parse::<llama::Config>(config)?.mistral()?, loader)),
+    ("qwen2", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen2()?, loader)),
+    ("qwen3", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen3()?, loader)),
+    ("gemma", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma()?, loader)),
+    ("gemma3_text", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma3()?, loader)),
 ];
+
+/// A model of LLaMA's family.
+fn decoder(design: llama::Design, loader: &mut Loader) -> Result<Box<dyn Architecture>> {
+    Ok(Box::new(llama::Llama::load(design, loader)?))
+}
 
 fn parse<T: serde::de::DeserializeOwned>(config: Value) -> Result<T> {
     serde_json::from_value(config).context("config.json does not say what this architecture needs")

@@ -9,18 +9,10 @@ use zotune::memory;
 use zotune::model::Model;
 use zotune::noise::Term;
 
-use crate::support::{FIXTURES, Llama, alone, copy_of, fixture, open};
+use crate::support::{FIXTURES, Llama, alone, copy_of, edit, fixture, open};
 
 fn open_error(folder: &Path) -> String {
     format!("{:#}", Model::open(&Source::Folder(folder.into()), DType::F32).err().expect("it opened"))
-}
-
-/// Edits the JSON object in `folder/name`.
-fn edit(folder: &Path, name: &str, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<()> {
-    let path = folder.join(name);
-    let mut value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    change(value.as_object_mut().unwrap());
-    Ok(std::fs::write(path, value.to_string())?)
 }
 
 #[test]

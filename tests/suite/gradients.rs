@@ -89,6 +89,10 @@ fn every_weights_gradient_is_that_of_candles_whole_graph() -> Result<()> {
         ("opt-untied-tiny", serde_json::json!({ "activation_function": "silu", "_remove_final_layer_norm": false })),
         ("llama-tiny", serde_json::json!({ "rope_scaling": { "type": "linear", "factor": 4.0 } })),
         ("llama3-tiny", serde_json::json!({})),
+        ("qwen2-tiny", serde_json::json!({ "rope_parameters": { "rope_theta": 50.0 } })),
+        ("qwen3-tiny", serde_json::json!({ "rms_norm_eps": 0.1 })),
+        ("gemma-tiny", serde_json::json!({ "hidden_act": "gelu_pytorch_tanh" })),
+        ("gemma3-tiny", serde_json::json!({ "query_pre_attn_scalar": 20, "sliding_window_pattern": 3 })),
     ];
     for (name, changes) in varied {
         let folder = copy_of(name)?;
@@ -174,7 +178,7 @@ fn last_blocks_hold_the_head_and_leave_what_is_read_below() -> Result<()> {
 /// to bf16's rounding of the activations.
 #[test]
 fn half_precision_gradients_are_those_of_the_widened_weights() -> Result<()> {
-    for name in ["opt-tiny", "llama-tiny"] {
+    for name in ["opt-tiny", "llama-tiny", "gemma-tiny"] {
         for dtype in [DType::BF16, DType::F16] {
             let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
             differentiate(&mut params, |_| true);

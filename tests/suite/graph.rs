@@ -71,7 +71,7 @@ impl Graph<'_> {
     fn log_prob(&self, Candidate { tokens, option_len }: &Candidate) -> Result<Tensor> {
         let logits = match self.config["model_type"].as_str() {
             Some("opt") => self.opt(tokens)?,
-            Some("llama") => self.llama(tokens)?,
+            Some("llama" | "qwen2" | "qwen3" | "gemma" | "gemma3_text") => self.llama(tokens)?,
             other => bail!("the oracle knows no model_type {other:?}"),
         };
         let first = tokens.len() - option_len;
@@ -116,26 +116,49 @@ impl Graph<'_> {
         self.head(&x, "model.decoder.embed_tokens")
     }
 
-    /// Logits [tokens, vocab].
+    /// Logits [tokens, vocab] of LLaMA and its relatives. What they have beside it shows in their weights; Gemma's norms do not.
     fn llama(&self, tokens: &[u32]) -> Result<Tensor> {
         let eps = self.config["rms_norm_eps"].as_f64().unwrap_or(1e-6);
         let norm = |x: &Tensor, name: &str| self.norm(x, &format!("model.{name}"), eps, false);
         let heads = self.size("num_attention_heads")?;
         let head_dim = self.size("head_dim").unwrap_or(self.size("hidden_size")? / heads);
-        let (cos, sin) = self.turns(tokens.len(), head_dim)?;
-        let mut x = self.embed("model.embed_tokens", tokens.iter().copied())?;
+        let gemma = self.gemma();
+        let scale = if gemma { (self.size("hidden_size")? as f64).sqrt() } else { 1.0 };
+        let mut x = (self.embed("model.embed_tokens", tokens.iter().copied())? * scale)?;
         for layer in 0..self.size("num_hidden_layers")? {
             let linear = |x: &Tensor, name: &str| self.linear(x, &format!("model.layers.{layer}.{name}"));
             let seen = norm(&x, &format!("layers.{layer}.input_layernorm"))?;
             let [q, k, v] = ["q", "k", "v"].map(|name| linear(&seen, &format!("self_attn.{name}_proj")));
-            let mixed = attention(&rotate(&q?, &cos, &sin)?, &rotate(&k?, &cos, &sin)?, &v?, head_dim)?;
-            x = (x + linear(&mixed, "self_attn.o_proj")?)?;
-            let seen = norm(&x, &format!("layers.{layer}.post_attention_layernorm"))?;
+            let (cos, sin) = self.turns(tokens.len(), head_dim, layer)?;
+            let turned = |x: &Tensor, own: &str| {
+                let name = format!("layers.{layer}.self_attn.{own}_norm");
+                let heads = x.reshape((x.elem_count() / head_dim, head_dim))?;
+                let normed = if self.has(&format!("model.{name}")) { norm(&heads, &name)? } else { heads };
+                rotate(&normed.reshape(x.shape())?, &cos, &sin)
+            };
+            // The scale that attention() has, and the config's.
+            let asked = self.config["query_pre_attn_scalar"].as_f64().unwrap_or(head_dim as f64);
+            let q = (turned(&q?, "q")? * (head_dim as f64 / asked).sqrt())?;
+            let mixed = attention(&q, &turned(&k?, "k")?, &v?, head_dim)?;
+            let four = self.has(&format!("model.layers.{layer}.pre_feedforward_layernorm"));
+            let output = |x: Tensor, own: &str| if four { norm(&x, &format!("layers.{layer}.{own}")) } else { Ok(x) };
+            x = (x + output(linear(&mixed, "self_attn.o_proj")?, "post_attention_layernorm")?)?;
+            let second = if four { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+            let seen = norm(&x, &format!("layers.{layer}.{second}"))?;
             let gate = linear(&seen, "mlp.gate_proj")?;
-            let gate = (&gate * sigmoid(&gate)?)?;
-            x = (x + linear(&(gate * linear(&seen, "mlp.up_proj")?)?, "mlp.down_proj")?)?;
+            let gate = if gemma { gelu_new(&gate)? } else { (&gate * sigmoid(&gate)?)? };
+            let fed = linear(&(gate * linear(&seen, "mlp.up_proj")?)?, "mlp.down_proj")?;
+            x = (x + output(fed, "post_feedforward_layernorm")?)?;
         }
         self.head(&norm(&x, "norm")?, "model.embed_tokens")
+    }
+
+    fn gemma(&self) -> bool {
+        self.config["model_type"].as_str().is_some_and(|kind| kind.starts_with("gemma"))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.vars.contains_key(&format!("{name}.weight"))
     }
 
     fn size(&self, key: &str) -> Result<usize> {
@@ -168,12 +191,12 @@ impl Graph<'_> {
         self.linear(x, if untied { "lm_head" } else { embedding })
     }
 
-    /// Layer norm or, not centred, RMS norm; weight and bias if there are any.
+    /// Layer norm or, not centred, RMS norm; weight and bias if there are any, Gemma's weights about one.
     fn norm(&self, x: &Tensor, name: &str, eps: f64, centred: bool) -> Result<Tensor> {
         let x = if centred { x.broadcast_sub(&x.mean_keepdim(1)?)? } else { x.clone() };
         let mut y = x.broadcast_div(&(x.sqr()?.mean_keepdim(1)? + eps)?.sqrt()?)?;
         if let Some(weight) = self.vars.get(&format!("{name}.weight")) {
-            y = y.broadcast_mul(weight)?;
+            y = y.broadcast_mul(&if self.gemma() { (weight.as_tensor() + 1.0)? } else { weight.as_tensor().clone() })?;
         }
         if let Some(bias) = self.vars.get(&format!("{name}.bias")) {
             y = y.broadcast_add(bias)?;
@@ -186,18 +209,18 @@ impl Graph<'_> {
         Ok(match self.config["activation_function"].as_str().unwrap_or("relu") {
             "relu" => (x * x.gt(0.0)?.to_dtype(DType::F64)?)?,
             "gelu" => (x * (((x * FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?)?,
-            "gelu_new" | "gelu_pytorch_tanh" => {
-                let inner = ((x + (x.powf(3.0)? * 0.044715)?)? * (2.0 / PI).sqrt())?;
-                (x * ((inner.tanh()? + 1.0)? * 0.5)?)?
-            }
+            "gelu_new" | "gelu_pytorch_tanh" => gelu_new(x)?,
             "silu" | "swish" => (x * sigmoid(x)?)?,
             other => bail!("the oracle knows no activation_function {other}"),
         })
     }
 
-    /// cos and sin [tokens, 1, head_dim / 2] of what each pair of a head turns by. The angles are f32, as the model's.
-    fn turns(&self, tokens: usize, head_dim: usize) -> Result<(Tensor, Tensor)> {
-        let frequencies = (0..head_dim).step_by(2).map(|i| Ok(self.frequency(i as f64 / head_dim as f64)? as f32));
+    /// cos and sin [tokens, 1, head_dim / 2] of what each pair of a head turns by in a layer. The angles are f32, as the model's.
+    fn turns(&self, tokens: usize, head_dim: usize, layer: usize) -> Result<(Tensor, Tensor)> {
+        let pattern = self.config["sliding_window_pattern"].as_u64().unwrap_or(6) as usize;
+        let local = self.config["rope_local_base_freq"].as_f64().filter(|_| !(layer + 1).is_multiple_of(pattern));
+        let of = |share: f64| local.map_or_else(|| self.frequency(share), |base| Ok(base.powf(-share)));
+        let frequencies = (0..head_dim).step_by(2).map(|i| Ok(of(i as f64 / head_dim as f64)? as f32));
         let frequencies = Tensor::new(frequencies.collect::<Result<Vec<_>>>()?, &Device::Cpu)?;
         let positions = Tensor::arange(0.0, tokens as f32, &Device::Cpu)?.reshape((tokens, 1, 1))?;
         let angles = positions.broadcast_mul(&frequencies)?.to_dtype(DType::F64)?;
@@ -227,6 +250,11 @@ impl Graph<'_> {
             other => bail!("the oracle knows no rope type {other}"),
         }
     }
+}
+
+fn gelu_new(x: &Tensor) -> Result<Tensor> {
+    let inner = ((x + (x.powf(3.0)? * 0.044715)?)? * (2.0 / PI).sqrt())?;
+    Ok((x * ((inner.tanh()? + 1.0)? * 0.5)?)?)
 }
 
 fn sigmoid(x: &Tensor) -> Result<Tensor> {

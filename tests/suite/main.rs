@@ -9,6 +9,7 @@ mod checkpoints;
 mod determinism;
 mod estimator;
 mod gradients;
+mod gguf;
 mod graph;
 mod hub_data;
 mod hub;

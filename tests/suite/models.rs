@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use serde_json::json;
 use zotune::data::{Batch, Pick};
 use zotune::files::Source;
 use zotune::model::Model;
@@ -9,7 +10,7 @@ use zotune::noise::Term;
 use zotune::objective::scores;
 use zotune::params::Params;
 
-use crate::support::{FIXTURES, Llama, example, fixture, fixture_json, numbers, open, tokens};
+use crate::support::{FIXTURES, Llama, copy_of, edit, example, fixture, fixture_json, numbers, open, tokens};
 
 fn logits(model: &Model, params: &mut Params, tokens: &[u32]) -> Result<Vec<f32>> {
     Ok(model.logits(params.settle()?, &Batch::sequence(tokens))?.flatten_all()?.to_vec1()?)
@@ -143,6 +144,71 @@ fn a_long_sequence_agrees_with_candle_transformers() -> Result<()> {
         let last: Vec<f64> = last.into_iter().map(f64::from).collect();
         let difference = largest_difference(&found[(length - 1) * vocab..length * vocab], &last);
         assert!(difference < 1e-4, "{length} tokens: {difference}");
+    }
+    Ok(())
+}
+
+/// A window that slides bounds what a prompt may be, so that every query sees all of it: Mistral's is used wherever it is named, Qwen's
+/// only where it is asked for, Gemma 3's where a block is local. Within it nothing differs from a model without one.
+#[test]
+fn a_sliding_window_bounds_the_length() -> Result<()> {
+    let sequence: Vec<u32> = (0..20).map(|i| 4 + (i * 7) % 60).collect();
+    for (name, changes, expected) in [
+        ("llama-tiny", json!({ "model_type": "mistral", "sliding_window": 24 }), 24),
+        ("llama-tiny", json!({ "model_type": "mistral", "sliding_window": null }), 64),
+        ("qwen2-tiny", json!({ "sliding_window": 24 }), 64),
+        ("qwen2-tiny", json!({ "sliding_window": 24, "use_sliding_window": true }), 24),
+        ("qwen3-tiny", json!({ "sliding_window": 24, "use_sliding_window": true }), 24),
+        ("gemma3-tiny", json!({ "sliding_window": 24 }), 24),
+        ("gemma3-tiny", json!({ "layer_types": ["sliding_attention", "full_attention", "sliding_attention"] }), 32),
+        ("gemma-tiny", json!({}), 64),
+    ] {
+        let folder = copy_of(name)?;
+        edit(folder.path(), "config.json", |config| config.extend(changes.as_object().unwrap().clone()))?;
+        let (model, mut params) = Model::open(&Source::Folder(folder.path().into()), DType::F32)?;
+        assert_eq!(model.shape().max_length, expected, "{name} {changes}");
+        let (plain, mut weights) = open(name)?;
+        assert!(logits(&model, &mut params, &sequence)? == logits(&plain, &mut weights, &sequence)?, "{name} {changes}");
+    }
+    // The newer spelling of Gemma 3's positions is the older one's model; all blocks full is another.
+    let (_, mut params) = open("gemma3-tiny")?;
+    let of = |params: &mut Params, changes: serde_json::Value| -> Result<Vec<f32>> {
+        let folder = copy_of("gemma3-tiny")?;
+        edit(folder.path(), "config.json", |config| config.extend(changes.as_object().unwrap().clone()))?;
+        logits(&Model::outline(&Source::Folder(folder.path().into()), DType::F32, None)?.0, params, &sequence)
+    };
+    let older = of(&mut params, json!({}))?;
+    let newer = json!({
+        "rope_theta": null, "rope_local_base_freq": null, "rope_scaling": null, "sliding_window_pattern": null,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "rope_parameters": {
+            "full_attention": { "rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0 },
+            "sliding_attention": { "rope_type": "default", "rope_theta": 50.0 },
+        },
+    });
+    assert_eq!(of(&mut params, newer)?, older);
+    assert_ne!(of(&mut params, json!({ "sliding_window_pattern": 1 }))?, older);
+    Ok(())
+}
+
+/// What an architecture does not have is an error, and not another model.
+#[test]
+fn what_a_relative_does_not_have_is_refused() -> Result<()> {
+    for (name, changes, expected) in [
+        ("llama-tiny", json!({ "hidden_act": "relu" }), "hidden_act \"relu\" is not known"),
+        ("qwen2-tiny", json!({ "hidden_act": "gelu" }), "hidden_act \"gelu\" is not known"),
+        ("gemma-tiny", json!({ "hidden_act": "relu" }), "hidden_activation \"relu\" is not known"),
+        ("gemma3-tiny", json!({ "attn_logit_softcapping": 50.0 }), "soft caps"),
+        ("gemma3-tiny", json!({ "layer_types": ["chunked_attention"] }), "\"chunked_attention\""),
+        ("gemma3-tiny", json!({ "layer_types": ["full_attention"] }), "for block 1"),
+        ("gemma3-tiny", json!({ "use_bidirectional_attention": true }), "use_bidirectional_attention"),
+        ("gemma3-tiny", json!({ "sliding_window": 0 }), "sliding_window is 0"),
+        ("qwen3-tiny", json!({ "rope_parameters": { "rope_type": "yarn" } }), "rope type \"yarn\" is not known"),
+    ] {
+        let folder = copy_of(name)?;
+        edit(folder.path(), "config.json", |config| config.extend(changes.as_object().unwrap().clone()))?;
+        let error = Model::open(&Source::Folder(folder.path().into()), DType::F32).err().expect("it opened");
+        assert!(format!("{error:#}").contains(expected), "{name} {changes}: {error:#}");
     }
     Ok(())
 }

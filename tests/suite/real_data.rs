@@ -24,6 +24,16 @@ fn smollm2_scores_sst2_and_copa_as_transformers_does() -> Result<()> {
     agrees_with_transformers("smollm2-135m", &folder)
 }
 
+/// ZOTUNE_SMOLLM2_GGUF names the GGUF file that the folder's weights were opened from.
+#[test]
+fn a_gguf_file_scores_sst2_and_copa_as_transformers_does() -> Result<()> {
+    let Ok(file) = std::env::var("ZOTUNE_SMOLLM2_GGUF") else {
+        skipped("ZOTUNE_SMOLLM2_GGUF names no GGUF file of SmolLM2-135M-Instruct");
+        return Ok(());
+    };
+    agrees_with_transformers("smollm2-135m", &file)
+}
+
 fn agrees_with_transformers(name: &str, model: &str) -> Result<()> {
     let Some(reference) = shared("reference/numbers.json") else { return Ok(()) };
     let reference: Value = serde_json::from_slice(&std::fs::read(reference)?)?;

@@ -15,8 +15,18 @@ use zotune::objective::{Gradients, Objective, Problem};
 use zotune::params::{Gradient, ParamId, Params, Role, Weights};
 
 /// All fixture models.
-pub const FIXTURES: [&str; 6] =
-    ["opt-tiny", "opt-350m-tiny", "opt-untied-tiny", "llama-tiny", "llama3-tiny", "llama-new-tiny"];
+pub const FIXTURES: [&str; 10] = [
+    "opt-tiny",
+    "opt-350m-tiny",
+    "opt-untied-tiny",
+    "llama-tiny",
+    "llama3-tiny",
+    "llama-new-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+    "gemma-tiny",
+    "gemma3-tiny",
+];
 
 /// A file or folder under tests/fixtures.
 pub fn fixture(name: &str) -> PathBuf {
@@ -43,6 +53,14 @@ pub fn copy_of(name: &str) -> Result<tempfile::TempDir> {
         std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
     }
     Ok(folder)
+}
+
+/// Edits the JSON object in `folder/name`.
+pub fn edit(folder: &Path, name: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Result<()> {
+    let path = folder.join(name);
+    let mut value: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    change(value.as_object_mut().unwrap());
+    Ok(std::fs::write(path, value.to_string())?)
 }
 
 /// An array of numbers.

@@ -100,7 +100,7 @@ vectorize! {
 
 vectorize! {
     /// dy <- dy times the activation's derivative at x.
-    fn multiply_by_slope(dy: &mut [f32], x: &[f32], activation: Activation) {
+    pub fn multiply_by_slope(dy: &mut [f32], x: &[f32], activation: Activation) {
         match activation {
             Activation::None => {}
             Activation::Relu => {

@@ -1,22 +1,25 @@
-//! The gate of LLaMA's feed-forward layer.
+//! The gate of LLaMA's feed-forward layer, and of its relatives'.
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::activation::{Activation, activate, multiply_by_slope};
 use super::{floats, with_floats};
 use crate::simd;
 
-/// silu(gate) * up: gate and up side by side [tokens, 2 * inner] f32 -> [tokens, inner].
-pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
-    Ok(gate_up.apply_op1(SwiGlu)?)
+/// activation(gate) * up: gate and up side by side [tokens, 2 * inner] f32 -> [tokens, inner].
+pub fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
+    Ok(gate_up.apply_op1(Gated { activation })?)
 }
 
-struct SwiGlu;
+struct Gated {
+    activation: Activation,
+}
 
-impl CustomOp1 for SwiGlu {
+impl CustomOp1 for Gated {
     fn name(&self) -> &'static str {
-        "swiglu"
+        "gated"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
@@ -24,7 +27,14 @@ impl CustomOp1 for SwiGlu {
         let inner = width / 2;
         let x = floats(x, layout)?;
         let mut y = vec![0f32; tokens * inner];
-        y.par_chunks_mut(inner).zip(x.par_chunks(width)).for_each(|(y, x)| gate(y, &x[..inner], &x[inner..]));
+        y.par_chunks_mut(inner).zip(x.par_chunks(width)).for_each(|(y, x)| match self.activation {
+            Activation::Silu => swiglu(y, &x[..inner], &x[inner..]),
+            other => {
+                y.copy_from_slice(&x[..inner]);
+                activate(y, other);
+                y.iter_mut().zip(&x[inner..]).for_each(|(y, up)| *y *= up);
+            }
+        });
         Ok((CpuStorage::F32(y), (tokens, inner).into()))
     }
 
@@ -34,7 +44,10 @@ impl CustomOp1 for SwiGlu {
             let mut dx = x.to_vec();
             dx.par_chunks_mut(width).zip(dy.par_chunks(width / 2)).for_each(|(dx, dy)| {
                 let (gate, up) = dx.split_at_mut(width / 2);
-                differentiate(gate, up, dy);
+                match self.activation {
+                    Activation::Silu => differentiate_swiglu(gate, up, dy),
+                    other => differentiate(gate, up, dy, other),
+                }
             });
             Ok(dx)
         })?;
@@ -42,8 +55,19 @@ impl CustomOp1 for SwiGlu {
     }
 }
 
+/// Gate and up in, their gradients out.
+fn differentiate(gate: &mut [f32], up: &mut [f32], dy: &[f32], activation: Activation) {
+    let (mut activated, mut dgate): (Vec<f32>, Vec<f32>) =
+        (gate.to_vec(), dy.iter().zip(&*up).map(|(dy, up)| dy * up).collect());
+    activate(&mut activated, activation);
+    multiply_by_slope(&mut dgate, gate, activation);
+    gate.copy_from_slice(&dgate);
+    up.iter_mut().zip(&activated).zip(dy).for_each(|((up, activated), dy)| *up = dy * activated);
+}
+
 vectorize! {
-    fn gate(y: &mut [f32], gate: &[f32], up: &[f32]) {
+    /// silu(gate) * up in one pass.
+    fn swiglu(y: &mut [f32], gate: &[f32], up: &[f32]) {
         for i in 0..y.len() {
             let x = gate[i];
             y[i] = x / (1.0 + simd::exp(-x)) * up[i];
@@ -53,7 +77,7 @@ vectorize! {
 
 vectorize! {
     /// Gate and up in, their gradients out.
-    fn differentiate(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
+    fn differentiate_swiglu(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
         for i in 0..dy.len() {
             let (x, u) = (gate[i], up[i]);
             let sigmoid = 1.0 / (1.0 + simd::exp(-x));

@@ -30,11 +30,11 @@ use crate::element::{Element, convert};
 pub use activation::{Activation, activated};
 pub use attention::{Heads, attention};
 pub use embed::embed;
-pub use gated::swiglu;
+pub use gated::gated;
 pub use head::log_probs;
 pub use linear::{Part, linear, linear_onto};
 pub use low_rank::{LowRank, add_low_rank};
-pub use norm::{layer_norm, rms_norm};
+pub use norm::{layer_norm, rms_norm, rms_norm_heads};
 pub use prefix::{Place, with_prefix};
 pub use rotary::rotate;
 

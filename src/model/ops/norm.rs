@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::attention::Heads;
 use super::{floats, widened, with_floats};
 use crate::params::Leaf;
 use crate::simd;
@@ -11,17 +12,25 @@ use crate::simd;
 /// (x - mean) / sqrt(var + eps) * weight + bias over the last dimension of x [tokens, hidden] f32.
 pub fn layer_norm(x: &Tensor, affine: Option<(Leaf, Leaf)>, eps: f32) -> Result<Tensor> {
     let (weight, bias) = affine.unzip();
-    Ok(x.apply_op1(Norm { weight, bias, eps, centred: true })?)
+    Ok(x.apply_op1(Norm { weight, bias, offset: 0.0, eps, centred: true })?)
 }
 
-/// x / sqrt(mean(x^2) + eps) * weight over the last dimension of x [tokens, hidden] f32.
-pub fn rms_norm(x: &Tensor, weight: Leaf, eps: f32) -> Result<Tensor> {
-    Ok(x.apply_op1(Norm { weight: Some(weight), bias: None, eps, centred: false })?)
+/// x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension of x [tokens, hidden] f32.
+pub fn rms_norm(x: &Tensor, weight: Leaf, offset: f32, eps: f32) -> Result<Tensor> {
+    Ok(x.apply_op1(Norm { weight: Some(weight), bias: None, offset, eps, centred: false })?)
+}
+
+/// The same over each head of queries and of keys, by weights [head_dim] of their own; q, k and v side by side
+/// [tokens, (queries + 2 keys) * head_dim] f32, the values as they are.
+pub fn rms_norm_heads(qkv: &Tensor, heads: Heads, weights: [Leaf; 2], offset: f32, eps: f32) -> Result<Tensor> {
+    Ok(qkv.apply_op1(HeadNorms { weights, heads, offset, eps })?)
 }
 
 struct Norm {
     weight: Option<Leaf>,
     bias: Option<Leaf>,
+    /// What the weight is added to.
+    offset: f32,
     eps: f32,
     /// Layer norm subtracts the mean; RMS norm does not.
     centred: bool,
@@ -33,13 +42,22 @@ const ROWS: usize = 16;
 impl Norm {
     /// Weight and bias in f32, ones and nothing where there are none.
     fn affine(&self, hidden: usize) -> candle_core::Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let weight = self.weight.as_ref().map_or(Ok(vec![1.0; hidden]), |w| widened(w.tensor()))?;
+        let weight = self.weight.as_ref().map_or(Ok(vec![1.0; hidden]), |w| raised(w, self.offset))?;
         let bias = self.bias.as_ref().map(|b| widened(b.tensor())).transpose()?;
         if weight.len() != hidden || bias.as_ref().is_some_and(|b| b.len() != hidden) {
             candle_core::bail!("norm: {hidden} by {}", weight.len());
         }
         Ok((weight, bias))
     }
+}
+
+/// offset + weight in f32.
+fn raised(weight: &Leaf, offset: f32) -> candle_core::Result<Vec<f32>> {
+    let mut weight = widened(weight.tensor())?;
+    if offset != 0.0 {
+        weight.iter_mut().for_each(|w| *w += offset);
+    }
+    Ok(weight)
 }
 
 impl CustomOp1 for Norm {
@@ -80,6 +98,72 @@ impl CustomOp1 for Norm {
             Ok(dx)
         })?;
         Ok(Some(Tensor::from_vec(dx, (tokens, hidden), x.device())?))
+    }
+}
+
+struct HeadNorms {
+    /// Of queries and of keys.
+    weights: [Leaf; 2],
+    heads: Heads,
+    offset: f32,
+    eps: f32,
+}
+
+impl HeadNorms {
+    /// Both weights as they multiply, and the width of a row, which is checked.
+    fn raised(&self, shape: &Shape) -> candle_core::Result<([Vec<f32>; 2], usize)> {
+        let Heads { queries, keys, dim } = self.heads;
+        let [q, k] = &self.weights;
+        let (weights, width) = ([raised(q, self.offset)?, raised(k, self.offset)?], shape.dims2()?.1);
+        if width != (queries + 2 * keys) * dim || weights.iter().any(|w| w.len() != dim) {
+            candle_core::bail!("head norms: {shape:?} for {:?}", self.heads);
+        }
+        Ok((weights, width))
+    }
+
+    /// Which of the weights a head has.
+    fn of(&self, head: usize) -> usize {
+        usize::from(head >= self.heads.queries)
+    }
+}
+
+impl CustomOp1 for HeadNorms {
+    fn name(&self) -> &'static str {
+        "head norms"
+    }
+
+    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (weights, width) = self.raised(layout.shape())?;
+        let Heads { queries, keys, dim } = self.heads;
+        let mut y = floats(qkv, layout)?.to_vec();
+        y.par_chunks_mut(width).for_each(|row| {
+            for (i, head) in row.chunks_mut(dim).take(queries + keys).enumerate() {
+                normalise(head, &weights[self.of(i)], None, self.eps, false);
+            }
+        });
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let (weights, width) = self.raised(qkv.shape())?;
+        let Heads { queries, keys, dim } = self.heads;
+        let dx = with_floats([qkv, &upstream.contiguous()?], |[x, dy]| {
+            let (mut normalised, mut dx) = (x.to_vec(), dy.to_vec());
+            normalised.par_chunks_mut(width).zip(dx.par_chunks_mut(width)).for_each(|(x, dy)| {
+                for (i, (x, dy)) in x.chunks_mut(dim).zip(dy.chunks_mut(dim)).take(queries + keys).enumerate() {
+                    differentiate(x, dy, &weights[self.of(i)], self.eps, false);
+                }
+            });
+            for (i, weight) in self.weights.iter().enumerate() {
+                weight.add_gradient(|dw| {
+                    for head in (0..queries + keys).filter(|head| self.of(*head) == i) {
+                        add_rows(dw, &normalised[head * dim..], width, Some(&dy[head * dim..]));
+                    }
+                });
+            }
+            Ok(dx)
+        })?;
+        Ok(Some(Tensor::from_vec(dx, qkv.shape(), qkv.device())?))
     }
 }
 

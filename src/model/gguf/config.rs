@@ -1,0 +1,212 @@
+//! A GGUF file's metadata as a config.json, and its tensors by the names that transformers has for them.
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Map, Value as Json, json};
+
+use super::blocks::Undo;
+use super::header::{Header, Value, required};
+use crate::error::nearest;
+
+/// An architecture as both know it.
+pub struct Kind {
+    /// `general.architecture`, which begins the names of its metadata too.
+    name: &'static str,
+    /// `model_type` of config.json.
+    model_type: &'static str,
+    /// The class in transformers.
+    class: &'static str,
+    /// Rotary pairs lie side by side in the rows of queries and keys.
+    interleaved: bool,
+    /// Norms are stored with one added.
+    gemma: bool,
+}
+
+/// The architectures that are read.
+const KINDS: &[Kind] = &[
+    Kind { name: "llama", model_type: "llama", class: "LlamaForCausalLM", interleaved: true, gemma: false },
+    Kind { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", interleaved: false, gemma: false },
+    Kind { name: "qwen3", model_type: "qwen3", class: "Qwen3ForCausalLM", interleaved: false, gemma: false },
+    Kind { name: "gemma", model_type: "gemma", class: "GemmaForCausalLM", interleaved: false, gemma: true },
+    Kind { name: "gemma3", model_type: "gemma3_text", class: "Gemma3ForCausalLM", interleaved: false, gemma: true },
+];
+
+/// Names outside of the blocks.
+const STEM: &[(&str, &str)] = &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+
+/// Names in a block.
+const BLOCK: &[(&str, &str)] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+    ("ffn_norm", "post_attention_layernorm"),
+];
+
+/// Names in a block of four norms, before those of [`BLOCK`].
+const FOUR_NORMS: &[(&str, &str)] = &[
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
+impl Kind {
+    /// The architecture of a file, if it is one that is read.
+    pub fn of(header: &Header) -> Result<&'static Kind> {
+        if let Some(other) = header.text("general.type")?.filter(|kind| *kind != "model") {
+            bail!("it holds no model but something of the type \"{other}\"");
+        }
+        if header.integer("split.count")?.is_some_and(|parts| parts > 1) {
+            bail!("it is one part of several; join them with: llama-gguf-split --merge FIRST_PART WHOLE");
+        }
+        let name = required(header.text("general.architecture")?, "general.architecture")?;
+        let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+            let near = nearest(name, KINDS.iter().map(|kind| kind.name));
+            anyhow!("the architecture \"{name}\" is not one that zotune reads from GGUF: {near}")
+        })?;
+        if kind.sized(header, "expert_count")?.is_some_and(|n| n > 0) {
+            bail!("it is a mixture of experts, which zotune does not know");
+        }
+        Ok(kind)
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.name)
+    }
+
+    fn sized(&self, header: &Header, name: &str) -> Result<Option<usize>> {
+        header.integer(&self.key(name))
+    }
+
+    fn needed(&self, header: &Header, name: &str) -> Result<usize> {
+        required(self.sized(header, name)?, &self.key(name))
+    }
+
+    fn number(&self, header: &Header, name: &str) -> Result<Option<f64>> {
+        header.float(&self.key(name))
+    }
+
+    /// Query heads and key heads.
+    fn heads(&self, header: &Header) -> Result<(usize, usize)> {
+        let heads = self.needed(header, "attention.head_count")?;
+        Ok((heads, self.sized(header, "attention.head_count_kv")?.unwrap_or(heads)))
+    }
+
+    /// config.json; `rope_factors` are what each rotary frequency is divided by, where the file says so.
+    pub fn config(&self, header: &Header, rope_factors: Option<&[f32]>) -> Result<Map<String, Json>> {
+        let (heads, key_heads) = self.heads(header)?;
+        let hidden = self.needed(header, "embedding_length")?;
+        let head_dim = match self.sized(header, "attention.key_length")? {
+            Some(dim) => dim,
+            None => hidden / heads.max(1),
+        };
+        for (name, dim) in [("attention.value_length", "values"), ("rope.dimension_count", "rotary positions")] {
+            if let Some(other) = self.sized(header, name)?.filter(|other| *other != head_dim) {
+                bail!("its heads are {head_dim} wide, but {dim} {other}, which zotune does not know");
+            }
+        }
+        let embedding = header.tensors.get("token_embd.weight").context("it has no tensor token_embd.weight")?;
+        let has = |name: &str| header.tensors.contains_key(name);
+        let mut config = json!({
+            "architectures": [self.class],
+            "model_type": self.model_type,
+            "vocab_size": embedding.shape[0],
+            "hidden_size": hidden,
+            "intermediate_size": self.needed(header, "feed_forward_length")?,
+            "num_hidden_layers": self.needed(header, "block_count")?,
+            "num_attention_heads": heads,
+            "num_key_value_heads": key_heads,
+            "head_dim": head_dim,
+            "max_position_embeddings": self.needed(header, "context_length")?,
+            "rms_norm_eps": self.eps(header)?,
+            "rope_theta": self.number(header, "rope.freq_base")?.unwrap_or(10_000.0),
+            "rope_scaling": self.rope_scaling(header, rope_factors)?,
+            "tie_word_embeddings": !has("output.weight"),
+            "hidden_act": if self.gemma { "gelu_pytorch_tanh" } else { "silu" },
+        });
+        match self.name {
+            "llama" => {
+                config["attention_bias"] = has("blk.0.attn_q.bias").into();
+                config["mlp_bias"] = has("blk.0.ffn_gate.bias").into();
+            }
+            "gemma3" => {
+                config["hidden_activation"] = "gelu_pytorch_tanh".into();
+                config["sliding_window"] = self.needed(header, "attention.sliding_window")?.into();
+                config["sliding_window_pattern"] = 6.into();
+                config["rope_local_base_freq"] = 10_000.0.into();
+                // The metadata do not tell; llama.cpp knows the one of 27 B, which has 62 blocks, by them too.
+                let blocks = self.needed(header, "block_count")?;
+                config["query_pre_attn_scalar"] = if blocks == 62 { hidden / heads.max(1) } else { head_dim }.into();
+            }
+            _ => {}
+        }
+        let Json::Object(mut config) = config else { bail!("a config.json is an object") };
+        for (ours, theirs) in TOKEN_IDS {
+            if let Some(id) = header.integer(&format!("tokenizer.ggml.{theirs}_token_id"))? {
+                config.insert(format!("{ours}_token_id"), id.into());
+            }
+        }
+        Ok(config)
+    }
+
+    fn eps(&self, header: &Header) -> Result<f64> {
+        let key = "attention.layer_norm_rms_epsilon";
+        required(self.number(header, key)?, &self.key(key))
+    }
+
+    fn rope_scaling(&self, header: &Header, factors: Option<&[f32]>) -> Result<Json> {
+        let factor = self.number(header, "rope.scaling.factor")?;
+        match header.text(&self.key("rope.scaling.type"))?.unwrap_or("none") {
+            "linear" => Ok(json!({ "rope_type": "linear", "factor": required(factor, &self.key("rope.scaling.factor"))? })),
+            // LLaMA 3 has its own, which llama.cpp stores as the factors that come of it; the rest of the formula's numbers
+            // have been the same in every model.
+            "none" => Ok(match factors.map(|f| f.iter().copied().fold(1.0, f32::max)) {
+                Some(factor) if factor > 1.0 => json!({
+                    "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192,
+                }),
+                _ => Json::Null,
+            }),
+            other => bail!("its rotary positions are scaled by \"{other}\"; none, linear and LLaMA 3's are known"),
+        }
+    }
+
+    /// The name that transformers has for a tensor, and what is to be undone; None for what it has not.
+    pub fn tensor(&self, header: &Header, name: &str) -> Result<Option<(String, Option<Undo>)>> {
+        let Some((stem, part)) = name.rsplit_once('.') else { return Ok(None) };
+        let find = |names: &[(&str, &'static str)], name: &str| names.iter().find(|n| n.0 == name).map(|n| n.1);
+        let block = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+        let theirs = match block {
+            None => find(STEM, stem).map(str::to_string),
+            Some((i, own)) => {
+                let four = header.tensors.contains_key(&format!("blk.{i}.post_ffw_norm.weight"));
+                let of_four = if four { find(FOUR_NORMS, own) } else { None };
+                of_four.or_else(|| find(BLOCK, own)).map(|own| format!("model.layers.{i}.{own}"))
+            }
+        };
+        let (heads, key_heads) = self.heads(header)?;
+        let undo = match block.map_or(stem, |(_, own)| own) {
+            "attn_q" if self.interleaved => Some(Undo::Interleaved { heads }),
+            "attn_k" if self.interleaved => Some(Undo::Interleaved { heads: key_heads }),
+            own if self.gemma && own.ends_with("norm") => Some(Undo::OneMore),
+            _ => None,
+        };
+        Ok(theirs.map(|theirs| (format!("{theirs}.{part}"), undo)))
+    }
+}
+
+/// config.json's names of special tokens and the metadata's.
+pub const TOKEN_IDS: [(&str, &str); 4] = [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")];
+
+/// A text as it is.
+pub fn as_text(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
