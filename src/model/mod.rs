@@ -9,19 +9,21 @@ mod checkpoint;
 mod gemma;
 pub mod gguf;
 mod kept;
+mod linear;
 mod llama;
+mod loader;
 mod opt;
 pub mod ops;
+mod packed;
 mod qwen;
 mod rope;
 mod source;
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde_json::Value;
 
 use crate::data::Batch;
@@ -30,7 +32,10 @@ use crate::files::{self, Source};
 use crate::noise::Term;
 use crate::params::{ParamId, Params, Weights};
 use crate::tokenizer::Tokenizer;
-use ops::{Activation, Heads};
+use linear::Linear;
+use loader::{Contents, Loader};
+use ops::Heads;
+use packed::{Front, Packed, Prefix};
 
 pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kind, Lora, is_adapters};
 pub use backward::Backward;
@@ -75,63 +80,6 @@ pub trait Architecture: Send + Sync {
 
     /// Final norm and vocabulary projection: [rows, hidden] -> [rows, vocab], f32.
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor>;
-}
-
-/// A batch, prepared for an architecture.
-pub struct Packed<'a> {
-    batch: &'a Batch,
-    /// Each token's place in its sequence, with what stands in front of it.
-    positions: Vec<u32>,
-    front: Front,
-    /// cos and sin of every token's rotary angles, for each kind of block: [tokens, head_dim / 2] each.
-    angles: Vec<(Tensor, Tensor)>,
-}
-
-/// What stands in front of every sequence.
-enum Front {
-    Nothing,
-    Prefix(Prefix),
-    /// Nothing, and what a prefix of these tokens would hold is noted: the keys and values of each block.
-    Noted(RefCell<Vec<Tensor>>),
-}
-
-/// A prefix as a handle.
-#[derive(Clone, Copy, Debug)]
-struct Prefix {
-    /// [tokens, blocks * 2 * keys * dim], f32.
-    embeddings: ParamId,
-    tokens: usize,
-}
-
-impl<'a> Packed<'a> {
-    fn new(batch: &'a Batch, front: Front) -> Self {
-        let shift = if let Front::Prefix(prefix) = &front { prefix.tokens as u32 } else { 0 };
-        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), front, angles: Vec::new() }
-    }
-
-    /// Attention in block `block` over q, k and v side by side: [tokens, (queries + 2 keys) * dim] -> [tokens, queries * dim].
-    fn attend(&self, weights: Weights, block: usize, qkv: &Tensor, heads: Heads, scale: f32) -> Result<Tensor> {
-        match &self.front {
-            Front::Nothing => {}
-            Front::Prefix(prefix) => {
-                let qkv = ops::with_prefix(qkv, weights.leaf(prefix.embeddings), ops::Place { heads, block })?;
-                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scale);
-            }
-            Front::Noted(noted) => {
-                let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
-                noted.borrow_mut().push(qkv.narrow(1, first, width)?);
-            }
-        }
-        ops::attention(qkv, self.batch.blocks(), 0, heads, scale)
-    }
-
-    /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].
-    fn onward(&self, is_last: bool, x: &Tensor) -> Result<Tensor> {
-        if !is_last {
-            return Ok(x.clone());
-        }
-        Ok(x.index_select(&Tensor::new(self.batch.states.as_slice(), x.device())?, 0)?)
-    }
 }
 
 type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
@@ -437,204 +385,4 @@ fn architecture(config: &Value, place: &str) -> Result<Load> {
         let near = nearest(kind, ARCHITECTURES.iter().map(|(name, _)| *name));
         anyhow!("{place}: the architecture \"{kind}\" is not one that zotune knows: {near}")
     })
-}
-
-/// Where a loader's weights come from.
-enum Contents {
-    /// A checkpoint.
-    Stored(Checkpoint),
-    /// Nowhere: they are 0.
-    Zeros,
-    /// Nowhere, and they have no numbers.
-    Nothing,
-}
-
-/// Reads weights from a checkpoint into [`Params`], one tensor at a time.
-pub struct Loader {
-    contents: Contents,
-    params: Params,
-    /// How many numbers each weight has.
-    sizes: Vec<usize>,
-    aliases: &'static [(&'static str, &'static str)],
-    dtype: DType,
-    adapter: Option<Adapter>,
-    /// The adapter's, where it is stored and its numbers are wanted.
-    adapter_tensors: Option<Checkpoint>,
-    /// The linear layers, by name.
-    linears: Vec<(String, Linear)>,
-}
-
-impl Loader {
-    fn new(contents: Contents, dtype: DType, adapter: Option<Adapter>) -> Result<Self> {
-        let adapter_tensors = match (&contents, &adapter) {
-            (Contents::Stored(_), Some(adapter)) => adapter.tensors()?,
-            _ => None,
-        };
-        let (params, sizes, linears) = (Params::new(dtype), Vec::new(), Vec::new());
-        Ok(Loader { contents, params, sizes, aliases: &[], dtype, adapter, adapter_tensors, linears })
-    }
-
-    /// Other spellings of a name's beginning that checkpoints use.
-    fn set_aliases(&mut self, aliases: &'static [(&'static str, &'static str)]) {
-        self.aliases = aliases;
-    }
-
-    /// Reads the weight called `name`, which must have `shape`.
-    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
-        let tensor = match &self.contents {
-            Contents::Stored(checkpoint) => {
-                let spelled = self
-                    .aliases
-                    .iter()
-                    .filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)))
-                    .find(|other| !checkpoint.has(name) && checkpoint.has(other));
-                checkpoint.read(spelled.as_deref().unwrap_or(name), shape, self.dtype)?
-            }
-            Contents::Zeros => Tensor::zeros(shape, self.dtype, &Device::Cpu)?,
-            Contents::Nothing => Tensor::zeros(0, self.dtype, &Device::Cpu)?,
-        };
-        self.sizes.push(shape.iter().product());
-        self.params.insert(name, tensor)
-    }
-
-    /// Reads `name.weight` [outer, inner] and, if there is to be one, `name.bias` [outer].
-    fn linear(&mut self, name: &str, outer: usize, inner: usize, bias: bool) -> Result<Linear> {
-        let weight = self.weight(&format!("{name}.weight"), &[outer, inner])?;
-        let bias = if bias { Some(self.weight(&format!("{name}.bias"), &[outer])?) } else { None };
-        let linear = Linear { weight, bias, outer, low_rank: self.low_rank(name, outer, inner)? };
-        self.linears.push((name.to_string(), linear));
-        Ok(linear)
-    }
-
-    /// What the adapter adds to the linear layer called `name`.
-    fn low_rank(&mut self, name: &str, outer: usize, inner: usize) -> Result<Option<LowRank>> {
-        let Some((r, scale)) = self.adapter.as_ref().and_then(|adapter| adapter.rank(name)) else { return Ok(None) };
-        let a = self.adapter_weight(&format!("{name}.lora_A.weight"), &[r, inner])?;
-        let b = self.adapter_weight(&format!("{name}.lora_B.weight"), &[outer, r])?;
-        Ok(Some(LowRank { a, b, scale }))
-    }
-
-    /// The prefix of an adapter that has one.
-    fn prefix(&mut self, heads: Heads, blocks: usize) -> Result<Option<Prefix>> {
-        let Some(Kind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
-        let (tokens, width) = (*tokens, blocks * 2 * heads.keys * heads.dim);
-        Ok(Some(Prefix { embeddings: self.adapter_weight(adapter::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))
-    }
-
-    fn adapter_weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
-        self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_shape(name, shape))?;
-        let tensor = match (&self.contents, &self.adapter_tensors) {
-            (Contents::Nothing, _) => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
-            (_, None) => Tensor::zeros(shape, DType::F32, &Device::Cpu)?,
-            (_, Some(stored)) => {
-                let known_as = Adapter::stored_name(name).filter(|known_as| stored.has(known_as));
-                stored.read(known_as.as_deref().unwrap_or(name), shape, DType::F32)?
-            }
-        };
-        self.sizes.push(shape.iter().product());
-        self.params.insert_adapter(name, tensor)
-    }
-
-    /// Refuses an adapter that asks for layers which are not there.
-    fn check_adapter(&self) -> Result<()> {
-        let Some(adapter) = &self.adapter else { return Ok(()) };
-        let layers: Vec<String> = self.linears.iter().map(|(name, _)| name.clone()).collect();
-        adapter.check_used(&layers, |name| self.params.id(name).is_some())
-    }
-
-    /// Says so when the checkpoint holds more than the config asks for: layers left out by mistake, another model's head.
-    fn warn_of_unused(&self) {
-        let Contents::Stored(checkpoint) = &self.contents else { return };
-        let unused: Vec<&str> = checkpoint
-            .tensor_names()
-            .filter(|name| !self.is_read(name) && !name.ends_with("rotary_emb.inv_freq") && *name != "lm_head.weight")
-            .collect();
-        if let Some(first) = unused.first() {
-            tracing::warn!(
-                "{} tensors of the checkpoint are not used, e.g. {first}; does config.json belong to it?",
-                unused.len()
-            );
-        }
-    }
-
-    fn is_read(&self, stored: &str) -> bool {
-        let ours =
-            self.aliases.iter().map(|(ours, theirs)| format!("{ours}{}", stored.strip_prefix(theirs).unwrap_or(stored)));
-        self.params.id(stored).is_some() || ours.into_iter().any(|name| self.params.id(&name).is_some())
-    }
-
-    /// The vocabulary projection: the embedding again where they are tied.
-    fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize]) -> Result<Linear> {
-        let weight = if tied { embedding } else { self.weight("lm_head.weight", shape)? };
-        Ok(Linear { weight, bias: None, outer: shape[0], low_rank: None })
-    }
-}
-
-/// A linear layer as handles.
-#[derive(Clone, Copy, Debug)]
-pub struct Linear {
-    weight: ParamId,
-    bias: Option<ParamId>,
-    /// Rows of the weight.
-    outer: usize,
-    low_rank: Option<LowRank>,
-}
-
-/// What an adapter adds to a linear layer, scale x A^T B^T, as handles: A [r, inner], B [outer, r], f32.
-#[derive(Clone, Copy, Debug)]
-struct LowRank {
-    a: ParamId,
-    b: ParamId,
-    scale: f32,
-}
-
-impl Linear {
-    fn part(&self, weights: Weights) -> ops::Part {
-        ops::Part { weight: weights.leaf(self.weight), bias: self.bias.map(|b| weights.leaf(b)) }
-    }
-
-    /// x W^T + b: [tokens, inner] -> [tokens, outer].
-    fn apply(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
-        self.apply_with(weights, x, Activation::None)
-    }
-
-    /// The same with an activation behind it.
-    fn apply_with(&self, weights: Weights, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        if self.low_rank.is_none() {
-            return ops::linear(x, vec![self.part(weights)], activation);
-        }
-        let y = ops::linear(x, vec![self.part(weights)], Activation::None)?;
-        ops::activated(&Self::adapted([self], weights, x, y)?, activation)
-    }
-
-    /// onto + x W^T + b.
-    fn apply_onto(&self, weights: Weights, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
-        Self::adapted([self], weights, x, ops::linear_onto(onto, x, self.part(weights))?)
-    }
-
-    /// Several layers of one input, their outputs side by side: [tokens, inner] -> [tokens, sum of outer].
-    fn apply_all<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor) -> Result<Tensor> {
-        let y = ops::linear(x, layers.map(|layer| layer.part(weights)).into(), Activation::None)?;
-        Self::adapted(layers, weights, x, y)
-    }
-
-    /// y, which the layers have made of x, with what their adapters add.
-    fn adapted<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let (mut down, mut up, mut column) = (Vec::new(), Vec::new(), 0);
-        for layer in layers {
-            if let Some(LowRank { a, b, scale }) = layer.low_rank {
-                down.push(ops::Part { weight: weights.leaf(a), bias: None });
-                up.push(ops::LowRank { b: weights.leaf(b), scale, column });
-            }
-            column += layer.outer;
-        }
-        match down.is_empty() {
-            true => Ok(y),
-            false => ops::add_low_rank(&y, &ops::linear(x, down, Activation::None)?, up),
-        }
-    }
-
-    fn ids(&self) -> impl Iterator<Item = ParamId> {
-        [Some(self.weight), self.bias].into_iter().flatten()
-    }
 }

@@ -260,13 +260,17 @@ fn every_kind_of_run_is_stopped_by_signals_and_goes_on_to_the_same_bits() -> Res
         for (turn, (signal, code)) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)].into_iter().enumerate() {
             let words =
                 if turn == 0 { format!("train {words} --output-dir stopped") } else { "train --resume stopped".into() };
-            let process = zotune(folder.path(), &words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
             let steps = || Trajectory::open(&run).map_or(0, |t| t.steps());
-            while steps() < 15 + 20 * turn as u64 {
+            // Signals are heard from a process's first step on at the latest.
+            let until = (15 + 20 * turn as u64).max(steps() + 1);
+            let mut process = zotune(folder.path(), &words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+            while steps() < until && process.try_wait()?.is_none() {
                 std::thread::sleep(Duration::from_micros(100));
             }
-            // SAFETY: the process is ours and has not been waited for.
-            assert_eq!(unsafe { libc::kill(process.id() as i32, signal) }, 0);
+            if process.try_wait()?.is_none() {
+                // SAFETY: the process is ours and has not been waited for.
+                assert_eq!(unsafe { libc::kill(process.id() as i32, signal) }, 0);
+            }
             let output = process.wait_with_output()?;
             let said = stderr(&output);
             if output.status.success() {

@@ -1,0 +1,67 @@
+//! A batch as blocks take it: where its tokens stand, and what stands in front of them.
+
+use std::cell::RefCell;
+
+use anyhow::Result;
+use candle_core::Tensor;
+
+use super::ops::{self, Heads};
+use crate::data::Batch;
+use crate::params::{ParamId, Weights};
+
+/// A batch, prepared for an architecture.
+pub struct Packed<'a> {
+    pub(super) batch: &'a Batch,
+    /// Each token's place in its sequence, with what stands in front of it.
+    pub(super) positions: Vec<u32>,
+    pub(super) front: Front,
+    /// cos and sin of every token's rotary angles, for each kind of block: [tokens, head_dim / 2] each.
+    pub(super) angles: Vec<(Tensor, Tensor)>,
+}
+
+/// What stands in front of every sequence.
+pub(super) enum Front {
+    Nothing,
+    Prefix(Prefix),
+    /// Nothing, and what a prefix of these tokens would hold is noted: the keys and values of each block.
+    Noted(RefCell<Vec<Tensor>>),
+}
+
+/// A prefix as a handle.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prefix {
+    /// [tokens, blocks * 2 * keys * dim], f32.
+    pub(super) embeddings: ParamId,
+    pub(super) tokens: usize,
+}
+
+impl<'a> Packed<'a> {
+    pub(super) fn new(batch: &'a Batch, front: Front) -> Self {
+        let shift = if let Front::Prefix(prefix) = &front { prefix.tokens as u32 } else { 0 };
+        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), front, angles: Vec::new() }
+    }
+
+    /// Attention in block `block` over q, k and v side by side: [tokens, (queries + 2 keys) * dim] -> [tokens, queries * dim].
+    pub(super) fn attend(&self, weights: Weights, block: usize, qkv: &Tensor, heads: Heads, scale: f32) -> Result<Tensor> {
+        match &self.front {
+            Front::Nothing => {}
+            Front::Prefix(prefix) => {
+                let qkv = ops::with_prefix(qkv, weights.leaf(prefix.embeddings), ops::Place { heads, block })?;
+                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scale);
+            }
+            Front::Noted(noted) => {
+                let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
+                noted.borrow_mut().push(qkv.narrow(1, first, width)?);
+            }
+        }
+        ops::attention(qkv, self.batch.blocks(), 0, heads, scale)
+    }
+
+    /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].
+    pub(super) fn onward(&self, is_last: bool, x: &Tensor) -> Result<Tensor> {
+        if !is_last {
+            return Ok(x.clone());
+        }
+        Ok(x.index_select(&Tensor::new(self.batch.states.as_slice(), x.device())?, 0)?)
+    }
+}
