@@ -69,6 +69,9 @@ impl<'a> Download<'a> {
         tracing::info!("fetch   {what}{length}{rest}");
         let name = what.rsplit('/').next().unwrap_or(what);
         let bar = if client.settings().bars { super::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };
+        // What is there already says nothing of the speed.
+        bar.set_position(len);
+        bar.reset_eta();
         let Remote { etag, url, size, .. } = remote;
         Ok(Download { client, etag, url: url.clone(), what, path, file, len, size: *size, bar })
     }

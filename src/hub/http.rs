@@ -179,6 +179,7 @@ impl Client {
             ureq::Error::Io(e) => e.to_string(),
             ureq::Error::Timeout(what) => format!("no answer in time ({what})"),
             ureq::Error::HostNotFound => "no such host; is there a network?".into(),
+            ureq::Error::Rustls(e) => format!("{e} (SSL_CERT_FILE names certificates of your own to trust)"),
             other => other.to_string(),
         };
         Failure::broken(format!("cannot reach {}: {}", shown(url), self.settings.scrubbed(&what)))
