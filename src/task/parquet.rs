@@ -4,7 +4,7 @@ use std::io::{BufReader, Read, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
@@ -70,11 +70,12 @@ impl File {
             let readable =
                 matches!(chunk.compression(), Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_));
             if wanted(name) && !readable {
-                return Err(anyhow!(
+                let named = chunk.compression().to_string();
+                bail!(
                     "{place}: column \"{name}\" is compressed by {}, which zotune does not read; write the file with snappy, \
                      gzip or no compression",
-                    chunk.compression()
-                ));
+                    named.split('(').next().unwrap_or_default()
+                );
             }
         }
         let kept = fields.iter().filter(|f| wanted(f.name())).map(Arc::clone).collect();
@@ -170,7 +171,7 @@ mod tests {
             "rows.parquet has no column \"mark\"; its columns are: sentence, label, idx, flag, score, note, target, words"
         );
         let zstd = error("rows-zstd.parquet", None);
-        assert!(zstd.starts_with("rows-zstd.parquet: column \"idx\" is compressed by ZSTD"), "{zstd}");
+        assert!(zstd.starts_with("rows-zstd.parquet: column \"idx\" is compressed by ZSTD, which"), "{zstd}");
         assert!(error("rows.jsonl", None).starts_with("rows.jsonl is no whole parquet file: "));
     }
 
