@@ -127,9 +127,9 @@ struct Taken {
 }
 
 impl Taken {
-    /// self + times * (with - without), for all that blocks add to.
+    /// self + times * (with - without), for all that blocks add to; on a busy machine less can only be noise.
     fn plus(self, times: f64, with: &Taken, without: &Taken) -> Taken {
-        let grow = |of: fn(&Taken) -> f64| (of(&self) + times * (of(with) - of(without))).max(0.0);
+        let grow = |of: fn(&Taken) -> f64| of(&self) + times * (of(with) - of(without)).max(0.0);
         Taken {
             seconds: grow(|t| t.seconds),
             snapshot_seconds: grow(|t| t.snapshot_seconds),
