@@ -30,7 +30,7 @@ use crate::files::{self, Source};
 use crate::noise::Term;
 use crate::params::{ParamId, Params, Weights};
 use crate::tokenizer::Tokenizer;
-use ops::{Activation, Heads};
+use ops::{Activation, Heads, Scores};
 
 pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kind, Lora, is_adapters};
 pub use backward::Backward;
@@ -110,19 +110,19 @@ impl<'a> Packed<'a> {
     }
 
     /// Attention in block `block` over q, k and v side by side: [tokens, (queries + 2 keys) * dim] -> [tokens, queries * dim].
-    fn attend(&self, weights: Weights, block: usize, qkv: &Tensor, heads: Heads, scale: f32) -> Result<Tensor> {
+    fn attend(&self, weights: Weights, block: usize, qkv: &Tensor, heads: Heads, scores: Scores) -> Result<Tensor> {
         match &self.front {
             Front::Nothing => {}
             Front::Prefix(prefix) => {
                 let qkv = ops::with_prefix(qkv, weights.leaf(prefix.embeddings), ops::Place { heads, block })?;
-                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scale);
+                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scores);
             }
             Front::Noted(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
                 noted.borrow_mut().push(qkv.narrow(1, first, width)?);
             }
         }
-        ops::attention(qkv, self.batch.blocks(), 0, heads, scale)
+        ops::attention(qkv, self.batch.blocks(), 0, heads, scores)
     }
 
     /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].
@@ -144,6 +144,7 @@ const ARCHITECTURES: &[(&str, Load)] = &[
     ("qwen2", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen2()?, loader)),
     ("qwen3", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen3()?, loader)),
     ("gemma", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma()?, loader)),
+    ("gemma2", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma2()?, loader)),
     ("gemma3_text", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma3()?, loader)),
 ];
 
