@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput};
 use zotune::data::{Batch, Batches, Candidate, Example};
 use zotune::files::Source;
 use zotune::model::Model;
-use zotune::model::ops::{self, Activation, Heads, Part};
+use zotune::model::ops::{self, Activation, Heads, Part, Scores};
 use zotune::noise::{Kernel, Term};
 use zotune::objective::{Objective, PromptLoss};
 use zotune::params::{Descent, Params};
@@ -117,7 +117,8 @@ fn attention(c: &mut Criterion) {
         // Scores and what is mixed by them, each half of a square.
         let pairs = if batch.num_tokens() == 1024 { 1024 * 1025 / 2 } else { EXAMPLES * 13 * 14 / 2 };
         group.throughput(Throughput::Elements((2 * pairs * HIDDEN) as u64));
-        group.bench_function(name, |b| b.iter(|| ops::attention(&qkv, batch.blocks(), HEADS, 0.125).unwrap()));
+        group
+            .bench_function(name, |b| b.iter(|| ops::attention(&qkv, batch.blocks(), 0, HEADS, Scores::of(HEADS)).unwrap()));
     }
 }
 
@@ -132,7 +133,7 @@ fn losses(c: &mut Criterion) {
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let examples = examples();
     for dtype in [DType::F32, DType::BF16] {
-        let (model, mut params) = Model::stand_in(&Source::Folder(folder.path().into()), dtype, 2).unwrap();
+        let (model, mut params) = Model::stand_in(&Source::Folder(folder.path().into()), dtype, 2, None).unwrap();
         for loss in [Loss::Classification, Loss::TeacherForcing] {
             let batches = Batches::new(EXAMPLES, EXAMPLES, 0);
             let mut problem = PromptLoss::new(&model, loss, &examples, batches, EXAMPLES);

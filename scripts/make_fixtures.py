@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import transformers
-from transformers import (AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GemmaConfig, GemmaForCausalLM,
-                          LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig,
+                          GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config, Qwen2ForCausalLM,
                           Qwen3Config, Qwen3ForCausalLM)
 
 VOCAB = 64
@@ -46,7 +46,7 @@ LLAMA3 = dict(LLAMA, intermediate_size=18, num_attention_heads=2, num_key_value_
 
 RELATIVE = dict(LLAMA, num_attention_heads=4, num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 MODELS = ("opt-tiny", "opt-350m-tiny", "opt-untied-tiny", "llama-tiny", "llama3-tiny", "llama-new-tiny",
-          "qwen2-tiny", "qwen3-tiny", "gemma-tiny", "gemma3-tiny")
+          "qwen2-tiny", "qwen3-tiny", "gemma-tiny", "gemma3-tiny", "gemma2-tiny")
 
 
 # ---- models
@@ -175,6 +175,13 @@ def make_models(out):
     save_safetensors(m, out / "gemma3-tiny", torch.float32)
     edit_config(out / "gemma3-tiny", drop=["rope_parameters", "layer_types", "tie_word_embeddings"], rope_theta=1000.0,
                 rope_local_base_freq=50.0, rope_scaling=dict(rope_type="linear", factor=8.0), sliding_window_pattern=2)
+
+    # Caps that count, at scores and logits of these sizes; four norms and none on heads.
+    m = models["gemma2-tiny"] = random_model(
+        Gemma2ForCausalLM,
+        Gemma2Config(**RELATIVE, head_dim=8, query_pre_attn_scalar=2, sliding_window=32, attn_logit_softcapping=1.5,
+                     final_logit_softcapping=2.0), 10, torch.float32)
+    save_safetensors(m, out / "gemma2-tiny", torch.float32)
     return models
 
 

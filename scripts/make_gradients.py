@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 MODELS = ("opt-tiny", "opt-350m-tiny", "opt-untied-tiny", "llama-tiny", "llama3-tiny", "llama-new-tiny",
-          "qwen2-tiny", "qwen3-tiny", "gemma-tiny", "gemma3-tiny")
+          "qwen2-tiny", "qwen3-tiny", "gemma-tiny", "gemma3-tiny", "gemma2-tiny")
 # Prompt, candidate answers, label.
 BATCH = (
     ([2, 10, 11, 12, 13, 14], [[20], [21]], 0),

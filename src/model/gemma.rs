@@ -1,11 +1,12 @@
-//! Gemma (2024, arXiv 2403.08295) and Gemma 3's text models (2025, arXiv 2503.19786): LLaMA with larger embeddings, norms about one
-//! and a GELU gate; then with norms on heads and on what a block adds, and most blocks local, with positions of their own.
+//! Gemma (2024, arXiv 2403.08295): LLaMA with larger embeddings, norms about one and a GELU gate. Gemma 2 (arXiv 2408.00118): with norms
+//! on what a block adds, soft caps, and every other block local. Gemma 3's text models (2025, arXiv 2503.19786): with norms on heads
+//! for the caps, and most blocks local, with positions of their own.
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use super::llama::{self, Design};
-use super::ops::Activation;
+use super::ops::{Activation, Scores};
 use super::rope::Rope;
 
 /// Gemma's config.json, as far as it matters.
@@ -21,8 +22,10 @@ pub struct Config {
     sliding_window_pattern: Option<usize>,
     rope_local_base_freq: Option<f64>,
     rope_parameters: Option<Ropes>,
-    attn_logit_softcapping: Option<f64>,
-    final_logit_softcapping: Option<f64>,
+    #[serde(default, deserialize_with = "said")]
+    attn_logit_softcapping: Option<Option<f32>>,
+    #[serde(default, deserialize_with = "said")]
+    final_logit_softcapping: Option<Option<f32>>,
     use_bidirectional_attention: Option<bool>,
 }
 
@@ -33,6 +36,11 @@ struct Ropes {
     only: Rope,
     sliding_attention: Option<Rope>,
     full_attention: Option<Rope>,
+}
+
+/// What is null was said; what is absent was not.
+fn said<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<f32>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 impl Config {
@@ -51,39 +59,57 @@ impl Config {
         })
     }
 
+    /// Gemma 2's.
+    pub fn gemma2(&self) -> Result<Design> {
+        let design = self.gemma()?;
+        let local = self.local(design.num_blocks, 2)?;
+        Design {
+            four_norms: true,
+            scores: self.scores(self.attn_logit_softcapping.unwrap_or(Some(50.0))),
+            logit_cap: self.final_logit_softcapping.unwrap_or(Some(30.0)),
+            ..design
+        }
+        .seen_within(self.base.sliding_window.filter(|_| local.contains(&true)))
+    }
+
     /// Gemma 3's.
     pub fn gemma3(&self) -> Result<Design> {
         let design = self.gemma()?;
         let ropes = self.rope_parameters.clone().unwrap_or_default();
         let full = ropes.full_attention.or(self.base.rope_scaling.clone()).unwrap_or_default();
         let full = full.with_base(self.base.rope_theta).with_base(Some(1e6));
-        let local = ropes.sliding_attention.unwrap_or_default();
-        let local = local.with_base(self.rope_local_base_freq).with_base(Some(1e4));
-        let kinds = (0..design.num_blocks).map(|i| self.is_local(i).map(usize::from)).collect::<Result<Vec<_>>>()?;
-        let window = self.base.sliding_window.filter(|_| kinds.contains(&1));
+        let sliding = ropes.sliding_attention.unwrap_or_default();
+        let sliding = sliding.with_base(self.rope_local_base_freq).with_base(Some(1e4));
+        let local = self.local(design.num_blocks, self.sliding_window_pattern.unwrap_or(6))?;
         Design {
             head_norms: true,
             four_norms: true,
-            score_scale: self.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5) as f32,
-            frequencies: vec![full.frequencies(design.heads.dim)?, local.frequencies(design.heads.dim)?],
-            kinds,
+            scores: self.scores(self.attn_logit_softcapping.flatten()),
+            logit_cap: self.final_logit_softcapping.flatten(),
+            frequencies: vec![full.frequencies(design.heads.dim)?, sliding.frequencies(design.heads.dim)?],
+            kinds: local.iter().copied().map(usize::from).collect(),
             ..design
         }
-        .seen_within(window)
+        .seen_within(self.base.sliding_window.filter(|_| local.contains(&true)))
     }
 
-    /// Whether block `i` looks back no further than the window.
-    fn is_local(&self, i: usize) -> Result<bool> {
-        let Some(kinds) = &self.layer_types else {
-            return Ok(!(i + 1).is_multiple_of(self.sliding_window_pattern.unwrap_or(6).max(1)));
+    fn scores(&self, cap: Option<f32>) -> Scores {
+        Scores { scale: self.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5) as f32, cap }
+    }
+
+    /// Which blocks look back no further than the window: all but every `pattern`-th, if the config does not say.
+    fn local(&self, num_blocks: usize, pattern: usize) -> Result<Vec<bool>> {
+        let kind = |i: usize| match &self.layer_types {
+            None => Ok(!(i + 1).is_multiple_of(pattern.max(1))),
+            Some(kinds) => match kinds.get(i).map(String::as_str) {
+                Some("sliding_attention") => Ok(true),
+                Some("full_attention") => Ok(false),
+                other => bail!(
+                    "config.json: layer_types has {other:?} for block {i}; sliding_attention and full_attention are known"
+                ),
+            },
         };
-        match kinds.get(i).map(String::as_str) {
-            Some("sliding_attention") => Ok(true),
-            Some("full_attention") => Ok(false),
-            other => {
-                bail!("config.json: layer_types has {other:?} for block {i}; sliding_attention and full_attention are known")
-            }
-        }
+        (0..num_blocks).map(kind).collect()
     }
 
     /// The first models' files say `gelu` and mean its tanh form.
@@ -95,8 +121,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        if self.attn_logit_softcapping.is_some() || self.final_logit_softcapping.is_some() {
-            bail!("config.json: soft caps on scores and logits, which Gemma 2 has, are not known");
+        let caps = [self.attn_logit_softcapping, self.final_logit_softcapping];
+        if let Some(cap) = caps.into_iter().flatten().flatten().find(|cap| cap.is_nan() || *cap <= 0.0) {
+            bail!("config.json: a soft cap is {cap}; it must be above 0");
         }
         if self.use_bidirectional_attention == Some(true) {
             bail!("config.json: use_bidirectional_attention is for embeddings; a language model looks back only");

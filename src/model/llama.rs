@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
-use super::ops::{self, Activation, Heads};
+use super::ops::{self, Activation, Heads, Scores};
 use super::rope::Rope;
 use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::params::{ParamId, Weights};
@@ -84,8 +84,10 @@ pub struct Design {
     pub four_norms: bool,
     /// Embeddings are multiplied by it.
     pub embedding_scale: f64,
-    /// Scores are multiplied by it before the softmax.
-    pub score_scale: f32,
+    /// Before the softmax.
+    pub scores: Scores,
+    /// What the logits go through: cap tanh(x / cap).
+    pub logit_cap: Option<f32>,
     /// Rotary frequencies, in radians from one position to the next: [head_dim / 2] for each kind of block.
     pub frequencies: Vec<Vec<f64>>,
     /// The kind of each block where there are several.
@@ -127,12 +129,13 @@ impl Config {
             bail!("config.json: head_dim {dim} is odd, and rotary positions turn pairs");
         }
         let rope = self.rope_parameters.clone().or(self.rope_scaling.clone()).unwrap_or_default();
+        let heads = Heads { queries, keys, dim };
         Ok(Design {
             vocab_size: self.vocab_size,
             hidden: self.hidden_size,
             inner: self.intermediate_size,
             num_blocks: self.num_hidden_layers,
-            heads: Heads { queries, keys, dim },
+            heads,
             max_length: self.max_position_embeddings,
             eps: self.rms_norm_eps as f32,
             tied: self.tie_word_embeddings.unwrap_or(false),
@@ -144,7 +147,8 @@ impl Config {
             head_norms: false,
             four_norms: false,
             embedding_scale: 1.0,
-            score_scale: 1.0 / (dim as f32).sqrt(),
+            scores: Scores::of(heads),
+            logit_cap: None,
             frequencies: vec![rope.with_base(self.rope_theta).frequencies(dim)?],
             kinds: Vec::new(),
         })
@@ -258,7 +262,7 @@ impl Llama {
         let kind = self.design.kinds.get(i).copied().unwrap_or(0);
         let (cos, sin) = packed.angles.get(kind).context("a batch that was not prepared for rotary positions")?;
         let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
-        let mixed = packed.attend(weights, i, &qkv, heads, self.design.score_scale)?;
+        let mixed = packed.attend(weights, i, &qkv, heads, self.design.scores)?;
         let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
         self.add(weights, &onto?, &block.out, block.output_norms.map(|norms| norms.0), &mixed?)
     }
@@ -306,6 +310,7 @@ impl Architecture for Llama {
 
     fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
         let normed = self.norm(weights, self.norm, hidden)?;
-        self.head.apply(weights, &normed)
+        let logits = self.head.apply(weights, &normed)?;
+        self.design.logit_cap.map_or(Ok(logits.clone()), |cap| ops::soft_cap(&logits, cap))
     }
 }

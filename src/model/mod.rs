@@ -92,6 +92,7 @@ const ARCHITECTURES: &[(&str, Load)] = &[
     ("qwen2", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen2()?, loader)),
     ("qwen3", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen3()?, loader)),
     ("gemma", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma()?, loader)),
+    ("gemma2", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma2()?, loader)),
     ("gemma3_text", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma3()?, loader)),
 ];
 

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::ops::{self, Activation, Heads};
+use super::ops::{self, Activation, Heads, Scores};
 use super::{Architecture, Linear, Loader, Packed, Shape};
 use crate::params::{ParamId, Weights};
 
@@ -134,7 +134,7 @@ impl Opt {
         let block = &self.blocks[i];
         let heads = self.heads();
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
-        let mixed = packed.attend(weights, i, &qkv, heads, 1.0 / (heads.dim as f32).sqrt())?;
+        let mixed = packed.attend(weights, i, &qkv, heads, Scores::of(heads))?;
         let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
         block.out.apply_onto(weights, &onto?, &mixed?)
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::ops::{self, Heads};
+use super::ops::{self, Heads, Scores};
 use crate::data::Batch;
 use crate::params::{ParamId, Weights};
 
@@ -42,19 +42,26 @@ impl<'a> Packed<'a> {
     }
 
     /// Attention in block `block` over q, k and v side by side: [tokens, (queries + 2 keys) * dim] -> [tokens, queries * dim].
-    pub(super) fn attend(&self, weights: Weights, block: usize, qkv: &Tensor, heads: Heads, scale: f32) -> Result<Tensor> {
+    pub(super) fn attend(
+        &self,
+        weights: Weights,
+        block: usize,
+        qkv: &Tensor,
+        heads: Heads,
+        scores: Scores,
+    ) -> Result<Tensor> {
         match &self.front {
             Front::Nothing => {}
             Front::Prefix(prefix) => {
                 let qkv = ops::with_prefix(qkv, weights.leaf(prefix.embeddings), ops::Place { heads, block })?;
-                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scale);
+                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scores);
             }
             Front::Noted(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
                 noted.borrow_mut().push(qkv.narrow(1, first, width)?);
             }
         }
-        ops::attention(qkv, self.batch.blocks(), 0, heads, scale)
+        ops::attention(qkv, self.batch.blocks(), 0, heads, scores)
     }
 
     /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].

@@ -167,11 +167,12 @@ fn bytes(weights: Weights) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 /// The fixtures and what llama.cpp calls their architectures.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("llama-tiny", "llama"),
     ("qwen2-tiny", "qwen2"),
     ("qwen3-tiny", "qwen3"),
     ("gemma-tiny", "gemma"),
+    ("gemma2-tiny", "gemma2"),
     ("gemma3-tiny", "gemma3"),
 ];
 
@@ -182,6 +183,9 @@ fn a_gguf_file_is_the_folder_that_it_was_made_of() -> Result<()> {
     let sequence: Vec<u32> = (0..20).map(|i| 4 + (i * 7) % 60).collect();
     for (name, architecture) in KINDS {
         let copy = crate::support::copy_of(name)?;
+        if architecture == "gemma2" {
+            edit(copy.path(), "config.json", |config| drop(config.insert("query_pre_attn_scalar".into(), 8.into())))?;
+        }
         if architecture == "gemma3" {
             // As all of them are: what a file does not tell.
             edit(copy.path(), "config.json", |config| {
@@ -193,6 +197,10 @@ fn a_gguf_file_is_the_folder_that_it_was_made_of() -> Result<()> {
             })?;
         }
         let mut file = Gguf::of(copy.path(), architecture, GgmlDType::F32)?;
+        if architecture == "gemma2" {
+            file.set("gemma2.attn_logit_softcapping", Value::F32(1.5));
+            file.set("gemma2.final_logit_softcapping", Value::F32(2.0));
+        }
         if architecture == "gemma3" {
             file.set("gemma3.rope.scaling.type", text("linear"));
             file.set("gemma3.rope.scaling.factor", Value::F32(8.0));

@@ -93,6 +93,7 @@ fn every_weights_gradient_is_that_of_candles_whole_graph() -> Result<()> {
         ("qwen3-tiny", serde_json::json!({ "rms_norm_eps": 0.1 })),
         ("gemma-tiny", serde_json::json!({ "hidden_act": "gelu_pytorch_tanh" })),
         ("gemma3-tiny", serde_json::json!({ "query_pre_attn_scalar": 20, "sliding_window_pattern": 3 })),
+        ("gemma2-tiny", serde_json::json!({ "attn_logit_softcapping": 0.7, "final_logit_softcapping": 5.0 })),
     ];
     for (name, changes) in varied {
         let folder = copy_of(name)?;

@@ -71,7 +71,7 @@ impl Graph<'_> {
     fn log_prob(&self, Candidate { tokens, option_len }: &Candidate) -> Result<Tensor> {
         let logits = match self.config["model_type"].as_str() {
             Some("opt") => self.opt(tokens)?,
-            Some("llama" | "qwen2" | "qwen3" | "gemma" | "gemma3_text") => self.llama(tokens)?,
+            Some("llama" | "qwen2" | "qwen3" | "gemma" | "gemma2" | "gemma3_text") => self.llama(tokens)?,
             other => bail!("the oracle knows no model_type {other:?}"),
         };
         let first = tokens.len() - option_len;
@@ -96,7 +96,7 @@ impl Graph<'_> {
             let [first, second] = ["self_attn", "final"].map(|name| format!("layers.{layer}.{name}_layer_norm"));
             let attend = |x: &Tensor| {
                 let [q, k, v] = ["q", "k", "v"].map(|name| linear(x, &format!("self_attn.{name}_proj")));
-                linear(&attention(&q?, &k?, &v?, head_dim)?, "self_attn.out_proj")
+                linear(&attention(&q?, &k?, &v?, head_dim, None)?, "self_attn.out_proj")
             };
             let feed = |x: &Tensor| linear(&self.activation(&linear(x, "fc1")?)?, "fc2");
             x = if pre_norm {
@@ -139,7 +139,8 @@ impl Graph<'_> {
             // The scale that attention() has, and the config's.
             let asked = self.config["query_pre_attn_scalar"].as_f64().unwrap_or(head_dim as f64);
             let q = (turned(&q?, "q")? * (head_dim as f64 / asked).sqrt())?;
-            let mixed = attention(&q, &turned(&k?, "k")?, &v?, head_dim)?;
+            let cap = self.config["attn_logit_softcapping"].as_f64();
+            let mixed = attention(&q, &turned(&k?, "k")?, &v?, head_dim, cap)?;
             let four = self.has(&format!("model.layers.{layer}.pre_feedforward_layernorm"));
             let output = |x: Tensor, own: &str| if four { norm(&x, &format!("layers.{layer}.{own}")) } else { Ok(x) };
             x = (x + output(linear(&mixed, "self_attn.o_proj")?, "post_attention_layernorm")?)?;
@@ -150,7 +151,8 @@ impl Graph<'_> {
             let fed = linear(&(gate * linear(&seen, "mlp.up_proj")?)?, "mlp.down_proj")?;
             x = (x + output(fed, "post_feedforward_layernorm")?)?;
         }
-        self.head(&norm(&x, "norm")?, "model.embed_tokens")
+        let logits = self.head(&norm(&x, "norm")?, "model.embed_tokens")?;
+        self.config["final_logit_softcapping"].as_f64().map_or(Ok(logits.clone()), |cap| capped(&logits, cap))
     }
 
     fn gemma(&self) -> bool {
@@ -252,6 +254,10 @@ impl Graph<'_> {
     }
 }
 
+fn capped(x: &Tensor, cap: f64) -> Result<Tensor> {
+    Ok(((x / cap)?.tanh()? * cap)?)
+}
+
 fn gelu_new(x: &Tensor) -> Result<Tensor> {
     let inner = ((x + (x.powf(3.0)? * 0.044715)?)? * (2.0 / PI).sqrt())?;
     Ok((x * ((inner.tanh()? + 1.0)? * 0.5)?)?)
@@ -272,13 +278,14 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 }
 
 /// Causal attention by the whole square of scores; where key heads are fewer, query heads in a row share one.
-fn attention(q: &Tensor, k: &Tensor, v: &Tensor, head_dim: usize) -> Result<Tensor> {
+fn attention(q: &Tensor, k: &Tensor, v: &Tensor, head_dim: usize, cap: Option<f64>) -> Result<Tensor> {
     let ((tokens, width), key_heads) = (q.dims2()?, k.dim(1)? / head_dim);
     let split = |x: &Tensor| -> Result<Tensor> {
         let heads_of_group = x.dim(1)? / (key_heads * head_dim);
         Ok(x.reshape((tokens, key_heads, heads_of_group, head_dim))?.permute((1, 2, 0, 3))?.contiguous()?)
     };
     let scores = (split(q)?.broadcast_matmul(&split(k)?.t()?)? / (head_dim as f64).sqrt())?;
+    let scores = cap.map_or(Ok(scores.clone()), |cap| capped(&scores, cap))?;
     let hidden = |i: usize| if i % tokens > i / tokens { f64::NEG_INFINITY } else { 0.0 };
     let mask = Tensor::from_iter((0..tokens * tokens).map(hidden), &Device::Cpu)?.reshape((tokens, tokens))?;
     let mixed = softmax(&scores.broadcast_add(&mask)?, 3)?.broadcast_matmul(&split(v)?)?;

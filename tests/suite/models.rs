@@ -161,6 +161,7 @@ fn a_sliding_window_bounds_the_length() -> Result<()> {
         ("qwen3-tiny", json!({ "sliding_window": 24, "use_sliding_window": true }), 24),
         ("gemma3-tiny", json!({ "sliding_window": 24 }), 24),
         ("gemma3-tiny", json!({ "layer_types": ["sliding_attention", "full_attention", "sliding_attention"] }), 32),
+        ("gemma2-tiny", json!({ "sliding_window": 24 }), 24),
         ("gemma-tiny", json!({}), 64),
     ] {
         let folder = copy_of(name)?;
@@ -170,6 +171,20 @@ fn a_sliding_window_bounds_the_length() -> Result<()> {
         let (plain, mut weights) = open(name)?;
         assert!(logits(&model, &mut params, &sequence)? == logits(&plain, &mut weights, &sequence)?, "{name} {changes}");
     }
+    // Gemma 2's caps are there where nothing is said, and not where nothing is what is said.
+    let capped = |changes: serde_json::Value| -> Result<Vec<f32>> {
+        let folder = copy_of("gemma2-tiny")?;
+        edit(folder.path(), "config.json", |config| {
+            config.remove("attn_logit_softcapping");
+            config.remove("final_logit_softcapping");
+            config.extend(changes.as_object().unwrap().clone());
+        })?;
+        let (model, mut params) = Model::open(&Source::Folder(folder.path().into()), DType::F32)?;
+        logits(&model, &mut params, &sequence)
+    };
+    let usual = capped(json!({ "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0 }))?;
+    assert_eq!(capped(json!({}))?, usual);
+    assert_ne!(capped(json!({ "attn_logit_softcapping": null, "final_logit_softcapping": null }))?, usual);
     // The newer spelling of Gemma 3's positions is the older one's model; all blocks full is another.
     let (_, mut params) = open("gemma3-tiny")?;
     let of = |params: &mut Params, changes: serde_json::Value| -> Result<Vec<f32>> {
@@ -198,7 +213,7 @@ fn what_a_relative_does_not_have_is_refused() -> Result<()> {
         ("llama-tiny", json!({ "hidden_act": "relu" }), "hidden_act \"relu\" is not known"),
         ("qwen2-tiny", json!({ "hidden_act": "gelu" }), "hidden_act \"gelu\" is not known"),
         ("gemma-tiny", json!({ "hidden_act": "relu" }), "hidden_activation \"relu\" is not known"),
-        ("gemma3-tiny", json!({ "attn_logit_softcapping": 50.0 }), "soft caps"),
+        ("gemma2-tiny", json!({ "attn_logit_softcapping": -50.0 }), "a soft cap is -50"),
         ("gemma3-tiny", json!({ "layer_types": ["chunked_attention"] }), "\"chunked_attention\""),
         ("gemma3-tiny", json!({ "layer_types": ["full_attention"] }), "for block 1"),
         ("gemma3-tiny", json!({ "use_bidirectional_attention": true }), "use_bidirectional_attention"),

@@ -15,7 +15,7 @@ use zotune::objective::{Gradients, Objective, Problem};
 use zotune::params::{Gradient, ParamId, Params, Role, Weights};
 
 /// All fixture models.
-pub const FIXTURES: [&str; 10] = [
+pub const FIXTURES: [&str; 11] = [
     "opt-tiny",
     "opt-350m-tiny",
     "opt-untied-tiny",
@@ -26,6 +26,7 @@ pub const FIXTURES: [&str; 10] = [
     "qwen3-tiny",
     "gemma-tiny",
     "gemma3-tiny",
+    "gemma2-tiny",
 ];
 
 /// A file or folder under tests/fixtures.

@@ -27,6 +27,7 @@ const KINDS: &[Kind] = &[
     Kind { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", interleaved: false, gemma: false },
     Kind { name: "qwen3", model_type: "qwen3", class: "Qwen3ForCausalLM", interleaved: false, gemma: false },
     Kind { name: "gemma", model_type: "gemma", class: "GemmaForCausalLM", interleaved: false, gemma: true },
+    Kind { name: "gemma2", model_type: "gemma2", class: "Gemma2ForCausalLM", interleaved: false, gemma: true },
     Kind { name: "gemma3", model_type: "gemma3_text", class: "Gemma3ForCausalLM", interleaved: false, gemma: true },
 ];
 
@@ -134,14 +135,19 @@ impl Kind {
                 config["attention_bias"] = has("blk.0.attn_q.bias").into();
                 config["mlp_bias"] = has("blk.0.ffn_gate.bias").into();
             }
-            "gemma3" => {
+            "gemma2" | "gemma3" => {
                 config["hidden_activation"] = "gelu_pytorch_tanh".into();
                 config["sliding_window"] = self.needed(header, "attention.sliding_window")?.into();
-                config["sliding_window_pattern"] = 6.into();
-                config["rope_local_base_freq"] = 10_000.0.into();
-                // The metadata do not tell; llama.cpp knows the one of 27 B, which has 62 blocks, by them too.
-                let blocks = self.needed(header, "block_count")?;
-                config["query_pre_attn_scalar"] = if blocks == 62 { hidden / heads.max(1) } else { head_dim }.into();
+                // The metadata do not tell; llama.cpp knows the ones of 27 B by their blocks too.
+                let (blocks, largest) = (self.needed(header, "block_count")?, if self.name == "gemma2" { 46 } else { 62 });
+                config["query_pre_attn_scalar"] = if blocks == largest { hidden / heads.max(1) } else { head_dim }.into();
+                for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
+                    config[cap] = self.number(header, cap)?.into();
+                }
+                if self.name == "gemma3" {
+                    config["sliding_window_pattern"] = 6.into();
+                    config["rope_local_base_freq"] = 10_000.0.into();
+                }
             }
             _ => {}
         }

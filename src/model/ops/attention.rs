@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::cap::{cap, cap_slopes};
 use super::product::{Rows, Unit};
 use super::{Matrix, Shared, floats, multiply, with_floats};
 use crate::data::QueryBlock;
@@ -32,12 +33,34 @@ impl Heads {
     }
 }
 
+/// What the product of a query and a key becomes before the softmax.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores {
+    /// Products are multiplied by it.
+    pub scale: f32,
+    /// Then they go through cap tanh(x / cap).
+    pub cap: Option<f32>,
+}
+
+impl Scores {
+    /// One over the square root of a head's width, and no cap.
+    pub fn of(heads: Heads) -> Self {
+        Scores { scale: 1.0 / (heads.dim as f32).sqrt(), cap: None }
+    }
+}
+
 /// Causal attention within each example of the batch: every query sees what its [`QueryBlock`] shows it.
 ///
 /// q, k and v side by side [prefix + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. Everybody sees the first
-/// `prefix` rows, which are nobody's. Scores are multiplied by `scale`.
-pub fn attention(qkv: &Tensor, blocks: &Arc<Vec<QueryBlock>>, prefix: usize, heads: Heads, scale: f32) -> Result<Tensor> {
-    Ok(qkv.apply_op1(Attention { unit: Unit::best(), blocks: blocks.clone(), prefix, heads, scale })?)
+/// `prefix` rows, which are nobody's.
+pub fn attention(
+    qkv: &Tensor,
+    blocks: &Arc<Vec<QueryBlock>>,
+    prefix: usize,
+    heads: Heads,
+    scores: Scores,
+) -> Result<Tensor> {
+    Ok(qkv.apply_op1(Attention { unit: Unit::best(), blocks: blocks.clone(), prefix, heads, scores })?)
 }
 
 struct Attention {
@@ -46,7 +69,7 @@ struct Attention {
     /// Rows in front of the tokens'.
     prefix: usize,
     heads: Heads,
-    scale: f32,
+    scores: Scores,
 }
 
 /// Scores of one block of queries under one head, and room beside them: a thread's own.
@@ -56,6 +79,8 @@ struct Scratch {
     p: Vec<f32>,
     /// Their gradient.
     dp: Vec<f32>,
+    /// The slopes of capped scores, where there is a cap.
+    slopes: Vec<f32>,
     /// K transposed [head_dim, padded keys]; V padded [keys, padded head_dim].
     kv: Vec<f32>,
     /// The output [queries, padded head_dim].
@@ -113,10 +138,17 @@ impl Attention {
         let (a, b) = (q.row(self.prefix + block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
         // SAFETY: the queries are rows of q, and the buffers have the sizes.
         unsafe { self.unit.tile(queries, d, padded / self.unit.lanes(), a, b, s.p.as_mut_ptr(), padded, 0) };
+        let mut rest = self.scores.scale;
+        if let Some(limit) = self.scores.cap {
+            cap(&mut s.p, rest, limit);
+            s.slopes.clone_from(&s.p);
+            cap_slopes(&mut s.slopes, limit);
+            rest = 1.0;
+        }
         for (i, row) in s.p.chunks_mut(padded).enumerate() {
             // Query i sees the prefix, everything shared, and its own stretch up to itself.
             let visible = self.prefix + block.shared.len() + (block.queries.start + i - block.own_start) + 1;
-            softmax(&mut row[..visible], self.scale);
+            softmax(&mut row[..visible], rest);
             row[visible..].fill(0.0);
         }
         padded
@@ -177,12 +209,24 @@ impl Attention {
             }
         }
         s.dp.chunks_mut(keys).zip(s.p.chunks(keys)).for_each(|(dp, p)| through_softmax(dp, p));
+        if self.scores.cap.is_some() {
+            s.dp.iter_mut().zip(&s.slopes).for_each(|(dp, slope)| *dp *= slope);
+        }
         let dq = dq.wrapping_add((self.prefix + block.queries.start) * q.row_stride);
         for (first, column, count) in self.stretches(block) {
             let ds = Matrix { start: s.dp.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
             let dk = dk.wrapping_add(first * k.row_stride);
             unsafe {
-                multiply((queries, count, d), dq, q.row_stride, true, ds, k.row(first), self.scale, Parallelism::None);
+                multiply(
+                    (queries, count, d),
+                    dq,
+                    q.row_stride,
+                    true,
+                    ds,
+                    k.row(first),
+                    self.scores.scale,
+                    Parallelism::None,
+                );
                 multiply(
                     (count, queries, d),
                     dk,
@@ -190,7 +234,7 @@ impl Attention {
                     true,
                     ds.transposed(),
                     q_rows,
-                    self.scale,
+                    self.scores.scale,
                     Parallelism::None,
                 );
             }

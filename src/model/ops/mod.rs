@@ -9,6 +9,7 @@
 
 mod activation;
 mod attention;
+mod cap;
 mod embed;
 mod gated;
 mod head;
@@ -28,7 +29,8 @@ use half::{bf16, f16};
 use crate::element::{Element, convert};
 
 pub use activation::{Activation, activated};
-pub use attention::{Heads, attention};
+pub use attention::{Heads, Scores, attention};
+pub use cap::soft_cap;
 pub use embed::embed;
 pub use gated::gated;
 pub use head::log_probs;
