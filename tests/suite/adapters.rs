@@ -207,7 +207,7 @@ fn a_new_lora_begins_as_pefts_do() -> Result<()> {
 
 #[test]
 fn what_cannot_be_is_refused_by_name() -> Result<()> {
-    let error = |found: Result<(Model, Params)>| format!("{:#}", found.err().expect("it opened"));
+    let error = |found: Result<(Model, Params)>| format!("{:#}", found.map(drop).expect_err("it opened"));
     let bad_target = error(adapted("opt-tiny", DType::F32, lora(2, 4.0, &["q_proj", "v_prj"])));
     assert!(
         bad_target.contains("--lora-target-modules v_prj") && bad_target.contains("did you mean \"v_proj\"?"),
@@ -226,7 +226,7 @@ fn what_cannot_be_is_refused_by_name() -> Result<()> {
         let mut config: Value = serde_json::from_slice(&std::fs::read(from.join("adapter_config.json"))?)?;
         config[knob] = value;
         std::fs::write(folder.path().join("adapter_config.json"), config.to_string())?;
-        Ok(format!("{:#}", Adapter::open(folder.path()).err().expect("it opened")))
+        Ok(format!("{:#}", Adapter::open(folder.path()).map(drop).expect_err("it opened")))
     };
     assert!(edited("use_dora", true.into())?.contains("\"use_dora\" cannot be read; merge it with PEFT"));
     assert!(edited("bias", "all".into())?.contains("\"bias\""));

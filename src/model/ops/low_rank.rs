@@ -26,9 +26,17 @@ pub fn add_low_rank(y: &Tensor, h: &Tensor, parts: Vec<LowRank>) -> Result<Tenso
 
 struct AddLowRank(Vec<LowRank>);
 
+/// A part with the sizes of B, and where its columns of h begin.
+struct Placed<'a> {
+    part: &'a LowRank,
+    outer: usize,
+    r: usize,
+    first: usize,
+}
+
 impl AddLowRank {
-    /// Each part with the first of its columns of h and of y, checked.
-    fn parts(&self, width: usize, ranks: usize) -> candle_core::Result<Vec<(&LowRank, (usize, usize), usize)>> {
+    /// The parts, which must fit into y and h.
+    fn parts(&self, width: usize, ranks: usize) -> candle_core::Result<Vec<Placed<'_>>> {
         let mut first = 0;
         let mut parts = Vec::new();
         for part in &self.0 {
@@ -36,7 +44,7 @@ impl AddLowRank {
             if part.column + outer > width || first + r > ranks {
                 candle_core::bail!("low rank: {outer} x {r} at column {} of {width}, {first} of {ranks}", part.column);
             }
-            parts.push((part, (outer, r), first));
+            parts.push(Placed { part, outer, r, first });
             first += r;
         }
         Ok(parts)
@@ -57,7 +65,7 @@ impl CustomOp2 for AddLowRank {
         let ((tokens, width), (_, ranks)) = (ly.shape().dims2()?, lh.shape().dims2()?);
         let mut sum = floats(y, ly)?.to_vec();
         let h = floats(h, lh)?;
-        for (part, (outer, r), first) in self.parts(width, ranks)? {
+        for Placed { part, outer, r, first } in self.parts(width, ranks)? {
             let (storage, layout) = part.b.tensor().storage_and_layout();
             let layer = Layer { weight: numbers(&storage, layout)?, outer, bias: None };
             let scaled = cut(h, ranks, first, r, part.scale);
@@ -81,7 +89,7 @@ impl CustomOp2 for AddLowRank {
         let ((tokens, ranks), width) = (h.dims2()?, upstream.dim(1)?);
         let mut dh = vec![0f32; tokens * ranks];
         with_floats([h, &upstream.contiguous()?], |[h, dy]| {
-            for (part, (outer, r), first) in self.parts(width, ranks)? {
+            for Placed { part, outer, r, first } in self.parts(width, ranks)? {
                 let dy = Columns { all: dy, first: part.column, width, count: outer }.matrix(0);
                 let h = Matrix::of(&h[first..], ranks);
                 with_floats([part.b.tensor()], |[b]| {
