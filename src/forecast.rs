@@ -24,6 +24,8 @@ use crate::task::{Splits, Task};
 pub struct Forecast {
     /// d
     pub num_weights: usize,
+    /// How many of them are trained.
+    pub num_trained: usize,
     /// Blocks between the embedding and the head.
     pub num_blocks: usize,
     /// Where the memory goes.
@@ -83,6 +85,7 @@ pub fn forecast(
         + 2.0 * tokens(&examples.eval, Pick::All) as f64;
     Ok(Forecast {
         num_weights,
+        num_trained,
         num_blocks: outline.model.num_blocks(),
         memory,
         seconds_per_step: taken.seconds,

@@ -22,7 +22,7 @@ use crate::memory::peak_rss_bytes;
 use crate::model::Model;
 use crate::noise;
 use crate::optim::Optimizer;
-use crate::params::Params;
+use crate::params::{Params, Span};
 use crate::report;
 use crate::setup::{Bench, problem};
 use crate::stop::Stop;
@@ -61,6 +61,8 @@ pub struct Results {
     pub trajectory_bytes: u64,
     /// Whether the weights can be made from it again: there were no first-order gradients.
     pub replays: bool,
+    /// How many weights were trained.
+    pub trained_weights: usize,
     /// Where the memory went.
     #[serde(flatten)]
     pub memory: Memory,
@@ -350,6 +352,7 @@ impl<'a> Session<'a> {
             trajectory_bytes: self.log.bytes(),
             replays: self.log.trajectory().header.replays,
             memory,
+            trained_weights: self.params.count_over(Span::Trained),
             learning_rate: plan.learning_rate.unwrap_or_default(),
         })
     }

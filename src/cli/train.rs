@@ -93,8 +93,10 @@ fn forecast_plan(plan: Plan, as_json: bool) -> Result<()> {
     } else {
         String::new()
     };
+    let trained = trained(&plan.inputs)
+        .map_or(String::new(), |what| format!("trained  {what}: {}\n", human_count(forecast.num_trained)));
     say(&format!(
-        "model    {} with {} in {} blocks\n\
+        "model    {} with {} in {} blocks\n{trained}\
          memory   {}\n\
          time     {} a step{snapshot}; {} for {} steps and their evaluations",
         plan.inputs.model,
