@@ -110,9 +110,11 @@ struct Trial<'a> {
     largest: Vec<Example>,
     typical: Vec<Example>,
     evaluated: Vec<Example>,
-    /// Blocks below and above where a backward pass ends.
+    /// Blocks below where a backward pass ends, or the first trained weight is; and from there on.
     plain: usize,
-    differentiated: usize,
+    upper: usize,
+    /// Whether there is a backward pass.
+    backward: bool,
 }
 
 /// What one stand-in took, or what all blocks together will.
@@ -167,40 +169,44 @@ impl<'a> Trial<'a> {
             examples.dev.chunks(plan.inputs.eval_batch_size).chain(examples.eval.chunks(plan.inputs.eval_batch_size));
         let evaluated = evaluated.max_by_key(|b| tokens(b, Pick::All)).context("nothing to evaluate")?.to_vec();
         let (params, model) = (&outline.params, &outline.model);
-        let lowest =
-            params.ids().filter(|(id, _)| params.role(*id) == Role::Differentiated).map(|(id, _)| model.segment(id)).min();
+        let lowest_of = |is: fn(Role) -> bool| {
+            params.ids().filter(|(id, _)| is(params.role(*id))).map(|(id, _)| model.segment(id)).min()
+        };
+        let differentiated = lowest_of(|role| role == Role::Differentiated);
+        let lowest = differentiated.or(lowest_of(|role| role != Role::Frozen));
         let blocks = model.num_blocks();
         let plain = lowest.map_or(blocks, |segment| segment.saturating_sub(1).min(blocks));
-        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, differentiated: blocks - plain })
+        let (upper, backward) = (blocks - plain, differentiated.is_some());
+        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, upper, backward })
     }
 
     /// The whole model from stand-ins of two and three blocks.
     fn extrapolate(&self) -> Result<Taken> {
-        let (plain, differentiated) = (self.plain as f64, self.differentiated as f64);
+        let (plain, upper) = (self.plain as f64, self.upper as f64);
         // A machine's first work is slow: buffers are new, threads are asleep.
-        if self.differentiated > 0 {
+        if self.backward {
             warm_up();
         }
         self.take(self.plain.min(1), 1 - self.plain.min(1))?;
         // The last block is one of its own kind: what one more adds shows between two and three.
-        if self.differentiated == 0 {
+        if self.upper == 0 {
             let two = self.take(self.plain.min(2), 0)?;
             let three = if self.plain > 2 { self.take(3, 0)? } else { two };
             return Ok(two.plus((plain - 2.0).max(0.0), &three, &two));
         }
-        let few = self.differentiated.min(2);
+        let few = self.upper.min(2);
         let two = self.take(0, few)?;
-        let three = if self.differentiated > 2 { self.take(0, 3)? } else { two };
-        let whole = two.plus((differentiated - 2.0).max(0.0), &three, &two);
+        let three = if self.upper > 2 { self.take(0, 3)? } else { two };
+        let whole = two.plus((upper - 2.0).max(0.0), &three, &two);
         if self.plain == 0 {
             return Ok(whole);
         }
         Ok(whole.plus(plain, &self.take(1, few)?, &two))
     }
 
-    /// Tries the first steps on a stand-in with so many plain blocks and so many that are differentiated.
-    fn take(&self, plain: usize, differentiated: usize) -> Result<Taken> {
-        let (model, mut params) = self.stand_in(plain + differentiated)?;
+    /// Tries the first steps on a stand-in with so many plain blocks and so many of the upper ones.
+    fn take(&self, plain: usize, upper: usize) -> Result<Taken> {
+        let (model, mut params) = self.stand_in(plain + upper)?;
         self.assign_roles(&mut params, plain);
         let mut optimizer = make_method(self.plan, &mut params)?;
         let mut step = |examples: &[Example], step: u64, params: &mut Params| -> Result<(f64, Peaks)> {
@@ -246,7 +252,7 @@ impl<'a> Trial<'a> {
         Model::stand_in(real.source(), self.plan.inputs.dtype.dtype(), blocks, real.adapter())
     }
 
-    /// The stand-in's blocks from `plain` on are as the lowest block that is differentiated; what is in no block is as it is.
+    /// The stand-in's blocks from `plain` on are as the lowest of the upper ones; what is in no block is as it is.
     fn assign_roles(&self, params: &mut Params, plain: usize) {
         let real = &self.outline.params;
         let roles: Vec<_> = params

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use candle_core::Tensor;
 
 use crate::data::{Batch, Batches, Example, Pick};
 use crate::memory::{Mark, Peaks};
@@ -170,6 +171,8 @@ pub struct PromptLoss<'a> {
     step: u64,
     batch: Vec<usize>,
     micro_batches: Vec<Batch>,
+    /// What the blocks that stay as they are have made of each micro-batch, once it is known.
+    kept: Vec<Option<Tensor>>,
     cost: RefCell<Cost>,
     /// What was held when the step began: activations are what is above it.
     mark: Mark,
@@ -188,6 +191,7 @@ impl<'a> PromptLoss<'a> {
             step: 1,
             batch: Vec::new(),
             micro_batches: Vec::new(),
+            kept: Vec::new(),
             cost: RefCell::default(),
             mark: Mark::now(),
         };
@@ -254,11 +258,16 @@ impl<'a> PromptLoss<'a> {
     fn parts(&self, weights: Weights, batches: &[Batch]) -> Result<Vec<(f64, usize)>> {
         let mut parts = Vec::new();
         for batch in batches {
-            let scores = self.counted(1, batch.num_tokens(), || scores(self.model, weights, batch))?;
-            let examples = batch.examples.iter().zip(&scores);
-            parts.extend(examples.map(|(example, scores)| of_example(self.loss, scores, example.right)));
+            let log_probs = self.counted(1, batch.num_tokens(), || self.model.log_probs(weights, batch))?;
+            parts.extend(self.parts_of(batch, &log_probs));
         }
         Ok(parts)
+    }
+
+    fn parts_of(&self, batch: &Batch, log_probs: &[f32]) -> Vec<(f64, usize)> {
+        let scores = gathered(batch, log_probs);
+        let examples = batch.examples.iter().zip(&scores);
+        examples.map(|(example, scores)| of_example(self.loss, scores, example.right)).collect()
     }
 
     /// The loss of `batches`, their weight, and a backward pass that has been told where to begin. `total` is the weight
@@ -295,16 +304,23 @@ impl Objective for PromptLoss<'_> {
     fn loss(&mut self, weights: Weights) -> Result<f32> {
         self.cost.borrow_mut().evaluations += 1;
         let mut total = LossSum::default();
-        for (sum, weight) in self.parts(weights, &self.micro_batches)? {
-            total.sum += sum;
-            total.weight += weight;
+        let mut kept = std::mem::take(&mut self.kept);
+        for (batch, kept) in self.micro_batches.iter().zip(&mut kept) {
+            let look = || self.model.log_probs_again(weights, batch, kept);
+            let log_probs = self.counted(1, batch.num_tokens(), look)?;
+            for (sum, weight) in self.parts_of(batch, &log_probs) {
+                total.sum += sum;
+                total.weight += weight;
+            }
         }
+        self.kept = kept;
         Ok(total.mean() as f32)
     }
 
     fn turn_to(&mut self, k: usize) {
         self.batch = self.batches.at((self.step - 1) * self.batches_a_step + k as u64 % self.batches_a_step);
         self.micro_batches = self.pack(&self.batch);
+        self.kept = vec![None; self.micro_batches.len()];
     }
 }
 

@@ -30,7 +30,7 @@ use crate::data::Batch;
 use crate::error::nearest;
 use crate::files::{self, Source};
 use crate::noise::Term;
-use crate::params::{ParamId, Params, Weights};
+use crate::params::{ParamId, Params, Role, Weights};
 use crate::tokenizer::Tokenizer;
 use linear::Linear;
 use loader::{Contents, Loader};
@@ -229,6 +229,29 @@ impl Model {
         self.log_probs_of(weights, &self.states(weights, batch)?, batch)
     }
 
+    /// The same of a batch that is looked at again and again: `kept` is what the blocks below the first trained weight have made
+    /// of it, which is taken from there, or put there the first time.
+    pub fn log_probs_again(&self, weights: Weights, batch: &Batch, kept: &mut Option<Tensor>) -> Result<Vec<f32>> {
+        let Some(first) = self.first_trained_block(weights) else { return self.log_probs(weights, batch) };
+        let packed = self.prepare(batch)?;
+        let x = match kept {
+            Some(x) => x.clone(),
+            None => {
+                let x = self.architecture.embed(weights, &packed)?;
+                kept.insert(self.through(weights, &packed, 0..first, x, |_, _| ())?).clone()
+            }
+        };
+        let states = self.through(weights, &packed, first..self.num_blocks(), x, |_, _| ())?;
+        self.log_probs_of(weights, &states, batch)
+    }
+
+    /// The first block that has a trained weight, or beyond the last where only the head has; None where what embeds tokens is
+    /// trained, and so nothing stays as it is.
+    fn first_trained_block(&self, weights: Weights) -> Option<usize> {
+        let trained = self.segments.iter().filter(|(id, _)| weights.role(*id) != Role::Frozen);
+        trained.map(|(_, segment)| *segment).min()?.checked_sub(1)
+    }
+
     /// The same from the hidden states of the predicting rows.
     fn log_probs_of(&self, weights: Weights, states: &Tensor, batch: &Batch) -> Result<Vec<f32>> {
         let mut log_probs = vec![0f32; batch.predictions.len()];
@@ -282,9 +305,21 @@ impl Model {
     }
 
     /// The same of a prepared batch; `see` is shown each block's number and input.
-    fn forward(&self, weights: Weights, packed: &Packed, mut see: impl FnMut(usize, &Tensor)) -> Result<Tensor> {
-        let mut x = self.architecture.embed(weights, packed)?;
-        for block in 0..self.num_blocks() {
+    fn forward(&self, weights: Weights, packed: &Packed, see: impl FnMut(usize, &Tensor)) -> Result<Tensor> {
+        let x = self.architecture.embed(weights, packed)?;
+        self.through(weights, packed, 0..self.num_blocks(), x, see)
+    }
+
+    /// x through these blocks.
+    fn through(
+        &self,
+        weights: Weights,
+        packed: &Packed,
+        blocks: Range<usize>,
+        mut x: Tensor,
+        mut see: impl FnMut(usize, &Tensor),
+    ) -> Result<Tensor> {
+        for block in blocks {
             see(block, &x);
             x = self.architecture.block(weights, block, x, packed)?;
         }

@@ -11,8 +11,8 @@ use serde_json::Value;
 use zotune::data::{Batch, Example};
 use zotune::files::Source;
 use zotune::model::{Adapter, Kind, Lora, Model};
-use zotune::noise;
-use zotune::objective::{Problem, PromptLoss};
+use zotune::noise::{self, Term};
+use zotune::objective::{Objective, Problem, PromptLoss};
 use zotune::params::{Params, Role};
 use zotune::task::Loss;
 
@@ -354,5 +354,39 @@ fn mistakes_about_adapters_exit_with_2_and_say_what_to_type() -> Result<()> {
     fails("export run", "--trajectory")?;
     let adapter = fixture("adapters/llama-tiny-lora");
     fails(&format!("eval --model opt-mini --task reviews --adapter {}", adapter.display()), "made for another model")?;
+    Ok(())
+}
+
+/// What the blocks below the first trained weight make of a mini-batch is computed once: the losses are to the bit those of whole
+/// forwards, and a look at the frozen weights comes with the next mini-batch alone.
+#[test]
+fn blocks_that_stay_as_they_are_are_gone_through_once_a_batch() -> Result<()> {
+    let examples = [example(0, &[2, 10, 11, 12], &[&[20], &[21]]), example(1, &[2, 30, 31], &[&[40, 41], &[40, 43]])];
+    for base in ["opt-tiny", "llama-tiny"] {
+        let (model, mut params) = open(base)?;
+        let ids: Vec<_> = params.ids().map(|(id, name)| (id, name.contains("layers.1."))).collect();
+        ids.iter().filter(|(_, last)| !last).for_each(|(id, _)| params.set_role(*id, Role::Frozen));
+        let whole = |params: &mut Params| -> Result<f32> {
+            PromptLoss::of_all(&model, Loss::Classification, &examples, 1).loss(params.settle()?)
+        };
+        let mut problem = PromptLoss::of_all(&model, Loss::Classification, &examples, 1);
+        for seed in 0..3 {
+            params.walk(&[Term { seed, coeff: 0.1 }]);
+            assert_eq!(problem.loss(params.settle()?)?, whole(&mut params)?, "{base}, {seed}");
+        }
+        let before = problem.loss(params.settle()?)?;
+        let first = params.id(if base == "opt-tiny" {
+            "model.decoder.layers.0.fc1.weight"
+        } else {
+            "model.layers.0.mlp.up_proj.weight"
+        });
+        let first = first.unwrap();
+        let other = vec![0.3f32; params.len(first)];
+        params.overwrite(first, &mut bytemuck::cast_slice::<f32, u8>(&other))?;
+        assert_eq!(problem.loss(params.settle()?)?, before, "{base}: block 0 was gone through again");
+        problem.begin(2);
+        let after = problem.loss(params.settle()?)?;
+        assert!(after != before && after == whole(&mut params)?, "{base}");
+    }
     Ok(())
 }
