@@ -65,7 +65,9 @@ impl HubSection {
             Some(folder) => self
                 .find_in(folder, part)
                 .with_context(|| format!("{} is missing", folder.join(self.name(part)).display()))?,
-            None => self.fetch(self.name(part))?,
+            None => self
+                .fetch(self.name(part))
+                .context("the task's data are fetched from the hub; --data FOLDER takes them from where they are")?,
         };
         Rows::open_path(&path)
     }

@@ -10,7 +10,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::cap::{cap, cap_slopes};
-use super::product::{Rows, Unit};
+use super::tile::{Rows, Unit};
 use super::{Matrix, Shared, floats, multiply, with_floats};
 use crate::data::QueryBlock;
 use crate::simd;

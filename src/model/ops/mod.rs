@@ -20,6 +20,7 @@ mod pairs;
 mod prefix;
 mod product;
 mod rotary;
+mod tile;
 mod transpose;
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};

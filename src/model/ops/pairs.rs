@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use super::product::Rows;
+use super::tile::Rows;
 use crate::simd::{PairUnit, pair_unit};
 
 /// Two numbers next to each other along k.

@@ -1,10 +1,8 @@
-//! Matrix products. One kernel: C [rows, lanes] += A [rows, k] B [k, lanes], A read number by number where it lies, B a vector at a
-//! time, C in registers. For a linear layer A is the weight as it is held, which so needs no copy, and B the activations, transposed
-//! once.
+//! Products with weights: the weight is read where it lies, as it is held, and so needs no copy; the activations are transposed
+//! once, into panels.
 //!
-//! In f32 each element is one chain of fused multiply-adds in the order of k, whatever the vector width, the tile and the thread that
-//! it falls to: the same bits on every machine. Weights held in half precision are widened a strip at a time; those in bf16 are
-//! multiplied as they are where the machine has a unit for it (`pairs`).
+//! In f32 the kernel is that of `tile`. Weights held in half precision are widened a strip at a time; those in bf16 are multiplied as
+//! they are where the machine has a unit for it (`pairs`).
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -15,200 +13,16 @@ use rayon::prelude::*;
 
 use super::activation::{Activation, activate};
 use super::pairs::{self, Pair};
+use super::tile::{Rows, Unit, VECTORS};
 use super::transpose::transpose;
 use super::{Numbers, Shared};
 use crate::element::{Element, convert};
-use crate::simd::{self, Level, PairUnit};
+use crate::simd::PairUnit;
 
-/// Vectors of B that a kernel takes at a time, at most: 8 x 3 sums fill the registers of AVX-512, 4 x 3 those of AVX2.
-const VECTORS: usize = 3;
 /// Rows of a weight that a thread takes at a time.
 const STRIP: usize = 32;
-/// Numbers in a line of a cache.
-#[cfg(target_arch = "x86_64")]
-const LINE: usize = 16;
 /// Sums of a strip: with the widest panel of activations.
 const SUMS: usize = STRIP * 4 * 16;
-
-/// The vector unit that a product runs on. Asked for once a product: what it is laid out for, it must be run on.
-#[derive(Clone, Copy)]
-pub struct Unit(Level);
-
-/// A matrix in a larger buffer: where it starts, and how far apart its rows are.
-pub struct Rows<T> {
-    /// The first number.
-    pub start: *const T,
-    /// Numbers from one row to the next.
-    pub stride: usize,
-}
-
-impl<T> Clone for Rows<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Rows<T> {}
-
-impl<T> Rows<T> {
-    /// Where an element is, or would be.
-    #[inline(always)]
-    pub fn at(self, row: usize, col: usize) -> *const T {
-        self.start.wrapping_add(row * self.stride + col)
-    }
-}
-
-impl Unit {
-    /// The best that the machine has.
-    pub fn best() -> Self {
-        Unit(simd::level())
-    }
-
-    /// Numbers in a vector. Buffers are padded to it.
-    pub fn lanes(self) -> usize {
-        if self.0 == Level::Avx512 { 16 } else { 8 }
-    }
-
-    /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors]. Rows of A that will be wanted next, so many `ahead`, are
-    /// fetched meanwhile; 0: none.
-    ///
-    /// # Safety
-    /// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile.
-    #[allow(clippy::too_many_arguments)]
-    pub unsafe fn tile(
-        self,
-        rows: usize,
-        k: usize,
-        vectors: usize,
-        a: Rows<f32>,
-        b: Rows<f32>,
-        c: *mut f32,
-        c_stride: usize,
-        ahead: usize,
-    ) {
-        /// Splits into tiles whose sums the registers hold.
-        macro_rules! split {
-            ($kernel:ident, $lanes:expr, [$($rows:literal),*]) => {{
-                let (mut row, mut first) = (0, 0);
-                while first < vectors {
-                    let many = (vectors - first).min(VECTORS);
-                    let b = Rows { start: b.at(0, first * $lanes), ..b };
-                    $(while rows - row >= $rows {
-                        let a = Rows { start: a.at(row, 0), ..a };
-                        let c = c.wrapping_add(row * c_stride + first * $lanes);
-                        // SAFETY: as of the function.
-                        match many {
-                            1 => unsafe { $kernel::<$rows, 1>(k, a, b, c, c_stride, ahead) },
-                            2 => unsafe { $kernel::<$rows, 2>(k, a, b, c, c_stride, ahead) },
-                            _ => unsafe { $kernel::<$rows, 3>(k, a, b, c, c_stride, ahead) },
-                        }
-                        row += $rows;
-                    })*
-                    (row, first) = (0, first + many);
-                }
-            }};
-        }
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => split!(avx512, 16, [8, 4, 2, 1]),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => split!(avx2, 8, [4, 2, 1]),
-            _ => split!(baseline, 8, [1]),
-        }
-    }
-}
-
-/// # Safety
-/// As of [`Unit::tile`].
-unsafe fn baseline<const R: usize, const V: usize>(
-    k: usize,
-    a: Rows<f32>,
-    b: Rows<f32>,
-    c: *mut f32,
-    c_stride: usize,
-    _ahead: usize,
-) {
-    for r in 0..R {
-        for j in 0..8 * V {
-            // SAFETY: within the tile.
-            unsafe {
-                let mut sum = *c.add(r * c_stride + j);
-                for i in 0..k {
-                    sum = (*a.start.add(r * a.stride + i)).mul_add(*b.start.add(i * b.stride + j), sum);
-                }
-                *c.add(r * c_stride + j) = sum;
-            }
-        }
-    }
-}
-
-/// The kernel with the intrinsics of an instruction set.
-#[cfg(target_arch = "x86_64")]
-macro_rules! kernel {
-    ($name:ident, $features:literal, $lanes:expr, $load:ident, $store:ident, $set1:ident, $fma:ident) => {
-        /// # Safety
-        /// As of [`Unit::tile`]; the machine has the features.
-        #[target_feature(enable = $features)]
-        unsafe fn $name<const R: usize, const V: usize>(
-            k: usize,
-            a: Rows<f32>,
-            b: Rows<f32>,
-            c: *mut f32,
-            c_stride: usize,
-            ahead: usize,
-        ) {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, $fma, $load, $set1, $store};
-            // SAFETY: within the tile.
-            unsafe {
-                let mut sums = [[$set1(0.0); V]; R];
-                for r in 0..R {
-                    for v in 0..V {
-                        sums[r][v] = $load(c.add(r * c_stride + v * $lanes));
-                    }
-                }
-                let mut at = b.start;
-                for line in (0..k).step_by(LINE) {
-                    if ahead > 0 {
-                        for r in 0..R {
-                            _mm_prefetch::<_MM_HINT_T1>(a.at(r + ahead, line).cast());
-                        }
-                    }
-                    for i in line..k.min(line + LINE) {
-                        let mut x = [$set1(0.0); V];
-                        for v in 0..V {
-                            x[v] = $load(at.add(v * $lanes));
-                        }
-                        for r in 0..R {
-                            let w = $set1(*a.at(r, i));
-                            for v in 0..V {
-                                sums[r][v] = $fma(w, x[v], sums[r][v]);
-                            }
-                        }
-                        at = at.add(b.stride);
-                    }
-                }
-                for r in 0..R {
-                    for v in 0..V {
-                        $store(c.add(r * c_stride + v * $lanes), sums[r][v]);
-                    }
-                }
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-kernel!(
-    avx512,
-    "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma",
-    16,
-    _mm512_loadu_ps,
-    _mm512_storeu_ps,
-    _mm512_set1_ps,
-    _mm512_fmadd_ps
-);
-#[cfg(target_arch = "x86_64")]
-kernel!(avx2, "avx2,fma", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps);
 
 /// How activations are laid out for a product, and so what multiplies them.
 #[derive(Clone, Copy)]
@@ -431,6 +245,7 @@ unsafe fn strip_by_panels(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::{self, Level};
 
     /// Every instruction set, and any number of threads, gives the bits of the plain sum in order; whatever the sizes.
     #[test]

@@ -1,6 +1,6 @@
 //! Rows to columns, in blocks that registers hold: how activations come into the layout of products, and out of it.
 
-use super::product::Rows;
+use super::tile::Rows;
 use crate::simd::{self, Level};
 
 /// to[c][r] = from[r][c], and onto[c][r] added where it is given, for `rows` x `cols` numbers. Bits pass unchanged where nothing is
