@@ -140,7 +140,7 @@ pub fn settle_plan(
     let epoch = (num_train as u64).div_ceil(plan.batch_size as u64);
     // MeZO's radius, 1e-3, is for a model's own weights.
     let adapter = model.adapter().map(Adapter::kind).filter(|_| plan.inputs.is_adapted());
-    let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate()));
+    let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate(num_estimated > 0)));
     plan.settings = method.resolve(&plan.settings, zo_eps, num_trained, num_estimated, epoch);
     plan.learning_rate.get_or_insert(rate * method.learning_rate(num_trained, num_estimated));
     Ok(())

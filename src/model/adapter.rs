@@ -92,11 +92,14 @@ impl Kind {
         }
     }
 
-    /// The learning rate that it bears, as a multiple of what as many of a model's own weights do (docs/results.md).
-    pub fn rate(&self) -> f64 {
-        match self {
-            Kind::Lora(_) => 1.0,
-            Kind::Prefix(_) => 40.0,
+    /// The learning rate that it bears, as a multiple of what as many of a model's own weights do, where its gradient is
+    /// `estimated` and where it is not (docs/results.md).
+    pub fn rate(&self, estimated: bool) -> f64 {
+        match (self, estimated) {
+            (Kind::Lora(_), true) => 1.0,
+            (Kind::Lora(_), false) => 10.0,
+            (Kind::Prefix(_), true) => 40.0,
+            (Kind::Prefix(_), false) => 300.0,
         }
     }
 }
