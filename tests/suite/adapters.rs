@@ -253,7 +253,9 @@ const TRAIN: &str =
 /// The run leaves an adapter; it is read back, merged, replayed from its trajectory, and gone on with, all to the same bits.
 #[test]
 fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
-    for (kind, file_limit) in [("--lora-r 4", 200_000), ("--prefix-tuning", 50_000)] {
+    let kinds =
+        [("--lora-r 4", "", 200_000), ("--prefix-tuning", "", 50_000), ("--lora-r 4 --dtype bf16", "--dtype bf16", 200_000)];
+    for (kind, held, file_limit) in kinds {
         let place = tempfile::tempdir()?;
         let folder = place.path();
         let json: Value =
@@ -269,7 +271,7 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
         assert!(json["best_step"].as_u64() > Some(0), "{kind}: {json}");
 
         let score = |args: &str| -> Result<Value> {
-            let args = format!("eval {args} --task reviews --num-eval 8 --json -q");
+            let args = format!("eval {args} {held} --task reviews --num-eval 8 --json -q");
             Ok(serde_json::from_str(&succeeds(folder, &args)?)?)
         };
         let scored = score("--model opt-mini --adapter run")?;
@@ -277,7 +279,7 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
         succeeds(folder, "export run --trajectory mine.zot")?;
         assert_eq!(score("--model opt-mini --trajectory mine.zot")?["loss"], json["eval_loss"], "{kind}");
         succeeds(folder, "replay mine.zot --output-dir again -q")?;
-        assert_eq!(std::fs::read(folder.join("again/adapter_model.safetensors"))?, adapter, "{kind}");
+        assert!(std::fs::read(folder.join("again/adapter_model.safetensors"))? == adapter, "{kind}");
 
         let merged = zotune(folder, "export run --merge --output-dir merged")?;
         if kind == "--prefix-tuning" {
@@ -286,17 +288,19 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
             assert!(!folder.join("merged").exists());
         } else {
             let merged = score("--model merged")?["loss"].as_f64().unwrap();
-            assert!((merged - json["eval_loss"].as_f64().unwrap()).abs() < 1e-5, "{merged}");
+            // In bf16 the sum is rounded.
+            let tolerance = if held.is_empty() { 1e-5 } else { 0.02 };
+            assert!((merged - json["eval_loss"].as_f64().unwrap()).abs() < tolerance, "{kind}: {merged}");
         }
         // Broken off in the middle and gone on with: the same bytes.
         succeeds(folder, &format!("{TRAIN} {kind} --max-steps 5 --output-dir half --save-steps 3"))?;
         succeeds(folder, "train --resume half --max-steps 8 -q")?;
-        assert_eq!(std::fs::read(folder.join("half/adapter_model.safetensors"))?, adapter, "{kind}");
+        assert!(std::fs::read(folder.join("half/adapter_model.safetensors"))? == adapter, "{kind}");
         // Trained further, from the folder and from the trajectory.
-        succeeds(folder, &format!("{TRAIN} --adapter run --max-steps 4 --output-dir more"))?;
+        succeeds(folder, &format!("{TRAIN} {held} --adapter run --max-steps 4 --output-dir more"))?;
         succeeds(folder, &format!("{TRAIN} --trajectory mine.zot --max-steps 4 --output-dir more2"))?;
         let more = ["more", "more2"].map(|run| std::fs::read(folder.join(run).join("adapter_model.safetensors")));
-        assert_eq!(more[0].as_ref().unwrap(), more[1].as_ref().unwrap(), "{kind}");
+        assert!(more[0].as_ref().unwrap() == more[1].as_ref().unwrap(), "{kind}");
     }
     Ok(())
 }
