@@ -14,6 +14,7 @@ use zotune::model::{Adapter, Kind, Lora, Model};
 use zotune::noise::{self, Term};
 use zotune::objective::{Objective, Problem, PromptLoss};
 use zotune::params::{Params, Role};
+use zotune::simd::{self, Level};
 use zotune::task::Loss;
 
 use crate::support::{example, fixture, open};
@@ -391,6 +392,27 @@ fn blocks_that_stay_as_they_are_are_gone_through_once_a_batch() -> Result<()> {
         problem.begin(2);
         let after = problem.loss(params.settle()?)?;
         assert!(after != before && after == whole(&mut params)?, "{base}");
+    }
+    Ok(())
+}
+
+#[test]
+fn adapters_give_the_same_bits_on_every_instruction_set_and_any_number_of_threads() -> Result<()> {
+    let tokens: Vec<u32> = (0..35).map(|i| 4 + (i * 5) % 50).collect();
+    for adapter in [lora(3, 5.0, &["all-linear"]), Adapter::new(Kind::Prefix(5))] {
+        let (model, mut params) = adapted("llama-tiny", DType::F32, adapter)?;
+        scatter(&model, &mut params)?;
+        let expected = logits(&model, &mut params, &tokens)?;
+        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+            simd::limit(level);
+            let found = logits(&model, &mut params, &tokens);
+            simd::limit(Level::Avx512);
+            assert!(found? == expected, "{level:?}");
+        }
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+            assert!(pool.install(|| logits(&model, &mut params, &tokens))? == expected, "{threads} threads");
+        }
     }
     Ok(())
 }

@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+use rayon::prelude::*;
 
-use super::activation::Activation;
 use super::linear::Columns;
-use super::product::{Layer, Panels, by_weights};
-use super::{Matrix, floats, multiply, numbers, threads, with_floats};
+use super::{Matrix, floats, multiply, threads, with_floats};
 use crate::params::Leaf;
 
 /// The second factor of an adapter, and where its layer's outputs stand.
@@ -51,10 +50,26 @@ impl AddLowRank {
     }
 }
 
-/// Columns `first..first + count` of x, whose rows have `width`, each `scale` times as large.
-fn cut(x: &[f32], width: usize, first: usize, count: usize, scale: f32) -> Vec<f32> {
-    x.chunks(width).flat_map(|row| row[first..first + count].iter().map(move |x| scale * x)).collect()
+/// B's transpose [r, outer].
+fn transposed(b: &[f32], r: usize) -> Vec<f32> {
+    (0..r).flat_map(|k| b.iter().skip(k).step_by(r).copied()).collect()
 }
+
+vectorize! {
+    /// y += s h B^T for one token: h [r], B^T [r, outer], y [outer]; each element one chain in the order of r.
+    fn add_to_row(y: &mut [f32], scale: f32, h: &[f32], b_t: &[f32]) {
+        let outer = y.len();
+        for (k, h) in h.iter().enumerate() {
+            let (h, b_t) = (scale * h, &b_t[k * outer..(k + 1) * outer]);
+            for i in 0..outer {
+                y[i] = h.mul_add(b_t[i], y[i]);
+            }
+        }
+    }
+}
+
+/// Tokens that a thread takes at a time.
+const TOKENS: usize = 8;
 
 impl CustomOp2 for AddLowRank {
     fn name(&self) -> &'static str {
@@ -63,18 +78,21 @@ impl CustomOp2 for AddLowRank {
 
     fn cpu_fwd(&self, y: &CpuStorage, ly: &Layout, h: &CpuStorage, lh: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let ((tokens, width), (_, ranks)) = (ly.shape().dims2()?, lh.shape().dims2()?);
-        let mut sum = floats(y, ly)?.to_vec();
-        let h = floats(h, lh)?;
-        for Placed { part, outer, r, first } in self.parts(width, ranks)? {
-            let (storage, layout) = part.b.tensor().storage_and_layout();
-            let layer = Layer { weight: numbers(&storage, layout)?, outer, bias: None };
-            let scaled = cut(h, ranks, first, r, part.scale);
-            let onto = cut(&sum, width, part.column, outer, 1.0);
-            let adapted = by_weights(&Panels::new(&scaled, tokens, r, false), &[layer], Activation::None, Some(&onto));
-            for (row, adapted) in sum.chunks_mut(width).zip(adapted.chunks(outer)) {
-                row[part.column..part.column + outer].copy_from_slice(adapted);
+        let (y, h) = (floats(y, ly)?, floats(h, lh)?);
+        let parts = self.parts(width, ranks)?;
+        let b_t = |placed: &Placed| with_floats([placed.part.b.tensor()], |[b]| Ok(transposed(b, placed.r)));
+        let b_t = parts.iter().map(b_t).collect::<candle_core::Result<Vec<_>>>()?;
+        let mut sum = vec![0f32; tokens * width];
+        let stretches =
+            sum.par_chunks_mut(TOKENS * width).zip(y.par_chunks(TOKENS * width)).zip(h.par_chunks(TOKENS * ranks));
+        stretches.for_each(|((sum, y), h)| {
+            sum.copy_from_slice(y);
+            for (sum, h) in sum.chunks_mut(width).zip(h.chunks(ranks)) {
+                for (Placed { part, outer, r, first }, b_t) in parts.iter().zip(&b_t) {
+                    add_to_row(&mut sum[part.column..][..*outer], part.scale, &h[*first..][..*r], b_t);
+                }
             }
-        }
+        });
         Ok((CpuStorage::F32(sum), (tokens, width).into()))
     }
 
