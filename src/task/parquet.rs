@@ -1,8 +1,9 @@
 //! Parquet files, row after row: a page of each column is held at a time.
 
+use std::cell::Cell;
 use std::io::{BufReader, Read, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Once};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -83,9 +84,23 @@ impl File {
     }
 }
 
-/// The crate panics over some kinds of damage; here they are errors like the others.
+thread_local!(static EXPECTS_PANICS: Cell<bool> = const { Cell::new(false) });
+
+/// The crate panics over some kinds of damage; here they are errors like the others, and nothing is said of them elsewhere.
 fn unless_damaged<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |info| {
+            if !EXPECTS_PANICS.get() {
+                others(info)
+            }
+        }));
+    });
+    EXPECTS_PANICS.set(true);
+    let read = catch_unwind(AssertUnwindSafe(read));
+    EXPECTS_PANICS.set(false);
+    match read {
         Ok(read) => Ok(read?),
         Err(_) => bail!("what stands there is no parquet"),
     }
