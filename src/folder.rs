@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::checkpoint;
 use crate::config::Plan;
 use crate::files;
-use crate::model::{ADAPTER_CONFIG, ADAPTER_FILES};
+use crate::model::{ADAPTER_CONFIG, kept_file};
 use crate::tokenizer::Tokenizer;
 use crate::trajectory::{FILE, Header, Log};
 
@@ -62,8 +62,7 @@ pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
         remove(&folder.join(name))?;
     }
     // Of the two kinds of weights the one that this run does not write.
-    let other = if plan.inputs.is_adapted() { "model.safetensors" } else { ADAPTER_FILES[0] };
-    remove(&folder.join(other))?;
+    remove(&folder.join(kept_file(!plan.inputs.is_adapted())))?;
     checkpoint::clear(folder, None)?;
     let log = Log::begin(locked, folder, header, plan.fsync)?;
     let header = &log.trajectory().header;

@@ -11,10 +11,10 @@ use crate::data::{Batch, Batches, Example, Pick};
 use crate::estimator::At;
 use crate::eval::evaluate;
 use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
-use crate::model::{Model, block_of, is_adapters, warm_up};
+use crate::model::{Model, block_of, warm_up};
 use crate::objective::PromptLoss;
 use crate::optim::method;
-use crate::params::{ParamId, Params, Role, Span};
+use crate::params::{Params, Role, Span};
 use crate::run::{Memory, Results};
 use crate::setup::{Bench, assign_roles, make_method, settle_plan};
 use crate::task::{Splits, Task};
@@ -60,6 +60,8 @@ pub fn forecast(
     };
     let (num_trained, num_estimated) = (count(|role| role != Role::Frozen), count(|role| role == Role::Estimated));
     settle_plan(&mut plan, &outline.model, num_trained, num_estimated, examples.train.len())?;
+    let held = outline.params.settle()?;
+    let weights = held.iter().zip(sizes).map(|((_, tensor), size)| tensor.dtype().size_in_bytes() * size).sum::<usize>();
     let trial = Trial::new(&plan, task, outline, examples)?;
     release_freed();
     let before = rss_bytes();
@@ -68,8 +70,6 @@ pub fn forecast(
 
     let num_weights: usize = sizes.iter().sum();
     let dtype = plan.inputs.dtype.dtype();
-    let own = |(_, name): &(ParamId, &str)| if is_adapters(name) { 4 } else { dtype.size_in_bytes() };
-    let weights = outline.params.ids().zip(sizes).map(|(weight, size)| own(&weight) * size).sum::<usize>();
     let state = (taken.state_per_weight * num_trained as f64) as usize;
     let snapshot =
         method(&plan.optimizer)?.snapshot_bytes(&plan.settings, num_trained, dtype.size_in_bytes(), examples.train.len());

@@ -41,7 +41,7 @@ impl Bench {
         let blank = adapter.as_ref().is_some_and(Adapter::is_new);
         let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype(), adapter)?;
         let Shape { vocab_size, max_length: longest } = model.shape();
-        let end = model::eos_token_id(&source)?.filter(|id| (*id as usize) < vocab_size);
+        let end = model.eos_token_id().filter(|id| (*id as usize) < vocab_size);
         let tokenizer = tokenizer.with_end(end);
         if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
             return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
@@ -154,10 +154,10 @@ pub fn make_method(plan: &Plan, params: &mut Params) -> Result<Optimizer> {
 
 /// The weights that are trained: an adapter's, or those of the model's own that are asked for.
 fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
-    if inputs.is_adapted() {
-        return Ok(model.adapter_ids(params));
-    }
     let adapter = model.adapter_ids(params);
+    if inputs.is_adapted() {
+        return Ok(adapter);
+    }
     let mut own = selected("--tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), model, params)?;
     own.retain(|id| !adapter.contains(id));
     Ok(own)

@@ -6,6 +6,7 @@ use crate::config::{Inputs, Plan, Precision, Tuned};
 use crate::files::quoted;
 use crate::forecast::Comparison;
 use crate::memory::human;
+use crate::model::kept_file;
 use crate::run::{Memory, Results};
 use crate::trajectory::Trajectory;
 
@@ -47,7 +48,7 @@ pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval
         true => ": from it and the base model zotune replay makes the weights of any",
         false => "",
     };
-    let file = if plan.inputs.is_adapted() { "adapter_model.safetensors" } else { "model.safetensors" };
+    let file = kept_file(plan.inputs.is_adapted());
     let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
         "{what} on {num_eval} examples it never saw: {before} -> {after}   ({loss}; {kept})\n\

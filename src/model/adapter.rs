@@ -211,7 +211,7 @@ impl Adapter {
 
     /// Refuses what was asked for and is not in the model, whose linear layers are `layers`; `is_read` says what of a stored
     /// adapter was.
-    pub(super) fn check_used(&self, layers: &[String], is_read: impl Fn(&str) -> bool) -> Result<()> {
+    pub(super) fn check_used(&self, layers: &[&str], is_read: impl Fn(&str) -> bool) -> Result<()> {
         if let Some(stored) = &self.stored {
             let Some(left) = stored.shapes.keys().find(|name| !is_read(name)) else { return Ok(()) };
             return Err(usage!(
@@ -237,7 +237,7 @@ impl Adapter {
 
     /// What PEFT needs beside the weights: a stored adapter's own knobs, else those of the new one, for the model `base` with so
     /// many blocks and such heads, whose linear layers are `layers`.
-    pub(super) fn config(&self, base: &str, layers: &[String], blocks: usize, heads: Heads) -> Value {
+    pub(super) fn config(&self, base: &str, layers: &[&str], blocks: usize, heads: Heads) -> Value {
         let mut config = match (&self.stored, &self.kind) {
             (Some(stored), _) => stored.config.clone(),
             (None, Kind::Lora(lora)) => {

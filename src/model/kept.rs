@@ -14,6 +14,11 @@ use crate::digest::Digest;
 use crate::noise;
 use crate::params::{ParamId, Params, Role, Weights};
 
+/// The file that a run keeps its weights in: an adapter's, or the whole model's.
+pub fn kept_file(adapted: bool) -> &'static str {
+    if adapted { adapter::FILES[0] } else { "model.safetensors" }
+}
+
 impl Model {
     /// The adapter that is trained in the model's place.
     pub fn adapter(&self) -> Option<&Adapter> {
@@ -22,7 +27,7 @@ impl Model {
 
     /// The file that a run keeps its weights in.
     pub fn file(&self) -> &'static str {
-        if self.adapter.is_some() { adapter::FILES[0] } else { "model.safetensors" }
+        kept_file(self.adapter.is_some())
     }
 
     /// The name that a weight is stored under; None: it is not stored.
@@ -51,7 +56,7 @@ impl Model {
 
     /// `adapter_config.json` of the model's adapter.
     pub(super) fn peft_config(&self, base: &str) -> serde_json::Value {
-        let layers: Vec<String> = self.linears.iter().map(|(name, _)| name.clone()).collect();
+        let layers: Vec<&str> = self.linears.iter().map(|(name, _)| name.as_str()).collect();
         let config = |adapter: &Adapter| adapter.config(base, &layers, self.num_blocks(), self.architecture.heads());
         self.adapter.as_ref().map_or(serde_json::Value::Null, config)
     }
@@ -104,7 +109,7 @@ impl Model {
         self.write_tokenizer(folder)?;
         let weights = params.settle()?;
         let own = weights.iter().filter(|(name, _)| !adapter::is_adapters(name)).map(|(name, tensor)| (name.into(), tensor));
-        checkpoint::save(&own.collect::<Vec<_>>(), &folder.join("model.safetensors"))
+        checkpoint::save(&own.collect::<Vec<_>>(), &folder.join(kept_file(false)))
     }
 
     /// The adapter's weights.

@@ -25,7 +25,7 @@ pub(super) struct LowRank {
 }
 
 impl Linear {
-    pub(super) fn part(&self, weights: Weights) -> ops::Part {
+    fn part(&self, weights: Weights) -> ops::Part {
         ops::Part { weight: weights.leaf(self.weight), bias: self.bias.map(|b| weights.leaf(b)) }
     }
 
@@ -55,7 +55,7 @@ impl Linear {
     }
 
     /// y, which the layers have made of x, with what their adapters add.
-    pub(super) fn adapted<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor, y: Tensor) -> Result<Tensor> {
+    fn adapted<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor, y: Tensor) -> Result<Tensor> {
         let (mut down, mut up, mut column) = (Vec::new(), Vec::new(), 0);
         for layer in layers {
             if let Some(LowRank { a, b, scale }) = layer.low_rank {

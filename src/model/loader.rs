@@ -26,11 +26,11 @@ pub struct Loader {
     pub(super) params: Params,
     /// How many numbers each weight has.
     pub(super) sizes: Vec<usize>,
-    pub(super) aliases: &'static [(&'static str, &'static str)],
-    pub(super) dtype: DType,
+    aliases: &'static [(&'static str, &'static str)],
+    dtype: DType,
     pub(super) adapter: Option<Adapter>,
     /// The adapter's, where it is stored and its numbers are wanted.
-    pub(super) adapter_tensors: Option<Checkpoint>,
+    adapter_tensors: Option<Checkpoint>,
     /// The linear layers, by name.
     pub(super) linears: Vec<(String, Linear)>,
 }
@@ -78,7 +78,7 @@ impl Loader {
     }
 
     /// What the adapter adds to the linear layer called `name`.
-    pub(super) fn low_rank(&mut self, name: &str, outer: usize, inner: usize) -> Result<Option<LowRank>> {
+    fn low_rank(&mut self, name: &str, outer: usize, inner: usize) -> Result<Option<LowRank>> {
         let Some((r, scale)) = self.adapter.as_ref().and_then(|adapter| adapter.rank(name)) else { return Ok(None) };
         let a = self.adapter_weight(&format!("{name}.lora_A.weight"), &[r, inner])?;
         let b = self.adapter_weight(&format!("{name}.lora_B.weight"), &[outer, r])?;
@@ -92,7 +92,7 @@ impl Loader {
         Ok(Some(Prefix { embeddings: self.adapter_weight(adapter::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))
     }
 
-    pub(super) fn adapter_weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
+    fn adapter_weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
         self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_shape(name, shape))?;
         let tensor = match (&self.contents, &self.adapter_tensors) {
             (Contents::Nothing, _) => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
@@ -109,7 +109,7 @@ impl Loader {
     /// Refuses an adapter that asks for layers which are not there.
     pub(super) fn check_adapter(&self) -> Result<()> {
         let Some(adapter) = &self.adapter else { return Ok(()) };
-        let layers: Vec<String> = self.linears.iter().map(|(name, _)| name.clone()).collect();
+        let layers: Vec<&str> = self.linears.iter().map(|(name, _)| name.as_str()).collect();
         adapter.check_used(&layers, |name| self.params.id(name).is_some())
     }
 
@@ -128,7 +128,7 @@ impl Loader {
         }
     }
 
-    pub(super) fn is_read(&self, stored: &str) -> bool {
+    fn is_read(&self, stored: &str) -> bool {
         let ours =
             self.aliases.iter().map(|(ours, theirs)| format!("{ours}{}", stored.strip_prefix(theirs).unwrap_or(stored)));
         self.params.id(stored).is_some() || ours.into_iter().any(|name| self.params.id(&name).is_some())

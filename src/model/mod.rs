@@ -39,7 +39,8 @@ use packed::{Front, Packed, Prefix};
 
 pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kind, Lora, is_adapters};
 pub use backward::Backward;
-pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, save, weight_files};
+pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, weight_files};
+pub use kept::kept_file;
 pub use ops::warm_up;
 pub use source::{fetch_weights, find, find_adapter};
 
@@ -196,6 +197,12 @@ impl Model {
     /// `model_type` as config.json names it.
     pub fn kind(&self) -> &str {
         self.config.get("model_type").and_then(Value::as_str).unwrap_or("?")
+    }
+
+    /// The end token that config.json names: the first, where there are several.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        let named = self.config.get("eos_token_id").map(|eos| eos.get(0).unwrap_or(eos));
+        named.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok())
     }
 
     /// The files that the weights were read from, by name.
@@ -405,13 +412,6 @@ fn read_config(source: &Source) -> Result<(Value, String)> {
 /// The begin token that config.json names.
 pub fn bos_token_id(source: &Source) -> Result<Option<u32>> {
     Ok(read_config(source)?.0.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()))
-}
-
-/// The end token that config.json names: the first, where there are several.
-pub fn eos_token_id(source: &Source) -> Result<Option<u32>> {
-    let config = read_config(source)?.0;
-    let named = config.get("eos_token_id").map(|eos| eos.get(0).unwrap_or(eos));
-    Ok(named.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()))
 }
 
 fn architecture(config: &Value, place: &str) -> Result<Load> {

@@ -118,7 +118,7 @@ impl Header {
         let mut weights = Weight::all(params)?;
         // An adapter that is to be made on top of what this trajectory leads to is not its matter.
         if !self.config.inputs.is_adapted() {
-            weights.retain(|weight| self.weights.iter().any(|then| then.name == weight.name) || !is_adapters(&weight.name));
+            weights.retain(|weight| !is_adapters(&weight.name));
         }
         let base = &self.config.inputs.model;
         if let Some((ours, _)) = weights.iter().zip(&self.weights).find(|(ours, then)| ours != then) {

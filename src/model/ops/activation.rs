@@ -36,7 +36,7 @@ impl Activation {
 }
 
 /// Numbers that a thread takes at a time.
-const CHUNK: usize = 1 << 14;
+pub const CHUNK: usize = 1 << 14;
 
 /// An activation by itself: of what an operation did not work it into.
 pub fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {

@@ -4,11 +4,9 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::activation::CHUNK;
 use super::{floats, with_floats};
 use crate::simd;
-
-/// Numbers that a thread takes at a time.
-const CHUNK: usize = 1 << 14;
 
 /// cap tanh(x / cap) of each number of x, f32.
 pub fn soft_cap(x: &Tensor, cap: f32) -> Result<Tensor> {
