@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::digest::{Digest, sha256};
-use crate::files;
+use crate::digest::Digest;
+use crate::files::{self, sha256};
 use crate::journal::Journal;
 use crate::model::{self, Model};
 use crate::optim::Optimizer;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::files::feed;
 use crate::params::{Weights, with_bytes};
 
 /// The first eight bytes of a SHA-256, written in hexadecimal: they tell damage and mistakes, not malice.
@@ -81,29 +82,10 @@ impl TryFrom<String> for Digest {
     }
 }
 
-/// The SHA-256 of all that `reader` gives, in hexadecimal.
-pub fn sha256(reader: &mut dyn Read) -> Result<String> {
-    let mut hash = Sha256::new();
-    feed(&mut hash, reader)?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Hashes all that `reader` gives. Gives its bytes.
-fn feed(hash: &mut Sha256, reader: &mut dyn Read) -> Result<u64> {
-    let (mut buffer, mut bytes) = (vec![0u8; 1 << 18], 0);
-    loop {
-        let n = reader.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(bytes);
-        }
-        hash.update(&buffer[..n]);
-        bytes += n as u64;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::sha256;
 
     /// FIPS 180-2, appendix B.1.
     #[test]

@@ -1,4 +1,4 @@
-//! Where files come from, and files that are whole or absent: written beside, synced, renamed.
+//! Where files come from, what tells them apart, and files that are whole or absent: written beside, synced, renamed.
 
 use std::fs::File;
 use std::io::{BufWriter, Cursor, Read, Seek, Write};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use sha2::{Digest as _, Sha256};
 
 /// Writes `path` through `write`; on any error (a full disk among them) nothing is left and an older file stays.
 ///
@@ -48,6 +49,29 @@ fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".partial");
     path.with_file_name(name)
+}
+
+/// The SHA-256 of all that `reader` gives, in hexadecimal.
+pub fn sha256(reader: &mut dyn Read) -> Result<String> {
+    let mut hash = Sha256::new();
+    feed(&mut hash, reader)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Hashes all that `reader` gives. Gives its bytes.
+pub fn feed(hash: &mut Sha256, reader: &mut dyn Read) -> Result<u64> {
+    let (mut buffer, mut bytes) = (vec![0u8; 1 << 18], 0);
+    loop {
+        let n = match reader.read(&mut buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if n == 0 {
+            return Ok(bytes);
+        }
+        hash.update(&buffer[..n]);
+        bytes += n as u64;
+    }
 }
 
 /// As a shell takes it.

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar};
-use sha2::{Digest, Sha256};
 
 use super::cache::{Cache, make_folder_of};
 use super::http::{ATTEMPTS, Client, Failure, Remote, stretch};
+use crate::files::sha256;
 
 /// Sees to it that a content is in the cache. `what` is how people know it: `facebook/opt-125m@27dcfa7/config.json`.
 /// `again` looks the content up once more, for the address of one on a content network is valid for a while only.
@@ -160,10 +160,8 @@ impl<'a> Download<'a> {
         if expected.len() != 64 || !expected.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(());
         }
-        let mut hash = Sha256::new();
         self.file.seek(SeekFrom::Start(0)).map_err(|e| self.unwritten(e))?;
-        std::io::copy(&mut &self.file, &mut hash).map_err(|e| self.unwritten(e))?;
-        let found = format!("{:x}", hash.finalize());
+        let found = sha256(&mut &self.file).map_err(|e| self.unwritten(e))?;
         if found == expected.to_lowercase() {
             return Ok(());
         }
@@ -184,7 +182,7 @@ impl<'a> Download<'a> {
         self.cut_to(0).err().unwrap_or(failure)
     }
 
-    fn unwritten(&self, error: std::io::Error) -> Failure {
+    fn unwritten(&self, error: impl std::fmt::Display) -> Failure {
         Failure::lasting(format!("cannot write {}: {error}", self.path.display()))
     }
 

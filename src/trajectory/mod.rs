@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Common, Inputs, Plan, Stage, Tuned};
 use crate::data::Example;
-use crate::digest::{Digest, sha256};
+use crate::digest::Digest;
+use crate::files::sha256;
 use crate::model::{Model, is_adapters};
 use crate::params::{Params, Role};
 use crate::task::Splits;
