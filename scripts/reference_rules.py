@@ -42,15 +42,19 @@ def threefry(key, c0, c1):
 
 
 def direction(seed, name, length):
-    """Groups of 128: the first 64 are the cosine halves of 64 counters, the others the sine halves."""
+    """Groups of 128: 32 counters give 64 words, their first ones and then their second ones, and each word two elements, 64 apart."""
     k = mix(mix(seed) ^ fnv1a(name))
     groups = -(-length // 128)
-    counters = np.arange(groups * 64, dtype=np.uint32)
+    counters = np.arange(groups * 32, dtype=np.uint32)
     a, b = threefry((k & 0xFFFFFFFF, k >> 32), counters, np.zeros_like(counters))
-    radius = np.sqrt(-2 * np.log(((a >> np.uint32(1)).astype(float) + 0.5) / 2**31))
-    angle = 2 * np.pi * b.astype(float) / 2**32
-    z = np.stack([radius * np.cos(angle), radius * np.sin(angle)]).reshape(2, groups, 64)
-    return z.transpose(1, 0, 2).reshape(-1)[:length]
+    words = np.stack([a, b]).reshape(2, groups, 32).transpose(1, 0, 2).reshape(groups, 64).astype(np.int64)
+    radius = np.sqrt(-2 * np.log(((words >> 12) + 0.5) / 2**20))
+    angle = np.pi / 4 * ((words & 511) + 0.5) / 512
+    exchanged = words >> 9 & 1 == 1
+    cos, sin = np.cos(angle), np.sin(angle)
+    first, second = np.where(exchanged, sin, cos), np.where(exchanged, cos, sin)
+    signs = [1 - 2 * (words >> bit & 1) for bit in (10, 11)]
+    return np.stack([radius * signs[0] * first, radius * signs[1] * second], 1).reshape(-1)[:length]
 
 
 def main():

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{GROUP, HALF, Key, draw, draw_words};
+use super::{GROUP, HALF, Key, draw, draw_a_word_each};
 use crate::element::Element;
 use crate::simd;
 
@@ -176,7 +176,7 @@ vectorize! {
             for k in 0..S {
                 // Two numbers of state share a word's halves; the next two draw words of their own.
                 if k % 2 == 0 && matches!(state[k], Held::Bf16(_)) {
-                    let drawn = draw_words(rounding, group | (k as u64) << 48);
+                    let drawn = draw_a_word_each(rounding, group | (k as u64) << 48);
                     words[..HALF].copy_from_slice(&drawn[0]);
                     words[HALF..].copy_from_slice(&drawn[1]);
                 }

@@ -20,7 +20,7 @@ use super::Trajectory;
 use crate::files;
 use crate::optim;
 
-const MAGIC: [u8; 8] = *b"zotraj\0\x01";
+const MAGIC: [u8; 8] = *b"zotraj\0\x02";
 
 /// What stands before the columns.
 #[derive(Serialize, Deserialize)]

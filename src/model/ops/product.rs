@@ -13,16 +13,14 @@ use rayon::prelude::*;
 
 use super::activation::{Activation, activate};
 use super::pairs::{self, Pair};
-use super::tile::{Rows, Unit, VECTORS};
+use super::tile::{Rows, Unit};
 use super::transpose::transpose;
 use super::{Numbers, Shared};
 use crate::element::{Element, convert};
 use crate::simd::PairUnit;
 
-/// Rows of a weight that a thread takes at a time.
-const STRIP: usize = 32;
-/// Sums of a strip: with the widest panel of activations.
-const SUMS: usize = STRIP * 4 * 16;
+/// Sums of a strip, at most: 32 rows with the widest panel of activations.
+const SUMS: usize = 32 * 4 * 16;
 
 /// How activations are laid out for a product, and so what multiplies them.
 #[derive(Clone, Copy)]
@@ -44,7 +42,20 @@ impl Form {
 
     /// Tokens in a panel.
     fn width(self) -> usize {
-        self.lanes() * if matches!(self, Form::Pairs(PairUnit::Tiles)) { 4 } else { VECTORS }
+        let vectors = match self {
+            Form::Wide(unit) => unit.vectors(),
+            Form::Pairs(PairUnit::Vectors) => 3,
+            Form::Pairs(PairUnit::Tiles) => 4,
+        };
+        self.lanes() * vectors
+    }
+
+    /// Rows of a weight that a thread takes at a time.
+    fn strip(self) -> usize {
+        match self {
+            Form::Wide(unit) => unit.strip(),
+            Form::Pairs(_) => 2 * pairs::SIDE,
+        }
     }
 
     /// Words of 32 bits that a token's `k` numbers take.
@@ -166,8 +177,8 @@ pub fn by_weights(x: &Panels, layers: &[Layer], activation: Activation, onto: Op
     let mut strips: Vec<(&Layer, Range<usize>, usize)> = Vec::new();
     let mut column = 0;
     for layer in layers {
-        for first in (0..layer.outer).step_by(STRIP) {
-            strips.push((layer, first..layer.outer.min(first + STRIP), column + first));
+        for first in (0..layer.outer).step_by(x.form.strip()) {
+            strips.push((layer, first..layer.outer.min(first + x.form.strip()), column + first));
         }
         column += layer.outer;
     }
@@ -217,7 +228,7 @@ unsafe fn strip_by_panels(
         }
         let c = sums.as_mut_ptr();
         // The first panel's turn brings the next strip nearer.
-        let ahead = if tokens.start == 0 { STRIP } else { 0 };
+        let ahead = if tokens.start == 0 { x.form.strip() } else { 0 };
         // SAFETY: the panel is [k, wide] numbers or [k / 2, wide] pairs, and the sums are [rows, wide].
         match strip {
             Strip::Wide(unit, a) => unsafe {

@@ -6,11 +6,13 @@
 
 use crate::simd::{self, Level};
 
-/// Vectors of B that a kernel takes at a time, at most: 8 x 3 sums fill the registers of AVX-512, 4 x 3 those of AVX2.
-pub const VECTORS: usize = 3;
 /// Numbers in a line of a cache.
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 16;
+/// How far along k the kernel of AVX2 goes before the next rows take their turn: what all of them read of B stays in the first cache.
+#[cfg(target_arch = "x86_64")]
+const DEPTH: usize = 256;
+
 /// The vector unit that a product runs on. Asked for once a product: what it is laid out for, it must be run on.
 #[derive(Clone, Copy)]
 pub struct Unit(Level);
@@ -50,6 +52,17 @@ impl Unit {
         if self.0 == Level::Avx512 { 16 } else { 8 }
     }
 
+    /// Vectors of B that a kernel takes at a time, at most: 8 x 3 sums and what they are made of fill the 32 registers of AVX-512,
+    /// 6 x 2 the 16 of AVX2.
+    pub fn vectors(self) -> usize {
+        if self.0 == Level::Avx512 { 3 } else { 2 }
+    }
+
+    /// Rows of A for a thread to take in one go: a few times what the kernel takes.
+    pub fn strip(self) -> usize {
+        if self.0 == Level::Avx2 { 48 } else { 32 }
+    }
+
     /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors]. Rows of A that will be wanted next, so many `ahead`, are
     /// fetched meanwhile; 0: none.
     ///
@@ -69,32 +82,32 @@ impl Unit {
     ) {
         /// Splits into tiles whose sums the registers hold.
         macro_rules! split {
-            ($kernel:ident, $lanes:expr, [$($rows:literal),*]) => {{
-                let (mut row, mut first) = (0, 0);
-                while first < vectors {
-                    let many = (vectors - first).min(VECTORS);
-                    let b = Rows { start: b.at(0, first * $lanes), ..b };
-                    $(while rows - row >= $rows {
-                        let a = Rows { start: a.at(row, 0), ..a };
-                        let c = c.wrapping_add(row * c_stride + first * $lanes);
-                        // SAFETY: as of the function.
-                        match many {
-                            1 => unsafe { $kernel::<$rows, 1>(k, a, b, c, c_stride, ahead) },
-                            2 => unsafe { $kernel::<$rows, 2>(k, a, b, c, c_stride, ahead) },
-                            _ => unsafe { $kernel::<$rows, 3>(k, a, b, c, c_stride, ahead) },
-                        }
-                        row += $rows;
-                    })*
-                    (row, first) = (0, first + many);
+            ($kernel:ident, $lanes:literal, $depth:expr, [$($rows:literal),*]) => {
+                for first in (0..vectors).step_by(self.vectors()) {
+                    for from in (0..k).step_by($depth) {
+                        let (deep, b) = ($depth.min(k - from), Rows { start: b.at(from, first * $lanes), ..b });
+                        let mut row = 0;
+                        $(while rows - row >= $rows {
+                            let a = Rows { start: a.at(row, from), ..a };
+                            let c = c.wrapping_add(row * c_stride + first * $lanes);
+                            // SAFETY: as of the function.
+                            match self.vectors().min(vectors - first) {
+                                1 => unsafe { $kernel::<$rows, 1>(deep, a, b, c, c_stride, ahead) },
+                                2 => unsafe { $kernel::<$rows, 2>(deep, a, b, c, c_stride, ahead) },
+                                _ => unsafe { $kernel::<$rows, 3>(deep, a, b, c, c_stride, ahead) },
+                            }
+                            row += $rows;
+                        })*
+                    }
                 }
-            }};
+            };
         }
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => split!(avx512, 16, [8, 4, 2, 1]),
+            Level::Avx512 => split!(avx512, 16, usize::MAX, [8, 4, 2, 1]),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => split!(avx2, 8, [4, 2, 1]),
-            _ => split!(baseline, 8, [1]),
+            Level::Avx2 => split!(avx2, 8, DEPTH, [6, 4, 2, 1]),
+            _ => split!(baseline, 8, usize::MAX, [1]),
         }
     }
 }
