@@ -117,8 +117,9 @@ fn attention(c: &mut Criterion) {
         // Scores and what is mixed by them, each half of a square.
         let pairs = if batch.num_tokens() == 1024 { 1024 * 1025 / 2 } else { EXAMPLES * 13 * 14 / 2 };
         group.throughput(Throughput::Elements((2 * pairs * HIDDEN) as u64));
-        group
-            .bench_function(name, |b| b.iter(|| ops::attention(&qkv, batch.blocks(), 0, HEADS, Scores::of(HEADS)).unwrap()));
+        group.bench_function(name, |b| {
+            b.iter(|| ops::attention(&qkv, batch.blocks(), 0, 1, HEADS, Scores::of(HEADS)).unwrap())
+        });
     }
 }
 

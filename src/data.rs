@@ -208,6 +208,35 @@ impl Batch {
         self.tokens.len()
     }
 
+    /// The same batch so many times, one after the other: each token sees its own copy's.
+    pub fn repeated(&self, times: usize) -> Batch {
+        let (tokens, states) = (self.tokens.len(), self.states.len());
+        let shifted = |range: &Range<usize>, by: usize| range.start + by..range.end + by;
+        let block = |block: &QueryBlock, by: usize| QueryBlock {
+            queries: shifted(&block.queries, by),
+            shared: shifted(&block.shared, by),
+            own_start: block.own_start + by,
+        };
+        let blocks = (0..times).flat_map(|n| self.blocks.iter().map(move |b| block(b, n * tokens))).collect();
+        let rows = (0..times).flat_map(|n| self.states.iter().map(move |row| row + (n * tokens) as u32)).collect();
+        let predictions = (0..times).flat_map(|n| {
+            let shifted = move |p: &Prediction| Prediction {
+                example: p.example + n * self.examples.len(),
+                state: p.state + n * states,
+                ..*p
+            };
+            self.predictions.iter().map(shifted)
+        });
+        Batch {
+            tokens: self.tokens.repeat(times),
+            positions: self.positions.repeat(times),
+            blocks: Arc::new(blocks),
+            states: rows,
+            predictions: predictions.collect(),
+            examples: self.examples.repeat(times),
+        }
+    }
+
     fn push(&mut self, candidates: &[Candidate], right: usize) {
         let inputs: Vec<&[u32]> = candidates.iter().map(|c| &c.tokens[..c.tokens.len() - 1]).collect();
         let prefix = common_prefix(&inputs);

@@ -1,13 +1,13 @@
 //! Where a step's gradient comes from: function values, which make a short list of (seed, coefficient) pairs and never a
 //! tensor; and, where it is asked for, a backward pass, handed out block by block.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Distribution, Plan, Sides};
 use crate::noise::{Term, direction_seed};
 use crate::objective::{Gradients, Objective, Problem};
-use crate::params::{Params, Span, Visit};
+use crate::params::{Params, Points, Span, Visit};
 
 /// Which step of a run this is.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +121,7 @@ fn mean<'a>(losses: impl IntoIterator<Item = &'a f32>) -> f64 {
 /// A step's gradient: what function values tell of it, and what is to come from a backward pass.
 pub type Estimated<'a> = (Estimate, Option<Box<dyn Gradients + 'a>>);
 
-/// Finds a step's gradient. What walks stands where it stood when this returns, or its way back is pending.
+/// Finds a step's gradient. The weights stand where they stood when this returns, or their way back is pending.
 pub trait Estimator {
     /// The gradient of `problem`'s mini-batch at the weights as they stand.
     fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>>;
@@ -188,32 +188,46 @@ impl TwoPoint {
     /// f(theta)] / eps with f(theta) shared, q + 1 evaluations, as R-AdaZO and ZO-AdaMM have it; 2q if each direction has
     /// a mini-batch of its own.
     ///
-    /// The way back to theta is left pending: it is applied together with whatever moves the weights next.
+    /// Both points of a direction are looked at together, and the weights stay at theta.
     pub fn along(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
-        let (radius, q) = (self.zo_eps, seeds.len() as f32);
+        self.along_from(&[], seeds, params, objective)
+    }
+
+    /// The same about theta + `start` instead of theta.
+    pub fn along_from(
+        &self,
+        start: &[Term],
+        seeds: &[u64],
+        params: &mut Params,
+        objective: &mut dyn Objective,
+    ) -> Result<Estimate> {
+        let q = seeds.len() as f32;
         let (mut estimate, mut bases) = (Estimate::default(), Vec::new());
         for (k, &seed) in seeds.iter().enumerate() {
             if self.fresh_batches {
                 objective.turn_to(k);
             }
-            if self.sides == Sides::One && (self.fresh_batches || k == 0) {
-                bases.push(objective.loss(params.settle()?)?);
-            }
             let Reach { eps, worth } = self.reach(seed, Span::Estimated, params);
-            params.walk(&[Term { seed, coeff: eps }]);
-            let loss_plus = objective.loss(params.settle()?)?;
+            let point = |coeff: f32| [start, &[Term { seed, coeff }]].concat();
+            let fresh_base = self.sides == Sides::One && (self.fresh_batches || k == 0);
+            let points = match self.sides {
+                Sides::Two => vec![point(eps), point(-eps)],
+                Sides::One if fresh_base => vec![start.to_vec(), point(eps)],
+                Sides::One => vec![point(eps)],
+            };
+            let mut losses = objective.losses_at(params, Points::new(Span::Estimated, &points))?.into_iter();
+            let mut loss = || losses.next().context("fewer losses than points");
+            if fresh_base {
+                bases.push(loss()?);
+            }
+            let loss_plus = loss()?;
             estimate.losses_plus.push(loss_plus);
             let slope = match bases.last() {
-                Some(loss_base) => {
-                    params.walk(&[Term { seed, coeff: -eps }]);
-                    (loss_plus - loss_base) / radius
-                }
+                Some(loss_base) => (loss_plus - loss_base) / self.zo_eps,
                 None => {
-                    params.walk(&[Term { seed, coeff: -2.0 * eps }]);
-                    let loss_minus = objective.loss(params.settle()?)?;
-                    params.walk(&[Term { seed, coeff: eps }]);
+                    let loss_minus = loss()?;
                     estimate.losses_minus.push(loss_minus);
-                    (loss_plus - loss_minus) / (2.0 * radius)
+                    (loss_plus - loss_minus) / (2.0 * self.zo_eps)
                 }
             };
             estimate.terms.push(Term { seed, coeff: worth * slope / q });

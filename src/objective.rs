@@ -1,21 +1,25 @@
 //! The weights as they stand -> one f32; and the problem behind it, a mean over examples of which a step sees a few.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::Tensor;
 
 use crate::data::{Batch, Batches, Example, Pick};
 use crate::memory::{Mark, Peaks};
 use crate::model::{Backward, Model};
-use crate::params::{Gradient, ParamId, Weights};
+use crate::params::{Gradient, ParamId, Params, Points, Weights};
 use crate::task::Loss;
 
 /// A function of the weights. It sees [`Weights`], so everything pending has been settled.
 pub trait Objective {
     /// The value at the weights as they stand.
     fn loss(&mut self, weights: Weights) -> Result<f32>;
+
+    /// The values at points near the weights as they stand, which they do not leave.
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>>;
 
     /// Turns to the mini-batch of the step's `k`-th direction, where each direction has one of its own.
     fn turn_to(&mut self, _k: usize) {}
@@ -254,6 +258,26 @@ impl<'a> PromptLoss<'a> {
         result
     }
 
+    /// The mini-batch's loss at each point that the weights are read at.
+    fn losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
+        let points = weights.points();
+        self.cost.get_mut().evaluations += points as u64;
+        let mut totals = vec![LossSum::default(); points];
+        let mut kept = std::mem::take(&mut self.kept);
+        for (batch, kept) in self.micro_batches.iter().zip(&mut kept) {
+            let look = || self.model.log_probs_again(weights, batch, kept);
+            let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
+            for (total, log_probs) in totals.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
+                for (sum, weight) in self.parts_of(batch, log_probs) {
+                    total.sum += sum;
+                    total.weight += weight;
+                }
+            }
+        }
+        self.kept = kept;
+        Ok(totals.iter().map(|total| total.mean() as f32).collect())
+    }
+
     /// What each example of `batches` adds to a [`LossSum`].
     fn parts(&self, weights: Weights, batches: &[Batch]) -> Result<Vec<(f64, usize)>> {
         let mut parts = Vec::new();
@@ -302,19 +326,12 @@ impl<'a> PromptLoss<'a> {
 
 impl Objective for PromptLoss<'_> {
     fn loss(&mut self, weights: Weights) -> Result<f32> {
-        self.cost.borrow_mut().evaluations += 1;
-        let mut total = LossSum::default();
-        let mut kept = std::mem::take(&mut self.kept);
-        for (batch, kept) in self.micro_batches.iter().zip(&mut kept) {
-            let look = || self.model.log_probs_again(weights, batch, kept);
-            let log_probs = self.counted(1, batch.num_tokens(), look)?;
-            for (sum, weight) in self.parts_of(batch, &log_probs) {
-                total.sum += sum;
-                total.weight += weight;
-            }
-        }
-        self.kept = kept;
-        Ok(total.mean() as f32)
+        self.losses(weights)?.pop().context("a loss at no point")
+    }
+
+    /// All points in one pass over the weights for each micro-batch.
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+        self.losses(params.settle()?.at(&Arc::new(points)))
     }
 
     fn turn_to(&mut self, k: usize) {

@@ -116,10 +116,10 @@ impl Model {
     /// Back through the head, a chunk of states at a time: the gradient with respect to the last block's output.
     fn head_backward(&self, weights: Weights, part: &Part, upstream: &Tensor) -> Result<Tensor> {
         let mut gradients = Vec::new();
-        for (here, wanted) in self.head_chunks(part.packed.batch) {
-            let states = Var::from_tensor(&part.states.narrow(0, here.start, here.len())?)?;
-            let log_probs = self.chunk_log_probs(weights, states.as_tensor(), part.packed.batch, here.start, &wanted)?;
-            let picked: Vec<u32> = wanted.iter().map(|&i| i as u32).collect();
+        for chunk in self.head_chunks(part.packed.batch, 1) {
+            let states = Var::from_tensor(&chunk.of(&part.states)?)?;
+            let log_probs = self.chunk_log_probs(weights, states.as_tensor(), &chunk)?;
+            let picked: Vec<u32> = chunk.wanted.iter().map(|&i| i as u32).collect();
             let upstream = upstream.index_select(&Tensor::new(picked, upstream.device())?, 0)?;
             gradients.push(gradient_of(&states, &log_probs, &upstream)?);
         }

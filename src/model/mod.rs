@@ -130,6 +130,26 @@ pub struct Model {
     segments: Vec<(ParamId, usize)>,
 }
 
+/// Predicting states whose logits are held at a time.
+#[derive(Default)]
+struct HeadChunk {
+    /// The first of them, for each point.
+    starts: Vec<usize>,
+    /// How many there are for each point.
+    len: usize,
+    /// The predictions that they make, and for each its row among them and its token.
+    wanted: Vec<usize>,
+    picks: Vec<(usize, u32)>,
+}
+
+impl HeadChunk {
+    /// The chunk's rows.
+    fn of(&self, states: &Tensor) -> candle_core::Result<Tensor> {
+        let of_point = |start: &usize| states.narrow(0, *start, self.len);
+        Tensor::cat(&self.starts.iter().map(of_point).collect::<candle_core::Result<Vec<_>>>()?, 0)
+    }
+}
+
 /// Logits held at a time at most, in bytes: the vocabulary projection runs over the predicting states in chunks of this.
 const LOGITS_BYTES: usize = 32 << 20;
 
@@ -231,8 +251,13 @@ impl Model {
         self.segments.iter().filter(|(_, segment)| *segment >= lowest).map(|(id, _)| *id).collect()
     }
 
-    /// ln p of each of the batch's predictions, in their order.
+    /// ln p of each of the batch's predictions, in their order; where the weights are read at several points, all of one point's and
+    /// then the next one's.
     pub fn log_probs(&self, weights: Weights, batch: &Batch) -> Result<Vec<f32>> {
+        if weights.points() > 1 {
+            let batch = &batch.repeated(weights.points());
+            return self.log_probs_of(weights, &self.states(weights, batch)?, batch);
+        }
         self.log_probs_of(weights, &self.states(weights, batch)?, batch)
     }
 
@@ -240,15 +265,16 @@ impl Model {
     /// of it, which is taken from there, or put there the first time.
     pub fn log_probs_again(&self, weights: Weights, batch: &Batch, kept: &mut Option<Tensor>) -> Result<Vec<f32>> {
         let Some(first) = self.first_trained_block(weights) else { return self.log_probs(weights, batch) };
-        let packed = self.prepare(batch)?;
         let x = match kept {
             Some(x) => x.clone(),
             None => {
-                let x = self.architecture.embed(weights, &packed)?;
-                kept.insert(self.through(weights, &packed, 0..first, x, |_, _| ())?).clone()
+                let (still, packed) = (weights.as_they_stand(), self.prepare(batch)?);
+                let x = self.architecture.embed(still, &packed)?;
+                kept.insert(self.through(still, &packed, 0..first, x, |_, _| ())?).clone()
             }
         };
-        let states = self.through(weights, &packed, first..self.num_blocks(), x, |_, _| ())?;
+        let (x, batch) = (Tensor::cat(&vec![x; weights.points()], 0)?, &batch.repeated(weights.points()));
+        let states = self.through(weights, &self.prepare(batch)?, first..self.num_blocks(), x, |_, _| ())?;
         self.log_probs_of(weights, &states, batch)
     }
 
@@ -262,39 +288,36 @@ impl Model {
     /// The same from the hidden states of the predicting rows.
     fn log_probs_of(&self, weights: Weights, states: &Tensor, batch: &Batch) -> Result<Vec<f32>> {
         let mut log_probs = vec![0f32; batch.predictions.len()];
-        for (here, wanted) in self.head_chunks(batch) {
-            let states = states.narrow(0, here.start, here.len())?;
-            let found = self.chunk_log_probs(weights, &states, batch, here.start, &wanted)?.to_vec1()?;
-            wanted.into_iter().zip(found).for_each(|(i, log_prob): (usize, f32)| log_probs[i] = log_prob);
+        for chunk in self.head_chunks(batch, weights.points()) {
+            let found = self.chunk_log_probs(weights, &chunk.of(states)?, &chunk)?.to_vec1()?;
+            chunk.wanted.into_iter().zip(found).for_each(|(i, log_prob): (usize, f32)| log_probs[i] = log_prob);
         }
         Ok(log_probs)
     }
 
-    /// The predicting states in chunks whose logits may be held at a time, with the predictions that each makes.
-    fn head_chunks(&self, batch: &Batch) -> Vec<(Range<usize>, Vec<usize>)> {
-        let rows = (LOGITS_BYTES / (4 * self.shape().vocab_size)).max(1);
-        let starts = (0..batch.states.len()).step_by(rows);
-        let chunks = starts.map(|start| start..batch.states.len().min(start + rows));
-        let predictions = batch.predictions.iter().enumerate();
-        chunks
-            .map(|here| {
-                let wanted = predictions.clone().filter(|(_, p)| here.contains(&p.state)).map(|(i, _)| i).collect();
-                (here, wanted)
-            })
-            .collect()
+    /// The predicting states in chunks whose logits may be held at a time: as many of each point.
+    fn head_chunks(&self, batch: &Batch, points: usize) -> Vec<HeadChunk> {
+        let (rows, all) = ((LOGITS_BYTES / (4 * self.shape().vocab_size * points)).max(1), batch.states.len() / points);
+        let starts = (0..all).step_by(rows);
+        let chunk = |start: usize| {
+            let len = rows.min(all - start);
+            let mut chunk =
+                HeadChunk { starts: (0..points).map(|n| n * all + start).collect(), len, ..HeadChunk::default() };
+            for (i, prediction) in batch.predictions.iter().enumerate() {
+                let (point, place) = (prediction.state / all, prediction.state % all);
+                if (start..start + len).contains(&place) {
+                    chunk.wanted.push(i);
+                    chunk.picks.push((point * len + place - start, prediction.token));
+                }
+            }
+            chunk
+        };
+        starts.map(chunk).collect()
     }
 
-    /// ln p of the predictions `wanted`, whose `states` are those from `first` on: [wanted].
-    fn chunk_log_probs(
-        &self,
-        weights: Weights,
-        states: &Tensor,
-        batch: &Batch,
-        first: usize,
-        wanted: &[usize],
-    ) -> Result<Tensor> {
-        let picks = wanted.iter().map(|&i| (batch.predictions[i].state - first, batch.predictions[i].token)).collect();
-        ops::log_probs(&self.architecture.logits(weights, states)?, picks)
+    /// ln p of the predictions that a chunk's `states` make: [wanted].
+    fn chunk_log_probs(&self, weights: Weights, states: &Tensor, chunk: &HeadChunk) -> Result<Tensor> {
+        ops::log_probs(&self.architecture.logits(weights, states)?, chunk.picks.clone())
     }
 
     /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::ops::{self, Heads, Scores};
 use crate::data::Batch;
-use crate::params::{ParamId, Weights};
+use crate::params::{Displaced, ParamId, Weights};
 
 /// A batch, prepared for an architecture.
 pub struct Packed<'a> {
@@ -53,15 +53,17 @@ impl<'a> Packed<'a> {
         match &self.front {
             Front::Nothing => {}
             Front::Prefix(prefix) => {
-                let qkv = ops::with_prefix(qkv, weights.leaf(prefix.embeddings), ops::Place { heads, block })?;
-                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, heads, scores);
+                let embeddings = weights.leaf(prefix.embeddings);
+                let points = embeddings.displaced().map_or(1, Displaced::points);
+                let qkv = ops::with_prefix(qkv, embeddings, ops::Place { heads, block })?;
+                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, points, heads, scores);
             }
             Front::Noted(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
                 noted.borrow_mut().push(qkv.narrow(1, first, width)?);
             }
         }
-        ops::attention(qkv, self.batch.blocks(), 0, heads, scores)
+        ops::attention(qkv, self.batch.blocks(), 0, 1, heads, scores)
     }
 
     /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].

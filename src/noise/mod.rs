@@ -14,7 +14,7 @@
 
 mod passes;
 
-pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, Share, gram, update, walk};
+pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, Share, displace, gram, update, walk};
 
 /// One direction and how far along it. The direction itself is never stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,7 +136,7 @@ fn minus_two_ln(u: f32) -> f32 {
     p = p.mul_add(x, 0.497_935_86);
     p = p.mul_add(x, -0.666_320_56);
     p = p.mul_add(x, 1.000_028);
-    p = p.mul_add(x, -2.000_001_8);
+    p = p.mul_add(x, -2.000_001_7);
     e.mul_add(-2.0 * std::f32::consts::LN_2, p * x)
 }
 

@@ -67,6 +67,68 @@ fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg]) {
     }
 }
 
+vectorize! {
+    /// What the weights would be after walks from where they stand, which they do not leave: `to` [points, weights] <- weights + sum
+    /// over the keys of coeff * z, for each of the `points`, with the bits of a walk there. `coeffs` [keys, points]; 0 is no move.
+    ///
+    /// `weights` are the elements of a tensor from `first` on, any place.
+    pub fn displace[T: Element](weights: &[T], first: usize, keys: &[Key], coeffs: &[f32], points: usize, to: &mut [T]) {
+        let mut z = [0f32; GROUP];
+        let mut sums = vec![[0f32; GROUP]; points];
+        let len = weights.len();
+        let mut at = 0;
+        while at < len {
+            let (group, skip) = ((first + at) / GROUP, (first + at) % GROUP);
+            let here = (GROUP - skip).min(len - at);
+            if let ([key], Some((weights, _))) = (keys, weights[at..].split_first_chunk::<GROUP>()) && skip == 0 {
+                // As a rule: a whole group along one direction, from here to there without a stop.
+                draw(*key, group as u64, &mut z);
+                for p in 0..points {
+                    if let Some((to, _)) = to[p * len + at..].split_first_chunk_mut::<GROUP>() {
+                        match coeffs[p] {
+                            0.0 => *to = *weights,
+                            coeff => displace_group(weights, coeff, &z, to),
+                        }
+                    }
+                }
+                at += here;
+                continue;
+            }
+            for (s, w) in sums[0][skip..skip + here].iter_mut().zip(&weights[at..at + here]) {
+                *s = w.widen();
+            }
+            for p in 1..points {
+                sums[p] = sums[0];
+            }
+            for (k, key) in keys.iter().enumerate() {
+                draw(*key, group as u64, &mut z);
+                for p in 0..points {
+                    let coeff = coeffs[k * points + p];
+                    if coeff != 0.0 {
+                        for j in 0..GROUP {
+                            sums[p][j] = coeff.mul_add(z[j], sums[p][j]);
+                        }
+                    }
+                }
+            }
+            for p in 0..points {
+                let to = &mut to[p * len + at..p * len + at + here];
+                for (t, s) in to.iter_mut().zip(&sums[p][skip..skip + here]) {
+                    *t = T::narrow(*s);
+                }
+            }
+            at += here;
+        }
+    }
+}
+
+#[inline(always)]
+fn displace_group<T: Element>(weights: &[T; GROUP], coeff: f32, z: &[f32; GROUP], to: &mut [T; GROUP]) {
+    for j in 0..GROUP {
+        to[j] = T::narrow(coeff.mul_add(z[j], weights[j].widen()));
+    }
+}
+
 /// A rule's arithmetic at one weight, with `S` numbers of state.
 pub trait Kernel<const S: usize>: Copy + Send + Sync {
     /// The new weight and state, from the weight, the gradient there, and the state.

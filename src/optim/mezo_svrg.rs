@@ -5,9 +5,8 @@
 //! else                             g <- ghat_I(theta) - ghat_I(x_hat) + ghat_full;  theta <- theta - lr g
 //! ```
 //!
-//! The same directions in both estimates of a mini-batch. x_hat is no copy of the weights: it is reached by walking back the
-//! moves made since, in half precision to its rounding. Those are as many directions as steps since the snapshot, so a period is
-//! best short.
+//! The same directions in both estimates of a mini-batch. x_hat is no copy of the weights: it is where they would be without the
+//! moves made since, to rounding. Those are as many directions as steps since the snapshot, so a period is best short.
 
 use anyhow::Result;
 
@@ -17,7 +16,7 @@ use crate::config::Settings;
 use crate::estimator::{At, Estimate, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::{Term, gather, scaled};
 use crate::objective::{Objective, Problem};
-use crate::params::{Params, Slot, Visit, Weights};
+use crate::params::{Params, Points, Slot, Visit, Weights};
 
 /// The method: the estimator reduces the variance, ZO-SGD moves the weights.
 pub fn make(settings: &Settings) -> Optimizer {
@@ -42,6 +41,17 @@ impl Objective for Full<'_> {
     fn loss(&mut self, weights: Weights) -> Result<f32> {
         self.0.full_loss(weights)
     }
+
+    /// There are many forward passes at each point, so the weights walk there, and their way back is left pending.
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+        let look = |terms: Vec<Term>| {
+            params.walk_over(points.span(), &terms);
+            let loss = self.loss(params.settle()?)?;
+            params.walk_over(points.span(), &scaled(&terms, -1.0));
+            Ok(loss)
+        };
+        points.each().map(look).collect()
+    }
 }
 
 impl MezoSvrg {
@@ -59,9 +69,7 @@ impl MezoSvrg {
 
     fn reduced(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
         let mut estimate = self.two_point.along(seeds, params, objective)?;
-        params.walk(&scaled(&self.moved, -1.0));
-        let there = self.two_point.along(seeds, params, objective)?;
-        params.walk(&self.moved);
+        let there = self.two_point.along_from(&scaled(&self.moved, -1.0), seeds, params, objective)?;
         for (here, there) in estimate.terms.iter_mut().zip(&there.terms) {
             here.coeff -= there.coeff;
         }

@@ -1,7 +1,7 @@
 //! ZO-SGD-Cons: of theta, theta - lr g and theta + lr g the best on the step's mini-batch is kept; 5 forwards (ZO-Bench, Zhang
 //! et al. 2024, arXiv 2402.11592).
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::zo_sgd::ZoSgd;
 use super::{Optimizer, two_point, walked};
@@ -9,7 +9,7 @@ use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, TwoPoint};
 use crate::noise::scaled;
 use crate::objective::Problem;
-use crate::params::Params;
+use crate::params::{Params, Points, Span};
 
 /// The method: the estimate is turned into what is to be kept, and ZO-SGD does it.
 pub fn make(settings: &Settings) -> Optimizer {
@@ -30,18 +30,14 @@ impl Estimator for Conservative {
     fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>> {
         let objective = problem.objective();
         let mut estimate = self.two_point.along(&at.seeds(self.two_point.num_directions), params, objective)?;
-        let lr = at.learning_rate;
-        let along = |multiple: f32| scaled(&estimate.terms, multiple * lr);
-        // One-sided estimates have looked there already.
-        let stay = match estimate.loss_base {
-            Some(loss) => loss,
-            None => objective.loss(params.settle()?)?,
-        };
-        params.walk(&along(-1.0));
-        let descend = objective.loss(params.settle()?)?;
-        params.walk(&along(2.0));
-        let ascend = objective.loss(params.settle()?)?;
-        params.walk(&along(-1.0));
+        let mut points = [-1.0, 1.0].map(|way| scaled(&estimate.terms, way * at.learning_rate)).to_vec();
+        if estimate.loss_base.is_none() {
+            // One-sided estimates have looked there already.
+            points.insert(0, Vec::new());
+        }
+        let losses = objective.losses_at(params, Points::new(Span::Estimated, &points))?;
+        let [.., descend, ascend] = losses[..] else { bail!("{} losses at three points", losses.len()) };
+        let stay = estimate.loss_base.unwrap_or(losses[0]);
         let kept = [0.0, 1.0, -1.0][best([stay, descend, ascend])];
         estimate.terms.iter_mut().for_each(|t| t.coeff *= kept);
         estimate.loss_base = Some(stay);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::ParamId;
+use super::{Displaced, ParamId};
 use crate::memory::SetAside;
 use crate::simd;
 
@@ -102,14 +102,20 @@ pub struct Leaf {
     tensor: Tensor,
     recorder: Option<Arc<Recorder>>,
     id: ParamId,
+    displaced: Option<Displaced>,
 }
 
 impl Leaf {
-    pub(super) fn new(tensor: Tensor, recorder: Option<&Arc<Recorder>>, id: ParamId) -> Self {
-        Leaf { tensor, recorder: recorder.filter(|r| r.wants(id)).cloned(), id }
+    pub(super) fn new(tensor: Tensor, recorder: Option<&Arc<Recorder>>, id: ParamId, displaced: Option<Displaced>) -> Self {
+        Leaf { tensor, recorder: recorder.filter(|r| r.wants(id)).cloned(), id, displaced }
     }
 
-    /// The weight itself, sharing its storage.
+    /// Where it is to be read, if not as it stands.
+    pub fn displaced(&self) -> Option<&Displaced> {
+        self.displaced.as_ref()
+    }
+
+    /// The weight itself as it stands, sharing its storage.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }

@@ -8,6 +8,7 @@
 mod displacement;
 mod gradients;
 mod passes;
+mod points;
 mod state;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use displacement::Displacement;
 use passes::{AddProduct, InPlace, Shown, Update, walk_over};
 
 pub use gradients::{Gradient, Leaf, Recorder};
+pub use points::{Displaced, Points};
 pub use state::{Slot, State, Visit};
 
 /// Which weight: an index into the order of [`Params`]. Tied weights share one.
@@ -104,6 +106,7 @@ pub struct Params {
 pub struct Weights<'a> {
     params: &'a Params,
     recorder: Option<&'a Arc<Recorder>>,
+    points: Option<&'a Arc<Points>>,
 }
 
 impl Params {
@@ -282,7 +285,7 @@ impl Params {
             self.pending.clear();
             self.walk_time += start.elapsed();
         }
-        Ok(Weights { params: self, recorder: None })
+        Ok(Weights { params: self, recorder: None, points: None })
     }
 
     /// State for a rule: `S` zeros for every weight that is trained.
@@ -426,7 +429,27 @@ impl<'a> Weights<'a> {
 
     /// A weight as an operation reads it: with the place where its gradient goes, if one is wanted.
     pub fn leaf(&self, id: ParamId) -> Leaf {
-        Leaf::new(self.get(id).clone(), self.recorder, id)
+        let param = &self.params.params[id.0];
+        let displaced = self
+            .points
+            .filter(|points| points.span().holds(param.role))
+            .map(|points| Displaced::new(points, points.seeds().iter().map(|&seed| self.params.key(seed, param)).collect()));
+        Leaf::new(param.tensor.clone(), self.recorder, id, displaced)
+    }
+
+    /// The same weights, read at these points. Activations then stand for all points, one stretch of rows after the other.
+    pub fn at(self, points: &'a Arc<Points>) -> Self {
+        Weights { points: Some(points), ..self }
+    }
+
+    /// How many points the weights are read at: 1 where they are read as they stand.
+    pub fn points(&self) -> usize {
+        self.points.map_or(1, |points| points.count())
+    }
+
+    /// The same weights, read as they stand.
+    pub fn as_they_stand(self) -> Self {
+        Weights { points: None, ..self }
     }
 
     /// The same weights, read by operations that are to be differentiated.

@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use anyhow::{Context, Result, bail};
 
 use crate::objective::{Gradients, Objective, Problem};
-use crate::params::{ParamId, Weights};
+use crate::params::{ParamId, Params, Points, Weights};
 
 /// A step's problem on tape. Where the log knows the values it tells them and nothing is computed; else it listens.
 ///
-/// Whoever asks has settled the weights either way, so the walks and their rounding are the same.
+/// Whoever asks has settled the weights either way, so their walks and rounding are the same; to be asked for points near them, they
+/// need not.
 pub struct Tape<'a> {
     problem: &'a mut dyn Problem,
     known: Option<&'a [f32]>,
@@ -39,6 +40,15 @@ impl<'a> Tape<'a> {
 impl Objective for Tape<'_> {
     fn loss(&mut self, weights: Weights) -> Result<f32> {
         self.value(|problem| problem.told(), |problem| problem.objective().loss(weights))
+    }
+
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+        if self.known.is_some() {
+            return (0..points.count()).map(|_| self.value(|problem| problem.told(), |_| bail!(UNTOLD))).collect();
+        }
+        let losses = self.problem.objective().losses_at(params, points)?;
+        self.heard.borrow_mut().extend(&losses);
+        Ok(losses)
     }
 
     fn turn_to(&mut self, k: usize) {
@@ -85,6 +95,10 @@ const UNTOLD: &str = "the trajectory does not tell what its method asks for";
 
 impl Objective for Untold {
     fn loss(&mut self, _: Weights) -> Result<f32> {
+        bail!(UNTOLD)
+    }
+
+    fn losses_at(&mut self, _: &mut Params, _: Points) -> Result<Vec<f32>> {
         bail!(UNTOLD)
     }
 }

@@ -7,9 +7,9 @@ use zotune::estimator::{Estimate, TwoPoint};
 use zotune::noise::{Term, direction};
 use zotune::objective::Objective;
 use zotune::optim::method;
-use zotune::params::{Params, Span, Weights};
+use zotune::params::{Params, Points, Span, Weights};
 
-use crate::support::at;
+use crate::support::{at, at_copies};
 
 const D: usize = 200;
 
@@ -41,6 +41,10 @@ impl Objective for Quadratic {
         let x = values(weights)?;
         let terms = x.iter().enumerate().map(|(i, x)| (i, f64::from(*x)));
         Ok(terms.map(|(i, x)| 0.5 * curvature(i) * x * x + slope(i) * x).sum::<f64>() as f32)
+    }
+
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+        at_copies(params, &points, |weights| self.loss(weights))
     }
 }
 

@@ -20,6 +20,7 @@ mod models;
 mod noise;
 mod own_data;
 mod packing;
+mod points;
 mod real_data;
 mod snapshots;
 mod support;

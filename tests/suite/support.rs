@@ -11,8 +11,9 @@ use zotune::data::{Candidate, Example};
 use zotune::estimator::At;
 use zotune::files::Source;
 use zotune::model::Model;
+use zotune::noise::Term;
 use zotune::objective::{Gradients, Objective, Problem};
-use zotune::params::{Gradient, ParamId, Params, Role, Weights};
+use zotune::params::{Gradient, ParamId, Params, Points, Role, Weights};
 
 /// All fixture models.
 pub const FIXTURES: [&str; 11] = [
@@ -144,6 +145,21 @@ impl Objective for Regression {
         let x = flat(weights)?;
         Ok((self.batch.iter().map(|&i| self.value(i, &x)).sum::<f64>() / self.batch.len() as f64) as f32)
     }
+
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+        at_copies(params, &points, |weights| self.loss(weights))
+    }
+}
+
+/// A function's values at points near the weights: at copies that walk there.
+pub fn at_copies(params: &mut Params, points: &Points, mut loss: impl FnMut(Weights) -> Result<f32>) -> Result<Vec<f32>> {
+    params.settle()?;
+    let look = |terms: Vec<Term>| {
+        let mut there = params.copy()?;
+        there.walk_over(points.span(), &terms);
+        loss(there.settle()?)
+    };
+    points.each().map(look).collect()
 }
 
 /// A dense gradient, one weight after the other, the last one first.

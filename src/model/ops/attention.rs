@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::cap::{cap, cap_slopes};
 use super::tile::{Rows, Unit};
-use super::{Matrix, Shared, floats, multiply, with_floats};
+use super::{Matrix, Shared, floats, multiply, rows_a_point, with_floats};
 use crate::data::QueryBlock;
 use crate::simd;
 
@@ -51,23 +51,30 @@ impl Scores {
 
 /// Causal attention within each example of the batch: every query sees what its [`QueryBlock`] shows it.
 ///
-/// q, k and v side by side [prefix + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. Everybody sees the first
-/// `prefix` rows, which are nobody's.
+/// q, k and v side by side [prefix + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. The first rows are nobody's:
+/// `prefix` rows that everybody sees; or as many prefixes as there are points, and each stretch of tokens sees its own.
 pub fn attention(
     qkv: &Tensor,
     blocks: &Arc<Vec<QueryBlock>>,
     prefix: usize,
+    points: usize,
     heads: Heads,
     scores: Scores,
 ) -> Result<Tensor> {
-    Ok(qkv.apply_op1(Attention { unit: Unit::best(), blocks: blocks.clone(), prefix, heads, scores })?)
+    let tokens = rows_a_point(qkv.dim(0)?.saturating_sub(prefix * points), points)?;
+    let unit = Unit::best();
+    Ok(qkv.apply_op1(Attention { unit, blocks: blocks.clone(), prefix, front: prefix * points, tokens, heads, scores })?)
 }
 
 struct Attention {
     unit: Unit,
     blocks: Arc<Vec<QueryBlock>>,
-    /// Rows in front of the tokens'.
+    /// Rows of a prefix.
     prefix: usize,
+    /// Rows in front of the tokens': a prefix or several.
+    front: usize,
+    /// Tokens that see the same prefix.
+    tokens: usize,
     heads: Heads,
     scores: Scores,
 }
@@ -114,7 +121,8 @@ impl Attention {
     /// The keys of a block in three stretches: where each starts among the rows, its first column of the scores, its length.
     fn stretches(&self, block: &QueryBlock) -> [(usize, usize, usize); 3] {
         let (prefix, shared, own) = (self.prefix, block.shared.len(), block.queries.end - block.own_start);
-        [(0, 0, prefix), (prefix + block.shared.start, prefix, shared), (prefix + block.own_start, prefix + shared, own)]
+        let (seen, front) = (block.queries.start / self.tokens * prefix, self.front);
+        [(seen, 0, prefix), (front + block.shared.start, prefix, shared), (front + block.own_start, prefix + shared, own)]
     }
 
     /// The probabilities of one block of queries under one head into `s.p` [queries, padded keys]; gives the padded keys.
@@ -135,7 +143,7 @@ impl Attention {
             }
         }
         cleared(&mut s.p, queries * padded);
-        let (a, b) = (q.row(self.prefix + block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
+        let (a, b) = (q.row(self.front + block.queries.start).rows(), Rows { start: s.kv.as_ptr(), stride: padded });
         // SAFETY: the queries are rows of q, and the buffers have the sizes.
         unsafe { self.unit.tile(queries, d, padded / self.unit.lanes(), a, b, s.p.as_mut_ptr(), padded, 0) };
         let mut rest = self.scores.scale;
@@ -199,7 +207,7 @@ impl Attention {
         let (queries, d) = (block.queries.len(), self.heads.dim);
         let keys = unsafe { self.probabilities(block, q, k, s) };
         cleared(&mut s.dp, queries * keys);
-        let (q_rows, dout) = (q.row(self.prefix + block.queries.start), dout.row(block.queries.start));
+        let (q_rows, dout) = (q.row(self.front + block.queries.start), dout.row(block.queries.start));
         for (first, column, count) in self.stretches(block) {
             let p = Matrix { start: s.p.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
             let (dv, dp) = (dv.wrapping_add(first * v.row_stride), s.dp.as_mut_ptr().wrapping_add(column));
@@ -212,7 +220,7 @@ impl Attention {
         if self.scores.cap.is_some() {
             s.dp.iter_mut().zip(&s.slopes).for_each(|(dp, slope)| *dp *= slope);
         }
-        let dq = dq.wrapping_add((self.prefix + block.queries.start) * q.row_stride);
+        let dq = dq.wrapping_add((self.front + block.queries.start) * q.row_stride);
         for (first, column, count) in self.stretches(block) {
             let ds = Matrix { start: s.dp.as_ptr().wrapping_add(column), row_stride: keys, col_stride: 1 };
             let dk = dk.wrapping_add(first * k.row_stride);
@@ -244,7 +252,7 @@ impl Attention {
     /// Checks the shape; gives its tokens.
     fn tokens(&self, qkv: &Shape) -> candle_core::Result<usize> {
         let (rows, width) = qkv.dims2()?;
-        let tokens = rows.saturating_sub(self.prefix);
+        let tokens = rows.saturating_sub(self.front);
         let fits = width == self.heads.width()
             && self.heads.queries.is_multiple_of(self.heads.keys)
             && self.blocks.iter().all(|block| block.is_within(tokens));

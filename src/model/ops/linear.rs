@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::activation::{Activation, activated};
 use super::norm::add_rows;
 use super::product::{Layer, Panels, by_weights};
-use super::{Matrix, Numbers, floats, multiply, numbers, threads, widened, with_floats, with_weight};
+use super::{Matrix, Numbers, Small, floats, multiply, numbers, rows_a_point, threads, with_floats, with_weight};
 use crate::element::{Element, convert};
-use crate::params::Leaf;
+use crate::params::{Displaced, Leaf};
 
 /// A weight [out, in] and a bias [out].
 pub struct Part {
@@ -50,18 +50,22 @@ impl Linear {
         let mut layers = Vec::new();
         for (part, (storage, layout)) in self.parts.iter().zip(&guards) {
             let (outer, w_inner) = layout.shape().dims2()?;
-            let bias = part.bias.as_ref().map(|b| widened(b.tensor())).transpose()?;
-            if inner != w_inner || bias.as_ref().is_some_and(|b| b.len() != outer) {
+            let bias = part.bias.as_ref().map(Small::of).transpose()?;
+            if inner != w_inner || bias.as_ref().is_some_and(|b| b.len != outer) {
                 candle_core::bail!("linear: {tokens} x {inner} by {outer} x {w_inner}");
             }
-            layers.push(Layer { weight: numbers(storage, layout)?, outer, bias });
+            layers.push(Layer { weight: numbers(storage, layout)?, outer, bias, displaced: part.weight.displaced() });
         }
         let width = layers.iter().map(|layer| layer.outer).sum();
         if onto.is_some_and(|onto| onto.len() != tokens * width) {
             candle_core::bail!("linear: {tokens} x {width} onto something else");
         }
         let halves = layers.iter().all(|layer| matches!(layer.weight, Numbers::Bf16(_)));
-        let x = Panels::new(floats(x, lx)?, tokens, inner, halves);
+        let points =
+            |layer: &Layer| layer.displaced.map_or(1, Displaced::points).max(layer.bias.as_ref().map_or(1, Small::points));
+        let rows = rows_a_point(tokens, layers.iter().map(points).max().unwrap_or(1))?;
+        let of_point = |x| Panels::new(x, rows, inner, halves);
+        let x: Vec<Panels> = floats(x, lx)?.chunks((rows * inner).max(1)).map(of_point).collect();
         let y = by_weights(&x, &layers, self.activation, onto);
         Ok((CpuStorage::F32(y), (tokens, width).into()))
     }

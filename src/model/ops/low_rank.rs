@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::linear::Columns;
-use super::{Matrix, floats, multiply, threads, with_floats};
+use super::{Matrix, Small, by_points, floats, multiply, threads, with_floats};
 use crate::params::Leaf;
 
 /// The second factor of an adapter, and where its layer's outputs stand.
@@ -80,16 +80,24 @@ impl CustomOp2 for AddLowRank {
         let ((tokens, width), (_, ranks)) = (ly.shape().dims2()?, lh.shape().dims2()?);
         let (y, h) = (floats(y, ly)?, floats(h, lh)?);
         let parts = self.parts(width, ranks)?;
-        let b_t = |placed: &Placed| with_floats([placed.part.b.tensor()], |[b]| Ok(transposed(b, placed.r)));
+        let b_t = |placed: &Placed| {
+            let b = Small::of(&placed.part.b)?;
+            Ok(Small { all: b.all.chunks(b.len).flat_map(|b| transposed(b, placed.r)).collect(), len: b.len })
+        };
         let b_t = parts.iter().map(b_t).collect::<candle_core::Result<Vec<_>>>()?;
-        let mut sum = vec![0f32; tokens * width];
-        let stretches =
-            sum.par_chunks_mut(TOKENS * width).zip(y.par_chunks(TOKENS * width)).zip(h.par_chunks(TOKENS * ranks));
-        stretches.for_each(|((sum, y), h)| {
-            sum.copy_from_slice(y);
+        let points = b_t.iter().map(Small::points).max().unwrap_or(1);
+        let mut sum = y.to_vec();
+        let mut stretches = Vec::new();
+        let mut h = h;
+        for (point, sum) in by_points(&mut sum, width, points, TOKENS)? {
+            let (here, rest) = h.split_at(sum.len() / width * ranks);
+            stretches.push((point, sum, here));
+            h = rest;
+        }
+        stretches.into_par_iter().for_each(|(point, sum, h)| {
             for (sum, h) in sum.chunks_mut(width).zip(h.chunks(ranks)) {
                 for (Placed { part, outer, r, first }, b_t) in parts.iter().zip(&b_t) {
-                    add_to_row(&mut sum[part.column..][..*outer], part.scale, &h[*first..][..*r], b_t);
+                    add_to_row(&mut sum[part.column..][..*outer], part.scale, &h[*first..][..*r], b_t.at(point));
                 }
             }
         });

@@ -4,6 +4,9 @@
 //! variable, candle's graph records the activations, and walking it back adds the gradients of weights to where their
 //! [`Leaf`] says. So the forward for zeroth order and the one that is differentiated are the same code.
 //!
+//! Where weights are read at several points, the rows of all activations are as many stretches of one length, one for each point.
+//! Nothing is recorded there.
+//!
 //! Every loop over threads gives each output element to one thread and one fixed order of additions, so results have the
 //! same bits for any number of threads.
 
@@ -28,6 +31,7 @@ use gemm::Parallelism;
 use half::{bf16, f16};
 
 use crate::element::{Element, convert};
+use crate::params::{Displaced, Leaf};
 
 pub use activation::{Activation, activated};
 pub use attention::{Heads, Scores, attention};
@@ -86,20 +90,60 @@ fn with_weight<R>(weight: &Tensor, read: impl FnOnce(Numbers) -> candle_core::Re
     read(numbers(&storage, layout)?)
 }
 
-/// A small weight (a bias, a norm's) in f32, whatever it is held in.
-fn widened(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
-    fn all<T: Element>(from: &[T]) -> Vec<f32> {
-        let mut wide = vec![0f32; from.len()];
-        convert(from, &mut wide);
-        wide
+/// A small weight (a bias, a norm's) in f32, whatever it is held in, at all points that it is read at.
+struct Small {
+    /// [points, numbers]
+    all: Vec<f32>,
+    len: usize,
+}
+
+impl Small {
+    fn of(leaf: &Leaf) -> candle_core::Result<Self> {
+        fn all<T: Element>(numbers: &[T], displaced: Option<&Displaced>) -> Vec<f32> {
+            let mut at_points = Vec::new();
+            if let Some(displaced) = displaced {
+                displaced.read(numbers, 0, &mut at_points);
+            }
+            let numbers = if displaced.is_some() { &at_points } else { numbers };
+            let mut wide = vec![0f32; numbers.len()];
+            convert(numbers, &mut wide);
+            wide
+        }
+        let (tensor, displaced) = (leaf.tensor(), leaf.displaced());
+        let all = with_weight(tensor, |numbers| {
+            Ok(match numbers {
+                Numbers::F32(w) => all(w, displaced),
+                Numbers::Bf16(w) => all(w, displaced),
+                Numbers::F16(w) => all(w, displaced),
+            })
+        })?;
+        Ok(Small { all, len: tensor.elem_count() })
     }
-    with_weight(tensor, |numbers| {
-        Ok(match numbers {
-            Numbers::F32(w) => w.to_vec(),
-            Numbers::Bf16(w) => all(w),
-            Numbers::F16(w) => all(w),
-        })
-    })
+
+    fn points(&self) -> usize {
+        self.all.len() / self.len
+    }
+
+    /// The numbers at a point: one and the same where the weight is read as it stands.
+    fn at(&self, point: usize) -> &[f32] {
+        let first = if self.points() == 1 { 0 } else { point * self.len };
+        &self.all[first..first + self.len]
+    }
+}
+
+/// Of `rows` rows of activations those that stand for one of so many points.
+fn rows_a_point(rows: usize, points: usize) -> candle_core::Result<usize> {
+    if !rows.is_multiple_of(points) {
+        candle_core::bail!("{rows} rows of activations for {points} points");
+    }
+    Ok(rows / points)
+}
+
+/// The rows of x [.., width], at most `many` together, each stretch with the point that it stands for.
+fn by_points(x: &mut [f32], width: usize, points: usize, many: usize) -> candle_core::Result<Vec<(usize, &mut [f32])>> {
+    let rows = rows_a_point(x.len() / width, points)?;
+    let of_point = x.chunks_mut(rows.max(1) * width).enumerate();
+    Ok(of_point.flat_map(|(point, x)| x.chunks_mut(many * width).map(move |x| (point, x))).collect())
 }
 
 /// A matrix inside a larger buffer: where it starts and how far apart its rows and columns are.

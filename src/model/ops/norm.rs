@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::attention::Heads;
-use super::{floats, widened, with_floats};
+use super::{Small, by_points, floats, with_floats};
 use crate::params::Leaf;
 use crate::simd;
 
@@ -41,21 +41,22 @@ const ROWS: usize = 16;
 
 impl Norm {
     /// Weight and bias in f32, ones and nothing where there are none.
-    fn affine(&self, hidden: usize) -> candle_core::Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let weight = self.weight.as_ref().map_or(Ok(vec![1.0; hidden]), |w| raised(w, self.offset))?;
-        let bias = self.bias.as_ref().map(|b| widened(b.tensor())).transpose()?;
-        if weight.len() != hidden || bias.as_ref().is_some_and(|b| b.len() != hidden) {
-            candle_core::bail!("norm: {hidden} by {}", weight.len());
+    fn affine(&self, hidden: usize) -> candle_core::Result<(Small, Option<Small>)> {
+        let ones = || Ok(Small { all: vec![1.0; hidden], len: hidden });
+        let weight = self.weight.as_ref().map_or_else(ones, |w| raised(w, self.offset))?;
+        let bias = self.bias.as_ref().map(Small::of).transpose()?;
+        if weight.len != hidden || bias.as_ref().is_some_and(|b| b.len != hidden) {
+            candle_core::bail!("norm: {hidden} by {}", weight.len);
         }
         Ok((weight, bias))
     }
 }
 
 /// offset + weight in f32.
-fn raised(weight: &Leaf, offset: f32) -> candle_core::Result<Vec<f32>> {
-    let mut weight = widened(weight.tensor())?;
+fn raised(weight: &Leaf, offset: f32) -> candle_core::Result<Small> {
+    let mut weight = Small::of(weight)?;
     if offset != 0.0 {
-        weight.iter_mut().for_each(|w| *w += offset);
+        weight.all.iter_mut().for_each(|w| *w += offset);
     }
     Ok(weight)
 }
@@ -69,10 +70,10 @@ impl CustomOp1 for Norm {
         let hidden = layout.shape().dims2()?.1;
         let (weight, bias) = self.affine(hidden)?;
         let mut y = floats(x, layout)?.to_vec();
-        y.par_chunks_mut(ROWS * hidden).for_each(|rows| {
-            for row in rows.chunks_mut(hidden) {
-                normalise(row, &weight, bias.as_deref(), self.eps, self.centred);
-            }
+        let points = weight.points().max(bias.as_ref().map_or(1, Small::points));
+        by_points(&mut y, hidden, points, ROWS)?.into_par_iter().for_each(|(point, rows)| {
+            let (weight, bias) = (weight.at(point), bias.as_ref().map(|b| b.at(point)));
+            rows.chunks_mut(hidden).for_each(|row| normalise(row, weight, bias, self.eps, self.centred));
         });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
@@ -86,7 +87,7 @@ impl CustomOp1 for Norm {
             let rows = normalised.par_chunks_mut(ROWS * hidden).zip(dx.par_chunks_mut(ROWS * hidden));
             rows.for_each(|(x, dy)| {
                 for (x, dy) in x.chunks_mut(hidden).zip(dy.chunks_mut(hidden)) {
-                    differentiate(x, dy, &weight, self.eps, self.centred);
+                    differentiate(x, dy, weight.at(0), self.eps, self.centred);
                 }
             });
             if let Some(weight) = &self.weight {
@@ -111,11 +112,11 @@ struct HeadNorms {
 
 impl HeadNorms {
     /// Both weights as they multiply, and the width of a row, which is checked.
-    fn raised(&self, shape: &Shape) -> candle_core::Result<([Vec<f32>; 2], usize)> {
+    fn raised(&self, shape: &Shape) -> candle_core::Result<([Small; 2], usize)> {
         let Heads { queries, keys, dim } = self.heads;
         let [q, k] = &self.weights;
         let (weights, width) = ([raised(q, self.offset)?, raised(k, self.offset)?], shape.dims2()?.1);
-        if width != (queries + 2 * keys) * dim || weights.iter().any(|w| w.len() != dim) {
+        if width != (queries + 2 * keys) * dim || weights.iter().any(|w| w.len != dim) {
             candle_core::bail!("head norms: {shape:?} for {:?}", self.heads);
         }
         Ok((weights, width))
@@ -136,9 +137,10 @@ impl CustomOp1 for HeadNorms {
         let (weights, width) = self.raised(layout.shape())?;
         let Heads { queries, keys, dim } = self.heads;
         let mut y = floats(qkv, layout)?.to_vec();
-        y.par_chunks_mut(width).for_each(|row| {
+        let points = weights[0].points().max(weights[1].points());
+        by_points(&mut y, width, points, 1)?.into_par_iter().for_each(|(point, row)| {
             for (i, head) in row.chunks_mut(dim).take(queries + keys).enumerate() {
-                normalise(head, &weights[self.of(i)], None, self.eps, false);
+                normalise(head, weights[self.of(i)].at(point), None, self.eps, false);
             }
         });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
@@ -151,7 +153,7 @@ impl CustomOp1 for HeadNorms {
             let (mut normalised, mut dx) = (x.to_vec(), dy.to_vec());
             normalised.par_chunks_mut(width).zip(dx.par_chunks_mut(width)).for_each(|(x, dy)| {
                 for (i, (x, dy)) in x.chunks_mut(dim).zip(dy.chunks_mut(dim)).take(queries + keys).enumerate() {
-                    differentiate(x, dy, &weights[self.of(i)], self.eps, false);
+                    differentiate(x, dy, weights[self.of(i)].at(0), self.eps, false);
                 }
             });
             for (i, weight) in self.weights.iter().enumerate() {

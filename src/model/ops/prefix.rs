@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::{Heads, floats, with_floats};
+use super::{Heads, Small, floats, with_floats};
 use crate::params::Leaf;
 
 /// Where a block's keys and values lie among the embeddings of a prefix [prefix, blocks * 2 * keys * dim], f32.
@@ -28,7 +28,8 @@ impl Place {
     }
 }
 
-/// The rows of a prefix in front of qkv [tokens, ..] -> [prefix + tokens, ..]; they have no queries.
+/// The rows of a prefix in front of qkv [tokens, ..] -> [prefix + tokens, ..]; they have no queries. A prefix for each point that it is
+/// read at.
 pub fn with_prefix(qkv: &Tensor, embeddings: Leaf, place: Place) -> Result<Tensor> {
     Ok(qkv.apply_op1(WithPrefix { embeddings, place })?)
 }
@@ -50,16 +51,15 @@ impl CustomOp1 for WithPrefix {
         if columns.end > all || queries + columns.len() != width {
             candle_core::bail!("prefix: {:?} of {prefix} x {all} in front of {tokens} x {width}", self.place);
         }
-        let mut rows = Vec::with_capacity((prefix + tokens) * width);
-        with_floats([self.embeddings.tensor()], |[embeddings]| {
-            for row in embeddings.chunks(all) {
-                rows.resize(rows.len() + queries, 0.0);
-                rows.extend_from_slice(&row[columns.clone()]);
-            }
-            Ok(())
-        })?;
+        let embeddings = Small::of(&self.embeddings)?;
+        let front = embeddings.points() * prefix;
+        let mut rows = Vec::with_capacity((front + tokens) * width);
+        for row in embeddings.all.chunks(all) {
+            rows.resize(rows.len() + queries, 0.0);
+            rows.extend_from_slice(&row[columns.clone()]);
+        }
         rows.extend_from_slice(floats(qkv, layout)?);
-        Ok((CpuStorage::F32(rows), (prefix + tokens, width).into()))
+        Ok((CpuStorage::F32(rows), (front + tokens, width).into()))
     }
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {

@@ -2,21 +2,23 @@
 //! once, into panels.
 //!
 //! In f32 the kernel is that of `tile`. Weights held in half precision are widened a strip at a time; those in bf16 are multiplied as
-//! they are where the machine has a unit for it (`pairs`).
+//! they are where the machine has a unit for it (`pairs`). A weight that is read at several points is displaced a strip at a time, in
+//! cache: its directions are drawn once, and each point's activations are multiplied by the strip that is theirs.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use half::bf16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::activation::{Activation, activate};
 use super::pairs::{self, Pair};
 use super::tile::{Rows, Unit};
 use super::transpose::transpose;
-use super::{Numbers, Shared};
+use super::{Numbers, Shared, Small};
 use crate::element::{Element, convert};
+use crate::params::Displaced;
 use crate::simd::PairUnit;
 
 /// Sums of a strip, at most: 32 rows with the widest panel of activations.
@@ -50,12 +52,17 @@ impl Form {
         self.lanes() * vectors
     }
 
-    /// Rows of a weight that a thread takes at a time.
-    fn strip(self) -> usize {
-        match self {
-            Form::Wide(unit) => unit.strip(),
-            Form::Pairs(_) => 2 * pairs::SIDE,
+    /// Rows of a weight [.., k] that a thread takes at a time: fewer where what is drawn of them would not stay in the second cache.
+    fn strip(self, k: usize, displaced: Option<&Displaced>) -> usize {
+        const MOST: usize = 1 << 17;
+        let (mut rows, least) = match self {
+            Form::Wide(unit) => (unit.strip(), unit.strip() / 4),
+            Form::Pairs(_) => (2 * pairs::SIDE, pairs::SIDE),
+        };
+        while rows > least && displaced.is_some_and(|displaced| rows * k * displaced.points() > MOST) {
+            rows /= 2;
         }
+        rows
     }
 
     /// Words of 32 bits that a token's `k` numbers take.
@@ -124,9 +131,17 @@ impl Panels {
     }
 }
 
-// A thread's own: a panel in bf16, a strip of a weight in f32.
+/// A strip of a weight, displaced as it is held or in f32.
+#[derive(Default)]
+struct Scratch {
+    wide: Vec<f32>,
+    bf16: Vec<bf16>,
+    f16: Vec<f16>,
+}
+
+// A thread's own: a panel in bf16, a strip.
 thread_local!(static HALVES: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) });
-thread_local!(static STRIPS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+thread_local!(static STRIPS: RefCell<Scratch> = RefCell::default());
 
 /// A layer's weight [outer, k] and bias [outer].
 pub struct Layer<'a> {
@@ -134,69 +149,110 @@ pub struct Layer<'a> {
     pub weight: Numbers<'a>,
     /// Rows of the weight.
     pub outer: usize,
-    /// In f32.
-    pub bias: Option<Vec<f32>>,
+    /// If there is one.
+    pub bias: Option<Small>,
+    /// The points that the weight is read at, if not as it stands.
+    pub displaced: Option<&'a Displaced>,
 }
 
-/// Rows of a weight as a product reads them.
+/// Rows of a weight as a product reads them; `apart`: how far it is from one point's to the next one's.
+#[derive(Clone, Copy)]
 enum Strip {
-    Wide(Unit, Rows<f32>),
-    Pairs(PairUnit, Rows<Pair>),
+    Wide { unit: Unit, rows: Rows<f32>, apart: usize },
+    Pairs { unit: PairUnit, rows: Rows<Pair>, apart: usize },
+}
+
+impl Strip {
+    /// Whether the rows behind it are the next strip's.
+    fn lies_in_the_weight(self) -> bool {
+        matches!(self, Strip::Wide { apart: 0, .. } | Strip::Pairs { apart: 0, .. })
+    }
+
+    /// That of a point, where there are several.
+    fn at(self, point: usize) -> Self {
+        match self {
+            Strip::Wide { unit, rows, apart } => {
+                let rows = Rows { start: rows.start.wrapping_add(point * apart), ..rows };
+                Strip::Wide { unit, rows, apart }
+            }
+            Strip::Pairs { unit, rows, apart } => {
+                let rows = Rows { start: rows.start.wrapping_add(point * apart), ..rows };
+                Strip::Pairs { unit, rows, apart }
+            }
+        }
+    }
 }
 
 impl Layer<'_> {
-    /// Where they lie, or widened.
-    fn strip(&self, rows: Range<usize>, k: usize, form: Form, widened: &mut Vec<f32>) -> Strip {
-        fn wide<T: Element>(w: &[T], to: &mut Vec<f32>) -> *const f32 {
+    /// Where they lie; or in `scratch`, displaced or widened.
+    fn strip(&self, rows: Range<usize>, k: usize, form: Form, scratch: &mut Scratch) -> Strip {
+        fn displace<'s, T: Element>(w: &'s [T], first: usize, by: Option<&Displaced>, to: &'s mut Vec<T>) -> &'s [T] {
+            match by {
+                Some(displaced) => {
+                    displaced.read(w, first, to);
+                    to
+                }
+                None => w,
+            }
+        }
+        fn widen<T: Element>(w: &[T], to: &mut Vec<f32>) -> *const f32 {
             to.resize(w.len(), 0.0);
             convert(w, to);
             to.as_ptr()
         }
-        let here = rows.start * k..rows.end * k;
+        let (here, first, by) = (rows.start * k..rows.end * k, rows.start * k, self.displaced);
+        let apart = if by.is_some() { here.len() } else { 0 };
         match (form, &self.weight) {
             (Form::Pairs(unit), Numbers::Bf16(w)) => {
-                Strip::Pairs(unit, Rows { start: w[here].as_ptr().cast(), stride: k / 2 })
+                let w = displace(&w[here], first, by, &mut scratch.bf16);
+                Strip::Pairs { unit, rows: Rows { start: w.as_ptr().cast(), stride: k / 2 }, apart: apart / 2 }
             }
             (Form::Pairs(_), _) => unreachable!("halves come to halves"),
             (Form::Wide(unit), weight) => {
                 let start = match weight {
-                    Numbers::F32(w) => w[here].as_ptr(),
-                    Numbers::Bf16(w) => wide(&w[here], widened),
-                    Numbers::F16(w) => wide(&w[here], widened),
+                    Numbers::F32(w) => displace(&w[here], first, by, &mut scratch.wide).as_ptr(),
+                    Numbers::Bf16(w) => widen(displace(&w[here], first, by, &mut scratch.bf16), &mut scratch.wide),
+                    Numbers::F16(w) => widen(displace(&w[here], first, by, &mut scratch.f16), &mut scratch.wide),
                 };
-                Strip::Wide(unit, Rows { start, stride: k })
+                Strip::Wide { unit, rows: Rows { start, stride: k }, apart }
             }
         }
     }
 }
 
-/// y [tokens, width] = onto + activation(x W^T + bias), for x as [`Panels`]; `layers` side by side, whose rows make up the width.
-pub fn by_weights(x: &Panels, layers: &[Layer], activation: Activation, onto: Option<&[f32]>) -> Vec<f32> {
+/// y [tokens, width] = onto + activation(x W^T + bias), for x as [`Panels`], those of each point where there are several; `layers`
+/// side by side, whose rows make up the width.
+pub fn by_weights(x: &[Panels], layers: &[Layer], activation: Activation, onto: Option<&[f32]>) -> Vec<f32> {
     let width: usize = layers.iter().map(|layer| layer.outer).sum();
-    debug_assert!(onto.is_none_or(|onto| onto.len() == x.tokens * width));
+    let tokens: usize = x.iter().map(|x| x.tokens).sum();
+    debug_assert!(onto.is_none_or(|onto| onto.len() == tokens * width));
+    let (form, k) = (x[0].form, x[0].k);
     let mut strips: Vec<(&Layer, Range<usize>, usize)> = Vec::new();
     let mut column = 0;
     for layer in layers {
-        for first in (0..layer.outer).step_by(x.form.strip()) {
-            strips.push((layer, first..layer.outer.min(first + x.form.strip()), column + first));
+        let many = form.strip(k, layer.displaced);
+        for first in (0..layer.outer).step_by(many) {
+            strips.push((layer, first..layer.outer.min(first + many), column + first));
         }
         column += layer.outer;
     }
-    let mut y: Vec<f32> = Vec::with_capacity(x.tokens * width);
+    let mut y: Vec<f32> = Vec::with_capacity(tokens * width);
     let y_at = Shared(y.as_mut_ptr());
     strips.into_par_iter().for_each(|(layer, rows, column)| {
-        STRIPS.with_borrow_mut(|widened| {
-            let strip = layer.strip(rows.clone(), x.k, x.form, widened);
-            let bias = layer.bias.as_ref().map(|bias| &bias[rows.clone()]);
-            let to = y_at.at(column);
-            // SAFETY: the strip's columns of y are this job's alone, and there for every token.
-            unsafe {
-                strip_by_panels(x, strip, rows.len(), bias, activation, (to, width), onto.map(|o| o[column..].as_ptr()))
-            };
+        STRIPS.with_borrow_mut(|scratch| {
+            let strip = layer.strip(rows.clone(), k, form, scratch);
+            let mut place = column;
+            for (point, x) in x.iter().enumerate() {
+                let bias = layer.bias.as_ref().map(|bias| &bias.at(point)[rows.clone()]);
+                let (to, onto) = ((y_at.at(place), width), onto.map(|onto| onto[place..].as_ptr()));
+                // SAFETY: the strip's columns of y are this job's alone, and there for every token.
+                unsafe { strip_by_panels(x, strip.at(point), rows.len(), bias, activation, to, onto) };
+                place += x.tokens * width;
+            }
         })
     });
     // SAFETY: the strips are all columns of y, and each wrote them for every token.
-    unsafe { y.set_len(x.tokens * width) };
+    unsafe { y.set_len(tokens * width) };
     y
 }
 
@@ -217,7 +273,7 @@ unsafe fn strip_by_panels(
     let mut tiles = {
         let whole = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
         // SAFETY: the machine has them, and this process may use them.
-        (whole && matches!(strip, Strip::Pairs(PairUnit::Tiles, _))).then(|| unsafe { pairs::Amx::begin() })
+        (whole && matches!(strip, Strip::Pairs { unit: PairUnit::Tiles, .. })).then(|| unsafe { pairs::Amx::begin() })
     };
     let (mut sums, lanes) = ([0f32; SUMS], x.form.lanes());
     for (panel, tokens, vectors) in x.each() {
@@ -228,14 +284,14 @@ unsafe fn strip_by_panels(
         }
         let c = sums.as_mut_ptr();
         // The first panel's turn brings the next strip nearer.
-        let ahead = if tokens.start == 0 { x.form.strip() } else { 0 };
+        let ahead = if tokens.start == 0 && strip.lies_in_the_weight() { rows } else { 0 };
         // SAFETY: the panel is [k, wide] numbers or [k / 2, wide] pairs, and the sums are [rows, wide].
         match strip {
-            Strip::Wide(unit, a) => unsafe {
+            Strip::Wide { unit, rows: a, .. } => unsafe {
                 unit.tile(rows, x.k, vectors, a, Rows { start: panel.cast(), stride: wide }, c, wide, ahead);
             },
             #[cfg(target_arch = "x86_64")]
-            Strip::Pairs(_, a) => unsafe {
+            Strip::Pairs { rows: a, .. } => unsafe {
                 let (pairs, b) = (x.k / 2, Rows { start: panel, stride: wide });
                 match &mut tiles {
                     Some(tiles) => pairs::by_tiles(tiles, (rows, pairs, vectors), a, b, c, wide),
@@ -243,7 +299,7 @@ unsafe fn strip_by_panels(
                 }
             },
             #[cfg(not(target_arch = "x86_64"))]
-            Strip::Pairs(..) => unreachable!("no other processor's unit is known"),
+            Strip::Pairs { .. } => unreachable!("no other processor's unit is known"),
         }
         activate(sums, activation);
         let (place, sums) = (tokens.start * width, Rows { start: sums.as_ptr(), stride: wide });
@@ -272,8 +328,9 @@ mod tests {
                 .collect();
             for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
                 simd::limit(level);
-                let layer = Layer { weight: Numbers::F32(&w), outer, bias: Some(bias.clone()) };
-                let y = by_weights(&Panels::new(&x, tokens, k, false), &[layer], Activation::None, None);
+                let bias = Some(Small { all: bias.clone(), len: outer });
+                let layer = Layer { weight: Numbers::F32(&w), outer, bias, displaced: None };
+                let y = by_weights(&[Panels::new(&x, tokens, k, false)], &[layer], Activation::None, None);
                 assert!(y == expected, "{level:?}, {tokens} x {k} x {outer}");
             }
             simd::limit(Level::Avx512);
@@ -290,8 +347,8 @@ mod tests {
             let (x, w) = (numbers(tokens * k, 0.7), numbers(outer * k, 1.3));
             let [x, wide]: [Vec<f32>; 2] = [&x, &w].map(|halves| halves.iter().map(|h| h.to_f32()).collect());
             let product = |form, weight| {
-                let layer = Layer { weight, outer, bias: None };
-                by_weights(&Panels::of(form, &x, tokens, k), &[layer], Activation::None, None)
+                let layer = Layer { weight, outer, bias: None, displaced: None };
+                by_weights(&[Panels::of(form, &x, tokens, k)], &[layer], Activation::None, None)
             };
             let exact = product(Form::Wide(Unit::best()), Numbers::F32(&wide));
             assert!(product(Form::Wide(Unit::best()), Numbers::Bf16(&w)) == exact);

@@ -1,0 +1,176 @@
+//! Weights that are read at points near them: the same bits as weights that walked there, and the weights stay where they are.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use zotune::data::{Batches, Example};
+use zotune::files::Source;
+use zotune::model::{Adapter, Kind, Lora, Model};
+use zotune::noise::{Term, direction};
+use zotune::objective::{Objective, Problem, PromptLoss};
+use zotune::params::{Params, Points, Role, Span};
+use zotune::simd::{self, Level};
+use zotune::task::Loss;
+
+use crate::support::{FIXTURES, at_copies, example, fixture, flat};
+
+fn term(seed: u64, coeff: f32) -> Term {
+    Term { seed, coeff }
+}
+
+/// theta itself, both sides along one direction, and a point that shares it and has another.
+fn four() -> Points {
+    let points = [vec![], vec![term(3, 1e-2)], vec![term(3, -1e-2)], vec![term(3, 5e-3), term(4, 1e-2)]];
+    Points::new(Span::Estimated, &points)
+}
+
+/// A stretch of a weight, from any place on, is at each point what it is after a walk there, in every precision and on every
+/// instruction set.
+#[test]
+fn a_displaced_weight_is_the_one_that_walked() -> Result<()> {
+    const LEN: usize = 1000;
+    let points = Arc::new(four());
+    let stretches = [(0, LEN), (0, 128), (128, 384), (1, 2), (127, 130), (200, 999), (640, LEN)];
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+            simd::limit(level);
+            let start: Vec<f32> = (0..LEN).map(|i| 0.1 * (i as f32 * 0.7).sin()).collect();
+            let tensor = Tensor::new(start, &Device::Cpu)?.to_dtype(dtype)?;
+            let mut params = Params::new(dtype);
+            let id = params.insert("w", tensor.clone())?;
+            let walked = at_all_copies(&mut params, &points)?;
+            let leaf = params.settle()?.at(&points).leaf(id);
+            let displaced = leaf.displaced().unwrap();
+            for (first, end) in stretches {
+                let found: Vec<f64> = match dtype {
+                    DType::F32 => {
+                        let (numbers, mut found) = (tensor.to_vec1::<f32>()?, Vec::new());
+                        displaced.read(&numbers[first..end], first, &mut found);
+                        found.iter().map(|x| f64::from(*x)).collect()
+                    }
+                    DType::BF16 => {
+                        let (numbers, mut found) = (tensor.to_vec1::<bf16>()?, Vec::new());
+                        displaced.read(&numbers[first..end], first, &mut found);
+                        found.iter().map(|x| x.to_f64()).collect()
+                    }
+                    _ => {
+                        let (numbers, mut found) = (tensor.to_vec1::<f16>()?, Vec::new());
+                        displaced.read(&numbers[first..end], first, &mut found);
+                        found.iter().map(|x| x.to_f64()).collect()
+                    }
+                };
+                for (point, walked) in walked.iter().enumerate() {
+                    let found = &found[point * (end - first)..(point + 1) * (end - first)];
+                    assert!(found == &walked[first..end], "{dtype:?}, {level:?}, point {point}, {first}..{end}");
+                }
+            }
+            if dtype == DType::F32 {
+                let z = direction(3, "w", LEN);
+                for i in 0..LEN {
+                    let exact = walked[0][i] + f64::from(1e-2f32) * f64::from(z[i]);
+                    assert!((walked[1][i] - exact).abs() < 1e-8, "element {i}: {}, not {exact}", walked[1][i]);
+                }
+            }
+        }
+    }
+    simd::limit(Level::Avx512);
+    Ok(())
+}
+
+fn at_all_copies(params: &mut Params, points: &Points) -> Result<Vec<Vec<f64>>> {
+    let mut all = Vec::new();
+    at_copies(params, points, |weights| {
+        all.push(flat(weights)?);
+        Ok(0.0)
+    })?;
+    Ok(all)
+}
+
+fn examples() -> Vec<Example> {
+    (0..5u32)
+        .map(|i| {
+            let prompt: Vec<u32> = (0..4 + 3 * i).map(|k| 3 + (7 * k + i) % 20).collect();
+            example((i % 2) as usize, &prompt, &[&[5, 6, 7 + i], &[9]])
+        })
+        .collect()
+}
+
+/// At all points in one pass the loss has the bits that it has at weights that walked there; in micro-batches too.
+fn assert_same_losses(name: &str, model: &Model, params: &mut Params) -> Result<()> {
+    let (examples, before) = (examples(), flat(params.settle()?)?);
+    for (loss, micro) in [(Loss::Classification, 5), (Loss::TeacherForcing, 2)] {
+        let mut objective = PromptLoss::new(model, loss, &examples, Batches::new(5, 5, 0), micro);
+        let expected = at_copies(params, &four(), |weights| objective.loss(weights))?;
+        assert!(expected[1] != expected[0] && expected[2] != expected[1], "{name}: nothing moves: {expected:?}");
+        for _ in 0..2 {
+            // The second time some blocks' outputs may be kept.
+            let found = objective.losses_at(params, four())?;
+            assert!(found == expected, "{name}, {loss:?}: {found:?}, not {expected:?}");
+        }
+        let alone = Points::new(Span::Estimated, &[vec![term(3, -1e-2)]]);
+        assert_eq!(objective.losses_at(params, alone)?, expected[2..3], "{name}, {loss:?}, one point");
+    }
+    assert!(flat(params.settle()?)? == before, "{name}: the weights have moved");
+    Ok(())
+}
+
+#[test]
+fn every_architecture_gives_the_losses_of_weights_that_walked() -> Result<()> {
+    for name in FIXTURES {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
+            assert_same_losses(&format!("{name}, {dtype:?}"), &model, &mut params)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn so_do_adapters_and_models_of_which_a_part_is_trained() -> Result<()> {
+    let lora = |name: &str| {
+        let targets = ["q_proj", if name.starts_with("opt") { "fc2" } else { "down_proj" }].map(String::from).to_vec();
+        Adapter::new(Kind::Lora(Lora { r: 3, alpha: 6.0, by_root: false, targets }))
+    };
+    for (name, adapter) in [("opt-tiny", "lora"), ("opt-tiny", "prefix"), ("llama-tiny", "lora"), ("gemma3-tiny", "prefix")]
+    {
+        for dtype in [DType::F32, DType::BF16] {
+            let adapter = if adapter == "lora" { lora(name) } else { Adapter::new(Kind::Prefix(3)) };
+            let (model, mut params) = Model::open_adapted(&Source::Folder(fixture(name)), dtype, Some(adapter))?;
+            // A new adapter's second factor is 0.
+            params.walk(&[term(9, 0.05)]);
+            assert_same_losses(&format!("{name} with an adapter, {dtype:?}"), &model, &mut params)?;
+        }
+    }
+    for (what, trained) in
+        [("biases", "bias"), ("norms", "norm"), ("queries", "q_proj.weight"), ("the head", "embed_tokens")]
+    {
+        let (model, mut params) = Model::open(&Source::Folder(fixture("opt-tiny")), DType::F32)?;
+        let ids: Vec<_> = params.ids().map(|(id, name)| (id, name.contains(trained))).collect();
+        ids.iter().filter(|(_, trained)| !trained).for_each(|(id, _)| params.set_role(*id, Role::Frozen));
+        assert_same_losses(what, &model, &mut params)?;
+    }
+    let (model, mut params) = Model::open(&Source::Folder(fixture("llama-tiny")), DType::F32)?;
+    let last = model.last_blocks(1);
+    params.ids().map(|(id, _)| id).collect::<Vec<_>>().into_iter().for_each(|id| {
+        params.set_role(id, if last.contains(&id) { Role::Estimated } else { Role::Frozen });
+    });
+    assert_same_losses("the last block", &model, &mut params)
+}
+
+/// Evaluations, forwards and tokens are counted as often as there are points.
+#[test]
+fn every_point_is_counted() -> Result<()> {
+    let (model, mut params) = Model::open(&Source::Folder(fixture("opt-tiny")), DType::F32)?;
+    let examples = examples();
+    let mut objective = PromptLoss::new(&model, Loss::Classification, &examples, Batches::new(5, 5, 0), 2);
+    objective.losses_at(&mut params, four())?;
+    let cost = objective.cost();
+    assert_eq!((cost.evaluations, cost.forwards), (4, 12));
+    assert_eq!(cost.tokens as usize, 4 * objective.num_tokens());
+    objective.begin(1);
+    objective.told();
+    assert_eq!((objective.cost().evaluations, objective.cost().forwards), (1, 3));
+    Ok(())
+}
