@@ -13,7 +13,7 @@ use zotune::model::Model;
 use zotune::model::ops::{self, Activation, Heads, Part, Scores};
 use zotune::noise::{Kernel, Term};
 use zotune::objective::{Objective, PromptLoss};
-use zotune::params::{Descent, Params};
+use zotune::params::{Descent, Params, Points, Span};
 use zotune::task::Loss;
 
 /// OPT-125m's width, its heads, the tokens of a step on SST-2 and the examples that they come from.
@@ -53,15 +53,6 @@ fn passes(c: &mut Criterion) {
         let mut seed = 0;
         group.bench_function(format!("settle one direction, {}", dtype.as_str()), |b| {
             b.iter(|| {
-                seed += 1;
-                params.walk(&[Term { seed, coeff: 1e-9 }]);
-                params.settle().unwrap();
-            });
-        });
-        group.bench_function(format!("settle a step's end between two, {}", dtype.as_str()), |b| {
-            b.iter(|| {
-                params.walk(&[Term { seed, coeff: 1e-9 }]);
-                params.end_step();
                 seed += 1;
                 params.walk(&[Term { seed, coeff: 1e-9 }]);
                 params.settle().unwrap();
@@ -144,6 +135,18 @@ fn losses(c: &mut Criterion) {
                 b.iter(|| problem.loss(params.settle().unwrap()).unwrap());
             });
         }
+        let batches = Batches::new(EXAMPLES, EXAMPLES, 0);
+        let mut problem = PromptLoss::new(&model, Loss::Classification, &examples, batches, EXAMPLES);
+        let blocks = problem.num_tokens() * 2 * 12 * HIDDEN * HIDDEN;
+        group.throughput(Throughput::Elements(2 * (blocks + EXAMPLES * 50_272 * HIDDEN) as u64));
+        let mut seed = 0;
+        group.bench_function(format!("Classification on both sides, two blocks and the head, {}", dtype.as_str()), |b| {
+            b.iter(|| {
+                seed += 1;
+                let sides = [1e-3, -1e-3].map(|coeff| vec![Term { seed, coeff }]);
+                problem.losses_at(&mut params, Points::new(Span::Estimated, &sides)).unwrap()
+            });
+        });
     }
 }
 

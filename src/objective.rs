@@ -1,4 +1,4 @@
-//! The weights as they stand -> one f32; and the problem behind it, a mean over examples of which a step sees a few.
+//! The weights as they stand, or at points near them -> f32s; and the problem behind it, a mean over examples of which a step sees a few.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -145,8 +145,8 @@ pub struct Settings {
     /// vamo: the correction's factor [default: 1 / number of weights]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub alpha: Option<f64>,
-    /// vamo, svrg, mezo-svrg: steps between looks at the whole training set; the walks of mezo-svrg's steps grow with their
-    /// number since the last one [default: an epoch; mezo-svrg: 10]
+    /// vamo, svrg, mezo-svrg: steps between looks at the whole training set; what mezo-svrg's steps draw grows with
+    /// their number since the last one [default: an epoch; mezo-svrg: 10]
     #[arg(long, help_heading = "Training")]
     pub snapshot_steps: Option<u64>,
     /// vamo: add directions to a snapshot until its slopes are known to --direction-tolerance, up to this many

@@ -8,6 +8,7 @@ mod backward;
 mod checkpoint;
 mod gemma;
 pub mod gguf;
+mod head;
 mod kept;
 mod linear;
 mod llama;
@@ -129,29 +130,6 @@ pub struct Model {
     /// Where each weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
     segments: Vec<(ParamId, usize)>,
 }
-
-/// Predicting states whose logits are held at a time.
-#[derive(Default)]
-struct HeadChunk {
-    /// The first of them, for each point.
-    starts: Vec<usize>,
-    /// How many there are for each point.
-    len: usize,
-    /// The predictions that they make, and for each its row among them and its token.
-    wanted: Vec<usize>,
-    picks: Vec<(usize, u32)>,
-}
-
-impl HeadChunk {
-    /// The chunk's rows.
-    fn of(&self, states: &Tensor) -> candle_core::Result<Tensor> {
-        let of_point = |start: &usize| states.narrow(0, *start, self.len);
-        Tensor::cat(&self.starts.iter().map(of_point).collect::<candle_core::Result<Vec<_>>>()?, 0)
-    }
-}
-
-/// Logits held at a time at most, in bytes: the vocabulary projection runs over the predicting states in chunks of this.
-const LOGITS_BYTES: usize = 32 << 20;
 
 impl Model {
     /// Opens a folder in Hugging Face layout. The weights come back beside the model, held as `dtype`.
@@ -283,41 +261,6 @@ impl Model {
     fn first_trained_block(&self, weights: Weights) -> Option<usize> {
         let trained = self.segments.iter().filter(|(id, _)| weights.role(*id) != Role::Frozen);
         trained.map(|(_, segment)| *segment).min()?.checked_sub(1)
-    }
-
-    /// The same from the hidden states of the predicting rows.
-    fn log_probs_of(&self, weights: Weights, states: &Tensor, batch: &Batch) -> Result<Vec<f32>> {
-        let mut log_probs = vec![0f32; batch.predictions.len()];
-        for chunk in self.head_chunks(batch, weights.points()) {
-            let found = self.chunk_log_probs(weights, &chunk.of(states)?, &chunk)?.to_vec1()?;
-            chunk.wanted.into_iter().zip(found).for_each(|(i, log_prob): (usize, f32)| log_probs[i] = log_prob);
-        }
-        Ok(log_probs)
-    }
-
-    /// The predicting states in chunks whose logits may be held at a time: as many of each point.
-    fn head_chunks(&self, batch: &Batch, points: usize) -> Vec<HeadChunk> {
-        let (rows, all) = ((LOGITS_BYTES / (4 * self.shape().vocab_size * points)).max(1), batch.states.len() / points);
-        let starts = (0..all).step_by(rows);
-        let chunk = |start: usize| {
-            let len = rows.min(all - start);
-            let mut chunk =
-                HeadChunk { starts: (0..points).map(|n| n * all + start).collect(), len, ..HeadChunk::default() };
-            for (i, prediction) in batch.predictions.iter().enumerate() {
-                let (point, place) = (prediction.state / all, prediction.state % all);
-                if (start..start + len).contains(&place) {
-                    chunk.wanted.push(i);
-                    chunk.picks.push((point * len + place - start, prediction.token));
-                }
-            }
-            chunk
-        };
-        starts.map(chunk).collect()
-    }
-
-    /// ln p of the predictions that a chunk's `states` make: [wanted].
-    fn chunk_log_probs(&self, weights: Weights, states: &Tensor, chunk: &HeadChunk) -> Result<Tensor> {
-        ops::log_probs(&self.architecture.logits(weights, states)?, chunk.picks.clone())
     }
 
     /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.

@@ -389,7 +389,7 @@ trait Linear {
     }
 }
 
-/// A linear rule: its moves and weight decay join the walks that are pending, and settle with them in one pass.
+/// A linear rule: its moves and weight decay are pending until somebody reads, and settle in one pass.
 struct Walked<L> {
     linear: L,
     weight_decay: f32,
@@ -404,7 +404,7 @@ impl<L: Linear> Rule for Walked<L> {
     fn step(&mut self, at: &At, params: &mut Params, estimate: &Estimate, _: Streamed) -> Result<Option<f64>> {
         params.shrink(1.0 - at.learning_rate * self.weight_decay);
         params.walk(&self.linear.moves(at, &estimate.terms));
-        params.end_step();
+        params.end_step()?;
         Ok(None)
     }
 

@@ -2,8 +2,8 @@
 //!
 //! [`Params::walk`] and [`Params::shrink`] only remember a displacement. [`Params::settle`] applies everything that is
 //! pending in ONE in-place pass and lends the weights as [`Weights`]; there is no other way to read them, so nobody can
-//! see weights that have not settled. A two-point step costs two passes: the way back from -eps, the update and the
-//! next step's +eps are one of them.
+//! see weights that have not settled. [`Weights::at`] lends them as they would be at [`Points`] near them, where they never go.
+//! A two-point step costs one pass, its update; many steps that nobody reads between, as in a replay, are one together.
 
 mod displacement;
 mod gradients;
@@ -253,10 +253,16 @@ impl Params {
 
     /// Says that a step's moves are complete. What moves next is rounded apart from them, though it may be applied in the same
     /// pass: so whoever reads the weights between two steps, to score or to save them, changes nothing.
-    pub fn end_step(&mut self) {
+    pub fn end_step(&mut self) -> Result<()> {
+        /// Steps in one pass at most: more would gain little, and what is pending takes memory.
+        const TOGETHER: usize = 32;
         if !self.pending.is_empty() {
             self.pending.push(Move::EndStep);
         }
+        if self.pending.iter().filter(|m| matches!(m, Move::EndStep)).count() >= TOGETHER {
+            self.settle()?;
+        }
+        Ok(())
     }
 
     /// Applies all that is pending, in one pass over the weights, and lends them.

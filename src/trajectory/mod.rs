@@ -2,7 +2,7 @@
 //!
 //! Seeds, batches and learning rates follow from the config and the step, so a step's estimate, its (seed, coefficient)
 //! pairs, follows from its function values. Base weights + header + values give the weights of every step, bit for bit: a
-//! [`Tape`] tells the estimator the values again, and nothing is computed but the walks.
+//! [`Tape`] tells the estimator the values again, and nothing is computed but the moves.
 
 mod log;
 mod shared;

@@ -134,12 +134,33 @@ fn reading_between_steps_changes_nothing() -> Result<()> {
                 p.walk(&[term(step, 1e-2)]);
                 p.shrink(0.999);
                 p.walk(&[term(step, 3e-3)]);
-                p.end_step();
+                p.end_step()?;
                 if reads {
                     p.settle()?;
                 }
             }
             values(&mut p, 0)
+        };
+        assert!(run(true)? == run(false)?, "{dtype:?}");
+    }
+    Ok(())
+}
+
+/// Steps that nobody reads between are one pass, with the bits of a pass each.
+#[test]
+fn many_steps_in_one_pass_are_the_steps_one_by_one() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let run = |reads: bool| -> Result<(Vec<f32>, Vec<f32>)> {
+            let mut p = params(dtype)?;
+            for step in 0..75 {
+                p.shrink(0.999);
+                p.walk(&[term(step, 3e-3), term(1000 + step, 1e-3)]);
+                p.end_step()?;
+                if reads {
+                    p.settle()?;
+                }
+            }
+            Ok((values(&mut p, 0)?, values(&mut p, 1)?))
         };
         assert!(run(true)? == run(false)?, "{dtype:?}");
     }
