@@ -344,6 +344,15 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_batch_is_that_of_the_examples_again() {
+        let a = example(0, &[(&[2, 7, 30, 40, 41], 3), (&[2, 7, 30, 50], 2)]);
+        let b = example(1, &[(&[2, 9, 8, 30], 1), (&[2, 9, 8, 31], 1)]);
+        for pick in [Pick::All, Pick::Right] {
+            assert_eq!(Batch::pack([&a, &b], pick).repeated(3), Batch::pack([&a, &b, &a, &b, &a, &b], pick));
+        }
+    }
+
+    #[test]
     fn an_over_long_prompt_is_cut_on_the_left_keeping_the_first_token() {
         assert_eq!(cut_left(vec![2, 5, 6, 7, 8], 3), [2, 7, 8]);
         assert_eq!(cut_left(vec![2, 5], 3), [2, 5]);

@@ -18,7 +18,7 @@ pub trait Objective {
     /// The value at the weights as they stand.
     fn loss(&mut self, weights: Weights) -> Result<f32>;
 
-    /// The values at points near the weights as they stand, which they do not leave.
+    /// The values at points near the weights, which then stand where they stood, or their way back is pending.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>>;
 
     /// Turns to the mini-batch of the step's `k`-th direction, where each direction has one of its own.

@@ -52,14 +52,16 @@ impl Form {
         self.lanes() * vectors
     }
 
-    /// Rows of a weight [.., k] that a thread takes at a time: fewer where what is drawn of them would not stay in the second cache.
-    fn strip(self, k: usize, displaced: Option<&Displaced>) -> usize {
-        const MOST: usize = 1 << 17;
+    /// Rows of a weight [.., k] that a thread takes at a time: fewer where, displaced to a point, they would not stay in the second
+    /// cache.
+    fn strip(self, k: usize, is_displaced: bool) -> usize {
+        /// Numbers: 320 KiB in f32.
+        const MOST: usize = 80 << 10;
         let (mut rows, least) = match self {
             Form::Wide(unit) => (unit.strip(), unit.strip() / 4),
             Form::Pairs(_) => (2 * pairs::SIDE, pairs::SIDE),
         };
-        while rows > least && displaced.is_some_and(|displaced| rows * k * displaced.points() > MOST) {
+        while is_displaced && rows > least && rows * k > MOST {
             rows /= 2;
         }
         rows
@@ -226,11 +228,11 @@ pub fn by_weights(x: &[Panels], layers: &[Layer], activation: Activation, onto: 
     let width: usize = layers.iter().map(|layer| layer.outer).sum();
     let tokens: usize = x.iter().map(|x| x.tokens).sum();
     debug_assert!(onto.is_none_or(|onto| onto.len() == tokens * width));
-    let (form, k) = (x[0].form, x[0].k);
+    let Some(&Panels { form, k, .. }) = x.first() else { return Vec::new() };
     let mut strips: Vec<(&Layer, Range<usize>, usize)> = Vec::new();
     let mut column = 0;
     for layer in layers {
-        let many = form.strip(k, layer.displaced);
+        let many = form.strip(k, layer.displaced.is_some());
         for first in (0..layer.outer).step_by(many) {
             strips.push((layer, first..layer.outer.min(first + many), column + first));
         }
