@@ -42,15 +42,9 @@ impl Objective for Full<'_> {
         self.0.full_loss(weights)
     }
 
-    /// There are many forward passes at each point, so the weights walk there, and their way back is left pending.
+    /// There are many forward passes at each point.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
-        let look = |terms: Vec<Term>| {
-            params.walk_over(points.span(), &terms);
-            let loss = self.loss(params.settle()?)?;
-            params.walk_over(points.span(), &scaled(&terms, -1.0));
-            Ok(loss)
-        };
-        points.each().map(look).collect()
+        params.walk_to_each(&points, |weights| self.loss(weights))
     }
 }
 

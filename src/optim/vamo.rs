@@ -20,7 +20,7 @@ use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::Term;
 use crate::objective::Problem;
-use crate::params::{Params, Slot, Span, Visit};
+use crate::params::{Params, Points, Slot, Span, Visit, Weights};
 
 /// The method. Weights without a first-order gradient get MeZO's estimate in its place.
 pub fn make(settings: &Settings, params: &Params) -> Optimizer {
@@ -65,14 +65,14 @@ impl Vamo {
     fn take_snapshot(&mut self, at: &At, params: &mut Params, problem: &mut dyn Problem) -> Result<SnapshotReport> {
         let (least, most) = (self.probe.num_directions, self.max_directions.unwrap_or(self.probe.num_directions));
         let mut evaluations = 0;
-        let mut losses = |params: &mut Params| -> Result<Vec<f64>> {
-            let losses = problem.losses(params.settle()?)?;
+        let mut losses = |weights: Weights| -> Result<Vec<f64>> {
+            let losses = problem.losses(weights)?;
             evaluations += losses.len() as u64;
             Ok(losses)
         };
         let (mut squares, mut errors) = (0.0, 0.0);
         self.snapshot = Snapshot::default();
-        let base = if self.probe.sides == Sides::One { Some(losses(params)?) } else { None };
+        let base = if self.probe.sides == Sides::One { Some(losses(params.settle()?)?) } else { None };
         for j in 0..most {
             let seed = at.seed(SNAPSHOT_SEEDS + j as u64);
             let slopes = self.slopes(seed, params, base.as_deref(), &mut losses)?;
@@ -100,27 +100,15 @@ impl Vamo {
         seed: u64,
         params: &mut Params,
         base: Option<&[f64]>,
-        losses: &mut dyn FnMut(&mut Params) -> Result<Vec<f64>>,
+        losses: &mut dyn FnMut(Weights) -> Result<Vec<f64>>,
     ) -> Result<Vec<f64>> {
         let reach = self.probe.reach(seed, Span::Trained, params);
-        let walk = |params: &mut Params, multiple: f32| {
-            params.walk_over(Span::Trained, &[Term { seed, coeff: multiple * reach.eps }]);
-        };
-        walk(params, 1.0);
-        let plus = losses(params)?;
-        let (minus, distance) = match base {
-            Some(base) => {
-                walk(params, -1.0);
-                (base.to_vec(), f64::from(self.probe.zo_eps))
-            }
-            None => {
-                walk(params, -2.0);
-                let minus = losses(params)?;
-                walk(params, 1.0);
-                (minus, 2.0 * f64::from(self.probe.zo_eps))
-            }
-        };
-        Ok(plus.iter().zip(&minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(reach.worth)).collect())
+        let ways: &[f32] = if base.is_some() { &[1.0] } else { &[1.0, -1.0] };
+        let points: Vec<_> = ways.iter().map(|way| vec![Term { seed, coeff: way * reach.eps }]).collect();
+        let found = params.walk_to_each(&Points::new(Span::Trained, &points), losses)?;
+        let (plus, minus) = (&found[0], base.unwrap_or(&found[found.len() - 1]));
+        let distance = ways.len() as f64 * f64::from(self.probe.zo_eps);
+        Ok(plus.iter().zip(minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(reach.worth)).collect())
     }
 
     /// -alpha (ZOgrad f_I(x_hat) - ghat) for the mini-batch I, and its length.
