@@ -7,7 +7,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, Throughput};
-use zotune::data::{Batch, Batches, Candidate, Example};
+use zotune::batch::Batch;
+use zotune::data::{Batches, Candidate, Example};
 use zotune::files::Source;
 use zotune::model::Model;
 use zotune::model::ops::{self, Activation, Heads, Part, Scores};

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::data::{Batch, Example, Pick};
+use crate::batch::{Batch, Pick};
+use crate::data::Example;
 use crate::error::NotFinite;
 use crate::memory;
 use crate::model::Model;

@@ -6,8 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::batch::{Batch, Pick};
 use crate::config::Plan;
-use crate::data::{Batch, Batches, Example, Pick};
+use crate::data::{Batches, Example};
 use crate::estimator::At;
 use crate::eval::evaluate;
 use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
@@ -81,8 +82,9 @@ pub fn forecast(
     let memory = Memory::of(weights, state, snapshot, taken.gradients as usize, activations, peak);
     let snapshots = plan.settings.snapshot_steps.map_or(0, |every| plan.max_steps.div_ceil(every)) as f64;
     let seconds_per_snapshot = taken.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
-    let evaluations = (plan.max_steps.div_ceil(plan.eval_steps) + 1) as f64 * tokens(&examples.dev, Pick::All) as f64
-        + 2.0 * tokens(&examples.eval, Pick::All) as f64;
+    let evaluated = |examples: &[Example]| tokens(examples, plan.inputs.eval_batch_size) as f64;
+    let evaluations =
+        (plan.max_steps.div_ceil(plan.eval_steps) + 1) as f64 * evaluated(&examples.dev) + 2.0 * evaluated(&examples.eval);
     Ok(Forecast {
         num_weights,
         num_trained,
@@ -92,13 +94,13 @@ pub fn forecast(
         seconds_per_snapshot,
         seconds: plan.max_steps as f64 * taken.seconds
             + snapshots * seconds_per_snapshot
-            + evaluations * taken.eval_seconds / tokens(&trial.evaluated, Pick::All) as f64,
+            + evaluations * taken.eval_seconds / evaluated(&trial.evaluated),
     })
 }
 
-fn tokens(examples: &[Example], pick: Pick) -> usize {
-    // Examples do not share tokens, so their batches need not be those of the run.
-    examples.chunks(64).map(|part| Batch::pack(part, pick).num_tokens()).sum()
+/// The tokens that an evaluation feeds.
+fn tokens(examples: &[Example], batch_size: usize) -> usize {
+    examples.chunks(batch_size).map(|part| Batch::pack(part, Pick::All).num_tokens()).sum()
 }
 
 /// What is tried on stand-ins.
@@ -155,7 +157,7 @@ impl<'a> Trial<'a> {
         // An epoch or two show what batches are like.
         let seen = plan.max_steps.min(2 * (examples.train.len() as u64).div_ceil(plan.batch_size as u64));
         let examples_of = |batch: &[usize]| -> Vec<Example> { batch.iter().map(|&i| examples.train[i].clone()).collect() };
-        let lengths: Vec<usize> = examples.train.iter().map(|e| tokens(std::slice::from_ref(e), pick)).collect();
+        let lengths: Vec<usize> = examples.train.iter().map(|e| Batch::pack([e], pick).num_tokens()).collect();
         let sized = (0..seen).map(|step| {
             let batch = batches.at(step);
             (batch.iter().map(|&i| lengths[i]).sum::<usize>(), batch)
@@ -167,7 +169,7 @@ impl<'a> Trial<'a> {
         let (largest, typical) = (examples_of(largest), examples_of(typical));
         let evaluated =
             examples.dev.chunks(plan.inputs.eval_batch_size).chain(examples.eval.chunks(plan.inputs.eval_batch_size));
-        let evaluated = evaluated.max_by_key(|b| tokens(b, Pick::All)).context("nothing to evaluate")?.to_vec();
+        let evaluated = evaluated.max_by_key(|b| tokens(b, b.len())).context("nothing to evaluate")?.to_vec();
         let (params, model) = (&outline.params, &outline.model);
         let lowest_of = |is: fn(Role) -> bool| {
             params.ids().filter(|(id, _)| is(params.role(*id))).map(|(id, _)| model.segment(id)).min()

@@ -23,6 +23,7 @@ pub mod config;
 pub mod tokenizer;
 pub mod noise;
 pub mod data;
+pub mod batch;
 pub mod params;
 pub mod digest;
 pub mod model;

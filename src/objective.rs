@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 
-use crate::data::{Batch, Batches, Example, Pick};
+use crate::batch::{Batch, Pick};
+use crate::data::{Batches, Example};
 use crate::memory::{Mark, Peaks};
 use crate::model::{Backward, Model};
 use crate::params::{Gradient, ParamId, Params, Points, Weights};
@@ -225,7 +226,7 @@ impl<'a> PromptLoss<'a> {
     /// Which candidates a loss needs.
     pub fn pick(loss: Loss) -> Pick {
         match loss {
-            Loss::Classification => Pick::All,
+            Loss::Classification => Pick::Compared,
             Loss::TeacherForcing => Pick::Right,
         }
     }
@@ -312,7 +313,7 @@ impl<'a> PromptLoss<'a> {
         }
         let weight = total.unwrap_or(sum.weight) as f64;
         let slopes = batches.iter().zip(&scores).map(|(batch, scores)| {
-            let of_prediction = |p: &crate::data::Prediction| {
+            let of_prediction = |p: &crate::batch::Prediction| {
                 let right = batch.examples[p.example].right;
                 (slope(self.loss, &scores[p.example], right, p.candidate) / weight) as f32
             };

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use candle_core::{Tensor, Var};
 
 use super::{Model, Packed};
-use crate::data::Batch;
+use crate::batch::Batch;
 use crate::params::{Gradient, ParamId, Recorder, Role, Weights};
 
 /// A backward pass under way, over the micro-batches of one batch.
@@ -115,14 +115,14 @@ fn gradient_of(input: &Var, output: &Tensor, upstream: &Tensor) -> Result<Tensor
 impl Model {
     /// Back through the head, a chunk of states at a time: the gradient with respect to the last block's output.
     fn head_backward(&self, weights: Weights, part: &Part, upstream: &Tensor) -> Result<Tensor> {
-        let mut gradients = Vec::new();
+        let mut gradient = part.states.zeros_like()?;
         for chunk in self.head_chunks(part.packed.batch, 1) {
             let states = Var::from_tensor(&chunk.of(&part.states)?)?;
             let log_probs = self.chunk_log_probs(weights, states.as_tensor(), &chunk)?;
             let picked: Vec<u32> = chunk.wanted.iter().map(|&i| i as u32).collect();
             let upstream = upstream.index_select(&Tensor::new(picked, upstream.device())?, 0)?;
-            gradients.push(gradient_of(&states, &log_probs, &upstream)?);
+            gradient = chunk.add(&gradient, &gradient_of(&states, &log_probs, &upstream)?)?;
         }
-        Ok(Tensor::cat(&gradients, 0)?)
+        Ok(gradient)
     }
 }

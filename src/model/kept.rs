@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::adapter::{self, Adapter};
 use super::{Front, Linear, Model, Packed, checkpoint};
-use crate::data::Batch;
+use crate::batch::Batch;
 use crate::digest::Digest;
 use crate::noise;
 use crate::params::{ParamId, Params, Role, Weights};

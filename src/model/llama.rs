@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::ops::{self, Activation, Heads, Scores};
 use super::rope::Rope;
-use super::{Architecture, Linear, Loader, Packed, Shape};
+use super::{Architecture, Head, Linear, Loader, Packed, Shape};
 use crate::params::{ParamId, Weights};
 
 /// config.json of LLaMA and its relatives, as far as they share it.
@@ -186,7 +186,7 @@ pub struct Llama {
     embed_tokens: ParamId,
     blocks: Vec<Block>,
     norm: ParamId,
-    head: Linear,
+    head: Head,
 }
 
 impl Llama {
@@ -226,7 +226,7 @@ impl Llama {
             });
         }
         let norm = loader.weight("model.norm.weight", &[hidden])?;
-        let head = loader.head(design.tied, embed_tokens, &[design.vocab_size, hidden])?;
+        let head = loader.head(design.tied, embed_tokens, &[design.vocab_size, hidden], design.logit_cap)?;
         Ok(Llama { design, embed_tokens, blocks, norm, head })
     }
 
@@ -308,9 +308,11 @@ impl Architecture for Llama {
         self.feed_forward(weights, block, &x, &self.norm(weights, block.post_norm, &x)?)
     }
 
-    fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
-        let normed = self.norm(weights, self.norm, hidden)?;
-        let logits = self.head.apply(weights, &normed)?;
-        self.design.logit_cap.map_or(Ok(logits.clone()), |cap| ops::soft_cap(&logits, cap))
+    fn to_head(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
+        self.norm(weights, self.norm, hidden)
+    }
+
+    fn head(&self) -> &Head {
+        &self.head
     }
 }

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{self, Adapter, Kind};
 use super::checkpoint::Checkpoint;
+use super::head::Head;
 use super::linear::{Linear, LowRank};
 use super::ops::Heads;
 use super::packed::Prefix;
@@ -135,8 +136,8 @@ impl Loader {
     }
 
     /// The vocabulary projection: the embedding again where they are tied.
-    pub(super) fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize]) -> Result<Linear> {
+    pub(super) fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize], cap: Option<f32>) -> Result<Head> {
         let weight = if tied { embedding } else { self.weight("lm_head.weight", shape)? };
-        Ok(Linear { weight, bias: None, outer: shape[0], low_rank: None })
+        Ok(Head { projection: Linear { weight, bias: None, outer: shape[0], low_rank: None }, cap })
     }
 }

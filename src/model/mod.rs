@@ -27,12 +27,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
-use crate::data::Batch;
+use crate::batch::Batch;
 use crate::error::nearest;
 use crate::files::{self, Source};
 use crate::noise::Term;
 use crate::params::{ParamId, Params, Role, Weights};
 use crate::tokenizer::Tokenizer;
+use head::Head;
 use linear::Linear;
 use loader::{Contents, Loader};
 use ops::Heads;
@@ -80,8 +81,11 @@ pub trait Architecture: Send + Sync {
     /// once they have been mixed nobody looks at the others.
     fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor>;
 
-    /// Final norm and vocabulary projection: [rows, hidden] -> [rows, vocab], f32.
-    fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor>;
+    /// The final norm, and whatever else stands between the last block and the head: [rows, hidden] -> [rows, inner], f32.
+    fn to_head(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor>;
+
+    /// The vocabulary projection.
+    fn head(&self) -> &Head;
 }
 
 type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
@@ -229,8 +233,8 @@ impl Model {
         self.segments.iter().filter(|(_, segment)| *segment >= lowest).map(|(id, _)| *id).collect()
     }
 
-    /// ln p of each of the batch's predictions, in their order; where the weights are read at several points, all of one point's and
-    /// then the next one's.
+    /// ln p of each of the batch's predictions, in their order, or its logit where the batch says that this is enough; where the
+    /// weights are read at several points, all of one point's and then the next one's.
     pub fn log_probs(&self, weights: Weights, batch: &Batch) -> Result<Vec<f32>> {
         if weights.points() > 1 {
             let batch = &batch.repeated(weights.points());
@@ -265,7 +269,8 @@ impl Model {
 
     /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
     pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
-        self.architecture.logits(weights, &self.states(weights, batch)?)
+        let x = self.architecture.to_head(weights, &self.states(weights, batch)?)?;
+        self.architecture.head().logits(weights, &x)
     }
 
     /// Hidden states of the batch's predicting rows alone: [states, hidden].

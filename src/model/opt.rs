@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::ops::{self, Activation, Heads, Scores};
-use super::{Architecture, Linear, Loader, Packed, Shape};
+use super::{Architecture, Head, Linear, Loader, Packed, Shape};
 use crate::params::{ParamId, Weights};
 
 /// OPT's config.json, as far as it matters.
@@ -68,7 +68,7 @@ pub struct Opt {
     project_out: Option<Linear>,
     blocks: Vec<Block>,
     final_norm: Option<Norm>,
-    head: Linear,
+    head: Head,
 }
 
 impl Opt {
@@ -125,7 +125,7 @@ impl Opt {
         }
         let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
         let final_norm = if has_final_norm { Some(norm(loader, "model.decoder.final_layer_norm")?) } else { None };
-        let head = loader.head(config.tie_word_embeddings, embed_tokens, &[config.vocab_size, embed_dim])?;
+        let head = loader.head(config.tie_word_embeddings, embed_tokens, &[config.vocab_size, embed_dim], None)?;
         Ok(Opt { config, activation, embed_tokens, embed_positions, project_in, project_out, blocks, final_norm, head })
     }
 
@@ -189,7 +189,7 @@ impl Architecture for Opt {
         }
     }
 
-    fn logits(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
+    fn to_head(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
         let mut x = hidden.clone();
         if let Some(norm) = &self.final_norm {
             x = layer_norm(weights, norm, &x)?;
@@ -197,6 +197,10 @@ impl Architecture for Opt {
         if let Some(project_out) = &self.project_out {
             x = project_out.apply(weights, &x)?;
         }
-        self.head.apply(weights, &x)
+        Ok(x)
+    }
+
+    fn head(&self) -> &Head {
+        &self.head
     }
 }

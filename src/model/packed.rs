@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use super::ops::{self, Heads, Scores};
-use crate::data::Batch;
+use crate::batch::Batch;
 use crate::params::{Displaced, ParamId, Weights};
 
 /// A batch, prepared for an architecture.

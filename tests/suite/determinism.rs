@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use indicatif::ProgressBar;
+use zotune::batch::{Batch, Pick};
 use zotune::config::{Knobs, Plan};
-use zotune::data::{Batch, Example, Pick};
+use zotune::data::Example;
 use zotune::folder;
 use zotune::objective::{Objective, PromptLoss, scores};
 use zotune::run::{Job, Results, train};

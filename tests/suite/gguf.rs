@@ -8,7 +8,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value as Json;
-use zotune::data::Batch;
+use zotune::batch::Batch;
 use zotune::files::Source;
 use zotune::memory;
 use zotune::model::{self, Model, gguf};

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
-use zotune::data::{Batch, Pick};
+use zotune::batch::{Batch, Pick};
 use zotune::files::Source;
 use zotune::model::Model;
 use zotune::noise::Term;

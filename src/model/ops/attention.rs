@@ -1,4 +1,4 @@
-//! Causal attention over a packed batch whose examples share prefixes.
+//! Causal attention over a packed batch, the tree of its sequences.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::cap::{cap, cap_slopes};
 use super::tile::{Rows, Unit};
 use super::{Matrix, Shared, floats, multiply, rows_a_point, with_floats};
-use crate::data::QueryBlock;
+use crate::batch::QueryBlock;
 use crate::simd;
 
 /// How many heads there are, and how wide.
@@ -49,7 +49,7 @@ impl Scores {
     }
 }
 
-/// Causal attention within each example of the batch: every query sees what its [`QueryBlock`] shows it.
+/// Causal attention within each sequence of the batch: every query sees what its [`QueryBlock`] shows it.
 ///
 /// q, k and v side by side [prefix + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. The first rows are nobody's:
 /// `prefix` rows that everybody sees; or as many prefixes as there are points, and each stretch of tokens sees its own.
@@ -118,11 +118,23 @@ fn cleared(buffer: &mut Vec<f32>, len: usize) {
 }
 
 impl Attention {
-    /// The keys of a block in three stretches: where each starts among the rows, its first column of the scores, its length.
-    fn stretches(&self, block: &QueryBlock) -> [(usize, usize, usize); 3] {
-        let (prefix, shared, own) = (self.prefix, block.shared.len(), block.queries.end - block.own_start);
-        let (seen, front) = (block.queries.start / self.tokens * prefix, self.front);
-        [(seen, 0, prefix), (front + block.shared.start, prefix, shared), (front + block.own_start, prefix + shared, own)]
+    /// The keys of a block in stretches: where each starts among the rows, its first column of the scores, its length.
+    fn stretches<'b>(&self, block: &'b QueryBlock) -> impl Iterator<Item = (usize, usize, usize)> + use<'b> {
+        let (front, prefix) = (self.front, block.queries.start / self.tokens * self.prefix);
+        let prefix = prefix..prefix + self.prefix;
+        let own = std::iter::once(block.own_start..block.queries.end);
+        let seen = block.seen.iter().cloned().chain(own);
+        let rows = std::iter::once(prefix).chain(seen.map(move |rows| front + rows.start..front + rows.end));
+        rows.scan(0, |column, rows| {
+            let first = *column;
+            *column += rows.len();
+            Some((rows.start, first, rows.len()))
+        })
+    }
+
+    /// How many keys they are.
+    fn keys(&self, block: &QueryBlock) -> usize {
+        self.prefix + block.before() + block.queries.len()
     }
 
     /// The probabilities of one block of queries under one head into `s.p` [queries, padded keys]; gives the padded keys.
@@ -130,8 +142,7 @@ impl Attention {
     /// # Safety
     /// `q` and `k` hold all rows that the block names.
     unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, s: &mut Scratch) -> usize {
-        let (queries, d) = (block.queries.len(), self.heads.dim);
-        let keys: usize = self.stretches(block).iter().map(|(_, _, count)| count).sum();
+        let (queries, keys, d) = (block.queries.len(), self.keys(block), self.heads.dim);
         let padded = keys.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, d * padded);
         for (first, column, count) in self.stretches(block) {
@@ -154,8 +165,8 @@ impl Attention {
             rest = 1.0;
         }
         for (i, row) in s.p.chunks_mut(padded).enumerate() {
-            // Query i sees the prefix, everything shared, and its own stretch up to itself.
-            let visible = self.prefix + block.shared.len() + (block.queries.start + i - block.own_start) + 1;
+            // Query i sees the prefix, all before the block, and the block up to itself.
+            let visible = self.prefix + block.before() + i + 1;
             softmax(&mut row[..visible], rest);
             row[visible..].fill(0.0);
         }
@@ -169,7 +180,7 @@ impl Attention {
     unsafe fn forward(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, s: &mut Scratch) {
         let (queries, d) = (block.queries.len(), self.heads.dim);
         let padded_keys = unsafe { self.probabilities(block, q, k, s) };
-        let keys: usize = self.stretches(block).iter().map(|(_, _, count)| count).sum();
+        let keys = self.keys(block);
         let padded = d.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, keys * padded);
         for (first, column, count) in self.stretches(block) {
@@ -269,22 +280,21 @@ impl Attention {
         [head, queries + key_head, queries + keys + key_head]
     }
 
-    /// The stretches of blocks that share no keys with each other: an example each; all together where there is a prefix.
-    fn examples(&self) -> Vec<Range<usize>> {
+    /// The stretches of blocks that share no keys with each other: a tree each; all together where there is a prefix.
+    fn trees(&self) -> Vec<Range<usize>> {
         if self.prefix > 0 {
             return std::iter::once(0..self.blocks.len()).collect();
         }
-        let mut examples: Vec<Range<usize>> = Vec::new();
+        let mut trees: Vec<Range<usize>> = Vec::new();
         let mut end = 0;
         for (i, block) in self.blocks.iter().enumerate() {
-            let first = if block.shared.is_empty() { block.own_start } else { block.shared.start.min(block.own_start) };
-            match examples.last_mut() {
-                Some(last) if first < end => last.end = i + 1,
-                _ => examples.push(i..i + 1),
+            match trees.last_mut() {
+                Some(last) if block.first() < end => last.end = i + 1,
+                _ => trees.push(i..i + 1),
             }
             end = end.max(block.queries.end);
         }
-        examples
+        trees
     }
 }
 
@@ -343,17 +353,17 @@ impl CustomOp1 for Attention {
         let gradient_at = Shared(gradient.as_mut_ptr());
         with_floats([qkv, &upstream.contiguous()?], |[qkv, dout]| {
             let (qkv, dout) = (Matrix::of(qkv, self.heads.width()), Matrix::of(dout, queries * dim));
-            let (examples, group) = (self.examples(), queries / keys);
-            (0..examples.len() * keys).into_par_iter().for_each(|job| {
-                let (example, key_head) = (examples[job / keys].clone(), job % keys);
-                for block in &self.blocks[example] {
+            let (trees, group) = (self.trees(), queries / keys);
+            (0..trees.len() * keys).into_par_iter().for_each(|job| {
+                let (tree, key_head) = (trees[job / keys].clone(), job % keys);
+                for block in &self.blocks[tree] {
                     for head in key_head * group..(key_head + 1) * group {
                         let places = self.places(head);
                         let [q, k, v] = places.map(|place| qkv.under(place, dim));
                         let under = [q, k, v, dout.under(head, dim)];
                         // The gradient lies as what it is a gradient of.
                         let gradients = places.map(|place| gradient_at.at(place * dim));
-                        // SAFETY: examples share no rows and key heads no columns, so a job alone writes its part.
+                        // SAFETY: trees share no rows and key heads no columns, so a job alone writes its part.
                         SCRATCH.with_borrow_mut(|scratch| unsafe { self.backward(block, under, gradients, scratch) });
                     }
                 }
