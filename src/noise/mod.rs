@@ -41,6 +41,7 @@ pub fn gather(terms: &mut Vec<Term>, term: Term) {
 /// Elements drawn together; a run of elements can start at any multiple of it.
 pub const GROUP: usize = 128;
 const HALF: usize = GROUP / 2;
+const _: () = assert!(HALF == 2 * TOGETHER, "a word for two elements");
 
 /// The generator's key for one direction on one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +91,28 @@ impl Key {
     }
 }
 
-/// Threefry-2x32-13: `counter` enciphered under `key`.
+/// Counters that the generator enciphers together: a round is a chain of four dependent operations, and so many chains side by side
+/// fill a processor's units with any width of vector.
+const TOGETHER: usize = 32;
+
+/// Threefry-2x32-13: `N` counters from `first` on, of which the low word must not carry, enciphered under `key`: each counter's first
+/// word, then each one's second.
 #[inline(always)]
-pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
+#[allow(clippy::needless_range_loop, reason = "counters, not indices")]
+pub fn threefry<const N: usize>(key: [u32; 2], first: [u32; 2]) -> [[u32; N]; 2] {
     const ROTATIONS: [u32; 8] = [13, 15, 26, 6, 17, 29, 16, 24];
     let keys = [key[0], key[1], 0x1bd1_1bda ^ key[0] ^ key[1]];
-    let mut x0 = counter[0].wrapping_add(keys[0]);
-    let mut x1 = counter[1].wrapping_add(keys[1]);
+    let (mut x0, mut x1) = ([0u32; N], [first[1].wrapping_add(keys[1]); N]);
+    for j in 0..N {
+        x0[j] = first[0].wrapping_add(j as u32).wrapping_add(keys[0]);
+    }
     // Unrolled by hand in fours: a key is added after every fourth round.
     macro_rules! round {
         ($r:expr) => {
-            x0 = x0.wrapping_add(x1);
-            x1 = x1.rotate_left(ROTATIONS[$r % 8]) ^ x0;
+            for j in 0..N {
+                x0[j] = x0[j].wrapping_add(x1[j]);
+                x1[j] = x1[j].rotate_left(ROTATIONS[$r % 8]) ^ x0[j];
+            }
         };
     }
     macro_rules! four {
@@ -110,8 +121,10 @@ pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
             round!(4 * $n + 1);
             round!(4 * $n + 2);
             round!(4 * $n + 3);
-            x0 = x0.wrapping_add(keys[($n + 1) % 3]);
-            x1 = x1.wrapping_add(keys[($n + 2) % 3]).wrapping_add($n + 1);
+            for j in 0..N {
+                x0[j] = x0[j].wrapping_add(keys[($n + 1) % 3]);
+                x1[j] = x1[j].wrapping_add(keys[($n + 2) % 3]).wrapping_add($n + 1);
+            }
         };
     }
     four!(0);
@@ -167,25 +180,23 @@ fn sign(word: u32) -> f32 {
     f32::from_bits(1f32.to_bits() | (word & (1 << 31)))
 }
 
-/// The words of `N` counters from `first` on, a multiple of N, which divides 2^32: each counter's first, then each one's second.
+/// The words of [`TOGETHER`] counters from `first` on, a multiple of it: each one's first, then each one's second.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "a counter, not an index")]
-fn draw_words<const N: usize>(key: Key, first: u64) -> [[u32; N]; 2] {
-    let (low, high) = (first as u32, (first >> 32) as u32);
-    let mut words = [[0u32; N]; 2];
-    for j in 0..N {
-        // So the low word never carries.
-        let [a, b] = threefry(key.words, [low.wrapping_add(j as u32), high]);
-        words[0][j] = a;
-        words[1][j] = b;
-    }
-    words
+fn draw_words(key: Key, first: u64) -> [[u32; TOGETHER]; 2] {
+    threefry(key.words, [first as u32, (first >> 32) as u32])
 }
 
 /// A word for each of the `group`-th [`GROUP`] elements, in two halves.
 #[inline(always)]
 fn draw_a_word_each(key: Key, group: u64) -> [[u32; HALF]; 2] {
-    draw_words(key, group * HALF as u64)
+    let mut words = [[0u32; HALF]; 2];
+    for n in 0..HALF / TOGETHER {
+        let drawn = draw_words(key, group * HALF as u64 + (n * TOGETHER) as u64);
+        for half in 0..2 {
+            words[half][n * TOGETHER..][..TOGETHER].copy_from_slice(&drawn[half]);
+        }
+    }
+    words
 }
 
 /// The `group`-th [`GROUP`] elements of the direction.
@@ -195,7 +206,7 @@ fn draw_a_word_each(key: Key, group: u64) -> [[u32; HALF]; 2] {
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "loops over one index, as the definition has it")]
 fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
-    let words = draw_words::<{ HALF / 2 }>(key, group * (HALF / 2) as u64);
+    let words = draw_words(key, group * TOGETHER as u64);
     let words = words.as_flattened();
     let (first, second) = out.split_at_mut(HALF);
     if key.signs {
