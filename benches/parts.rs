@@ -11,7 +11,7 @@ use zotune::batch::Batch;
 use zotune::data::{Batches, Candidate, Example};
 use zotune::files::Source;
 use zotune::model::Model;
-use zotune::model::ops::{self, Activation, Heads, Part, Scores};
+use zotune::model::ops::{self, Activation, Heads, Part, PrefixRows, Scores};
 use zotune::noise::{Kernel, Term};
 use zotune::objective::{Objective, PromptLoss};
 use zotune::params::{Descent, Params, Points, Span};
@@ -110,7 +110,7 @@ fn attention(c: &mut Criterion) {
         let pairs = if batch.num_tokens() == 1024 { 1024 * 1025 / 2 } else { EXAMPLES * 13 * 14 / 2 };
         group.throughput(Throughput::Elements((2 * pairs * HIDDEN) as u64));
         group.bench_function(name, |b| {
-            b.iter(|| ops::attention(&qkv, batch.blocks(), 0, 1, HEADS, Scores::of(HEADS)).unwrap())
+            b.iter(|| ops::attention(&qkv, batch.blocks(), PrefixRows::NONE, HEADS, Scores::of(HEADS)).unwrap())
         });
     }
 }

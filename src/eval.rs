@@ -6,9 +6,9 @@ use serde::Serialize;
 use crate::batch::{Batch, Pick};
 use crate::data::Example;
 use crate::error::NotFinite;
+use crate::loss::{LossSum, Score, scores};
 use crate::memory;
 use crate::model::Model;
-use crate::objective::{LossSum, Score, scores};
 use crate::params::Weights;
 use crate::task::Loss;
 
@@ -56,7 +56,7 @@ pub fn evaluate(
         let (found, held) = memory::peak_of(|| scores(model, weights, &batch));
         activation_peak = activation_peak.max(held);
         for (example, scores) in part.iter().zip(found?) {
-            total.add(loss, &scores, example.label);
+            total += LossSum::of_example(loss, &scores, example.label);
             scored.push(judge(example, &scores));
         }
         done(scored.len())?;

@@ -27,6 +27,7 @@ pub mod batch;
 pub mod params;
 pub mod digest;
 pub mod model;
+pub mod loss;
 pub mod objective;
 pub mod estimator;
 pub mod optim;

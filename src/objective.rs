@@ -9,16 +9,14 @@ use candle_core::Tensor;
 
 use crate::batch::{Batch, Pick};
 use crate::data::{Batches, Example};
+use crate::loss::{LossSum, gathered, slope};
 use crate::memory::{Mark, Peaks};
 use crate::model::{Backward, Model};
 use crate::params::{Gradient, ParamId, Params, Points, Weights};
 use crate::task::Loss;
 
-/// A function of the weights. It sees [`Weights`], so everything pending has been settled.
+/// A function of the weights.
 pub trait Objective {
-    /// The value at the weights as they stand.
-    fn loss(&mut self, weights: Weights) -> Result<f32>;
-
     /// The values at points near the weights, which then stand where they stood, or their way back is pending.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>>;
 
@@ -64,85 +62,6 @@ pub trait Problem {
 
     /// The gradient of f: `add` is given the shares of its parts, to be added up. Gives n.
     fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64>;
-}
-
-/// The log-probability of a candidate's answer: the sum over its tokens, and how many they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Score {
-    /// ln p of the answer.
-    pub sum: f64,
-    /// Tokens in the answer.
-    pub tokens: usize,
-}
-
-impl Score {
-    /// Mean log-probability of the answer's tokens: what candidates are compared by.
-    pub fn mean(self) -> f64 {
-        self.sum / self.tokens as f64
-    }
-}
-
-/// The scores of a batch's candidates: for each example, one for each candidate that was packed.
-pub fn scores(model: &Model, weights: Weights, batch: &Batch) -> Result<Vec<Vec<Score>>> {
-    Ok(gathered(batch, &model.log_probs(weights, batch)?))
-}
-
-/// The scores that the log-probabilities of a batch's predictions amount to.
-fn gathered(batch: &Batch, log_probs: &[f32]) -> Vec<Vec<Score>> {
-    let mut scores: Vec<Vec<Score>> = batch.examples.iter().map(|e| vec![Score::default(); e.num_candidates]).collect();
-    for (prediction, log_prob) in batch.predictions.iter().zip(log_probs) {
-        let score = &mut scores[prediction.example][prediction.candidate];
-        score.sum += f64::from(*log_prob);
-        score.tokens += 1;
-    }
-    scores
-}
-
-/// A mean in the making: micro-batches and evaluations add to it, and the result is that of one large batch.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LossSum {
-    sum: f64,
-    weight: usize,
-}
-
-impl LossSum {
-    /// Adds one example, given the scores of its packed candidates and which of them is right.
-    pub fn add(&mut self, loss: Loss, scores: &[Score], right: usize) {
-        let (sum, weight) = of_example(loss, scores, right);
-        self.sum += sum;
-        self.weight += weight;
-    }
-
-    /// The mean over what was added.
-    pub fn mean(&self) -> f64 {
-        self.sum / self.weight as f64
-    }
-}
-
-/// What an example adds to a [`LossSum`]: to the sum, and to its weight.
-fn of_example(loss: Loss, scores: &[Score], right: usize) -> (f64, usize) {
-    match loss {
-        Loss::Classification => (log_sum_exp(scores) - scores[right].mean(), 1),
-        Loss::TeacherForcing => (-scores[right].sum, scores[right].tokens),
-    }
-}
-
-/// The derivative of what an example adds to the sum, with respect to the log-probability of each of a candidate's tokens.
-fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f64 {
-    let is_right = if candidate == right { 1.0 } else { 0.0 };
-    match loss {
-        Loss::Classification => {
-            let score = scores[candidate];
-            (libm::exp(score.mean() - log_sum_exp(scores)) - is_right) / score.tokens as f64
-        }
-        Loss::TeacherForcing => -is_right,
-    }
-}
-
-fn log_sum_exp(scores: &[Score]) -> f64 {
-    let max = scores.iter().map(|s| s.mean()).fold(f64::NEG_INFINITY, f64::max);
-    // The C library's are others on other machines.
-    max + libm::log(scores.iter().map(|s| libm::exp(s.mean() - max)).sum::<f64>())
 }
 
 /// What evaluating a problem took so far.
@@ -259,6 +178,11 @@ impl<'a> PromptLoss<'a> {
         result
     }
 
+    /// The mini-batch's loss at the weights as they stand.
+    pub fn loss(&mut self, weights: Weights) -> Result<f32> {
+        self.losses(weights)?.pop().context("a loss at no point")
+    }
+
     /// The mini-batch's loss at each point that the weights are read at.
     fn losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
         let points = weights.points();
@@ -269,10 +193,7 @@ impl<'a> PromptLoss<'a> {
             let look = || self.model.log_probs_again(weights, batch, kept);
             let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
             for (total, log_probs) in totals.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
-                for (sum, weight) in self.parts_of(batch, log_probs) {
-                    total.sum += sum;
-                    total.weight += weight;
-                }
+                self.parts_of(batch, log_probs).into_iter().for_each(|part| *total += part);
             }
         }
         self.kept = kept;
@@ -280,7 +201,7 @@ impl<'a> PromptLoss<'a> {
     }
 
     /// What each example of `batches` adds to a [`LossSum`].
-    fn parts(&self, weights: Weights, batches: &[Batch]) -> Result<Vec<(f64, usize)>> {
+    fn parts(&self, weights: Weights, batches: &[Batch]) -> Result<Vec<LossSum>> {
         let mut parts = Vec::new();
         for batch in batches {
             let log_probs = self.counted(1, batch.num_tokens(), || self.model.log_probs(weights, batch))?;
@@ -289,10 +210,10 @@ impl<'a> PromptLoss<'a> {
         Ok(parts)
     }
 
-    fn parts_of(&self, batch: &Batch, log_probs: &[f32]) -> Vec<(f64, usize)> {
+    fn parts_of(&self, batch: &Batch, log_probs: &[f32]) -> Vec<LossSum> {
         let scores = gathered(batch, log_probs);
         let examples = batch.examples.iter().zip(&scores);
-        examples.map(|(example, scores)| of_example(self.loss, scores, example.right)).collect()
+        examples.map(|(example, scores)| LossSum::of_example(self.loss, scores, example.right)).collect()
     }
 
     /// The loss of `batches`, their weight, and a backward pass that has been told where to begin. `total` is the weight
@@ -309,7 +230,8 @@ impl<'a> PromptLoss<'a> {
         let scores: Vec<_> = batches.iter().zip(&log_probs).map(|(batch, found)| gathered(batch, found)).collect();
         let mut sum = LossSum::default();
         for (batch, scores) in batches.iter().zip(&scores) {
-            batch.examples.iter().zip(scores).for_each(|(e, scores)| sum.add(self.loss, scores, e.right));
+            let examples = batch.examples.iter().zip(scores);
+            examples.for_each(|(e, scores)| sum += LossSum::of_example(self.loss, scores, e.right));
         }
         let weight = total.unwrap_or(sum.weight) as f64;
         let slopes = batches.iter().zip(&scores).map(|(batch, scores)| {
@@ -326,10 +248,6 @@ impl<'a> PromptLoss<'a> {
 }
 
 impl Objective for PromptLoss<'_> {
-    fn loss(&mut self, weights: Weights) -> Result<f32> {
-        self.losses(weights)?.pop().context("a loss at no point")
-    }
-
     /// All points in one pass over the weights for each micro-batch.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
         self.losses(params.settle()?.at(&Arc::new(points)))
@@ -380,8 +298,8 @@ impl Problem for PromptLoss<'_> {
         self.cost.borrow_mut().example_evaluations += places.len() as u64;
         // Where examples weigh differently, each counts with its sum over the mean weight: so the mean over all is the
         // loss over all, and the mean over a mini-batch is on average.
-        let mean_weight = parts.iter().map(|(_, weight)| *weight as f64).sum::<f64>() / parts.len() as f64;
-        Ok(parts.into_iter().map(|(sum, _)| sum / mean_weight).collect())
+        let mean_weight = parts.iter().map(|part| part.weight as f64).sum::<f64>() / parts.len() as f64;
+        Ok(parts.into_iter().map(|part| part.sum / mean_weight).collect())
     }
 
     fn backward<'b>(&'b self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::ops::{self, Heads, Scores};
+use super::ops::{self, Heads, PrefixRows, Scores};
 use crate::batch::Batch;
 use crate::params::{Displaced, ParamId, Weights};
 
@@ -55,15 +55,16 @@ impl<'a> Packed<'a> {
             Front::Prefix(prefix) => {
                 let embeddings = weights.leaf(prefix.embeddings);
                 let points = embeddings.displaced().map_or(1, Displaced::points);
+                let rows = PrefixRows { rows: prefix.tokens, points };
                 let qkv = ops::with_prefix(qkv, embeddings, ops::Place { heads, block })?;
-                return ops::attention(&qkv, self.batch.blocks(), prefix.tokens, points, heads, scores);
+                return ops::attention(&qkv, self.batch.blocks(), rows, heads, scores);
             }
             Front::Noted(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
                 noted.borrow_mut().push(qkv.narrow(1, first, width)?);
             }
         }
-        ops::attention(qkv, self.batch.blocks(), 0, 1, heads, scores)
+        ops::attention(qkv, self.batch.blocks(), PrefixRows::NONE, heads, scores)
     }
 
     /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].

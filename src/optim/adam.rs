@@ -6,7 +6,8 @@
 //! theta <- theta - lr [m / (1 - b1^t)] / (sqrt(v / (1 - b2^t)) + zeta)
 //! ```
 
-use super::{Equations, or, rest};
+use super::rule::Equations;
+use super::{or, rest};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;

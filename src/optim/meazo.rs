@@ -6,7 +6,8 @@
 
 use anyhow::Result;
 
-use super::{Linear, or};
+use super::or;
+use super::rule::Linear;
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Term;

@@ -10,13 +10,14 @@
 
 use anyhow::Result;
 
+use super::rule::walked;
 use super::zo_sgd::ZoSgd;
-use super::{Optimizer, two_point, walked};
+use super::{Optimizer, two_point};
 use crate::config::Settings;
 use crate::estimator::{At, Estimate, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::{Term, gather, scaled};
 use crate::objective::{Objective, Problem};
-use crate::params::{Params, Points, Slot, Visit, Weights};
+use crate::params::{Params, Points, Slot, Visit};
 
 /// The method: the estimator reduces the variance, ZO-SGD moves the weights.
 pub fn make(settings: &Settings) -> Optimizer {
@@ -38,13 +39,9 @@ struct MezoSvrg {
 struct Full<'a>(&'a mut dyn Problem);
 
 impl Objective for Full<'_> {
-    fn loss(&mut self, weights: Weights) -> Result<f32> {
-        self.0.full_loss(weights)
-    }
-
     /// There are many forward passes at each point.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
-        params.walk_to_each(&points, |weights| self.loss(weights))
+        params.walk_to_each(&points, |weights| self.0.full_loss(weights))
     }
 }
 

@@ -9,7 +9,8 @@
 //! The second moment is that of the *first moment*, already the new one. No bias correction, on purpose: it would undo part
 //! of the variance reduction. So the first step moves every weight by lr / sqrt(1 - b2): a warm-up is worth its steps.
 
-use super::{Equations, or, rest};
+use super::rule::Equations;
+use super::{or, rest};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;

@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 
-use super::{Equations, Optimizer, fused, two_point};
+use super::rule::{Equations, fused};
+use super::{Optimizer, two_point};
 use crate::config::Settings;
 use crate::estimator::{At, Estimate, Estimated, Estimator, TwoPoint};
 use crate::noise::Kernel;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
+use super::Optimizer;
+use super::rule::fused;
 use super::sgd::Sgd;
-use super::{Optimizer, fused};
 use crate::config::Settings;
 use crate::estimator::{At, Estimate, Estimated, Estimator, SnapshotReport};
 use crate::objective::{Gradients, Problem};

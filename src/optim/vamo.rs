@@ -14,8 +14,9 @@
 
 use anyhow::Result;
 
+use super::rule::fused;
 use super::sgd::{Backprop, Sgd};
-use super::{Optimizer, fused, two_point};
+use super::{Optimizer, two_point};
 use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::Term;

@@ -6,7 +6,8 @@
 //!
 //! With `--amsgrad` the original's running maximum stands in the root: v_hat <- max(v_hat, v).
 
-use super::{Equations, Optimizer, fused, or, rest, zeroth};
+use super::rule::{Equations, fused};
+use super::{Optimizer, or, rest, zeroth};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;

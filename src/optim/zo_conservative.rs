@@ -3,8 +3,9 @@
 
 use anyhow::{Result, bail};
 
+use super::rule::walked;
 use super::zo_sgd::ZoSgd;
-use super::{Optimizer, two_point, walked};
+use super::{Optimizer, two_point};
 use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, TwoPoint};
 use crate::noise::scaled;

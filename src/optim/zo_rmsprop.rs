@@ -4,7 +4,8 @@
 //! v <- b2 v + (1 - b2) g^2;   theta <- theta - lr g / sqrt(v + zeta)
 //! ```
 
-use super::{Equations, or, rest};
+use super::rule::Equations;
+use super::{or, rest};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;

@@ -1,6 +1,6 @@
 //! ZO-SGD: theta <- theta - lr (g + weight_decay theta), g the estimate (MeZO, Algorithm 1; arXiv 2305.17333).
 
-use super::Linear;
+use super::rule::Linear;
 use crate::estimator::At;
 use crate::noise::{Term, scaled};
 

@@ -1,6 +1,7 @@
 //! ZO-SGD with momentum: m <- b m + g; theta <- theta - lr m (ZO-Bench, arXiv 2402.11592).
 
-use super::{Equations, or};
+use super::or;
+use super::rule::Equations;
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Kernel;

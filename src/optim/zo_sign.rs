@@ -1,6 +1,6 @@
 //! ZO-signSGD: theta <- theta - lr sign(g), coordinate by coordinate (Liu et al. 2019, ICLR).
 
-use super::Equations;
+use super::rule::Equations;
 use crate::estimator::At;
 use crate::noise::Kernel;
 

@@ -1,6 +1,6 @@
 //! The sign of the projected gradient: theta <- theta - lr sign(c) z. What ZO-Bench's code calls sign (arXiv 2402.11592).
 
-use super::Linear;
+use super::rule::Linear;
 use crate::estimator::At;
 use crate::noise::Term;
 

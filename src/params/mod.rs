@@ -10,10 +10,10 @@ mod gradients;
 mod passes;
 mod points;
 mod state;
+mod weights;
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +29,7 @@ use passes::{AddProduct, InPlace, Shown, Update, walk_over};
 pub use gradients::{Gradient, Leaf, Recorder};
 pub use points::{Displaced, Points};
 pub use state::{Slot, State, Visit};
+pub use weights::Weights;
 
 /// Which weight: an index into the order of [`Params`]. Tied weights share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,14 +100,6 @@ pub struct Params {
     dtype: DType,
     signs: bool,
     walk_time: Duration,
-}
-
-/// The weights as they stand, nothing pending. What models read through.
-#[derive(Clone, Copy)]
-pub struct Weights<'a> {
-    params: &'a Params,
-    recorder: Option<&'a Arc<Recorder>>,
-    points: Option<&'a Arc<Points>>,
 }
 
 impl Params {
@@ -291,7 +284,7 @@ impl Params {
             self.pending.clear();
             self.walk_time += start.elapsed();
         }
-        Ok(Weights { params: self, recorder: None, points: None })
+        Ok(Weights::of(self))
     }
 
     /// State for a rule: `S` zeros for every weight that is trained.
@@ -425,78 +418,6 @@ fn displacement(param: &Param, moves: &[Move]) -> Displacement {
         }
     }
     map.simplified()
-}
-
-impl<'a> Weights<'a> {
-    /// The tensor of a weight, sharing its storage.
-    pub fn get(&self, id: ParamId) -> &'a Tensor {
-        &self.params.params[id.0].tensor
-    }
-
-    /// A weight as an operation reads it: with the place where its gradient goes, if one is wanted.
-    pub fn leaf(&self, id: ParamId) -> Leaf {
-        let param = &self.params.params[id.0];
-        let displaced = self
-            .points
-            .filter(|points| points.span().holds(param.role))
-            .map(|points| Displaced::new(points, points.seeds().iter().map(|&seed| self.params.key(seed, param)).collect()));
-        Leaf::new(param.tensor.clone(), self.recorder, id, displaced)
-    }
-
-    /// The same weights, read at these points. Activations then stand for all points, one stretch of rows after the other.
-    pub fn at(self, points: &'a Arc<Points>) -> Self {
-        Weights { points: Some(points), ..self }
-    }
-
-    /// How many points the weights are read at: 1 where they are read as they stand.
-    pub fn points(&self) -> usize {
-        self.points.map_or(1, |points| points.count())
-    }
-
-    /// The same weights, read as they stand.
-    pub fn as_they_stand(self) -> Self {
-        Weights { points: None, ..self }
-    }
-
-    /// The same weights, read by operations that are to be differentiated.
-    pub fn recorded(self, recorder: &'a Arc<Recorder>) -> Self {
-        Weights { recorder: Some(recorder), ..self }
-    }
-
-    /// What a graph grows from that has no activation to grow from: embeddings. Any operation on it is recorded if the
-    /// weights are.
-    pub fn root(&self) -> Result<Tensor> {
-        match self.recorder {
-            Some(recorder) => Ok(recorder.root()),
-            None => Ok(Tensor::zeros(1, DType::F32, &candle_core::Device::Cpu)?),
-        }
-    }
-
-    /// A recorder for the weights that are to be differentiated.
-    pub fn recorder(&self) -> Result<Arc<Recorder>> {
-        let wanted = |p: &Param| (p.role == Role::Differentiated).then(|| p.tensor.elem_count());
-        Ok(Arc::new(Recorder::new(self.params.params.iter().map(wanted))?))
-    }
-
-    /// Where a weight's gradient comes from.
-    pub fn role(&self, id: ParamId) -> Role {
-        self.params.role(id)
-    }
-
-    /// All weights in order, with their names.
-    pub fn ids(&self) -> impl Iterator<Item = (ParamId, &'a str)> + use<'a> {
-        self.params.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
-    }
-
-    /// Names and tensors of those that are trained, in order.
-    pub fn trained(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
-        self.params.params.iter().filter(|p| p.role != Role::Frozen).map(|p| (p.name.as_str(), &p.tensor))
-    }
-
-    /// Names and tensors in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
-        self.params.params.iter().map(|p| (p.name.as_str(), &p.tensor))
-    }
 }
 
 /// All bytes of the storage of a weight on the CPU, lent to `read`. Fails for views that are not contiguous.

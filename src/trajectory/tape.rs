@@ -38,10 +38,6 @@ impl<'a> Tape<'a> {
 }
 
 impl Objective for Tape<'_> {
-    fn loss(&mut self, weights: Weights) -> Result<f32> {
-        self.value(|problem| problem.told(), |problem| problem.objective().loss(weights))
-    }
-
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
         if self.known.is_some() {
             return (0..points.count()).map(|_| self.value(|problem| problem.told(), |_| bail!(UNTOLD))).collect();
@@ -94,10 +90,6 @@ pub struct Untold;
 const UNTOLD: &str = "the trajectory does not tell what its method asks for";
 
 impl Objective for Untold {
-    fn loss(&mut self, _: Weights) -> Result<f32> {
-        bail!(UNTOLD)
-    }
-
     fn losses_at(&mut self, _: &mut Params, _: Points) -> Result<Vec<f32>> {
         bail!(UNTOLD)
     }

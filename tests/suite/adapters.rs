@@ -13,7 +13,7 @@ use zotune::data::Example;
 use zotune::files::Source;
 use zotune::model::{Adapter, Kind, Lora, Model};
 use zotune::noise::{self, Term};
-use zotune::objective::{Objective, Problem, PromptLoss};
+use zotune::objective::{Problem, PromptLoss};
 use zotune::params::{Params, Role};
 use zotune::simd::{self, Level};
 use zotune::task::Loss;

@@ -36,13 +36,15 @@ fn values(weights: Weights) -> Result<Vec<f32>> {
     Ok(weights.iter().next().unwrap().1.to_vec1()?)
 }
 
-impl Objective for Quadratic {
+impl Quadratic {
     fn loss(&mut self, weights: Weights) -> Result<f32> {
         let x = values(weights)?;
         let terms = x.iter().enumerate().map(|(i, x)| (i, f64::from(*x)));
         Ok(terms.map(|(i, x)| 0.5 * curvature(i) * x * x + slope(i) * x).sum::<f64>() as f32)
     }
+}
 
+impl Objective for Quadratic {
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
         at_copies(params, &points, |weights| self.loss(weights))
     }

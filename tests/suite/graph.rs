@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use zotune::data::{Candidate, Example};
 use zotune::files::Source;
 use zotune::model::Model;
-use zotune::objective::{Objective, PromptLoss};
+use zotune::objective::PromptLoss;
 use zotune::task::Loss;
 
 use crate::support::{FIXTURES, copy_of, example};

@@ -9,7 +9,7 @@ use zotune::config::{Settings, StateDtype};
 use zotune::data::{Batches, Example};
 use zotune::estimator::Estimate;
 use zotune::noise::{Term, direction};
-use zotune::objective::{Objective, PromptLoss};
+use zotune::objective::PromptLoss;
 use zotune::optim::{METHODS, Method, Optimizer, Order, Rule, method};
 use zotune::params::{Params, Role, Span, Weights};
 use zotune::task::Loss;

@@ -5,9 +5,9 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use zotune::batch::{Batch, Pick};
 use zotune::files::Source;
+use zotune::loss::scores;
 use zotune::model::Model;
 use zotune::noise::Term;
-use zotune::objective::scores;
 use zotune::params::Params;
 
 use crate::support::{FIXTURES, Llama, copy_of, edit, example, fixture, fixture_json, numbers, open, tokens};

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use zotune::config::{Distribution, Settings, Sides};
 use zotune::estimator::{Estimate, TwoPoint};
 use zotune::noise::{Term, direction, direction_seed};
-use zotune::objective::{Objective, Problem};
+use zotune::objective::Problem;
 use zotune::optim::{Optimizer, method};
 use zotune::params::{Params, Role, Span};
 

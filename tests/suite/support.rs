@@ -140,12 +140,14 @@ pub fn flat(weights: Weights) -> Result<Vec<f64>> {
     Ok(all)
 }
 
-impl Objective for Regression {
-    fn loss(&mut self, weights: Weights) -> Result<f32> {
+impl Regression {
+    pub fn loss(&mut self, weights: Weights) -> Result<f32> {
         let x = flat(weights)?;
         Ok((self.batch.iter().map(|&i| self.value(i, &x)).sum::<f64>() / self.batch.len() as f64) as f32)
     }
+}
 
+impl Objective for Regression {
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
         at_copies(params, &points, |weights| self.loss(weights))
     }

@@ -49,21 +49,34 @@ impl Scores {
     }
 }
 
+/// Rows in front of the tokens' that are nobody's and that everybody sees. Where they are read at several points there are as many
+/// prefixes, and each point's tokens see their own.
+#[derive(Clone, Copy, Debug)]
+pub struct PrefixRows {
+    /// Of one prefix.
+    pub rows: usize,
+    /// How many prefixes there are.
+    pub points: usize,
+}
+
+impl PrefixRows {
+    /// None.
+    pub const NONE: Self = PrefixRows { rows: 0, points: 1 };
+}
+
 /// Causal attention within each sequence of the batch: every query sees what its [`QueryBlock`] shows it.
 ///
-/// q, k and v side by side [prefix + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim]. The first rows are nobody's:
-/// `prefix` rows that everybody sees; or as many prefixes as there are points, and each stretch of tokens sees its own.
+/// q, k and v side by side [prefixes + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim].
 pub fn attention(
     qkv: &Tensor,
     blocks: &Arc<Vec<QueryBlock>>,
-    prefix: usize,
-    points: usize,
+    prefix: PrefixRows,
     heads: Heads,
     scores: Scores,
 ) -> Result<Tensor> {
-    let tokens = rows_a_point(qkv.dim(0)?.saturating_sub(prefix * points), points)?;
-    let unit = Unit::best();
-    Ok(qkv.apply_op1(Attention { unit, blocks: blocks.clone(), prefix, front: prefix * points, tokens, heads, scores })?)
+    let (front, blocks) = (prefix.rows * prefix.points, blocks.clone());
+    let tokens = rows_a_point(qkv.dim(0)?.saturating_sub(front), prefix.points)?;
+    Ok(qkv.apply_op1(Attention { unit: Unit::best(), blocks, prefix: prefix.rows, front, tokens, heads, scores })?)
 }
 
 struct Attention {

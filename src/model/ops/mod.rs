@@ -34,7 +34,7 @@ use crate::element::{Element, convert};
 use crate::params::{Displaced, Leaf};
 
 pub use activation::{Activation, activated};
-pub use attention::{Heads, Scores, attention};
+pub use attention::{Heads, PrefixRows, Scores, attention};
 pub use cap::soft_cap;
 pub use embed::embed;
 pub use gated::gated;
