@@ -147,7 +147,7 @@ pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
 pub fn trained(inputs: &Inputs) -> Option<String> {
     let Tuned { tune, lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
     match (tune, lora_r, num_prefix, &inputs.adapter) {
-        (Some(selection), ..) => Some(String::from(selection.clone())),
+        (Some(selection), ..) => Some(selection.to_string()),
         (_, Some(r), ..) => {
             let targets = lora_target_modules.clone().map_or(String::new(), String::from);
             Some(format!("LoRA of rank {r}, alpha {}, on {targets}", lora_alpha.unwrap_or_default()))

@@ -1,5 +1,7 @@
 //! The knobs that methods have, as given; each method fills in what was not.
 
+use std::fmt;
+
 use anyhow::Result;
 use clap::{Args, Command, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -61,21 +63,13 @@ impl std::str::FromStr for Selection {
     }
 }
 
-impl TryFrom<String> for Selection {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Selection> for String {
-    fn from(params: Selection) -> String {
-        match params {
-            Selection::All => "all".into(),
-            Selection::Last(n) => format!("last:{n}"),
-            Selection::None => "none".into(),
-            Selection::Patterns(patterns) => patterns.join(","),
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Selection::All => f.write_str("all"),
+            Selection::Last(n) => write!(f, "last:{n}"),
+            Selection::None => f.write_str("none"),
+            Selection::Patterns(patterns) => f.write_str(&patterns.join(",")),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What of a model is trained: all of it, some of its weights, or an adapter in their place.
 
+use std::fmt;
+
 use anyhow::Result;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -47,17 +49,9 @@ impl std::str::FromStr for Names {
     }
 }
 
-impl TryFrom<String> for Names {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Names> for String {
-    fn from(names: Names) -> String {
-        names.0.join(",")
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0.join(","))
     }
 }
 
