@@ -1,0 +1,170 @@
+//! What knobs may be: a word of a few, or as it is typed.
+
+use std::fmt;
+
+use candle_core::DType;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::{Names, Selection};
+
+/// A file has it as it is typed, which [`std::str::FromStr`] reads and [`fmt::Display`] writes.
+macro_rules! as_typed {
+    ($($value:ty),*) => {$(
+        impl TryFrom<String> for $value {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$value> for String {
+            fn from(value: $value) -> String {
+                value.to_string()
+            }
+        }
+    )*};
+}
+
+as_typed!(Fsync, Names, Selection);
+
+/// How the weights are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 4 bytes a weight.
+    #[default]
+    F32,
+    /// 2 bytes: 10 bits of fraction, narrow range.
+    F16,
+    /// 2 bytes: 7 bits of fraction, f32's range.
+    Bf16,
+}
+
+impl Precision {
+    /// candle's name for it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// How the learning rate goes after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// The same throughout.
+    #[default]
+    Constant,
+    /// Down to 0 in a straight line.
+    Linear,
+    /// Down to 0 along half a cosine.
+    Cosine,
+}
+
+/// On which sides of the weights the objective is evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Sides {
+    /// f(theta + eps z) and f(theta - eps z) for each direction.
+    #[default]
+    #[value(name = "two-side")]
+    #[serde(rename = "two-side")]
+    Two,
+    /// f(theta + eps z) for each direction, and f(theta) once.
+    #[value(name = "one-side")]
+    #[serde(rename = "one-side")]
+    One,
+}
+
+/// Where directions are drawn from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distribution {
+    /// z ~ N(0, I): MeZO's.
+    #[default]
+    Gaussian,
+    /// u = z / ||z||, uniform on the unit sphere, and the factor d in the estimate. `--zo-eps` is mu = eps sqrt(d).
+    Sphere,
+    /// Every coordinate +1 or -1 with equal chances.
+    Rademacher,
+}
+
+impl Distribution {
+    /// As it is written in a definition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Distribution::Gaussian => "z ~ N(0, I)",
+            Distribution::Sphere => "u on the unit sphere, factor d",
+            Distribution::Rademacher => "z of signs",
+        }
+    }
+}
+
+impl Sides {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sides::Two => "two-side",
+            Sides::One => "one-side",
+        }
+    }
+}
+
+impl Schedule {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Schedule::Constant => "constant",
+            Schedule::Linear => "linear",
+            Schedule::Cosine => "cosine",
+        }
+    }
+}
+
+/// How often what a run writes down of its steps is forced to the disk. A process that is killed loses nothing by any of them, a
+/// machine that loses its power what was not forced yet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Fsync {
+    /// With every step.
+    Every,
+    /// When so many seconds have passed.
+    Seconds(f64),
+    /// When the operating system likes, and before a checkpoint.
+    Never,
+}
+
+impl Default for Fsync {
+    fn default() -> Self {
+        Fsync::Seconds(5.0)
+    }
+}
+
+impl std::str::FromStr for Fsync {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "every" => Ok(Fsync::Every),
+            "never" => Ok(Fsync::Never),
+            text => match text.parse() {
+                Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok(Fsync::Seconds(seconds)),
+                _ => Err("it must be every, never, or a number of seconds".into()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Fsync {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Fsync::Every => f.write_str("every"),
+            Fsync::Seconds(seconds) => write!(f, "{seconds}"),
+            Fsync::Never => f.write_str("never"),
+        }
+    }
+}
