@@ -146,6 +146,19 @@ pub struct Share {
     pub gradient: f32,
 }
 
+/// Brings the lines of the group that starts at `from` nearer, if it ends before `end`.
+#[inline(always)]
+fn fetch_group<T>(from: *const T, end: *const T) {
+    let after = from.wrapping_add(GROUP);
+    if after <= end {
+        let mut line: *const u8 = from.cast();
+        while line < after.cast() {
+            simd::fetch(line);
+            line = line.wrapping_add(64);
+        }
+    }
+}
+
 /// Numbers of a rule's state as they are held. Arithmetic is done in f32.
 pub enum Held<'a> {
     /// As they are.
@@ -165,6 +178,15 @@ impl Held<'_> {
                     *t = h.widen();
                 }
             }
+        }
+    }
+
+    /// Brings the group from `start` on nearer.
+    #[inline(always)]
+    fn fetch(&self, start: usize) {
+        match self {
+            Held::F32(held) => fetch_group(held.as_ptr().wrapping_add(start), held.as_ptr().wrapping_add(held.len())),
+            Held::Bf16(held) => fetch_group(held.as_ptr().wrapping_add(start), held.as_ptr().wrapping_add(held.len())),
         }
     }
 
@@ -205,8 +227,12 @@ vectorize! {
         let (mut settled, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
         let mut states = [[0f32; GROUP]; S];
         let mut words = [0u32; GROUP];
+        let end = weights.as_ptr().wrapping_add(weights.len());
         for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
             let (group, start) = ((first / GROUP + i) as u64, i * GROUP);
+            // The next group comes while this one's directions are drawn.
+            fetch_group(chunk.as_ptr().wrapping_add(GROUP), end);
+            state.iter().for_each(|held| held.fetch(start + GROUP));
             for (s, w) in settled.iter_mut().zip(chunk.iter()) {
                 *s = w.widen() * scale;
             }
