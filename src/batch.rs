@@ -185,35 +185,32 @@ impl Batch {
         }
         for (_, mut branch) in branches {
             let common = common_prefix(branch.iter().map(|&s| &sequences[s][depth..]));
-            let here = self.append(&sequences[branch[0]][depth..depth + common], depth, seen);
+            let (here, path) = self.append(&sequences[branch[0]][depth..depth + common], depth, seen);
             branch.iter().for_each(|&s| rows[s].extend(here.clone().map(|row| row as u32)));
             branch.retain(|&s| sequences[s].len() > depth + common);
-            let mut seen = seen.to_vec();
-            match seen.last_mut() {
-                Some(last) if last.end == here.start => last.end = here.end,
-                _ => seen.push(here),
-            }
-            self.grow(sequences, branch, &seen, rows);
+            self.grow(sequences, branch, &path, rows);
         }
     }
 
-    /// Adds a run of tokens, which see the rows `seen` and each other up to themselves; gives its rows.
-    fn append(&mut self, run: &[u32], first_position: usize, seen: &[Range<usize>]) -> Range<usize> {
-        let rows = self.tokens.len()..self.tokens.len() + run.len();
+    /// Adds a run of tokens, which see the rows `seen` and each other up to themselves; gives its rows, and what is
+    /// seen from behind it.
+    fn append(&mut self, run: &[u32], depth: usize, seen: &[Range<usize>]) -> (Range<usize>, Vec<Range<usize>>) {
+        let here = self.tokens.len()..self.tokens.len() + run.len();
         self.tokens.extend_from_slice(run);
-        self.positions.extend((first_position..first_position + run.len()).map(|p| p as u32));
-        // What stands right in front is as good as its own.
-        let (own_start, seen) = match seen {
-            [before @ .., last] if last.end == rows.start => (last.start, before),
-            _ => (rows.start, seen),
+        self.positions.extend((depth..depth + run.len()).map(|p| p as u32));
+        // What stands right in front is as good as the run's own.
+        let (own_start, before) = match seen {
+            [before @ .., last] if last.end == here.start => (last.start, before),
+            _ => (here.start, seen),
         };
-        let blocks = rows.clone().step_by(QueryBlock::LEN).map(|start| QueryBlock {
-            queries: start..rows.end.min(start + QueryBlock::LEN),
-            seen: seen.to_vec(),
+        let blocks = here.clone().step_by(QueryBlock::LEN).map(|start| QueryBlock {
+            queries: start..here.end.min(start + QueryBlock::LEN),
+            seen: before.to_vec(),
             own_start,
         });
         Arc::make_mut(&mut self.blocks).extend(blocks);
-        rows
+        let path = before.iter().cloned().chain(std::iter::once(own_start..here.end)).collect();
+        (here, path)
     }
 
     /// Adds what the examples' candidates, whose tokens are at `rows`, are to predict.

@@ -29,8 +29,8 @@ impl Head {
     }
 
     /// The logits of `picks` = (row of x [rows, inner], token) alone: [picks], f32. Of each point's rows the same.
-    fn logits_of(&self, weights: Weights, x: &Tensor, picks: &[(u32, u32)]) -> Result<Tensor> {
-        let (rows, tokens): (Vec<u32>, Vec<u32>) = picks.iter().copied().unzip();
+    fn logits_of(&self, weights: Weights, x: &Tensor, picks: &[(usize, u32)]) -> Result<Tensor> {
+        let (rows, tokens): (Vec<u32>, Vec<u32>) = picks.iter().map(|&(row, token)| (row as u32, token)).unzip();
         let x = x.index_select(&Tensor::new(rows, x.device())?, 0)?;
         self.capped((x * ops::embed(weights, self.projection.weight, &tokens)?)?.sum(D::Minus1)?)
     }
@@ -48,7 +48,7 @@ pub(super) struct HeadChunk {
     is_normalised: bool,
     /// The predictions that they make, and for each its row among them and its token.
     pub(super) wanted: Vec<usize>,
-    picks: Vec<(u32, u32)>,
+    picks: Vec<(usize, u32)>,
 }
 
 impl HeadChunk {
@@ -89,7 +89,7 @@ impl Model {
             let predictions = batch.predictions.iter().enumerate();
             let here = predictions.filter_map(|(i, p)| {
                 let row = p.state / all * states.len() + place[p.state % all]?;
-                Some((i, (row as u32, p.token)))
+                Some((i, (row, p.token)))
             });
             let (wanted, picks) = here.unzip();
             let states = (0..points).flat_map(|point| states.iter().map(move |state| (point * all + state) as u32));

@@ -146,16 +146,11 @@ pub struct Share {
     pub gradient: f32,
 }
 
-/// Brings the lines of the group that starts at `from` nearer, if it ends before `end`.
+/// Brings the group that starts at `from` nearer; behind the last one, nothing that anybody wants.
 #[inline(always)]
-fn fetch_group<T>(from: *const T, end: *const T) {
-    let after = from.wrapping_add(GROUP);
-    if after <= end {
-        let mut line: *const u8 = from.cast();
-        while line < after.cast() {
-            simd::fetch(line);
-            line = line.wrapping_add(64);
-        }
+fn fetch_group<T>(from: *const T) {
+    for line in (0..GROUP * size_of::<T>()).step_by(64) {
+        simd::fetch(from.cast::<u8>().wrapping_add(line));
     }
 }
 
@@ -185,8 +180,8 @@ impl Held<'_> {
     #[inline(always)]
     fn fetch(&self, start: usize) {
         match self {
-            Held::F32(held) => fetch_group(held.as_ptr().wrapping_add(start), held.as_ptr().wrapping_add(held.len())),
-            Held::Bf16(held) => fetch_group(held.as_ptr().wrapping_add(start), held.as_ptr().wrapping_add(held.len())),
+            Held::F32(held) => fetch_group(held.as_ptr().wrapping_add(start)),
+            Held::Bf16(held) => fetch_group(held.as_ptr().wrapping_add(start)),
         }
     }
 
@@ -227,11 +222,10 @@ vectorize! {
         let (mut settled, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
         let mut states = [[0f32; GROUP]; S];
         let mut words = [0u32; GROUP];
-        let end = weights.as_ptr().wrapping_add(weights.len());
         for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
             let (group, start) = ((first / GROUP + i) as u64, i * GROUP);
             // The next group comes while this one's directions are drawn.
-            fetch_group(chunk.as_ptr().wrapping_add(GROUP), end);
+            fetch_group(chunk.as_ptr().wrapping_add(GROUP));
             state.iter().for_each(|held| held.fetch(start + GROUP));
             for (s, w) in settled.iter_mut().zip(chunk.iter()) {
                 *s = w.widen() * scale;

@@ -178,8 +178,8 @@ impl Attention {
             rest = 1.0;
         }
         for (i, row) in s.p.chunks_mut(padded).enumerate() {
-            // Query i sees the prefix, all before the block, and the block up to itself.
-            let visible = self.prefix + block.before() + i + 1;
+            // Query i sees all that is before the block, and the block up to itself.
+            let visible = keys - queries + i + 1;
             softmax(&mut row[..visible], rest);
             row[visible..].fill(0.0);
         }

@@ -8,12 +8,12 @@ use super::{floats, with_floats};
 use crate::simd;
 
 /// ln softmax(row)[token] for each of `picks` = (row of logits [rows, vocab] f32, token): [picks].
-pub fn log_probs(logits: &Tensor, picks: &[(u32, u32)]) -> Result<Tensor> {
+pub fn log_probs(logits: &Tensor, picks: &[(usize, u32)]) -> Result<Tensor> {
     Ok(logits.apply_op1(LogProbs { picks: picks.to_vec() })?)
 }
 
 struct LogProbs {
-    picks: Vec<(u32, u32)>,
+    picks: Vec<(usize, u32)>,
 }
 
 impl LogProbs {
@@ -30,8 +30,7 @@ impl CustomOp1 for LogProbs {
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (logits, vocab) = (floats(logits, layout)?, layout.shape().dims2()?.1);
         let log_sums = Self::log_sums(logits, vocab);
-        let log_probs =
-            self.picks.iter().map(|&(row, token)| logits[row as usize * vocab + token as usize] - log_sums[row as usize]);
+        let log_probs = self.picks.iter().map(|&(row, token)| logits[row * vocab + token as usize] - log_sums[row]);
         Ok((CpuStorage::F32(log_probs.collect()), self.picks.len().into()))
     }
 
@@ -40,12 +39,12 @@ impl CustomOp1 for LogProbs {
         let (rows, vocab) = logits.dims2()?;
         let gradient = with_floats([logits, &upstream.contiguous()?], |[logits, dy]| {
             let mut weights = vec![0f32; rows];
-            self.picks.iter().zip(dy).for_each(|((row, _), dy)| weights[*row as usize] += dy);
+            self.picks.iter().zip(dy).for_each(|((row, _), dy)| weights[*row] += dy);
             let mut dx = logits.to_vec();
             let log_sums = Self::log_sums(logits, vocab);
             let rows = dx.par_chunks_mut(vocab).zip(&weights).zip(&log_sums);
             rows.for_each(|((row, weight), log_sum)| scaled_softmax(row, -weight, *log_sum));
-            self.picks.iter().zip(dy).for_each(|(&(row, token), dy)| dx[row as usize * vocab + token as usize] += dy);
+            self.picks.iter().zip(dy).for_each(|(&(row, token), dy)| dx[row * vocab + token as usize] += dy);
             Ok(dx)
         })?;
         Ok(Some(Tensor::from_vec(gradient, (rows, vocab), logits.device())?))
