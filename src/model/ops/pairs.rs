@@ -406,6 +406,7 @@ mod tests {
                 tried.push("tiles");
             }
         }
+        tried.sort_unstable();
         tried.dedup();
         eprintln!("units of this machine that were tried: {tried:?}");
     }
