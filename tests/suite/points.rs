@@ -14,7 +14,7 @@ use zotune::params::{Params, Points, Role, Span};
 use zotune::simd::{self, Level};
 use zotune::task::Loss;
 
-use crate::support::{FIXTURES, at_copies, example, fixture, flat};
+use crate::support::{FIXTURES, Llama, at_copies, example, fixture, flat};
 
 fn term(seed: u64, coeff: f32) -> Term {
     Term { seed, coeff }
@@ -123,6 +123,18 @@ fn every_architecture_gives_the_losses_of_weights_that_walked() -> Result<()> {
             let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
             assert_same_losses(&format!("{name}, {dtype:?}"), &model, &mut params)?;
         }
+    }
+    Ok(())
+}
+
+/// So do widths that fill vectors and tiles, and a weight so wide that displaced strips of it are fewer rows.
+#[test]
+fn so_do_wide_models() -> Result<()> {
+    let sizes = Llama { vocab: 64, hidden: 64, inner: 2624, layers: 1, heads: 4, kv_heads: 2, tied: true };
+    let (folder, _) = sizes.write(DType::F32)?;
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let (model, mut params) = Model::open(&Source::Folder(folder.path().into()), dtype)?;
+        assert_same_losses(&format!("a wide model, {dtype:?}"), &model, &mut params)?;
     }
     Ok(())
 }
