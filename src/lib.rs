@@ -13,6 +13,7 @@
 pub mod error;
 pub mod stop;
 pub mod files;
+pub mod fields;
 pub mod hub;
 pub mod memory;
 #[macro_use]
