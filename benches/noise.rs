@@ -10,9 +10,12 @@ fn walks(c: &mut Criterion) {
     let mut group = c.benchmark_group("walk");
     let mut weights = vec![0.01f32; 1 << 16];
     group.throughput(Throughput::Elements(weights.len() as u64));
-    let leg =
-        |seeds: &[u64]| Leg { scale: 1.0, terms: seeds.iter().map(|s| (Key::new(*s, tensor_id("w")), 1e-3)).collect() };
-    let (one, two, step) = ([leg(&[1])], [leg(&[1, 2])], [leg(&[1]), leg(&[2])]);
+    let leg = |seeds: &[u64]| {
+        let terms = seeds.iter().map(|s| (Key::new(*s, tensor_id("w")), 1e-3)).collect();
+        Leg { scale: 1.0, terms, rounding: None }
+    };
+    let end = |leg: Leg| Leg { rounding: Some(Key::of_rounding(1, tensor_id("w"))), ..leg };
+    let (one, two, step) = ([leg(&[1])], [leg(&[1, 2])], [end(leg(&[1]))]);
     for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
         simd::limit(level);
         if simd::level() != level {
@@ -26,7 +29,7 @@ fn walks(c: &mut Criterion) {
     simd::limit(Level::Avx512);
     let mut bf16s = vec![half::bf16::from_f32(0.01); 1 << 16];
     let mut f16s = vec![half::f16::from_f32(0.01); 1 << 16];
-    for (name, legs) in [("best", &one[..]), ("2 directions", &two), ("a step's end between 2", &step)] {
+    for (name, legs) in [("best", &one[..]), ("2 directions", &two), ("a step's end", &step)] {
         group.bench_function(format!("bf16, {name}"), |b| b.iter(|| walk(&mut bf16s, 0, legs)));
         group.bench_function(format!("f16, {name}"), |b| b.iter(|| walk(&mut f16s, 0, legs)));
     }

@@ -9,6 +9,11 @@ pub trait Element: Copy + Pod + Send + Sync {
     fn widen(self) -> f32;
     /// From f32, to the nearest, ties to even.
     fn narrow(x: f32) -> Self;
+    /// From f32, to the number below or above it, the nearer the likelier, so that the expectation is x. `random` is uniform over
+    /// 16 bits; a number that can be held is itself.
+    fn narrow_at_random(x: f32, random: u32) -> Self;
+    /// Whether every f32 can be held.
+    const EXACT: bool;
 }
 
 impl Element for f32 {
@@ -20,6 +25,11 @@ impl Element for f32 {
     fn narrow(x: f32) -> Self {
         x
     }
+    #[inline(always)]
+    fn narrow_at_random(x: f32, _random: u32) -> Self {
+        x
+    }
+    const EXACT: bool = true;
 }
 
 impl Element for bf16 {
@@ -35,6 +45,14 @@ impl Element for bf16 {
         let kept = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
         bf16::from_bits((kept >> 16) as u16)
     }
+    /// What is cut off, plus 16 random bits, carries or does not. NaN stays NaN.
+    #[inline(always)]
+    fn narrow_at_random(x: f32, random: u32) -> Self {
+        let bits = x.to_bits();
+        let kept = if x.is_nan() { bits | 0x0040_0000 } else { bits.wrapping_add(random) };
+        bf16::from_bits((kept >> 16) as u16)
+    }
+    const EXACT: bool = false;
 }
 
 /// What f32's exponents are ahead of f16's, in place.
@@ -70,6 +88,22 @@ impl Element for f16 {
         let narrow = if magnitude >= TOO_LARGE { special } else { narrow };
         f16::from_bits((narrow | sign >> 16) as u16)
     }
+    /// As for bf16; subnormal numbers, whose spacing is 2^-24, in fixed point. NaN stays NaN.
+    #[inline(always)]
+    fn narrow_at_random(x: f32, random: u32) -> Self {
+        const TOO_LARGE: u32 = (127 + 16) << 23;
+        const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
+        let bits = x.to_bits();
+        let (sign, magnitude) = (bits & 0x8000_0000, bits & 0x7fff_ffff);
+        let fixed = f32::from_bits(magnitude.min(SMALLEST_NORMAL)) * (1u64 << 40) as f32;
+        let small = (fixed as i32 as u32 + random) >> 16;
+        let normal = (magnitude.wrapping_sub(REBIAS).wrapping_add(random >> 3)) >> 13;
+        let narrow = if magnitude < SMALLEST_NORMAL { small } else { normal };
+        let special = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
+        let narrow = if magnitude >= TOO_LARGE { special } else { narrow };
+        f16::from_bits((narrow | sign >> 16) as u16)
+    }
+    const EXACT: bool = false;
 }
 
 vectorize! {
@@ -109,5 +143,34 @@ mod tests {
             let (ours, theirs) = (<f16 as Element>::narrow(x), f16::from_f32(x));
             assert!(ours.to_bits() == theirs.to_bits() || x.is_nan() && ours.is_nan(), "{x:e}: {ours:?}, not {theirs:?}");
         }
+    }
+
+    /// Over all 65,536 random numbers the mean is the number itself, and each result is a neighbour of it.
+    fn rounds_at_random_with_the_mean_of<T: Element>(numbers: &[f32], precision: f64) {
+        for &x in numbers {
+            let results: Vec<f32> = (0..1 << 16).map(|random| T::narrow_at_random(x, random).widen()).collect();
+            let mean = results.iter().map(|r| f64::from(*r)).sum::<f64>() / 65_536.0;
+            let (least, most) = results.iter().fold((f32::MAX, f32::MIN), |(a, b), r| (a.min(*r), b.max(*r)));
+            let spacing = f64::from(most) - f64::from(least);
+            assert!((mean - f64::from(x)).abs() <= precision * spacing, "{x:e}: mean {mean:e}, spacing {spacing:e}");
+            assert!(least <= x && x <= most && results.iter().all(|r| *r == least || *r == most), "{x:e}");
+            let nearest = T::narrow(x).widen();
+            assert!(nearest == least || nearest == most, "{x:e}");
+            let itself = T::narrow(x);
+            assert!(itself.widen() != x || spacing == 0.0, "{x:e} can be held");
+        }
+        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (a, b) = (T::narrow_at_random(x, 0).widen(), T::narrow_at_random(x, 0xffff).widen());
+            assert!(a.to_bits() == b.to_bits() && (a == x || a.is_nan() && x.is_nan()), "{x}: {a} and {b}");
+        }
+    }
+
+    #[test]
+    fn rounding_at_random_keeps_the_mean() {
+        let numbers = [1.0f32, 1.001, -3.1, 0.02, -0.0199, 1e-8, 7.7e3, 0.0, -0.0, 6.1e-5, 6.097e-5, -3.3e-6, 5.9e-8];
+        rounds_at_random_with_the_mean_of::<bf16>(&numbers, 1e-4);
+        // An f16's 13 bits that are cut off are as many random ones; 2^-40 is where subnormal numbers are cut.
+        rounds_at_random_with_the_mean_of::<f16>(&numbers, 1e-4);
+        rounds_at_random_with_the_mean_of::<f32>(&numbers, 0.0);
     }
 }

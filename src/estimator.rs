@@ -121,7 +121,7 @@ fn mean<'a>(losses: impl IntoIterator<Item = &'a f32>) -> f64 {
 /// A step's gradient: what function values tell of it, and what is to come from a backward pass.
 pub type Estimated<'a> = (Estimate, Option<Box<dyn Gradients + 'a>>);
 
-/// Finds a step's gradient. The weights stand where they stood when this returns, or their way back is pending.
+/// Finds a step's gradient. It changes no weight.
 pub trait Estimator {
     /// The gradient of `problem`'s mini-batch at the weights as they stand.
     fn estimate<'a>(&'a mut self, at: &At, params: &mut Params, problem: &'a mut dyn Problem) -> Result<Estimated<'a>>;

@@ -17,7 +17,7 @@ use crate::task::Loss;
 
 /// A function of the weights.
 pub trait Objective {
-    /// The values at points near the weights, which then stand where they stood, or their way back is pending.
+    /// The values at points near the weights, which are not changed.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>>;
 
     /// Turns to the mini-batch of the step's `k`-th direction, where each direction has one of its own.
@@ -42,13 +42,13 @@ pub trait Problem {
     /// The mini-batch I: places among the n examples.
     fn batch(&self) -> &[usize];
 
-    /// f_i of every example, at the weights as they stand. Their mean is f.
-    fn losses(&mut self, weights: Weights) -> Result<Vec<f64>>;
+    /// f_i of every example at each point that the weights are read at: [points][n].
+    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>>;
 
-    /// f, the mean of them.
-    fn full_loss(&mut self, weights: Weights) -> Result<f32> {
-        let losses = self.losses(weights)?;
-        Ok((losses.iter().sum::<f64>() / losses.len() as f64) as f32)
+    /// f at each point: the means of them.
+    fn full_losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
+        let mean = |losses: Vec<f64>| (losses.iter().sum::<f64>() / losses.len() as f64) as f32;
+        Ok(self.losses(weights)?.into_iter().map(mean).collect())
     }
 
     /// Counts an evaluation of f_I whose value is known already.
@@ -200,16 +200,7 @@ impl<'a> PromptLoss<'a> {
         Ok(totals.iter().map(|total| total.mean() as f32).collect())
     }
 
-    /// What each example of `batches` adds to a [`LossSum`].
-    fn parts(&self, weights: Weights, batches: &[Batch]) -> Result<Vec<LossSum>> {
-        let mut parts = Vec::new();
-        for batch in batches {
-            let log_probs = self.counted(1, batch.num_tokens(), || self.model.log_probs(weights, batch))?;
-            parts.extend(self.parts_of(batch, &log_probs));
-        }
-        Ok(parts)
-    }
-
+    /// What each example of `batch` adds to a [`LossSum`], from the log-probabilities at one point.
     fn parts_of(&self, batch: &Batch, log_probs: &[f32]) -> Vec<LossSum> {
         let scores = gathered(batch, log_probs);
         let examples = batch.examples.iter().zip(&scores);
@@ -289,17 +280,23 @@ impl Problem for PromptLoss<'_> {
         cost.tokens += batches.iter().map(|b| b.num_tokens() as u64).sum::<u64>();
     }
 
-    fn losses(&mut self, weights: Weights) -> Result<Vec<f64>> {
-        let places: Vec<usize> = (0..self.examples.len()).collect();
-        let mut parts = Vec::new();
-        for places in places.chunks(self.micro_batch_size) {
-            parts.extend(self.parts(weights, &self.pack(places))?);
+    /// All points in one pass over the weights for each micro-batch.
+    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
+        let (places, points): (Vec<usize>, _) = ((0..self.examples.len()).collect(), weights.points());
+        let mut parts = vec![Vec::new(); points];
+        for batch in places.chunks(self.micro_batch_size).flat_map(|places| self.pack(places)) {
+            let look = || self.model.log_probs(weights, &batch);
+            let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
+            for (parts, log_probs) in parts.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
+                parts.extend(self.parts_of(&batch, log_probs));
+            }
         }
-        self.cost.borrow_mut().example_evaluations += places.len() as u64;
+        self.cost.borrow_mut().example_evaluations += (points * places.len()) as u64;
         // Where examples weigh differently, each counts with its sum over the mean weight: so the mean over all is the
         // loss over all, and the mean over a mini-batch is on average.
-        let mean_weight = parts.iter().map(|part| part.weight as f64).sum::<f64>() / parts.len() as f64;
-        Ok(parts.into_iter().map(|part| part.sum / mean_weight).collect())
+        let mean_weight = parts[0].iter().map(|part| part.weight as f64).sum::<f64>() / places.len() as f64;
+        let at_point = |parts: Vec<LossSum>| parts.into_iter().map(|part| part.sum / mean_weight).collect();
+        Ok(parts.into_iter().map(at_point).collect())
     }
 
     fn backward<'b>(&'b self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {

@@ -14,7 +14,7 @@
 
 mod passes;
 
-pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, Share, displace, gram, update, walk};
+pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, displace, gram, update, walk};
 
 /// One direction and how far along it. The direction itself is never stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -199,6 +199,18 @@ fn draw_a_word_each(key: Key, group: u64) -> [[u32; HALF]; 2] {
     words
 }
 
+/// Half a word, 16 bits, for each of the `group`-th [`GROUP`] elements. No counter of [`draw_a_word_each`] is among these.
+#[inline(always)]
+fn draw_half_words(key: Key, group: u64, out: &mut [u32; GROUP]) {
+    let words = draw_words(key, 1 << 63 | group * TOGETHER as u64);
+    let words = words.as_flattened();
+    let (first, second) = out.split_at_mut(HALF);
+    for j in 0..HALF {
+        first[j] = words[j] & 0xffff;
+        second[j] = words[j] >> 16;
+    }
+}
+
 /// The `group`-th [`GROUP`] elements of the direction.
 ///
 /// Short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the more of its turns a
@@ -241,6 +253,6 @@ pub fn uniform(seed: u64, name: &str, len: usize) -> Vec<f32> {
 /// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
-    walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(seed, tensor_id(name)), 1.0)] }]);
+    walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(seed, tensor_id(name)), 1.0)], rounding: None }]);
     z
 }

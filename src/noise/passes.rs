@@ -2,12 +2,12 @@
 
 use half::bf16;
 
-use super::{GROUP, HALF, Key, draw, draw_a_word_each};
+use super::{GROUP, HALF, Key, draw, draw_a_word_each, draw_half_words};
 use crate::element::Element;
 use crate::simd;
 
-/// What a pass holds on a thread's stack: groups of a direction, its words and radii, the weight, the gradient, the state.
-pub const SCRATCH_BYTES: usize = 9 * 4 * GROUP;
+/// What a pass holds on a thread's stack: groups of a direction, its words and radii, the weight, the gradient, the state, what rounds it.
+pub const SCRATCH_BYTES: usize = 10 * 4 * GROUP;
 
 /// A stretch of a walk: weights <- scale * weights + sum over terms of coeff * z, rounded once to the held precision.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Leg {
     pub scale: f32,
     /// How far along which directions.
     pub terms: Vec<(Key, f32)>,
+    /// Rounds at random under this key, as a step ends, or to the nearest.
+    pub rounding: Option<Key>,
 }
 
 vectorize! {
@@ -41,14 +43,9 @@ vectorize! {
 fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg]) {
     let mut z = [0f32; GROUP];
     let mut sum = [0f32; GROUP];
-    for j in 0..GROUP {
-        sum[j] = weights[j].widen();
-    }
-    for (n, leg) in legs.iter().enumerate() {
-        if n > 0 {
-            for s in &mut sum {
-                *s = T::narrow(*s).widen();
-            }
+    for leg in legs {
+        for j in 0..GROUP {
+            sum[j] = weights[j].widen();
         }
         if leg.scale != 1.0 {
             for s in &mut sum {
@@ -61,9 +58,27 @@ fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg]) {
                 sum[j] = coeff.mul_add(z[j], sum[j]);
             }
         }
+        match leg.rounding {
+            Some(key) => round_at_random(&sum, key, group, weights),
+            None => {
+                for j in 0..GROUP {
+                    weights[j] = T::narrow(sum[j]);
+                }
+            }
+        }
     }
-    for j in 0..GROUP {
-        weights[j] = T::narrow(sum[j]);
+}
+
+/// Stores numbers of the `group`-th [`GROUP`] where they are held, rounded at random: in half precision most of a small step would be
+/// lost to rounding to the nearest. A function of key and index alone, so a replay rounds as the run did.
+#[inline(always)]
+fn round_at_random<T: Element>(from: &[f32; GROUP], key: Key, group: u64, to: &mut [T]) {
+    let mut random = [0u32; GROUP];
+    if !T::EXACT {
+        draw_half_words(key, group, &mut random);
+    }
+    for ((t, x), r) in to.iter_mut().zip(from).zip(&random) {
+        *t = T::narrow_at_random(*x, *r);
     }
 }
 
@@ -135,17 +150,6 @@ pub trait Kernel<const S: usize>: Copy + Send + Sync {
     fn apply(&self, weight: f32, gradient: f32, state: [f32; S]) -> (f32, [f32; S]);
 }
 
-/// A direction in a fused pass: how far the weights still have to go along it, and its share of the gradient.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// The direction on this tensor.
-    pub key: Key,
-    /// Coefficient of the pending move.
-    pub pending: f32,
-    /// Coefficient in the gradient.
-    pub gradient: f32,
-}
-
 /// Brings the group that starts at `from` nearer; behind the last one, nothing that anybody wants.
 #[inline(always)]
 fn fetch_group<T>(from: *const T) {
@@ -192,34 +196,26 @@ impl Held<'_> {
             Held::F32(held) => held[start..start + from.len()].copy_from_slice(from),
             Held::Bf16(held) => {
                 for ((h, x), word) in held[start..start + from.len()].iter_mut().zip(from).zip(words) {
-                    *h = round_at_random(*x, (word >> (16 * half)) as u16);
+                    *h = bf16::narrow_at_random(*x, word >> (16 * half) & 0xffff);
                 }
             }
         }
     }
 }
 
-/// The bf16 below or above x, the nearer the likelier: what is cut off, plus 16 random bits, carries or does not.
-#[inline(always)]
-fn round_at_random(x: f32, random: u16) -> bf16 {
-    let bits = x.to_bits();
-    let carried = bits.wrapping_add(u32::from(random));
-    let kept = if x.is_nan() { bits | 0x0040_0000 } else { carried };
-    bf16::from_bits((kept >> 16) as u16)
-}
-
 vectorize! {
-    /// One fused pass: settle what is pending, form the gradient, apply the rule, store; every direction is drawn once.
+    /// One fused pass: form the gradient, apply the rule, store; every direction is drawn once.
     ///
-    /// The gradient is `dense`, where there is one, plus the shares'. `weights`, `dense` and each of `state` are the
-    /// elements of a tensor from `first` on, a multiple of [`GROUP`].
+    /// The gradient is `dense`, where there is one, plus the sum of coeff * z over `terms`; the weights are multiplied by `scale`
+    /// before the rule sees them. `weights`, `dense` and each of `state` are the elements of a tensor from `first` on, a multiple
+    /// of [`GROUP`]. What is held in half precision is rounded at random under `rounding`.
     #[allow(clippy::too_many_arguments)]
     pub fn update[T: Element, K: Kernel<S>, const S: usize](
-        weights: &mut [T], dense: Option<&[f32]>, state: &mut [Held<'_>; S], first: usize, scale: f32, shares: &[Share],
-        rounding: Key, kernel: &K,
+        weights: &mut [T], dense: Option<&[f32]>, state: &mut [Held<'_>; S], first: usize, scale: f32,
+        terms: &[(Key, f32)], rounding: Key, kernel: &K,
     ) {
         let mut z = [0f32; GROUP];
-        let (mut settled, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
+        let (mut theta, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
         let mut states = [[0f32; GROUP]; S];
         let mut words = [0u32; GROUP];
         for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
@@ -227,18 +223,17 @@ vectorize! {
             // The next group comes while this one's directions are drawn.
             fetch_group(chunk.as_ptr().wrapping_add(GROUP));
             state.iter().for_each(|held| held.fetch(start + GROUP));
-            for (s, w) in settled.iter_mut().zip(chunk.iter()) {
-                *s = w.widen() * scale;
+            for (t, w) in theta.iter_mut().zip(chunk.iter()) {
+                *t = w.widen() * scale;
             }
             match dense {
                 Some(dense) => gradient[..chunk.len()].copy_from_slice(&dense[start..start + chunk.len()]),
                 None => gradient.fill(0.0),
             }
-            for share in shares {
-                draw(share.key, group, &mut z);
+            for &(key, coeff) in terms {
+                draw(key, group, &mut z);
                 for j in 0..GROUP {
-                    settled[j] = share.pending.mul_add(z[j], settled[j]);
-                    gradient[j] = share.gradient.mul_add(z[j], gradient[j]);
+                    gradient[j] = coeff.mul_add(z[j], gradient[j]);
                 }
             }
             for k in 0..S {
@@ -249,8 +244,8 @@ vectorize! {
                 for k in 0..S {
                     at[k] = states[k][j];
                 }
-                let (weight, at) = kernel.apply(settled[j], gradient[j], at);
-                settled[j] = weight;
+                let (weight, at) = kernel.apply(theta[j], gradient[j], at);
+                theta[j] = weight;
                 for k in 0..S {
                     states[k][j] = at[k];
                 }
@@ -264,9 +259,7 @@ vectorize! {
                 }
                 state[k].store(start, &states[k][..chunk.len()], &words, (k % 2) as u32);
             }
-            for (w, s) in chunk.iter_mut().zip(&settled) {
-                *w = T::narrow(*s);
-            }
+            round_at_random(&theta, rounding, group, chunk);
         }
     }
 }
@@ -295,23 +288,5 @@ vectorize! {
                 products[b * q + a] = products[a * q + b];
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The mean over all 65,536 roundings is the number itself, and each is a neighbour of it.
-    #[test]
-    fn rounding_at_random_keeps_the_mean() {
-        for x in [1.0f32, 1.001, -3.1, 1e-8, 7.7e5, -0.0] {
-            let rounded = (0..=u16::MAX).map(|r| f64::from(round_at_random(x, r).to_f32()));
-            let mean = rounded.sum::<f64>() / 65_536.0;
-            assert!((mean - f64::from(x)).abs() <= 1e-6 * f64::from(x.abs()), "{x}: {mean}");
-            assert!((round_at_random(x, 0).to_f32() - x).abs() <= x.abs() / 128.0);
-        }
-        assert!(round_at_random(f32::NAN, u16::MAX).is_nan());
-        assert!(round_at_random(f32::INFINITY, u16::MAX).is_infinite());
     }
 }

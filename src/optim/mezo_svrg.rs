@@ -6,7 +6,9 @@
 //! ```
 //!
 //! The same directions in both estimates of a mini-batch. x_hat is no copy of the weights: it is where they would be without the
-//! moves made since, to rounding. Those are as many directions as steps since the snapshot, so a period is best short.
+//! moves made since, to their rounding. Those are as many directions as steps since the snapshot, so a period is best short.
+
+use std::sync::Arc;
 
 use anyhow::Result;
 
@@ -39,9 +41,8 @@ struct MezoSvrg {
 struct Full<'a>(&'a mut dyn Problem);
 
 impl Objective for Full<'_> {
-    /// There are many forward passes at each point.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
-        params.walk_to_each(&points, |weights| self.0.full_loss(weights))
+        self.0.full_losses(params.settle()?.at(&Arc::new(points)))
     }
 }
 

@@ -117,7 +117,7 @@ impl<L: Linear> Rule for Walked<L> {
     fn step(&mut self, at: &At, params: &mut Params, estimate: &Estimate, _: Streamed) -> Result<Option<f64>> {
         params.shrink(1.0 - at.learning_rate * self.weight_decay);
         params.walk(&self.linear.moves(at, &estimate.terms));
-        params.end_step()?;
+        params.end_step(at.seed(0))?;
         Ok(None)
     }
 

@@ -12,7 +12,9 @@
 //! coefficients -alpha (d/q) (mean_I D_ij - mean D_ij). Neither x_hat nor ghat is stored, and no step needs a forward pass
 //! beyond its mini-batch's own. Over the mini-batches the correction has mean zero, so v is unbiased for any alpha.
 
-use anyhow::Result;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
 
 use super::rule::fused;
 use super::sgd::{Backprop, Sgd};
@@ -21,7 +23,7 @@ use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::Term;
 use crate::objective::Problem;
-use crate::params::{Params, Points, Slot, Span, Visit, Weights};
+use crate::params::{Params, Points, Slot, Span, Visit};
 
 /// The method. Weights without a first-order gradient get MeZO's estimate in its place.
 pub fn make(settings: &Settings, params: &Params) -> Optimizer {
@@ -65,18 +67,11 @@ const SNAPSHOT_SEEDS: u64 = 1 << 32;
 impl Vamo {
     fn take_snapshot(&mut self, at: &At, params: &mut Params, problem: &mut dyn Problem) -> Result<SnapshotReport> {
         let (least, most) = (self.probe.num_directions, self.max_directions.unwrap_or(self.probe.num_directions));
-        let mut evaluations = 0;
-        let mut losses = |weights: Weights| -> Result<Vec<f64>> {
-            let losses = problem.losses(weights)?;
-            evaluations += losses.len() as u64;
-            Ok(losses)
-        };
-        let (mut squares, mut errors) = (0.0, 0.0);
+        let (mut squares, mut errors, mut base) = (0.0, 0.0, None);
         self.snapshot = Snapshot::default();
-        let base = if self.probe.sides == Sides::One { Some(losses(params.settle()?)?) } else { None };
         for j in 0..most {
             let seed = at.seed(SNAPSHOT_SEEDS + j as u64);
-            let slopes = self.slopes(seed, params, base.as_deref(), &mut losses)?;
+            let slopes = self.slopes(seed, params, &mut base, problem)?;
             let n = slopes.len() as f64;
             let mean = slopes.iter().sum::<f64>() / n;
             squares += mean * mean;
@@ -87,28 +82,38 @@ impl Vamo {
                 break;
             }
         }
+        let looks = if base.is_some() { 1 + self.snapshot.seeds.len() } else { 2 * self.snapshot.seeds.len() };
         self.snapshot.gram = params.gram(&self.snapshot.seeds, Span::Trained);
         Ok(SnapshotReport {
             num_directions: self.snapshot.seeds.len(),
-            example_evaluations: evaluations,
+            example_evaluations: (looks * problem.num_examples()) as u64,
             standard_error: Some((errors / squares).sqrt()),
         })
     }
 
-    /// The slope of every f_i along one direction, times what it is worth there.
+    /// The slope of every f_i along one direction, times what it is worth there. `base` is f_i at theta, which one-sided slopes
+    /// share: the first of them finds it.
     fn slopes(
         &self,
         seed: u64,
         params: &mut Params,
-        base: Option<&[f64]>,
-        losses: &mut dyn FnMut(Weights) -> Result<Vec<f64>>,
+        base: &mut Option<Vec<f64>>,
+        problem: &mut dyn Problem,
     ) -> Result<Vec<f64>> {
         let reach = self.probe.reach(seed, Span::Trained, params);
-        let ways: &[f32] = if base.is_some() { &[1.0] } else { &[1.0, -1.0] };
-        let points: Vec<_> = ways.iter().map(|way| vec![Term { seed, coeff: way * reach.eps }]).collect();
-        let found = params.walk_to_each(&Points::new(Span::Trained, &points), losses)?;
-        let (plus, minus) = (&found[0], base.unwrap_or(&found[found.len() - 1]));
-        let distance = ways.len() as f64 * f64::from(self.probe.zo_eps);
+        let point = |coeff: f32| vec![Term { seed, coeff }];
+        let points = match (self.probe.sides, &base) {
+            (Sides::Two, _) => vec![point(reach.eps), point(-reach.eps)],
+            (Sides::One, None) => vec![point(reach.eps), Vec::new()],
+            (Sides::One, Some(_)) => vec![point(reach.eps)],
+        };
+        let points = Arc::new(Points::new(Span::Trained, &points));
+        let mut found = problem.losses(params.settle()?.at(&points))?.into_iter();
+        let (plus, other) = (found.next().context("a look at no point")?, found.next());
+        let (minus, distance) = match self.probe.sides {
+            Sides::Two => (&other.context("a look at one side")?, 2.0 * f64::from(self.probe.zo_eps)),
+            Sides::One => (&*base.get_or_insert_with(|| other.unwrap_or_default()), f64::from(self.probe.zo_eps)),
+        };
         Ok(plus.iter().zip(minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(reach.worth)).collect())
     }
 

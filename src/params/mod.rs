@@ -22,7 +22,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::config::StateDtype;
-use crate::noise::{self, Kernel, Key, Leg, Term};
+use crate::noise::{self, Kernel, Key, Leg, Term, gather};
 use displacement::Displacement;
 use passes::{AddProduct, InPlace, Shown, Update, walk_over};
 
@@ -75,8 +75,8 @@ struct Param {
 enum Move {
     Along(Span, Term),
     Shrink(f32),
-    /// What comes behind it finds the weights rounded, whether or not somebody read them here.
-    EndStep,
+    /// What comes behind it finds the weights rounded, at random from this seed, whether or not somebody read them here.
+    EndStep(u64),
 }
 
 /// What a fused pass makes its gradient from, beside a dense one, and what it does on the way.
@@ -88,7 +88,7 @@ pub struct Descent<'a> {
     pub correction: &'a [Term],
     /// Weight decay's factor.
     pub shrink: f32,
-    /// Of rounding at random, where state is held in half precision.
+    /// The step's, from which weights and state in half precision are rounded at random.
     pub seed: u64,
 }
 
@@ -244,15 +244,17 @@ impl Params {
         }
     }
 
-    /// Says that a step's moves are complete. What moves next is rounded apart from them, though it may be applied in the same
-    /// pass: so whoever reads the weights between two steps, to score or to save them, changes nothing.
-    pub fn end_step(&mut self) -> Result<()> {
+    /// Says that a step's moves are complete: the weights are rounded at random from the step's `seed`, up or down with the chances
+    /// that keep the expectation, so that half precision loses no step, however small. What moves next is rounded apart from them,
+    /// though it may be applied in the same pass: so whoever reads the weights between two steps, to score or to save them, changes
+    /// nothing.
+    pub fn end_step(&mut self, seed: u64) -> Result<()> {
         /// Steps in one pass at most: more would gain little, and what is pending takes memory.
         const TOGETHER: usize = 32;
         if !self.pending.is_empty() {
-            self.pending.push(Move::EndStep);
+            self.pending.push(Move::EndStep(seed));
         }
-        if self.pending.iter().filter(|m| matches!(m, Move::EndStep)).count() >= TOGETHER {
+        if self.pending.iter().filter(|m| matches!(m, Move::EndStep(_))).count() >= TOGETHER {
             self.settle()?;
         }
         Ok(())
@@ -264,9 +266,8 @@ impl Params {
             let start = Instant::now();
             let mut walks: Vec<(&Tensor, Vec<Leg>)> = Vec::new();
             for param in &self.params {
-                let stretches = self.pending.split(|m| matches!(m, Move::EndStep));
-                let legs = stretches.filter_map(|moves| displacement(param, moves).leg(|seed| self.key(seed, param)));
-                let legs: Vec<Leg> = legs.collect();
+                let stretches = self.pending.split_inclusive(|m| matches!(m, Move::EndStep(_)));
+                let legs: Vec<Leg> = stretches.filter_map(|moves| self.leg(param, moves)).collect();
                 if !legs.is_empty() {
                     walks.push((&param.tensor, legs));
                 }
@@ -293,24 +294,19 @@ impl Params {
         State::new(self.params.iter().map(|p| (p.name.as_str(), len(p))), names, dtype)
     }
 
-    /// One fused pass over the weights whose gradient is estimated: settles what is pending, and applies `kernel` at each
-    /// weight to the gradient, the sum of coeff * z(seed).
+    /// One fused pass over the weights whose gradient is estimated, a step's end: applies `kernel` at each weight to the gradient, the
+    /// sum of coeff * z(seed). What is pending settles first.
     pub fn update<K: Kernel<S>, const S: usize>(
         &mut self,
         descent: &Descent,
         state: &mut State<S>,
         kernel: &K,
     ) -> Result<()> {
-        let ended = self.pending.iter().any(|m| matches!(m, Move::EndStep));
-        if ended || self.params.iter().any(|p| p.role == Role::Differentiated) {
-            // What is pending may concern weights that this pass leaves out.
-            self.settle()?;
-        }
+        self.settle()?;
         let start = Instant::now();
         for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.role == Role::Estimated) {
             self.descend(param, None, descent, state.buffers(i), kernel)?;
         }
-        self.pending.clear();
         self.walk_time += start.elapsed();
         Ok(())
     }
@@ -340,6 +336,20 @@ impl Params {
         Ok(())
     }
 
+    /// A weight's part in moves that are rounded together; None where it has none.
+    fn leg(&self, param: &Param, moves: &[Move]) -> Option<Leg> {
+        let (mut map, mut rounding) = (Displacement::none(), None);
+        for m in moves {
+            match *m {
+                Move::Along(span, term) if span.holds(param.role) => map.walk(term),
+                Move::Shrink(factor) if param.decays && param.role != Role::Frozen => map.shrink(factor),
+                Move::EndStep(seed) => rounding = Some(Key::of_rounding(seed, param.noise_id)),
+                _ => {}
+            }
+        }
+        map.simplified().leg(|seed| self.key(seed, param), rounding)
+    }
+
     fn descend<K: Kernel<S>, const S: usize>(
         &self,
         param: &Param,
@@ -348,14 +358,17 @@ impl Params {
         state: [Slot<'_>; S],
         kernel: &K,
     ) -> Result<()> {
-        let mut displacement = displacement(param, &self.pending);
-        if param.decays {
-            displacement.shrink(descent.shrink);
-        }
         let own = if param.role == Role::Estimated { descent.terms } else { &[] };
-        let shares = displacement.shares(own.iter().chain(descent.correction), |seed| self.key(seed, param));
-        let rounding = Key::of_rounding(descent.seed, param.noise_id);
-        let op = InPlace(Update::new(displacement.scale(), &shares, kernel, dense, state, rounding));
+        let mut terms = Vec::new();
+        own.iter().chain(descent.correction).for_each(|term| gather(&mut terms, *term));
+        let op = InPlace(Update {
+            scale: if param.decays { descent.shrink } else { 1.0 },
+            terms: &terms.iter().map(|t| (self.key(t.seed, param), t.coeff)).collect::<Vec<_>>(),
+            kernel,
+            dense,
+            state: state.into(),
+            rounding: Key::of_rounding(descent.seed, param.noise_id),
+        });
         param.tensor.inplace_op1(&op).with_context(|| format!("cannot update weight {}", param.name))
     }
 
@@ -405,19 +418,6 @@ impl Params {
         }
         Ok(())
     }
-}
-
-/// A weight's part in moves that are rounded together.
-fn displacement(param: &Param, moves: &[Move]) -> Displacement {
-    let mut map = Displacement::none();
-    for m in moves {
-        match *m {
-            Move::Along(span, term) if span.holds(param.role) => map.walk(term),
-            Move::Shrink(factor) if param.decays && param.role != Role::Frozen => map.shrink(factor),
-            _ => {}
-        }
-    }
-    map.simplified()
 }
 
 /// All bytes of the storage of a weight on the CPU, lent to `read`. Fails for views that are not contiguous.

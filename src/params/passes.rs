@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{Slot, Visit};
 use crate::element::Element;
-use crate::noise::{self, Held, Kernel, Key, Leg, Share};
+use crate::noise::{self, Held, Kernel, Key, Leg};
 
 /// A pass over one weight tensor, whatever precision it is held in.
 pub trait Pass {
@@ -86,31 +86,23 @@ impl<T: Element> InplaceOp1 for Gather<'_, '_, T> {
 
 /// A fused pass over one weight tensor and its state, all threads.
 pub struct Update<'a, K, const S: usize> {
-    scale: f32,
-    shares: &'a [Share],
-    kernel: &'a K,
-    dense: Option<&'a [f32]>,
-    state: RefCell<[Slot<'a>; S]>,
-    rounding: Key,
-}
-
-impl<'a, K, const S: usize> Update<'a, K, S> {
-    /// Weights scaled, then settled and updated by `shares`, `dense` added to their gradient.
-    pub fn new(
-        scale: f32,
-        shares: &'a [Share],
-        kernel: &'a K,
-        dense: Option<&'a [f32]>,
-        state: [Slot<'a>; S],
-        rounding: Key,
-    ) -> Self {
-        Update { scale, shares, kernel, dense, state: RefCell::new(state), rounding }
-    }
+    /// What the weights are multiplied by first.
+    pub scale: f32,
+    /// The gradient's directions on this tensor, and its coefficients.
+    pub terms: &'a [(Key, f32)],
+    /// The rule.
+    pub kernel: &'a K,
+    /// A gradient that the terms are added to.
+    pub dense: Option<&'a [f32]>,
+    /// The rule's.
+    pub state: RefCell<[Slot<'a>; S]>,
+    /// Rounds what is held in half precision.
+    pub rounding: Key,
 }
 
 impl<K: Kernel<S>, const S: usize> Pass for Update<'_, K, S> {
     fn pass<T: Element>(&self, weights: &mut [T]) {
-        let (dense, scale, shares, rounding, kernel) = (self.dense, self.scale, self.shares, self.rounding, self.kernel);
+        let Update { scale, terms, kernel, dense, rounding, .. } = *self;
         let mut state = self.state.borrow_mut();
         let mut buffers = state.each_mut().map(|slot| slot.chunks(CHUNK).into_iter());
         let chunks: Vec<_> = weights
@@ -119,7 +111,7 @@ impl<K: Kernel<S>, const S: usize> Pass for Update<'_, K, S> {
             .collect();
         chunks.into_par_iter().enumerate().for_each(|(i, (chunk, mut state))| {
             let dense = dense.map(|dense| &dense[i * CHUNK..i * CHUNK + chunk.len()]);
-            noise::update(chunk, dense, &mut state, i * CHUNK, scale, shares, rounding, kernel);
+            noise::update(chunk, dense, &mut state, i * CHUNK, scale, terms, rounding, kernel);
         });
     }
 }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
-
-use super::{Params, Span, Weights};
+use super::Span;
 use crate::element::Element;
-use crate::noise::{self, Key, Term, scaled};
+use crate::noise::{self, Key, Term};
 
 /// theta, displaced by a list of terms for each point, over the weights of a span. Whoever multiplies by a weight draws the
 /// directions as it reads, strip by strip in cache, once for all points: no weight is written, and none has a way back.
@@ -54,20 +52,6 @@ impl Points {
 
     pub(super) fn seeds(&self) -> &[u64] {
         &self.seeds
-    }
-}
-
-impl Params {
-    /// What `look` finds at each of the points, the weights walking there: where a point is looked at in so many passes that each would
-    /// draw its directions anew. The way back is left pending.
-    pub fn walk_to_each<R>(&mut self, points: &Points, mut look: impl FnMut(Weights) -> Result<R>) -> Result<Vec<R>> {
-        let visit = |terms: Vec<Term>| {
-            self.walk_over(points.span, &terms);
-            let found = look(self.settle()?)?;
-            self.walk_over(points.span, &scaled(&terms, -1.0));
-            Ok(found)
-        };
-        points.each().map(visit).collect()
     }
 }
 

@@ -20,7 +20,7 @@ use super::{Done, FILE, Header, Record, Scored, Trajectory};
 use crate::config::Fsync;
 use crate::digest::Digest;
 
-const MAGIC: [u8; 8] = *b"zotlog\0\x02";
+const MAGIC: [u8; 8] = *b"zotlog\0\x03";
 
 /// Bytes of a record around its payload.
 const FRAME: usize = 8;

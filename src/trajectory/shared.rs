@@ -20,7 +20,7 @@ use super::Trajectory;
 use crate::files;
 use crate::optim;
 
-const MAGIC: [u8; 8] = *b"zotraj\0\x02";
+const MAGIC: [u8; 8] = *b"zotraj\0\x03";
 
 /// What stands before the columns.
 #[derive(Serialize, Deserialize)]
@@ -65,8 +65,9 @@ pub fn export(trajectory: &Trajectory, path: &Path) -> Result<u64> {
 
 /// Reads such a file. Any damage is an error.
 pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
-    if bytes.get(7) != Some(&MAGIC[7]) {
-        bail!("it is of another version of zotune");
+    let format = bytes.get(7).copied().unwrap_or_default();
+    if format != MAGIC[7] {
+        bail!("it has format {format}, of another version of zotune; this one reads {}", MAGIC[7]);
     }
     let (Some(sum), Some(body)) = (bytes.get(8..12), bytes.get(12..)) else { bail!("it is cut short") };
     if crc32fast::hash(body).to_le_bytes() != sum {

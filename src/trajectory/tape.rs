@@ -7,10 +7,8 @@ use anyhow::{Context, Result, bail};
 use crate::objective::{Gradients, Objective, Problem};
 use crate::params::{ParamId, Params, Points, Weights};
 
-/// A step's problem on tape. Where the log knows the values it tells them and nothing is computed; else it listens.
-///
-/// Whoever asks has settled the weights either way, so their walks and rounding are the same; to be asked for points near them, they
-/// need not.
+/// A step's problem on tape. Where the log knows the values it tells them and nothing is computed; else it listens. To look moves
+/// no weight, so either way the weights are the same.
 pub struct Tape<'a> {
     problem: &'a mut dyn Problem,
     known: Option<&'a [f32]>,
@@ -23,28 +21,31 @@ impl<'a> Tape<'a> {
         Tape { problem, known, heard }
     }
 
-    fn value(&mut self, told: fn(&mut dyn Problem), compute: impl Fn(&mut dyn Problem) -> Result<f32>) -> Result<f32> {
+    /// The values at so many points: `told` of each, or computed.
+    fn values(
+        &mut self,
+        points: usize,
+        told: fn(&mut dyn Problem),
+        compute: impl FnOnce(&mut dyn Problem) -> Result<Vec<f32>>,
+    ) -> Result<Vec<f32>> {
         let mut heard = self.heard.borrow_mut();
-        let value = match self.known {
+        let values = match self.known {
             Some(known) => {
-                told(self.problem);
-                *known.get(heard.len()).context("the trajectory has fewer values for this step than its method asks for")?
+                (0..points).for_each(|_| told(self.problem));
+                let values = known.get(heard.len()..heard.len() + points);
+                values.context("the trajectory has fewer values for this step than its method asks for")?.to_vec()
             }
             None => compute(self.problem)?,
         };
-        heard.push(value);
-        Ok(value)
+        heard.extend(&values);
+        Ok(values)
     }
 }
 
 impl Objective for Tape<'_> {
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
-        if self.known.is_some() {
-            return (0..points.count()).map(|_| self.value(|problem| problem.told(), |_| bail!(UNTOLD))).collect();
-        }
-        let losses = self.problem.objective().losses_at(params, points)?;
-        self.heard.borrow_mut().extend(&losses);
-        Ok(losses)
+        let count = points.count();
+        self.values(count, |problem| problem.told(), |problem| problem.objective().losses_at(params, points))
     }
 
     fn turn_to(&mut self, k: usize) {
@@ -65,11 +66,11 @@ impl Problem for Tape<'_> {
         self.problem.batch()
     }
 
-    fn full_loss(&mut self, weights: Weights) -> Result<f32> {
-        self.value(|problem| problem.told_full(), |problem| problem.full_loss(weights))
+    fn full_losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
+        self.values(weights.points(), |problem| problem.told_full(), |problem| problem.full_losses(weights))
     }
 
-    fn losses(&mut self, weights: Weights) -> Result<Vec<f64>> {
+    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
         self.problem.losses(weights)
     }
 
@@ -108,7 +109,7 @@ impl Problem for Untold {
         &[]
     }
 
-    fn losses(&mut self, _: Weights) -> Result<Vec<f64>> {
+    fn losses(&mut self, _: Weights) -> Result<Vec<Vec<f64>>> {
         bail!(UNTOLD)
     }
 

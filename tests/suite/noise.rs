@@ -111,7 +111,7 @@ fn neighbouring_seeds_tensors_and_indices_are_uncorrelated() {
 fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
     let whole = direction(11, "w", 1000);
     let mut part = vec![0f32; 1000 - 3 * GROUP];
-    walk(&mut part, 3 * GROUP, &[Leg { scale: 0.0, terms: vec![(Key::new(11, tensor_id("w")), 1.0)] }]);
+    walk(&mut part, 3 * GROUP, &[Leg { scale: 0.0, terms: vec![(Key::new(11, tensor_id("w")), 1.0)], rounding: None }]);
     assert_eq!(part, whole[3 * GROUP..]);
 }
 
@@ -119,10 +119,12 @@ fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
 #[test]
 fn every_instruction_set_gives_the_same_bits() -> Result<()> {
     let w = tensor_id("w");
-    let leg = |terms: &[(Key, f32)]| Leg { scale: 0.99, terms: terms.to_vec() };
+    let rounding = |step| Some(Key::of_rounding(step, w));
+    let leg = |terms: &[(Key, f32)], rounding| Leg { scale: 0.99, terms: terms.to_vec(), rounding };
     let legs = [
-        leg(&[(Key::new(1, w), 1e-3), (Key::new(2, w), 1e-3)]),
-        leg(&[(Key::of_signs(3, w), 1e-3), (Key::new(4, w), 1e-3)]),
+        leg(&[(Key::new(1, w), 1e-3), (Key::new(2, w), 1e-3)], rounding(1)),
+        leg(&[(Key::of_signs(3, w), 1e-3), (Key::new(4, w), 1e-3)], rounding(2)),
+        leg(&[(Key::new(5, w), 1e-3)], None),
     ];
     let run = |level| {
         simd::limit(level);

@@ -5,15 +5,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
 use serde_json::Value;
 use zotune::data::{Candidate, Example};
+use zotune::element::Element;
 use zotune::estimator::At;
 use zotune::files::Source;
 use zotune::model::Model;
 use zotune::noise::Term;
 use zotune::objective::{Gradients, Objective, Problem};
-use zotune::params::{Gradient, ParamId, Params, Points, Role, Weights};
+use zotune::params::{Gradient, Leaf, ParamId, Params, Points, Role, Weights};
 
 /// All fixture models.
 pub const FIXTURES: [&str; 11] = [
@@ -140,6 +141,31 @@ pub fn flat(weights: Weights) -> Result<Vec<f64>> {
     Ok(all)
 }
 
+/// The same at each point that the weights are read at.
+fn flat_at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
+    fn read<T: WithDType + Element>(tensor: &Tensor, leaf: &Leaf, points: usize) -> Result<Vec<f32>> {
+        let numbers: Vec<T> = tensor.flatten_all()?.to_vec1()?;
+        let mut at_points = numbers.repeat(points);
+        if let Some(displaced) = leaf.displaced() {
+            displaced.read(&numbers, 0, &mut at_points);
+        }
+        Ok(at_points.into_iter().map(Element::widen).collect())
+    }
+    let mut all = vec![Vec::new(); weights.points()];
+    for (id, _) in weights.ids() {
+        let (tensor, leaf, points) = (weights.get(id), weights.leaf(id), weights.points());
+        let numbers = match tensor.dtype() {
+            DType::BF16 => read::<half::bf16>(tensor, &leaf, points)?,
+            DType::F16 => read::<half::f16>(tensor, &leaf, points)?,
+            _ => read::<f32>(tensor, &leaf, points)?,
+        };
+        for (all, numbers) in all.iter_mut().zip(numbers.chunks(tensor.elem_count())) {
+            all.extend(numbers.iter().map(|x| f64::from(*x)));
+        }
+    }
+    Ok(all)
+}
+
 impl Regression {
     pub fn loss(&mut self, weights: Weights) -> Result<f32> {
         let x = flat(weights)?;
@@ -204,9 +230,9 @@ impl Problem for Regression {
         &self.batch
     }
 
-    fn losses(&mut self, weights: Weights) -> Result<Vec<f64>> {
-        let x = flat(weights)?;
-        Ok((0..self.b.len()).map(|i| self.value(i, &x)).collect())
+    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
+        let all = |x: Vec<f64>| (0..self.b.len()).map(|i| self.value(i, &x)).collect();
+        Ok(flat_at_points(weights)?.into_iter().map(all).collect())
     }
 
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
