@@ -277,7 +277,20 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let scored = self.score(&self.job.examples.dev, false)?;
+        self.warn_if_still(step, scored.digest);
         self.log.dev(scored).map(Some)
+    }
+
+    /// Says so where the steps since the last score have moved no weight, which a smooth curve of losses would not show.
+    fn warn_if_still(&self, step: u64, digest: Digest) {
+        let before = self.log.trajectory().dev.range(..step).next_back();
+        if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
+            tracing::warn!(
+                "the weights behind step {step} are those behind step {before}, to the bit: nothing has moved; both losses may be the \
+                 same (--zo-eps is too small) or the steps too small for {} (--learning-rate)",
+                self.params.dtype().as_str()
+            );
+        }
     }
 
     fn keep(&mut self) -> Result<()> {

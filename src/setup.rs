@@ -1,10 +1,12 @@
 //! What a run begins from: a model opened, each weight's role, the method made, the loss over the training set.
 
 use anyhow::{Result, bail};
+use candle_core::DType;
 
 use crate::config::{Distribution, Inputs, Plan, Selection, Tuned, matches};
 use crate::data::{Batches, Example};
 use crate::model::{self, Adapter, Kind, Lora, Model, Shape};
+use crate::noise::direction_seed;
 use crate::objective::PromptLoss;
 use crate::optim::{self, Optimizer};
 use crate::params::{ParamId, Params, Role, Span};
@@ -106,7 +108,28 @@ pub fn set_up(plan: &mut Plan, bench: &mut Bench, num_train: usize) -> Result<Op
     if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
     }
-    make_method(plan, &mut bench.params)
+    let optimizer = make_method(plan, &mut bench.params)?;
+    warn_of_lost_looks(plan, &mut bench.params)?;
+    Ok(optimizer)
+}
+
+/// Says so where half precision rounds away most of the way to the points where the function is looked at.
+fn warn_of_lost_looks(plan: &Plan, params: &mut Params) -> Result<()> {
+    let Some(radius) = plan.settings.zo_eps.filter(|_| plan.inputs.dtype.dtype() != DType::F32) else { return Ok(()) };
+    let eps = match plan.settings.distribution {
+        Some(Distribution::Sphere) => radius / (params.count_over(Span::Trained) as f64).sqrt(),
+        _ => radius,
+    };
+    let share = params.displaced_share(direction_seed(plan.seed, 1, 0), eps as f32, Span::Trained)?;
+    if share < 0.5 {
+        tracing::warn!(
+            "of the way to where the loss is looked at, --zo-eps {radius:e}, {:.0} % is lost to rounding in {}: slopes are of little \
+             worth; a larger --zo-eps or f32 has them",
+            100.0 * (1.0 - share),
+            plan.inputs.dtype.dtype().as_str()
+        );
+    }
+    Ok(())
 }
 
 /// Which weights get which gradients.

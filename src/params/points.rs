@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Span;
+use anyhow::Result;
+use candle_core::DType;
+use half::{bf16, f16};
+
+use super::{Params, Span, with_bytes};
 use crate::element::Element;
 use crate::noise::{self, Key, Term};
 
@@ -55,6 +59,28 @@ impl Points {
     }
 }
 
+impl Params {
+    /// The share of the way from theta to theta + `eps` z that the weights of `span` make when they are rounded to what they are
+    /// held in: 1 in f32, less where `eps` is small beside the spacing of half precision's numbers. z is the direction of `seed`, and
+    /// of each weight the first numbers are looked at.
+    pub fn displaced_share(&mut self, seed: u64, eps: f32, span: Span) -> Result<f64> {
+        let points = Arc::new(Points::new(span, &[vec![Term { seed, coeff: eps }]]));
+        let weights = self.settle()?.at(&points);
+        let (mut made, mut whole) = (0.0, 0.0);
+        for (id, _) in weights.ids() {
+            let (leaf, tensor) = (weights.leaf(id), weights.get(id));
+            let Some(displaced) = leaf.displaced() else { continue };
+            let (a, b) = with_bytes(tensor, |bytes| match tensor.dtype() {
+                DType::BF16 => displaced.way_made::<bf16>(bytes),
+                DType::F16 => displaced.way_made::<f16>(bytes),
+                _ => displaced.way_made::<f32>(bytes),
+            })?;
+            (made, whole) = (made + a, whole + b);
+        }
+        Ok(if whole > 0.0 { made / whole } else { 1.0 })
+    }
+}
+
 /// One weight at all points.
 #[derive(Clone)]
 pub struct Displaced {
@@ -77,5 +103,18 @@ impl Displaced {
     pub fn read<T: Element>(&self, numbers: &[T], first: usize, to: &mut Vec<T>) {
         to.resize(self.points.count * numbers.len(), T::zeroed());
         noise::displace(numbers, first, &self.keys, &self.points.coeffs, self.points.count, to);
+    }
+
+    /// The inner product of the ways to the first point with and without rounding to what the weight is held in, and the square of
+    /// the one without, over the first of its numbers.
+    fn way_made<T: Element>(&self, bytes: &[u8]) -> (f64, f64) {
+        const LOOKED_AT: usize = 1 << 16;
+        let numbers: &[T] = bytemuck::cast_slice(&bytes[..bytes.len().min(LOOKED_AT * size_of::<T>())]);
+        let here: Vec<f32> = numbers.iter().map(|w| w.widen()).collect();
+        let (mut rounded, mut there) = (Vec::new(), Vec::new());
+        self.read(numbers, 0, &mut rounded);
+        self.read(&here, 0, &mut there);
+        let ways = here.iter().zip(&rounded).zip(&there).map(|((h, r), t)| (f64::from(r.widen() - h), f64::from(t - h)));
+        ways.fold((0.0, 0.0), |(made, whole), (r, t)| (made + r * t, whole + t * t))
     }
 }

@@ -242,6 +242,30 @@ fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
     fails("train.tsv has no rows")
 }
 
+/// In half precision a radius below the spacing of the weights' numbers says so, and so do steps that move nothing.
+#[test]
+fn a_half_precision_run_that_cannot_move_says_so() -> Result<()> {
+    let place = workplace()?;
+    for (knobs, lost, still) in [
+        (["--zo-eps", "1e-9"], true, true),
+        (["--learning-rate", "1e-14"], false, true),
+        (["--zo-eps", "1e-3"], false, false),
+    ] {
+        let steps =
+            ["--dtype", "bf16", "--max-steps", "2", "--eval-steps", "1", "--output-dir", "still", "--overwrite-output-dir"];
+        let output = zotune(place.path(), &[&SMALL[..], &steps, &knobs].concat())?;
+        let said = stderr(&output);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains("--zo-eps 1e-9, 100 % is lost to rounding in bf16"), lost, "{knobs:?}: {said}");
+        assert_eq!(
+            said.contains("the weights behind step 2 are those behind step 1, to the bit"),
+            still,
+            "{knobs:?}: {said}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run_with_step_and_seed() -> Result<()> {
     let place = workplace()?;

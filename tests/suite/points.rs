@@ -26,6 +26,25 @@ fn four() -> Points {
     Points::new(Span::Estimated, &points)
 }
 
+/// How much of the way to a point is left in half precision, where all weights are 1.5 and lie 2^-7 apart (bf16): for eps = c 2^-7
+/// the share is E[z round(c z)] / c = 2/c sum over k of phi((k - 1/2) / c), phi the normal density.
+#[test]
+fn lost_ways_are_told_from_those_that_are_made() -> Result<()> {
+    for (c, share) in [(0.1, 1.5e-5), (0.25, 0.431_93), (0.5, 0.986_6), (8.0, 1.0)] {
+        let closed = 2.0 / c * (1..80).map(|k| (-((f64::from(k) - 0.5) / c).powi(2) / 2.0).exp()).sum::<f64>()
+            / (2.0 * std::f64::consts::PI).sqrt();
+        assert!((closed - share).abs() < 2e-3, "{c}: {closed}");
+        let mut p = Params::new(DType::BF16);
+        p.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?.to_dtype(DType::BF16)?)?;
+        let found = p.displaced_share(3, c as f32 / 128.0, Span::Estimated)?;
+        assert!((found - closed).abs() < 0.02, "{c}: {found}, not {closed}");
+        let mut exact = Params::new(DType::F32);
+        exact.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?)?;
+        assert_eq!(exact.displaced_share(3, c as f32 / 128.0, Span::Estimated)?, 1.0);
+    }
+    Ok(())
+}
+
 /// A stretch of a weight, from any place on, is at each point what it is after a walk there, in every precision and on every
 /// instruction set.
 #[test]
@@ -112,6 +131,14 @@ fn assert_same_losses(name: &str, model: &Model, params: &mut Params) -> Result<
         let alone = Points::new(Span::Estimated, &[vec![term(3, -1e-2)]]);
         assert_eq!(objective.losses_at(params, alone)?, expected[2..3], "{name}, {loss:?}, one point");
     }
+    // Of the whole training set too, example by example.
+    let mut all = PromptLoss::new(model, Loss::Classification, &examples, Batches::new(5, 2, 0), 2);
+    let (points, mut expected) = (Arc::new(four()), Vec::new());
+    at_copies(params, &points, |weights| {
+        expected.extend(all.losses(weights)?);
+        Ok(0.0)
+    })?;
+    assert!(all.losses(params.settle()?.at(&points))? == expected, "{name}: losses of all examples");
     assert!(flat(params.settle()?)? == before, "{name}: the weights have moved");
     Ok(())
 }

@@ -15,9 +15,13 @@ const N: usize = 12;
 const D: usize = 30;
 
 fn params() -> Result<Params> {
-    let mut params = Params::new(DType::F32);
+    params_in(DType::F32)
+}
+
+fn params_in(dtype: DType) -> Result<Params> {
+    let mut params = Params::new(dtype);
     let x: Vec<f32> = (0..D).map(|i| (i as f32 * 0.3).cos()).collect();
-    let id = params.insert("x", Tensor::new(x, &Device::Cpu)?)?;
+    let id = params.insert("x", Tensor::new(x, &Device::Cpu)?.to_dtype(dtype)?)?;
     params.set_role(id, Role::Differentiated);
     Ok(params)
 }
@@ -40,6 +44,33 @@ fn dense(terms: &[Term]) -> Vec<f64> {
 
 fn largest(x: &[f64]) -> f64 {
     x.iter().fold(0.0, |m, x| m.max(x.abs()))
+}
+
+/// A look at the whole training set leaves theta where it is, to the bit, in half precision too.
+#[test]
+fn a_snapshot_moves_no_weight() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for name in ["vamo", "svrg", "mezo-svrg"] {
+            let (method, mut params) = (method(name)?, params_in(dtype)?);
+            if name == "mezo-svrg" {
+                params
+                    .ids()
+                    .map(|(id, _)| id)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|id| params.set_role(id, Role::Estimated));
+            }
+            let estimated = params.count_over(Span::Estimated);
+            let mut optimizer = method.make(&method.resolve(&Settings::default(), 1e-2, D, estimated, 4), &params)?;
+            let before = flat(params.settle()?)?;
+            let mut problem = Regression::new(N, D, 4);
+            let (estimate, gradients) = optimizer.estimator.estimate(&at(1, 0.1), &mut params, &mut problem)?;
+            assert!(estimate.snapshot.is_some(), "{name}");
+            drop(gradients);
+            assert!(flat(params.settle()?)? == before, "{name}, {dtype:?}");
+        }
+    }
+    Ok(())
 }
 
 /// The correction of every mini-batch, from its definition; they add up to nothing, and the log's length is theirs.

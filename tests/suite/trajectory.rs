@@ -68,7 +68,9 @@ fn every_zeroth_order_method_replays_to_the_bit() -> Result<()> {
                 let heard = RefCell::default();
                 let at = at(step, 1e-3);
                 let mut tape = Tape::new(&mut problem, None, &heard);
+                let before = flat(theta.settle()?)?;
                 let (estimate, _) = optimizer.estimator.estimate(&at, &mut theta, &mut tape)?;
+                assert!(flat(theta.settle()?)? == before, "{}: to look moves theta in {dtype:?}", method.name);
                 optimizer.rule.step(&at, &mut theta, &estimate, None)?;
                 values.push(heard.into_inner());
             }

@@ -124,7 +124,10 @@ fn half_precision_loses_no_step() -> Result<()> {
                     p.walk(&[term(5, step)]);
                     let one: Vec<f64> = z.iter().map(|z| f64::from(step) * f64::from(*z)).collect();
                     let kept = share(&before, &values(&mut p, 0)?, &one);
-                    assert!((1.0 - kept - lost).abs() < 0.02, "{weights:e} weights: {kept} survives rounding to the nearest");
+                    assert!(
+                        (1.0 - kept - lost).abs() < 0.02,
+                        "{weights:e} weights: {kept} survives rounding to the nearest"
+                    );
                 }
             }
         }
