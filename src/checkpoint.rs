@@ -3,6 +3,7 @@
 //!
 //! They are a convenience: a zeroth-order run's truth is its trajectory.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::journal::Journal;
 use crate::model::{self, Model};
 use crate::optim::Optimizer;
 use crate::params::{Params, Slot, Visit};
+use crate::trajectory::Log;
 
 const PREFIX: &str = "checkpoint-";
 const STATE: &str = "state.safetensors";
@@ -33,6 +35,8 @@ pub struct Held<'a> {
     pub optimizer: &'a mut Optimizer,
     /// Totals, and what is not logged yet.
     pub journal: &'a mut Journal,
+    /// What the run has logged: a checkpoint is of one step of one run.
+    pub log: &'a Log,
 }
 
 impl Held<'_> {
@@ -41,7 +45,8 @@ impl Held<'_> {
         self.journal.visit(&mut |name, slot| visit(&format!("journal.{name}"), slot))
     }
 
-    /// Writes the checkpoint of `step` into a run folder, and removes all but the newest `limit`.
+    /// Writes the checkpoint of `step` into a run folder, and removes all before it but the newest, so that `limit` are left. (One of a
+    /// later step was left out as damaged, and is written anew when the run gets there.)
     pub fn save(&mut self, run: &Path, step: u64, limit: usize) -> Result<()> {
         let place = run.join(format!("{PREFIX}{step}"));
         let beside = place.with_extension("partial");
@@ -53,9 +58,7 @@ impl Held<'_> {
         });
         let undone = written.inspect_err(|_| drop(fs::remove_dir_all(&beside)));
         undone.with_context(|| format!("cannot write {}", place.display()))?;
-        let mut old = all(run);
-        old.truncate(old.len().saturating_sub(limit));
-        for (_, checkpoint) in old {
+        for checkpoint in outdated(run, step, limit) {
             remove(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;
         }
         Ok(())
@@ -71,12 +74,12 @@ impl Held<'_> {
         self.model.save(weights, folder)?;
         let digest = Digest::of_digests(&Digest::of_trained(weights)?);
         self.journal.sync()?;
-        self.write_state(&folder.join(STATE), step, digest)?;
+        self.write_state(&folder.join(STATE), &facts(self.log, step, digest)?)?;
         files::sync_folder(folder)
     }
 
     /// The state as a safetensors file: looked at once to say where everything will be, and once to write it.
-    fn write_state(&mut self, path: &Path, step: u64, weights: Digest) -> Result<()> {
+    fn write_state(&mut self, path: &Path, facts: &Facts) -> Result<()> {
         let mut tensors = Vec::new();
         let mut offset = 0;
         self.visit(&mut |name, mut slot| {
@@ -93,9 +96,7 @@ impl Held<'_> {
             tensors.push((name.to_string(), TensorInfo { dtype, shape: vec![8 * bytes / dtype.bitsize()], data_offsets }));
             Ok(())
         })?;
-        let facts = [("format", "zotune".into()), ("step", step.to_string()), ("weights", weights.to_string())];
-        let facts = facts.map(|(key, value): (&str, String)| (key.to_string(), value));
-        let header = model::header(&Metadata::new(Some(facts.into()), tensors)?)?;
+        let header = model::header(&Metadata::new(Some(facts.clone()), tensors)?)?;
         files::write_whole(path, |out| {
             out.write_all(&header)?;
             self.visit(&mut |_, mut slot| Ok(out.write_all(slot.bytes())?))
@@ -108,7 +109,7 @@ impl Held<'_> {
     /// is touched, where there is none.
     pub fn restore(&mut self, run: &Path, last: u64) -> Result<u64> {
         for (step, folder) in all(run).into_iter().rev().filter(|(step, _)| *step <= last) {
-            match check(&folder, self.model, self.params) {
+            match check(&folder, step, self.model, self.params, self.log) {
                 Ok(()) => {
                     self.params.settle()?;
                     self.model.restore(self.params, &folder)?;
@@ -136,8 +137,23 @@ impl Held<'_> {
     }
 }
 
-/// Whether a checkpoint is as it was written.
-fn check(folder: &Path, model: &Model, params: &Params) -> Result<()> {
+/// What a checkpoint says of itself.
+type Facts = HashMap<String, String>;
+
+/// Of the checkpoint of a step with these trained weights.
+fn facts(log: &Log, step: u64, weights: Digest) -> Result<Facts> {
+    let trajectory = log.checksum(step).with_context(|| format!("the trajectory does not reach step {step}"))?;
+    let facts = [
+        ("format", "zotune".into()),
+        ("step", step.to_string()),
+        ("trajectory", format!("{trajectory:08x}")),
+        ("weights", weights.to_string()),
+    ];
+    Ok(facts.map(|(key, value): (&str, String)| (key.to_string(), value)).into())
+}
+
+/// Whether a checkpoint is as it was written, and of this step of this run.
+fn check(folder: &Path, step: u64, model: &Model, params: &Params, log: &Log) -> Result<()> {
     let state = folder.join(STATE);
     let said = fs::read_to_string(state.with_extension("sha256"))?;
     let mut file = File::open(&state)?;
@@ -146,12 +162,16 @@ fn check(folder: &Path, model: &Model, params: &Params) -> Result<()> {
     }
     file.seek(SeekFrom::Start(0))?;
     let (metadata, _) = model::read_header(&mut file)?;
-    let weights = model.stored_digests(params, folder)?;
-    let facts = metadata.metadata().as_ref();
-    if facts.and_then(|facts| facts.get("weights")) != Some(&Digest::of_digests(&weights).to_string()) {
-        bail!("{} is damaged", model.file());
+    let empty = Facts::new();
+    let said = metadata.metadata().as_ref().unwrap_or(&empty);
+    let weights = said.get("weights").and_then(|digest| Digest::try_from(digest.clone()).ok());
+    let weights = weights.with_context(|| format!("{STATE} does not say of which weights it is"))?;
+    let due = facts(log, step, weights)?;
+    if let Some((key, due)) = due.iter().find(|(key, due)| said.get(*key) != Some(*due)) {
+        let found = said.get(key).map_or("nothing", String::as_str);
+        bail!("{STATE} is of another run or step: its {key} is {found}, not {due}");
     }
-    Ok(())
+    log.trajectory().check_stored(&model.stored(params, folder)?, weights).context(model.file())
 }
 
 /// The checkpoints of a run folder, oldest first.
@@ -161,6 +181,14 @@ fn all(run: &Path) -> Vec<(u64, PathBuf)> {
     let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| Some((step(&e.path())?, e.path()))).collect();
     found.sort();
     found
+}
+
+/// The checkpoints before that of `step`, just written, but for the newest: with it `limit` are left.
+fn outdated(run: &Path, step: u64, limit: usize) -> impl Iterator<Item = PathBuf> {
+    let mut old = all(run);
+    old.retain(|(other, _)| *other < step);
+    old.truncate((old.len() + 1).saturating_sub(limit));
+    old.into_iter().map(|(_, checkpoint)| checkpoint)
 }
 
 /// Removes a checkpoint, if it is there; one that is removed in part does not bear the name.
@@ -190,4 +218,25 @@ pub fn clear(run: &Path, known: Option<u64>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A damaged checkpoint of a later step, which a run met on its way, does not take the place of one that was just written.
+    #[test]
+    fn what_was_just_written_is_never_outdated() -> Result<()> {
+        let run = tempfile::tempdir()?;
+        for step in [4, 8, 12, 30, 100] {
+            fs::create_dir(run.path().join(format!("checkpoint-{step}")))?;
+        }
+        for (step, limit, expected) in
+            [(12, 1, &[4, 8][..]), (12, 2, &[4]), (12, 3, &[]), (100, 2, &[4, 8, 12]), (4, 1, &[])]
+        {
+            let expected: Vec<_> = expected.iter().map(|n| run.path().join(format!("checkpoint-{n}"))).collect();
+            assert_eq!(outdated(run.path(), step, limit).collect::<Vec<_>>(), expected, "{step}, {limit}");
+        }
+        Ok(())
+    }
 }

@@ -40,9 +40,11 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Forces a folder's entries to the disk: names that were given in it, by a rename say.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    // Not every file system takes this for a folder; those that do not have nothing to force.
-    let _ = File::open(folder)?.sync_all();
-    Ok(())
+    match File::open(folder)?.sync_all() {
+        // Not every file system takes this for a folder; those that do not have nothing to force.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP | libc::EBADF)) => Ok(()),
+        forced => forced.with_context(|| format!("cannot force {} to the disk", folder.display())),
+    }
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -1,5 +1,6 @@
 //! A run's folder: whether it may be written, what an older run leaves there, and run.json.
 
+use std::fs::DirEntry;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -35,15 +36,9 @@ pub fn check_run(plan: &Plan) -> Result<()> {
 /// One that is not empty is refused unless it is to be overwritten, and always if it is one of those that are `read`.
 pub fn check(folder: &Path, overwrite: bool, read: &[&Path]) -> Result<()> {
     let place = folder.display();
-    let occupied = match std::fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-        Err(e) => return Err(usage!("--output-dir {place}: {e}")),
-    };
     let same = |other: &&Path| matches!((folder.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if occupied && !overwrite {
-        let run = if folder.join(FILE).is_file() { "; --resume goes on with the run there" } else { "" };
-        return Err(usage!("--output-dir {place} is not empty; name another, or add --overwrite-output-dir{run}"));
+    if !overwrite {
+        check_empty(folder)?;
     }
     if read.iter().any(same) {
         return Err(usage!("--output-dir {place} is where the model or the data are read from; name another"));
@@ -51,13 +46,32 @@ pub fn check(folder: &Path, overwrite: bool, read: &[&Path]) -> Result<()> {
     Ok(())
 }
 
+/// Fails where there is anything in the folder but a log in which nothing is written: its lock.
+fn check_empty(folder: &Path) -> Result<()> {
+    let place = folder.display();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(usage!("--output-dir {place}: {e}")),
+    };
+    let is_lock = |entry: &DirEntry| entry.file_name() == FILE && entry.metadata().is_ok_and(|file| file.len() == 0);
+    if entries.flatten().any(|entry| !is_lock(&entry)) {
+        let run = if folder.join(FILE).is_file() { "; --resume goes on with the run there" } else { "" };
+        return Err(usage!("--output-dir {place} is not empty; name another, or add --overwrite-output-dir{run}"));
+    }
+    Ok(())
+}
+
 /// Makes the run folder, once [`check_run`] has allowed it, takes its lock, removes the files of an older run, and begins
-/// the trajectory and run.json. Fails before anything is removed if another process trains there.
+/// the trajectory and run.json. Fails before anything is removed if another process trains there, or did since it was checked.
 pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
     let folder = &plan.output_dir;
     let place = folder.display();
     std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
     let locked = Log::lock(folder)?;
+    if !plan.overwrite_output_dir {
+        check_empty(folder)?;
+    }
     for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
         remove(&folder.join(name))?;
     }

@@ -221,8 +221,14 @@ impl<'a> Session<'a> {
     fn go_to_where_it_stood(&mut self, untrained: Scored) -> Result<()> {
         // Where the best weights that the log knows of are not in their file, the way goes past them once more.
         let (best, scored) = self.log.trajectory().best(self.known).unwrap_or((0, untrained));
-        let stored = self.model.stored_digests(self.params, &self.job.plan.output_dir);
-        let held = stored.is_ok_and(|digests| Digest::of_digests(&digests) == scored.digest);
+        let stored = self.model.stored(self.params, &self.job.plan.output_dir);
+        let held = stored.and_then(|stored| self.log.trajectory().check_stored(&stored, scored.digest));
+        if let Err(other) = held.as_ref()
+            && self.known > 0
+        {
+            tracing::info!("resume  {} is not that of step {best} and is made again: {other:#}", self.model.file());
+        }
+        let held = held.is_ok();
         let (last, folder) = (if held { self.known } else { best }, &self.job.plan.output_dir);
         self.start = self.held().restore(folder, last)?;
         self.kept = if held { best } else { self.start };
@@ -298,7 +304,8 @@ impl<'a> Session<'a> {
     }
 
     fn keep_the_best(&mut self, step: u64, dev: Option<Scored>) -> Result<()> {
-        if let Some(dev) = dev.filter(|dev| dev.loss < self.best.1.loss) {
+        let candidate = !self.log.trajectory().is_cut(step);
+        if let Some(dev) = dev.filter(|dev| candidate && dev.loss < self.best.1.loss) {
             if step > self.kept {
                 self.keep()?;
                 self.kept = step;
@@ -310,7 +317,8 @@ impl<'a> Session<'a> {
 
     fn held(&mut self) -> Held<'_> {
         let base = &self.job.plan.inputs.model;
-        Held { model: self.model, base, params: self.params, optimizer: self.optimizer, journal: &mut self.journal }
+        let Session { model, params, optimizer, journal, log, .. } = self;
+        Held { model, base, params, optimizer, journal, log }
     }
 
     /// A checkpoint, where one is due; and the end of this process, where a signal asked for it.

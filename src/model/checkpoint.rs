@@ -21,7 +21,7 @@ use super::gguf::{self, Listed, Undo};
 use crate::digest::Digest;
 use crate::element::{Element, convert};
 use crate::files::{ReadSeek, Source};
-use crate::params::{self, Params};
+use crate::params::{self, Params, Role};
 
 /// What the checkpoint says of a tensor, and where its numbers are.
 struct Entry {
@@ -367,12 +367,12 @@ pub fn header(metadata: &safetensors::tensor::Metadata) -> Result<Vec<u8>> {
 }
 
 /// The digests of the weights called `names`, of those that [`save`] wrote.
-pub fn stored_digests(names: impl Iterator<Item = String>, path: &Path) -> Result<Vec<Digest>> {
+pub fn stored_digests<'a>(names: impl Iterator<Item = &'a str>, path: &Path) -> Result<Vec<Digest>> {
     let mut file = File::open(path)?;
     let (metadata, start) = read_header(&mut file)?;
     let mut digests = Vec::new();
     for name in names {
-        let info = metadata.info(&name).ok_or_else(|| anyhow!("it has no tensor {name}"))?;
+        let info = metadata.info(name).ok_or_else(|| anyhow!("it has no tensor {name}"))?;
         let (from, to) = info.data_offsets;
         file.seek(SeekFrom::Start(start + from as u64))?;
         digests.push(Digest::of_reader(&mut file, (to - from) as u64)?);
@@ -380,15 +380,18 @@ pub fn stored_digests(names: impl Iterator<Item = String>, path: &Path) -> Resul
     Ok(digests)
 }
 
-/// Reads what [`save`] wrote back into the same weights, in place; `own` says what a stored tensor is called among them.
+/// Reads what [`save`] wrote back into the same weights, in place, those that are frozen left out; `own` says what a stored tensor
+/// is called among them.
 pub fn restore(params: &mut Params, path: &Path, own: impl Fn(&str) -> &str) -> Result<()> {
     let mut inner = || -> Result<()> {
         let mut file = File::open(path)?;
         let (metadata, start) = read_header(&mut file)?;
         for (name, info) in metadata.tensors() {
             let id = params.id(own(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
-            file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
-            params.overwrite(id, &mut file)?;
+            if params.role(id) != Role::Frozen {
+                file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
+                params.overwrite(id, &mut file)?;
+            }
         }
         Ok(())
     };

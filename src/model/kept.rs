@@ -19,6 +19,16 @@ pub fn kept_file(adapted: bool) -> &'static str {
     if adapted { adapter::FILES[0] } else { "model.safetensors" }
 }
 
+/// A weight as it lies in a file.
+pub struct Stored {
+    /// As the model names it.
+    pub name: String,
+    /// Or frozen.
+    pub trained: bool,
+    /// Of its bytes.
+    pub digest: Digest,
+}
+
 impl Model {
     /// The adapter that is trained in the model's place.
     pub fn adapter(&self) -> Option<&Adapter> {
@@ -42,16 +52,23 @@ impl Model {
         checkpoint::save(&stored, &folder.join(self.file()))
     }
 
-    /// Reads what [`Model::save`] wrote back into the same weights, in place.
+    /// Reads what [`Model::save`] wrote back into the same weights, in place; frozen ones have not moved and stay as they are.
     pub fn restore(&self, params: &mut Params, folder: &Path) -> Result<()> {
         let adapted = self.adapter.is_some();
         checkpoint::restore(params, &folder.join(self.file()), |name| if adapted { adapter::own_name(name) } else { name })
     }
 
-    /// The digests of the trained weights, as [`Model::save`] wrote them into a folder.
-    pub fn stored_digests(&self, params: &Params, folder: &Path) -> Result<Vec<Digest>> {
-        let trained = params.ids().filter(|(id, _)| params.role(*id) != Role::Frozen);
-        checkpoint::stored_digests(trained.filter_map(|(_, name)| self.stored_name(name)), &folder.join(self.file()))
+    /// All weights that [`Model::save`] wrote into a folder, as they are there.
+    pub fn stored(&self, params: &Params, folder: &Path) -> Result<Vec<Stored>> {
+        let names: Vec<_> = params.ids().filter_map(|(id, name)| Some((id, name, self.stored_name(name)?))).collect();
+        let digests =
+            checkpoint::stored_digests(names.iter().map(|(.., stored)| stored.as_str()), &folder.join(self.file()))?;
+        let weight = |((id, name, _), digest): ((ParamId, &str, String), Digest)| Stored {
+            name: name.into(),
+            trained: params.role(id) != Role::Frozen,
+            digest,
+        };
+        Ok(names.into_iter().zip(digests).map(weight).collect())
     }
 
     /// `adapter_config.json` of the model's adapter.

@@ -42,7 +42,7 @@ use packed::{Front, Packed, Prefix};
 pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kind, Lora, is_adapters};
 pub use backward::Backward;
 pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, weight_files};
-pub use kept::kept_file;
+pub use kept::{Stored, kept_file};
 pub use ops::warm_up;
 pub use source::{fetch_weights, find, find_adapter};
 

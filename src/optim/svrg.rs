@@ -1,5 +1,5 @@
 //! SVRG (Johnson and Zhang 2013, NIPS): v = grad f_I(x) - grad f_I(x_hat) + grad f(x_hat), the full gradient at the snapshot
-//! x_hat, and x_hat itself, stored. That is its cost: twice the weights beside them.
+//! x_hat, and x_hat itself, stored. That is its cost: twice the trained weights beside them.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,13 @@ use super::sgd::Sgd;
 use crate::config::Settings;
 use crate::estimator::{At, Estimate, Estimated, Estimator, SnapshotReport};
 use crate::objective::{Gradients, Problem};
-use crate::params::{Gradient, ParamId, Params, Slot, Visit, Weights};
+use crate::params::{Gradient, ParamId, Params, Role, Slot, Visit, Weights};
 
 /// The method.
 pub fn make(settings: &Settings, params: &Params) -> Result<Optimizer> {
     let period = settings.snapshot_steps.unwrap_or(1);
-    let zeros = params.ids().map(|(id, name)| (id, (name.to_string(), Gradient::zeros(params.len(id)))));
+    let trained = params.ids().filter(|(id, _)| params.role(*id) != Role::Frozen);
+    let zeros = trained.map(|(id, name)| (id, (name.to_string(), Gradient::zeros(params.len(id)))));
     let estimator = Svrg { period, snapshot: params.copy()?, full: zeros.collect() };
     Ok(Optimizer { estimator: Box::new(estimator), rule: fused(Sgd::default(), settings, params) })
 }

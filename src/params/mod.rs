@@ -391,27 +391,34 @@ impl Params {
         Ok(self.params[id.0].tensor.inplace_op1(&InPlace(AddProduct { b: b?, a: a?, scale }))?)
     }
 
-    /// Shows every weight's buffer, each under its name, nothing pending.
+    /// Shows the buffer of every weight that is trained, each under its name, nothing pending.
     pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         self.settle()?;
-        self.params.iter().try_for_each(|p| Ok(p.tensor.inplace_op1(&Shown::new(&p.name, visit))?))
+        self.params
+            .iter()
+            .filter(|p| p.role != Role::Frozen)
+            .try_for_each(|p| Ok(p.tensor.inplace_op1(&Shown::new(&p.name, visit))?))
     }
 
-    /// A copy of all weights, in buffers of its own, under the same ids. Fails if something is pending.
+    /// A copy under the same ids: what is trained in buffers of its own, what is frozen shared. Fails if something is pending.
     pub fn copy(&self) -> Result<Params> {
         if !self.pending.is_empty() {
             bail!("weights are copied while a walk is pending");
         }
-        let copied = |p: &Param| Ok(Param { name: p.name.clone(), tensor: p.tensor.copy()?.detach(), ..*p });
+        let tensor = |p: &Param| match p.role {
+            Role::Frozen => Ok(p.tensor.clone()),
+            _ => p.tensor.copy().map(|tensor| tensor.detach()),
+        };
+        let copied = |p: &Param| Ok(Param { name: p.name.clone(), tensor: tensor(p)?, ..*p });
         let params = self.params.iter().map(copied).collect::<Result<_>>()?;
         Ok(Params { params, by_name: self.by_name.clone(), pending: Vec::new(), walk_time: Duration::ZERO, ..*self })
     }
 
-    /// Overwrites all weights by those of `other`, a copy or the original of these.
+    /// Overwrites all weights that are trained by those of `other`, a copy or the original of these.
     pub fn copy_from(&mut self, other: &mut Params) -> Result<()> {
         let from = other.settle()?;
         self.pending.clear();
-        for (id, name) in from.ids() {
+        for (id, name) in from.ids().filter(|(id, _)| from.role(*id) != Role::Frozen) {
             with_bytes(from.get(id), |mut bytes| self.overwrite(id, &mut bytes))
                 .and_then(|done| done)
                 .context(name.to_string())?;

@@ -12,10 +12,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::flusher::Flusher;
 use super::{Done, FILE, Header, Record, Scored, Trajectory};
 use crate::config::Fsync;
 use crate::digest::Digest;
@@ -103,27 +104,35 @@ pub(super) struct Whole {
     len: usize,
     /// The checksum that the next record builds on.
     chain: u32,
-    steps: u64,
+    /// The header's checksum, and that of each step's record.
+    of_steps: Vec<u32>,
 }
 
 impl Whole {
     /// What to say of a tail that is not.
     pub(super) fn torn(&self, bytes: &[u8]) -> Option<String> {
         let torn = bytes.len() - self.len;
-        (torn > 0)
-            .then(|| format!("the last {torn} bytes, behind step {}, were not written whole; they are left out", self.steps))
+        (torn > 0).then(|| {
+            format!(
+                "the last {torn} bytes, behind step {}, were not written whole; they are left out",
+                self.of_steps.len() - 1
+            )
+        })
     }
 }
 
 /// Reads a log up to its last whole record. Damage before that is an error that names the step.
 pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, Whole)> {
     let (header, mut at, mut chain) = read_header(bytes)?;
-    let mut trajectory = Trajectory::new(header);
+    let (mut trajectory, mut of_steps) = (Trajectory::new(header), vec![chain]);
     while let Ok((record, end)) = record_at(bytes, at, chain) {
         let steps = trajectory.steps();
         let known = record.ok_or_else(|| anyhow!("behind step {steps} stands a record of a newer version of zotune"))?;
         trajectory.push(known)?;
         (at, chain) = (end, word(bytes, end - 4).unwrap_or_default());
+        if trajectory.steps() > steps {
+            of_steps.push(chain);
+        }
     }
     if whole_behind(bytes, at, chain) {
         bail!(
@@ -133,8 +142,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, Whole)> {
             bytes.len()
         );
     }
-    let steps = trajectory.steps();
-    Ok((trajectory, Whole { len: at, chain, steps }))
+    Ok((trajectory, Whole { len: at, chain, of_steps }))
 }
 
 fn read_header(bytes: &[u8]) -> Result<(Header, usize, u32)> {
@@ -192,9 +200,11 @@ pub struct Log {
     path: PathBuf,
     file: File,
     chain: u32,
+    /// The header's checksum, and that of each step's record.
+    of_steps: Vec<u32>,
     len: u64,
     fsync: Fsync,
-    synced: Instant,
+    flusher: Flusher,
 }
 
 impl Log {
@@ -224,8 +234,8 @@ impl Log {
         bytes.extend(json);
         bytes.extend(chain.to_le_bytes());
         file.set_len(0)?;
-        let trajectory = Trajectory::new(header);
-        let mut log = Log { trajectory, path: folder.join(FILE), file, chain, len: 0, fsync, synced: Instant::now() };
+        let (trajectory, path, flusher) = (Trajectory::new(header), folder.join(FILE), flusher(&file)?);
+        let mut log = Log { trajectory, path, file, chain, of_steps: vec![chain], len: 0, fsync, flusher };
         log.write(&bytes)?;
         log.sync()?;
         Ok(log)
@@ -246,8 +256,9 @@ impl Log {
             file.set_len(whole.len as u64)?;
         }
         file.seek(SeekFrom::End(0))?;
-        let fsync = trajectory.header.config.fsync;
-        Ok(Log { trajectory, path, file, chain: whole.chain, len: whole.len as u64, fsync, synced: Instant::now() })
+        let (fsync, flusher) = (trajectory.header.config.fsync, flusher(&file)?);
+        let Whole { len, chain, of_steps } = whole;
+        Ok(Log { trajectory, path, file, chain, of_steps, len: len as u64, fsync, flusher })
     }
 
     /// How often what was written is forced to the disk, from here on.
@@ -258,6 +269,12 @@ impl Log {
     /// What it says so far.
     pub fn trajectory(&self) -> &Trajectory {
         &self.trajectory
+    }
+
+    /// What tells the steps up to this one, and the run that they are of, from all others: the checksum of its record. None of a step
+    /// that is not known.
+    pub fn checksum(&self, step: u64) -> Option<u32> {
+        self.of_steps.get(usize::try_from(step).ok()?).copied()
     }
 
     /// Its bytes.
@@ -306,19 +323,29 @@ impl Log {
         let (bytes, chain) = record.framed(self.chain);
         self.write(&bytes)?;
         self.chain = chain;
+        if let Record::Step(_) = record {
+            self.of_steps.push(chain);
+        }
         self.trajectory.push(record)?;
         match self.fsync {
             Fsync::Every => self.sync(),
-            Fsync::Seconds(seconds) if self.synced.elapsed().as_secs_f64() >= seconds => self.sync(),
-            _ => Ok(()),
+            // Whatever comes next, a long evaluation or a snapshot, somebody else sees to it.
+            Fsync::Seconds(seconds) => {
+                self.flusher.written(Duration::from_secs_f64(seconds)).with_context(|| self.unwritten())
+            }
+            Fsync::Never => Ok(()),
         }
+    }
+
+    fn unwritten(&self) -> String {
+        format!("cannot write {}", self.path.display())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if let Err(e) = self.file.write_all(bytes) {
             // What was written of it is a torn tail, which a reader drops; here it may be possible to drop it at once.
             let _ = self.file.set_len(self.len);
-            return Err(e).with_context(|| format!("cannot write {}", self.path.display()));
+            return Err(e).with_context(|| self.unwritten());
         }
         self.len += bytes.len() as u64;
         Ok(())
@@ -326,8 +353,13 @@ impl Log {
 
     /// Forces all that was written to the disk.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.synced = Instant::now();
+        self.file.sync_data().with_context(|| self.unwritten())?;
+        self.flusher.synced();
         Ok(())
     }
+}
+
+fn flusher(file: &File) -> Result<Flusher> {
+    let file = file.try_clone()?;
+    Ok(Flusher::new(move || file.sync_data())?)
 }

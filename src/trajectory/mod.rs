@@ -4,6 +4,7 @@
 //! pairs, follows from its function values. Base weights + header + values give the weights of every step, bit for bit: a
 //! [`Tape`] tells the estimator the values again, and nothing is computed but the moves.
 
+mod flusher;
 mod log;
 mod shared;
 mod tape;
@@ -18,7 +19,7 @@ use crate::config::{Common, Inputs, Plan, Stage, Tuned};
 use crate::data::Example;
 use crate::digest::Digest;
 use crate::files::sha256;
-use crate::model::{Model, is_adapters};
+use crate::model::{Model, Stored, is_adapters};
 use crate::params::{Params, Role};
 use crate::task::Splits;
 
@@ -287,15 +288,36 @@ impl Trajectory {
         Some(&self.values[start..end])
     }
 
+    /// Whether a run that was made longer was scored here only because it ended here. Such a score is no candidate for the best, so a
+    /// run in parts keeps the weights that it would have kept in one.
+    pub fn is_cut(&self, step: u64) -> bool {
+        let ended = self.stages.iter().any(|stage| stage.last == step && stage.max_steps == step);
+        ended && !step.is_multiple_of(self.header.config.eval_steps)
+    }
+
     /// The step with the best dev loss, the first of equals, among those up to `last`.
     pub fn best(&self, last: u64) -> Option<(u64, Scored)> {
-        let scored = self.dev.range(..=last).map(|(step, scored)| (*step, *scored));
+        let scored = self.dev.range(..=last).map(|(step, scored)| (*step, *scored)).filter(|(step, _)| !self.is_cut(*step));
         scored.reduce(|best, next| if next.1.loss < best.1.loss { next } else { best })
     }
 
     /// The step whose weights were kept, as far as it goes: the best on dev, the last where none was scored.
     pub fn kept(&self) -> u64 {
         self.best(self.steps()).map_or(self.steps(), |(step, _)| step)
+    }
+
+    /// Whether stored weights, each trained one's digest given and each frozen one's, are those that were scored with `digest`; the
+    /// error names what is another.
+    pub fn check_stored(&self, stored: &[Stored], digest: Digest) -> Result<()> {
+        let began = |name: &str| self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
+        if let Some(other) = stored.iter().find(|stored| !stored.trained && began(&stored.name) != Some(stored.digest)) {
+            bail!("{} is damaged: it is frozen, and not as the run began with it", other.name);
+        }
+        let trained: Vec<Digest> = stored.iter().filter(|stored| stored.trained).map(|stored| stored.digest).collect();
+        match Digest::of_digests(&trained) == digest {
+            true => Ok(()),
+            false => bail!("the trained weights are others"),
+        }
     }
 
     /// Whether the weights are those that the run had behind `step`, if it says.

@@ -22,6 +22,7 @@ mod own_data;
 mod packing;
 mod points;
 mod real_data;
+mod run_folder;
 mod snapshots;
 mod support;
 mod survival;

@@ -15,7 +15,7 @@ use zotune::trajectory::Trajectory;
 use crate::support::{Llama, skipped};
 
 /// A folder with a model that starts in no time, and a run of it with everything often.
-fn workplace() -> Result<tempfile::TempDir> {
+pub(crate) fn workplace() -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     let sizes = Llama { vocab: 4096, hidden: 8, inner: 16, layers: 2, heads: 2, kv_heads: 1, tied: true };
     let (model, _) = sizes.write(DType::F32)?;
@@ -32,23 +32,23 @@ fn workplace() -> Result<tempfile::TempDir> {
 
 const STEPS: u64 = 60;
 const EVERY: u64 = 6;
-const RUN: &str = "--model model --task reviews --num-train 40 --num-dev 100 --num-eval 10 --batch-size 4 \
+pub(crate) const RUN: &str = "--model model --task reviews --num-train 40 --num-dev 100 --num-eval 10 --batch-size 4 \
                    --max-steps 60 --eval-steps 6 --logging-steps 4 --learning-rate 3e-3 --fsync never --threads 1";
 
 /// The binary, told `words` in `folder`.
-fn zotune(folder: &Path, words: &str) -> Command {
+pub(crate) fn zotune(folder: &Path, words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
     command.args(words.split_whitespace()).current_dir(folder).env_remove("RUST_LOG");
     command
 }
 
-fn done(folder: &Path, words: &str) -> Result<Output> {
+pub(crate) fn done(folder: &Path, words: &str) -> Result<Output> {
     let output = zotune(folder, words).output()?;
     ensure!(output.status.success(), "zotune {words}: {}", stderr(&output));
     Ok(output)
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -58,16 +58,16 @@ fn json(path: &Path) -> Result<Value> {
 
 /// Everything that a run leaves and that is not time, memory or place.
 #[derive(Debug, PartialEq)]
-struct Outcome {
-    weights: Vec<u8>,
-    values: Vec<Vec<u32>>,
+pub(crate) struct Outcome {
+    pub weights: Vec<u8>,
+    pub values: Vec<Vec<u32>>,
     scores: Vec<Value>,
     log: Vec<Value>,
-    results: Vec<Value>,
+    pub results: Vec<Value>,
     state: Vec<(String, Vec<u8>)>,
 }
 
-fn outcome(run: &Path) -> Result<Outcome> {
+pub(crate) fn outcome(run: &Path) -> Result<Outcome> {
     let trajectory = Trajectory::open(run)?;
     let values = |step| trajectory.values(step).into_iter().flatten().map(|v: &f32| v.to_bits()).collect();
     let results = json(&run.join("all_results.json"))?;

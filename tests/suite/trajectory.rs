@@ -9,7 +9,7 @@ use zotune::digest::Digest;
 use zotune::estimator::At;
 use zotune::optim::{METHODS, Method, Optimizer, Order};
 use zotune::params::{Params, Span};
-use zotune::trajectory::{Data, Done, Header, Log, Scored, Tape, Trajectory, Untold, Weight, export};
+use zotune::trajectory::{Data, Done, Header, Log, Record, Scored, Tape, Trajectory, Untold, Weight, export};
 
 use crate::support::{Regression, at, flat};
 
@@ -149,6 +149,32 @@ fn is_prefix(part: &Trajectory, whole: &Trajectory) -> bool {
         && (1..=part.steps()).all(|s| part.values(s) == whole.values(s))
         && part.dev.iter().all(|(step, scored)| whole.dev.get(step) == Some(scored))
         && part.untrained.is_none_or(|scored| whole.untrained == Some(scored))
+}
+
+/// A score that was taken only because the run was cut there is no candidate for the best once it was made longer.
+#[test]
+fn a_run_in_parts_keeps_what_it_would_have_kept_in_one() -> Result<()> {
+    let (_folder, _, whole) = log()?;
+    let mut trajectory =
+        Trajectory::new(Header { config: Plan { eval_steps: 4, ..whole.header.config.clone() }, ..whole.header });
+    let scored = |loss: f64| Scored { loss, accuracy: None, digest: Digest(1) };
+    for step in 1..=30u64 {
+        trajectory.push(Record::Step(vec![0.0, 1.0]))?;
+        match step {
+            4 | 8 | 12 | 16 => trajectory.push(Record::Dev(scored(2.0 - step as f64 / 100.0)))?,
+            18 => trajectory.push(Record::Dev(scored(0.5)))?,
+            _ => {}
+        }
+        if step == 18 {
+            trajectory.max_steps = 18;
+            assert_eq!(trajectory.best(18).map(|(step, _)| step), Some(18), "it ended here");
+            trajectory.push(Record::Extended(30))?;
+            assert!(trajectory.is_cut(18) && !trajectory.is_cut(16));
+            assert_eq!(trajectory.best(18).map(|(step, _)| step), Some(16));
+        }
+    }
+    assert_eq!(trajectory.best(30).map(|(step, _)| step), Some(16));
+    Ok(())
 }
 
 #[test]
