@@ -28,7 +28,7 @@ fn files(name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let vocabulary: serde_json::Map<_, _> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
     files.insert("vocab.json".into(), Value::Object(vocabulary).to_string().into());
     files.insert("merges.txt".into(), "#version: 0.2\n".into());
-    files.insert("tokenizer_config.json".into(), "{}".into());
+    files.insert("tokenizer_config.json".into(), r#"{"add_bos_token":true,"bos_token":"</s>","eos_token":"</s>"}"#.into());
     for other in ["flax_model.msgpack", "tf_model.h5", "README.md", ".gitattributes", "onnx/model.onnx"] {
         files.insert(other.into(), b"not for us".into());
     }

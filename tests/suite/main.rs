@@ -26,6 +26,7 @@ mod snapshots;
 mod support;
 mod survival;
 mod tasks;
+mod tokenizers;
 mod trajectory;
 mod walks;
 
