@@ -30,7 +30,8 @@ TEXTS = [
     "<s>a</s> b</s>", "x <pad> y<unk>", "a<|endoftext|>b <|im_end|>\nc", "a <tool> b<tool>c", "<think>well</think>", "\u2581x \u2581 y",
     "a\u00a0b\u3000c", "<extra>  <mask> <image_soft_token>z", "\u2581<PRE> f \u2581<SUF>g\u2581<MID>", "foo_bar(x[0]) != y;  # z", "\n\n\n", "Ab9cD",
     # U+0130 is one that lower-cases to two; the regexes' (?i) and \p{L} are met.
-    "\u0130stanbul\u2019s \u00bd \u0968\u0969",
+    "\u0130stanbul\u2019s \u00bd \u0968\u0969", "it'\u017f \u212a'LL I'\u017fx", "a\u0085 b\u200b\u2028 \u180ec\u001c \u2167 d\ufeff",
+    "e\u0301\u0301 \u1e9e \ud55c\uae00 \u1112\u1161\u11ab",
 ]
 QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")

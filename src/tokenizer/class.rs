@@ -76,6 +76,14 @@ impl Class {
         Ok(if *class == Class::Llama && byte_level { Class::AsItStands } else { *class })
     }
 
+    /// As `tokenizer_class` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::AsItStands => "PreTrainedTokenizerFast",
+            _ => NAMES.iter().find(|(_, class)| *class == self).map_or("", |(name, _)| *name),
+        }
+    }
+
     /// The named tokens that a class has where tokenizer_config.json says nothing.
     pub fn defaults(self) -> &'static [(&'static str, &'static str)] {
         const GPT2: &[(&str, &str)] =

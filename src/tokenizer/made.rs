@@ -57,10 +57,11 @@ impl File {
         };
         if !matches!(class, Class::Gpt2 | Class::Qwen2) {
             bail!(
-                "{} says nothing of how text is cut, and the tokenizer class {class:?} does not read it; name the class that it \
+                "{} says nothing of how text is cut, and the tokenizer class is {}, which does not read it; name the class that it \
                  is of in tokenizer_config.json (\"tokenizer_class\": \"GPT2Tokenizer\" or \"Qwen2Tokenizer\"), or put the \
                  model's tokenizer.json beside it",
-                files.place("vocab.json")
+                files.place("vocab.json"),
+                class.name()
             );
         }
         let place = format!("{} with {}", files.place("vocab.json"), files.place("merges.txt"));
@@ -129,11 +130,18 @@ impl File {
         let flags = ["byte_fallback", "ignore_merges"].iter().all(|key| flag(own("model"), key) == flag(model, key));
         let steps = same(own("normalizer"), normalizer) && same(own("pre_tokenizer"), pre_tokenizer);
         if !(flags && (steps || as_ever || uncut)) {
+            // A Qwen2 has no other class.
+            let how = match class {
+                Class::Qwen2 => "",
+                _ => {
+                    "; \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json takes the file as it stands"
+                }
+            };
             tracing::warn!(
-                "{}: transformers 5 makes this tokenizer anew as its class has it ({class:?}), and does not cut text as the file \
-                 says; zotune does as it does. \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json takes \
-                 the file as it stands",
-                self.place
+                "{}: transformers 5 makes this tokenizer anew as {} has it, and does not cut text as the file says; zotune does \
+                 as it does{how}",
+                self.place,
+                class.name()
             );
         }
     }
