@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 TEXTS = [
     "", " ", "  ", "the film was great", " The acting of the film", "in 2024  7 of 12345.678", "line\nbreak\n\n  and\ttab \r\n",
     "nai\u0308ve A\u030angstro\u0308m, \u00c5 \ufb01ne", "\u5317\u4eac \U0001f642", "it's IT'S we'Ll don't", "trailing  ",
-    "<s>a</s> b</s>", "x <pad> y<unk>", "a<|endoftext|>b <|im_end|>\nc", "a <tool> b<tool>c", "<think>well</think>", "\u2581x \u2581 y",
+    "<s>a</s> b</s>", "x <pad> y<unk>", "a<|endoftext|>b <|im_end|>\nc", "a <tool> b<tool>c", "<s> a </s> b", "<think>well</think>", "\u2581x \u2581 y",
     "a\u00a0b\u3000c", "<extra>  <mask> <image_soft_token>z", "\u2581<PRE> f \u2581<SUF>g\u2581<MID>", "foo_bar(x[0]) != y;  # z", "\n\n\n", "Ab9cD",
     # U+0130 is one that lower-cases to two; the regexes' (?i) and \p{L} are met.
     "\u0130stanbul\u2019s \u00bd \u0968\u0969", "it'\u017f \u212a'LL I'\u017fx", "a\u0085 b\u200b\u2028 \u180ec\u001c \u2167 d\ufeff",

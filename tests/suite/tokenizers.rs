@@ -92,7 +92,7 @@ fn refused(opened: Result<Tokenizer>) -> String {
 fn a_text_has_the_tokens_that_transformers_gives_it() -> Result<()> {
     let fixture = Fixture::read()?;
     let texts = fixture.0["texts"].as_array().unwrap();
-    let (mut compared, mut once) = (0, 0);
+    let (mut compared, mut once, mut wrong) = (0, 0, Vec::new());
     for (name, case) in fixture.cases() {
         let tokenizer = fixture.open(name).map_err(|e| e.context(name.to_string()))?;
         let front = tokens(&case["front"]);
@@ -100,11 +100,15 @@ fn a_text_has_the_tokens_that_transformers_gives_it() -> Result<()> {
             let (text, ids) = (text.as_str().unwrap(), tokens(ids));
             let begun = ids.starts_with(&front);
             let expected = if begun { ids } else { [&front[..], &ids].concat() };
-            assert_eq!(tokenizer.encode(text)?, expected, "{name}: {text:?}");
+            let found = tokenizer.encode(text)?;
+            if found != expected && wrong.last().is_none_or(|last: &String| !last.starts_with(&format!("{name}: "))) {
+                wrong.push(format!("{name}: {text:?} has {found:?}, transformers has {expected:?}"));
+            }
             compared += 1;
             once += usize::from(begun && !front.is_empty());
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(compared > 800 && once > 10, "{compared} texts, {once} of them with their begin token");
     Ok(())
 }
