@@ -45,7 +45,7 @@ impl File {
         });
         let added_tokens = added_tokens.collect::<Result<_>>()?;
         let byte_level = ["normalizer", "pre_tokenizer", "post_processor", "decoder"];
-        let byte_level = byte_level.iter().filter_map(|step| fields.get(*step)).any(|step| says_byte_level(step));
+        let byte_level = byte_level.iter().filter_map(|step| fields.get(*step)).any(says_byte_level);
         let pad_token = fields.get("padding").and_then(|padding| padding.get("pad_token")).cloned();
         Ok(Some(File { place, byte_level, added_tokens, pad_token, whole: true, fields }))
     }

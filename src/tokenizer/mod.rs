@@ -63,9 +63,8 @@ impl Tokenizer {
         if bos_id.is_none() {
             if model_type == "opt" && front.is_empty() {
                 tracing::warn!(
-                    "no add_bos_token in {}: nothing is put in front of a text, as in transformers, but OPT was trained with its \
-                     begin token there; --bos-id 2 puts it",
-                    files.place("tokenizer_config.json")
+                    "by the tokenizer's files nothing is put in front of a text, and OPT was trained with its begin token there; \
+                     --bos-id 2 puts it"
                 );
             }
             settings.warn_of_begin(front.first().copied(), settings.id(&inner, "bos_token"), &file.place);

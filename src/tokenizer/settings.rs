@@ -155,7 +155,7 @@ impl Tokens {
     fn read(files: &Source, file: Option<&File>, config: &Map<String, Value>, class: Class, place: &str) -> Result<Self> {
         let mut config = config.clone();
         let decoder = config.remove("added_tokens_decoder").filter(|value| !value.is_null());
-        if config.get("extra_special_tokens").is_none_or(|extra| is_empty(extra))
+        if config.get("extra_special_tokens").is_none_or(is_empty)
             && let Some(more) = config.remove("additional_special_tokens").filter(|more| !more.is_null())
         {
             config.insert("extra_special_tokens".into(), more);

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use zotune::data::Example;
 use zotune::fields::{self, Table, Use};
 use zotune::files::Source;
+use zotune::model::OPT_MINI;
 use zotune::task::PromptedRow;
 use zotune::tokenizer::{self, Tokenizer};
 
@@ -216,6 +217,48 @@ fn the_end_token_is_one_that_generation_stops_at() -> Result<()> {
     assert_eq!(end("llama 3", stops(json!([400])), None)?, None);
     let error = end("llama 3", stops(json!("</s>")), None).unwrap_err();
     assert!(error.to_string().contains("config.json: eos_token_id is \"</s>\", which is no token id"), "{error}");
+    Ok(())
+}
+
+/// Where two files do not agree, or a model lacks what it was trained with, the program says what it does.
+#[test]
+fn what_is_done_otherwise_than_a_file_says_is_said() -> Result<()> {
+    let fixture = Fixture::read()?;
+    for (name, expected) in [
+        ("opt", ""),
+        ("opt, nothing but its type", "nothing is put in front of a text, and OPT was trained with its begin token there"),
+        ("opt, a space in front, no begin token, an end token", "add_eos_token is true; the end token is left off"),
+        ("an end token behind", "its template ends every text in </s>, which is left off"),
+        (
+            "llama 3, add_bos_token is not heard",
+            "add_bos_token is false, but model/tokenizer.json puts the begin token in front",
+        ),
+        (
+            "digits that GPT-2's class does not set apart",
+            "makes this tokenizer anew as GPT2Tokenizer has it, and does not cut",
+        ),
+        ("llama 3", ""),
+        ("llama 2", ""),
+        ("gemma", ""),
+        ("qwen2, a tokenizer.json", "eos_token is 382, at which the model's generation does not stop (eos_token_id is [2])"),
+    ] {
+        let place = tempfile::tempdir()?;
+        let mut files = fixture.files(name);
+        files.remove("config.json");
+        std::fs::rename(fixture.folder(&files)?.keep(), place.path().join("model"))?;
+        for own in ["config.json", "model.safetensors"] {
+            std::fs::write(place.path().join("model").join(own), OPT_MINI.read(own)?.unwrap())?;
+        }
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_zotune"))
+            .args(["eval", "--model", "model", "--task", "reviews", "--num-eval", "2"])
+            .current_dir(place.path())
+            .env_remove("RUST_LOG")
+            .output()?;
+        let said = String::from_utf8(output.stderr)?;
+        assert!(output.status.success() && said.contains(expected), "{name}: {said:?} does not say {expected:?}");
+        let disagrees = ["tokenizer", "token"].iter().any(|word| said.contains(word));
+        assert!(disagrees != expected.is_empty(), "{name}: {said}");
+    }
     Ok(())
 }
 
