@@ -25,14 +25,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 ANSWERS = [" terrible", " great"]
 
 
-def encoder(folder, model):
-    """text -> token ids, with the begin token in front for OPT."""
+def encoder(folder):
+    """text -> token ids, whatever the folder's tokenizer is; an end token that its template puts behind is left off."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    begin = model.config.bos_token_id if model.config.model_type == "opt" else None
 
     def encode(text):
-        ids = tokenizer(text).input_ids
-        return ids if begin is None or ids[:1] == [begin] else [begin] + ids
+        ids, body = tokenizer(text).input_ids, tokenizer(text, add_special_tokens=False).input_ids
+        behind = next((n for n in range(len(ids) - len(body) + 1) if ids[: len(ids) - n][-len(body):] == body), 0)
+        return ids[: len(ids) - behind]
 
     return encode
 
@@ -93,7 +93,7 @@ def main():
     else:
         model = load_model(start, args.run, wrong)
     model.eval()
-    encode, encode_start = encoder(args.run, model), encoder(args.model, start)
+    encode, encode_start = encoder(args.run), encoder(args.model)
 
     with open(f"{args.data}/dev.tsv", encoding="utf-8") as file:
         data = [line.rstrip("\n").split("\t") for line in file][1:]

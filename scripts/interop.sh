@@ -8,8 +8,10 @@
 #   DATA_FOLDER   SST-2 with dev.tsv
 # The comparison is made in float32: for a run stored in bf16 or f16 add --dtype f32.
 #       scripts/interop.sh hub
+#       scripts/interop.sh tokenizers
 # The second form checks the cache of the hub alone, which the first one checks at its end too: what zotune fetched, Python's
-# huggingface_hub finds, and the other way round.
+# huggingface_hub finds, and the other way round. The third one compares token ids and scores for each way to write a
+# tokenizer, with small random models.
 # Uses target/release/zotune. PYTHON names a Python that has torch and transformers; without it a
 # virtual environment is made in a temporary folder and removed at the end.
 set -eu
@@ -20,8 +22,13 @@ if [ "${1:-}" = hub ]; then
     "$PYTHON" "$here/interop_hub.py" --zotune "$zotune"
     exit
 fi
+if [ "${1:-}" = tokenizers ]; then
+    . "$here/python_env.sh"
+    "$PYTHON" "$here/interop_tokenizers.py" --zotune "$zotune"
+    exit
+fi
 if [ $# -lt 3 ]; then
-    echo "usage: scripts/interop.sh hub, or scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [options of zotune eval]" >&2
+    echo "usage: scripts/interop.sh hub|tokenizers, or scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [options of zotune eval]" >&2
     exit 2
 fi
 model=$1 run=$2 data=$3

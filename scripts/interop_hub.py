@@ -32,7 +32,7 @@ def repo_files():
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *"\u0120abcdefghijklmnopqrstuvwxyz.,'!?"]
     files["vocab.json"] = json.dumps({token: i for i, token in enumerate(tokens)}).encode()
     files["merges.txt"] = b"#version: 0.2\n"
-    files["tokenizer_config.json"] = b"{}"
+    files["tokenizer_config.json"] = b'{"add_bos_token": true, "bos_token": "</s>", "eos_token": "</s>"}'
     for name in ["flax_model.msgpack", "tf_model.h5", "README.md"]:
         files[name] = b"not for us"
     return files

@@ -1,6 +1,6 @@
 //! What a run begins from: a model opened, each weight's role, the method made, the loss over the training set.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use candle_core::DType;
 
 use crate::config::{Distribution, Inputs, Plan, Selection, Tuned, matches};
@@ -38,23 +38,15 @@ impl Bench {
     /// The same from config.json alone: the model without its weights, and how many numbers each would have.
     pub fn outline(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
         let (source, commit) = model::find(&inputs.model, inputs.revision.as_deref())?;
-        let tokenizer = Tokenizer::open(&source, inputs.bos_id, model::bos_token_id(&source)?)?;
+        let tokenizer = Tokenizer::open(&source, inputs.bos_id)?;
         let adapter = adapter(inputs)?;
         let blank = adapter.as_ref().is_some_and(Adapter::is_new);
         let (model, params, sizes) = Model::outline(&source, inputs.dtype.dtype(), adapter)?;
         let Shape { vocab_size, max_length: longest } = model.shape();
-        let end = model.eos_token_id().filter(|id| (*id as usize) < vocab_size);
-        let tokenizer = tokenizer.with_end(end);
         if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
             return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
         }
-        if tokenizer.id_limit() > vocab_size {
-            bail!(
-                "the tokenizer has ids up to {}, but the model's embedding has {vocab_size} rows: they are not of one model ({})",
-                tokenizer.id_limit() - 1,
-                model.source().place("config.json")
-            );
-        }
+        let tokenizer = tokenizer.with_rows(vocab_size);
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
@@ -91,7 +83,7 @@ impl Bench {
             return Err(usage!("--batch-size {batch_size}: there are only {} training examples", rows.train.len()));
         }
         if self.tokenizer.end().is_none() && rows.train.iter().any(|row| row.answered.len() == 1) {
-            tracing::warn!("config.json names no eos_token_id: the model is not taught where a completion ends");
+            tracing::warn!("the model's files name no end token: it is not taught where a completion ends");
         }
         Ok(Splits { train: self.encode(&rows.train)?, dev: self.encode(&rows.dev)?, eval: self.encode(&rows.eval)? })
     }

@@ -201,12 +201,6 @@ impl Model {
         self.config.get("model_type").and_then(Value::as_str).unwrap_or("?")
     }
 
-    /// The end token that config.json names: the first, where there are several.
-    pub fn eos_token_id(&self) -> Option<u32> {
-        let named = self.config.get("eos_token_id").map(|eos| eos.get(0).unwrap_or(eos));
-        named.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok())
-    }
-
     /// The files that the weights were read from, by name.
     pub fn weight_files(&self) -> &[String] {
         &self.weight_files
@@ -378,11 +372,6 @@ fn read_config(source: &Source) -> Result<(Value, String)> {
             .unwrap_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))
     })?;
     Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
-}
-
-/// The begin token that config.json names.
-pub fn bos_token_id(source: &Source) -> Result<Option<u32>> {
-    Ok(read_config(source)?.0.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()))
 }
 
 fn architecture(config: &Value, place: &str) -> Result<Load> {

@@ -25,7 +25,7 @@ fn workplace() -> Result<tempfile::TempDir> {
     let (model, data) = (folder.path().join("model"), folder.path().join("data"));
     std::fs::create_dir(&model)?;
     std::fs::create_dir(&data)?;
-    for name in ["config.json", "model.safetensors", "vocab.json", "merges.txt"] {
+    for name in ["config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"] {
         std::fs::write(model.join(name), zotune::model::OPT_MINI.read(name)?.unwrap())?;
     }
     let rows: String = (0..30).map(|i| format!("a film of number {i}\t{}\n", i % 2)).collect();
@@ -192,7 +192,7 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
     }
     assert!(!place.path().join("runs").exists(), "something was written");
     assert_eq!(std::fs::read_to_string(place.path().join("full/precious"))?, "kept");
-    assert_eq!(std::fs::read_dir(place.path().join("model"))?.count(), 4);
+    assert_eq!(std::fs::read_dir(place.path().join("model"))?.count(), 5);
     assert_eq!(std::fs::read_dir(place.path().join("full"))?.count(), 1);
     Ok(())
 }
@@ -214,11 +214,19 @@ fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
     fails("cut short")?;
     std::fs::write(&model, &whole)?;
 
-    let vocab = place.path().join("model/vocab.json");
-    let text = std::fs::read_to_string(&vocab)?;
-    std::fs::write(&vocab, text.replacen('{', "{\"zzzz\": 4096,", 1))?;
-    fails("the tokenizer has ids up to 4096, but the model's embedding has 4096 rows")?;
-    std::fs::write(&vocab, &text)?;
+    // A token without a row in the embedding is no matter, until a text has it.
+    let tokenizer = place.path().join("model/tokenizer_config.json");
+    let text = std::fs::read_to_string(&tokenizer)?;
+    let with = |token: &str| {
+        let more = format!("{{\"added_tokens_decoder\":{{\"4096\":{{\"content\":\"{token}\"}}}},");
+        std::fs::write(&tokenizer, text.replacen('{', &more, 1))
+    };
+    with("<image>")?;
+    assert!(zotune(place.path(), &[&SMALL[..], &["--output-dir", "fits"]].concat())?.status.success());
+    with("number")?;
+    fails("\"number\" is token 4096, for which the model's embedding of 4096 rows has none; leave it out")?;
+    fails("train.tsv, line ")?;
+    std::fs::write(&tokenizer, &text)?;
 
     let data = place.path().join("data/train.tsv");
     let text = std::fs::read_to_string(&data)?;
@@ -374,12 +382,12 @@ fn plan_says_what_a_run_takes() -> Result<()> {
     let place = workplace()?;
     let sizes = Llama { vocab: 4096, hidden: 256, inner: 768, layers: 7, heads: 4, kv_heads: 2, tied: true };
     let (model, _) = sizes.write(DType::F32)?;
-    for name in ["vocab.json", "merges.txt"] {
+    for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
         std::fs::copy(place.path().join("model").join(name), model.path().join(name))?;
     }
     // The weights are not looked at.
     let sketch = tempfile::tempdir()?;
-    for name in ["config.json", "vocab.json", "merges.txt"] {
+    for name in ["config.json", "vocab.json", "merges.txt", "tokenizer_config.json"] {
         std::fs::copy(model.path().join(name), sketch.path().join(name))?;
     }
     let methods: [&[&str]; 6] = [

@@ -363,14 +363,14 @@ fn text_is_cut_as_the_file_says() -> Result<()> {
     for (pre, text, ids) in expected {
         file.set_opt_minis_vocabulary(pre)?;
         file.write(&path)?;
-        let tokenizer = Tokenizer::open(&gguf::open(&path)?, None, None)?;
+        let tokenizer = Tokenizer::open(&gguf::open(&path)?, None)?;
         assert_eq!(tokenizer.encode(text)?, [&[2], ids].concat(), "{pre}: {text}");
         assert_eq!(tokenizer.encode("a<pad>b")?[2], 1, "a special token is found in a text");
     }
     // opt-mini's own tokenizer is another way to the same.
     file.set_opt_minis_vocabulary("gpt-2")?;
     file.write(&path)?;
-    let (found, own) = (Tokenizer::open(&gguf::open(&path)?, None, None)?, Tokenizer::open(&model::OPT_MINI, None, None)?);
+    let (found, own) = (Tokenizer::open(&gguf::open(&path)?, None)?, Tokenizer::open(&model::OPT_MINI, None)?);
     for text in ["A fine film, isn't it?", "", " \n\t x  12 ½", "naïve 北京 🙂\r\n", "f(x) = x**2;"] {
         assert_eq!(found.encode(text)?, own.encode(text)?, "{text}");
     }
@@ -379,7 +379,7 @@ fn text_is_cut_as_the_file_says() -> Result<()> {
         file.set_opt_minis_vocabulary(pre)?;
         file.metadata.remove("tokenizer.ggml.add_bos_token");
         file.write(&path)?;
-        let ids = Tokenizer::open(&gguf::open(&path)?, None, None)?.encode("film")?;
+        let ids = Tokenizer::open(&gguf::open(&path)?, None)?.encode("film")?;
         assert_eq!(ids.first() == Some(&2), begins, "{pre}: {ids:?}");
     }
     Ok(())
@@ -406,7 +406,7 @@ fn sentencepieces_are_found_as_sentencepiece_finds_them() -> Result<()> {
         file.set("tokenizer.ggml.unknown_token_id", Value::U32(0));
         file.set("tokenizer.ggml.add_space_prefix", Value::Bool(prefix));
         file.write(&path)?;
-        let tokenizer = Tokenizer::open(&gguf::open(&path)?, None, None)?;
+        let tokenizer = Tokenizer::open(&gguf::open(&path)?, None)?;
         let texts = reference[name]["texts"].as_array().unwrap();
         for row in texts {
             let text = row["text"].as_str().unwrap();
@@ -419,7 +419,7 @@ fn sentencepieces_are_found_as_sentencepiece_finds_them() -> Result<()> {
 
 fn error(path: &Path) -> String {
     let opened = gguf::open(path).and_then(|source| {
-        Tokenizer::open(&source, None, None)?;
+        Tokenizer::open(&source, None)?;
         Model::open(&source, DType::F32)
     });
     let error = format!("{:#}", opened.err().expect("it opened"));

@@ -16,6 +16,8 @@ const ID: &str = "facebook/opt-tiny";
 const COMMIT: &str = "27dcfa74d334bc871f3234de431e71c6eeba5dd6";
 const NEXT: &str = "0123456789abcdef0123456789abcdef01234567";
 
+const TOKENIZER: &str = r#"{"tokenizer_class":"GPT2Tokenizer","add_bos_token":true,"bos_token":"</s>","eos_token":"</s>"}"#;
+
 /// The files of a fixture with a tokenizer beside them, and all that a repo of OPT's has and nobody here wants.
 fn files(name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
@@ -28,7 +30,7 @@ fn files(name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let vocabulary: serde_json::Map<_, _> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
     files.insert("vocab.json".into(), Value::Object(vocabulary).to_string().into());
     files.insert("merges.txt".into(), "#version: 0.2\n".into());
-    files.insert("tokenizer_config.json".into(), "{}".into());
+    files.insert("tokenizer_config.json".into(), TOKENIZER.into());
     for other in ["flax_model.msgpack", "tf_model.h5", "README.md", ".gitattributes", "onnx/model.onnx"] {
         files.insert(other.into(), b"not for us".into());
     }

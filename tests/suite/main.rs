@@ -27,6 +27,7 @@ mod snapshots;
 mod support;
 mod survival;
 mod tasks;
+mod tokenizers;
 mod trajectory;
 mod walks;
 

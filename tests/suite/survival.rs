@@ -24,7 +24,7 @@ pub(crate) fn workplace() -> Result<tempfile::TempDir> {
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(model.path().join(name), place.join(name))?;
     }
-    for name in ["vocab.json", "merges.txt"] {
+    for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
         std::fs::write(place.join(name), zotune::model::OPT_MINI.read(name)?.context("built in")?)?;
     }
     Ok(folder)
@@ -422,7 +422,7 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     // Another base model, by one bit of one weight.
     let stored = std::fs::read(place.join("model/model.safetensors"))?;
     std::fs::create_dir(place.join("other"))?;
-    for name in ["config.json", "vocab.json", "merges.txt"] {
+    for name in ["config.json", "vocab.json", "merges.txt", "tokenizer_config.json"] {
         std::fs::copy(place.join("model").join(name), place.join("other").join(name))?;
     }
     let mut bytes = stored.clone();

@@ -218,22 +218,21 @@ fn a_tokenizer_json_is_read_without_its_truncation_and_padding() -> Result<()> {
     made.with_padding(Some(PaddingParams { strategy: PaddingStrategy::Fixed(8), ..Default::default() }));
     let dir = folder(&[("tokenizer.json", &made.to_string(false).unwrap())])?;
     let source = Source::Folder(dir.path().into());
-    assert_eq!(Tokenizer::open(&source, None, None)?.encode("the film was great")?, [1, 2, 3, 4, 5]);
-    assert_eq!(Tokenizer::open(&source, Some(0), None)?.encode("the film was odd")?, [0, 2, 3, 4, 0]);
+    assert_eq!(Tokenizer::open(&source, None)?.encode("the film was great")?, [1, 2, 3, 4, 5]);
+    assert_eq!(Tokenizer::open(&source, Some(0))?.encode("the film was odd")?, [0, 2, 3, 4, 0]);
     std::fs::write(dir.path().join("tokenizer.json"), "{}")?;
-    assert!(Tokenizer::open(&source, None, None).err().unwrap().to_string().contains("tokenizer.json"));
+    assert!(Tokenizer::open(&source, None).err().unwrap().to_string().contains("tokenizer.json"));
     std::fs::remove_file(dir.path().join("tokenizer.json"))?;
-    assert!(Tokenizer::open(&source, None, None).err().unwrap().to_string().contains("and so is vocab.json"));
+    assert!(Tokenizer::open(&source, None).err().unwrap().to_string().contains("and so is vocab.json"));
     Ok(())
 }
 
 #[test]
 fn opt_puts_its_begin_token_in_front_and_long_prompts_are_cut_on_the_left() -> Result<()> {
     let files: Source = zotune::model::OPT_MINI;
-    let tokenizer = Tokenizer::open(&files, None, Some(2))?;
+    let tokenizer = Tokenizer::open(&files, None)?;
     assert_eq!(tokenizer.encode("the movie was great")?[..2], [2, 569]);
-    assert_eq!(Tokenizer::open(&files, Some(0), Some(2))?.encode("the")?, [0, 569]);
-    assert_eq!(tokenizer.id_limit(), 4096);
+    assert_eq!(Tokenizer::open(&files, Some(0))?.encode("the")?, [0, 569]);
     let task = Task::open("reviews")?;
     let row = task.eval_split(&task.data(None)?, Sizes { num_eval: Some(1), ..Sizes::default() }, 0)?.remove(0);
     let whole = Example::encode(&row, &tokenizer, 512)?;
