@@ -204,6 +204,13 @@ impl Adapter {
     pub(super) fn check_used(&self, layers: &[&str], is_read: impl Fn(&str) -> bool) -> Result<()> {
         if let Some(stored) = &self.stored {
             let Some(left) = stored.shapes.keys().find(|name| !is_read(name)) else { return Ok(()) };
+            if left.contains("embed_tokens.") || left.starts_with("lm_head.") {
+                return Err(usage!(
+                    "--adapter {}: it has {left}, but what embeds tokens and the head are not adapted here; merge it with PEFT, and take \
+                     the merged model",
+                    stored.folder.display()
+                ));
+            }
             return Err(usage!(
                 "--adapter {}: the model has no layer for its {left}: it was made for another model{}",
                 stored.folder.display(),

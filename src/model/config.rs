@@ -128,8 +128,15 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// Every table of config.json and of the objects in it.
-pub const TABLES: [Table; 15] = [
+/// Those of generation_config.json.
+pub const GENERATION_FIELDS: Table = Table {
+    file: "generation_config.json",
+    of: "",
+    fields: &[("{any}", Use::NoEffect, "nothing is generated; the file is copied beside a model that is written")],
+};
+
+/// Every table of config.json and of the objects in it, and of what stands beside.
+pub const TABLES: [Table; 16] = [
     FIELDS,
     opt::FIELDS,
     design::FIELDS,
@@ -145,6 +152,7 @@ pub const TABLES: [Table; 15] = [
     gemma::GEMMA3_FIELDS,
     rope::FIELDS,
     rope::KINDS,
+    GENERATION_FIELDS,
 ];
 
 /// How a model is loaded from its config.json.

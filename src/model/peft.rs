@@ -39,7 +39,7 @@ pub const LORA_FIELDS: Table = Table {
         ("use_rslora", Use::Read, "alpha over the root of r"),
         (
             "init_lora_weights",
-            Use::Only(&["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\""]),
+            Use::Only(&["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "\"mica\""]),
             "the others begin by changing the base model's weights, which are then not those that the adapter goes with: save it \
              with PEFT's path_initial_model_for_weight_conversion, or merge it with PEFT and take the merged model",
         ),

@@ -63,6 +63,15 @@ impl Pickle {
         let cut = "it is not a whole zip file as torch.save writes them; was the download cut short?";
         let listed = PthTensors::new(path, None).context(cut)?;
         let mut archive = zip::ZipArchive::new(BufReader::new(File::open(path)?)).context(cut)?;
+        let order =
+            archive.file_names().find_map(|name| name.ok().filter(|name| name.ends_with("/byteorder")).map(String::from));
+        if let Some(order) = order {
+            let mut written = String::new();
+            archive.by_name(&order)?.read_to_string(&mut written)?;
+            if written.trim() != "little" {
+                bail!("its numbers are written {written}-endian; save it again on a little-endian machine");
+            }
+        }
         let mut views = BTreeMap::new();
         for (name, info) in listed.tensor_infos() {
             let size = info.dtype.size_in_bytes();

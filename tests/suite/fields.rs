@@ -191,9 +191,8 @@ fn adapters_that_are_not_understood_are_refused_by_name() -> Result<()> {
                 Use::Read | Use::NoEffect => {}
             }
         }
-        for init in ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga", "mica"]
-            .iter()
-            .filter(|_| name.ends_with("lora"))
+        for init in
+            ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"].iter().filter(|_| name.ends_with("lora"))
         {
             cases.push(("init_lora_weights", json!(init)));
         }
@@ -204,7 +203,7 @@ fn adapters_that_are_not_understood_are_refused_by_name() -> Result<()> {
             assert!(error.contains(field) && error.contains("adapter_config.json"), "{name} with {field}: {error}");
             tried += 1;
         }
-        for init in [json!(true), json!(false), json!("gaussian"), json!("eva"), json!("orthogonal")] {
+        for init in [json!(true), json!(false), json!("gaussian"), json!("eva"), json!("orthogonal"), json!("mica")] {
             if name.ends_with("lora") {
                 opened(&|config| drop(config.insert("init_lora_weights".into(), init.clone())))??;
             }

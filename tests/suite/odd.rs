@@ -126,6 +126,49 @@ fn tensors_that_are_views_are_the_numbers_that_they_show() -> Result<()> {
     Ok(())
 }
 
+/// A view that goes beyond its storage is met before anything is read by it, and a storage that is damaged where a view of it is read.
+#[test]
+fn views_of_damaged_storages_are_errors() -> Result<()> {
+    use std::io::{Read, Write};
+    let rewritten = |which: &str, change: &dyn Fn(&mut Vec<u8>)| -> Result<tempfile::TempDir> {
+        let folder = copy_of("odd-views")?;
+        let file = folder.path().join("pytorch_model.bin");
+        let mut from = zip::ZipArchive::new(std::fs::File::open(fixture("odd-views").join("pytorch_model.bin"))?)?;
+        let mut to = zip::ZipWriter::new(std::fs::File::create(&file)?);
+        for i in 0..from.len() {
+            let mut entry = from.by_index(i)?;
+            let (name, mut bytes) = (entry.name()?.to_string(), Vec::new());
+            entry.read_to_end(&mut bytes)?;
+            if name.ends_with(which) {
+                change(&mut bytes);
+            }
+            to.start_file(&name, zip::write::SimpleFileOptions::default())?;
+            to.write_all(&bytes)?;
+        }
+        to.finish()?;
+        Ok(folder)
+    };
+    let sequence = tokens(&fixture_json("odd.json")?["tokens"]);
+    assert!(compute(rewritten("data/0", &|_| {})?.path(), &sequence)?.is_some());
+    let error =
+        |folder: &Path| Ok::<_, anyhow::Error>(format!("{:#}", compute(folder, &sequence).err().context("it opened")?));
+    let big = error(rewritten("/byteorder", &|order| *order = b"big".into())?.path())?;
+    assert!(big.contains("written big-endian"), "{big}");
+    // The first storage has the fused queries, keys and values.
+    let cut = error(rewritten("data/0", &|bytes| bytes.truncate(900))?.path())?;
+    assert!(cut.contains("more than the 900 bytes of its storage; was the download cut short?"), "{cut}");
+    // A byte turned over somewhere in the middle of the zip's storage, behind its checksum's back.
+    let folder = copy_of("odd-views")?;
+    let file = folder.path().join("pytorch_model.bin");
+    let mut whole = std::fs::read(&file)?;
+    let place = whole.windows(6).position(|bytes| bytes == b"data/0").context("no storage")? + 600;
+    whole[place] ^= 1;
+    std::fs::write(&file, whole)?;
+    let error = error(folder.path())?;
+    assert!(error.contains("cannot read tensor") && error.to_lowercase().contains("checksum"), "{error}");
+    Ok(())
+}
+
 /// A head that is stored beside the embedding with other numbers: it is a weight wherever the model is looked at, also where its weights
 /// are not read, and what is written says so and is the same model.
 #[test]
