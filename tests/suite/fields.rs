@@ -154,6 +154,70 @@ fn what_is_not_understood_is_refused_by_name() -> Result<()> {
     Ok(())
 }
 
+/// Where config.json says nothing of positions, a window, heads of keys or their width, it is what transformers' class has.
+#[test]
+fn what_is_absent_is_what_transformers_takes() -> Result<()> {
+    let reference = fixture_json("fields.json")?;
+    let mut tried = 0;
+    for (fixture_name, kind) in [
+        ("llama-tiny", "llama"),
+        ("llama-tiny", "mistral"),
+        ("qwen2-tiny", "qwen2"),
+        ("qwen3-tiny", "qwen3"),
+        ("gemma-tiny", "gemma"),
+        ("gemma2-tiny", "gemma2"),
+        ("gemma3-tiny", "gemma3_text"),
+    ] {
+        let usual = &reference["config"][kind];
+        let outline = |change: &dyn Fn(&mut Map<String, Value>)| -> Result<(usize, Vec<usize>)> {
+            let folder = tempfile::tempdir()?;
+            std::fs::copy(fixture(fixture_name).join("config.json"), folder.path().join("config.json"))?;
+            edit(folder.path(), "config.json", |config| {
+                // Sizes that every architecture's usual heads divide; the first block slides where any does.
+                config.extend(
+                    json!({ "model_type": kind, "num_attention_heads": 64, "hidden_size": 128 })
+                        .as_object()
+                        .unwrap()
+                        .clone(),
+                );
+                change(config);
+            })?;
+            let (model, _, sizes) = Model::outline(&Source::Folder(folder.path().into()), DType::F32, None)?;
+            Ok((model.shape().max_length, sizes))
+        };
+        for field in ["max_position_embeddings", "sliding_window", "num_key_value_heads", "head_dim", "tie_word_embeddings"]
+        {
+            // A window shows where there are more positions than it lets see.
+            let positions = |config: &mut Map<String, Value>| {
+                if field == "sliding_window" {
+                    config.insert("max_position_embeddings".into(), 10_000.into());
+                    let kinds = vec!["sliding_attention"; config["num_hidden_layers"].as_u64().unwrap() as usize];
+                    config.insert("layer_types".into(), kinds.into());
+                    if kind.starts_with("qwen") {
+                        config.insert("use_sliding_window".into(), true.into());
+                    }
+                }
+            };
+            let Some(value) = usual.get(field).filter(|value| !value.is_null()) else { continue };
+            let absent = outline(&|config| {
+                positions(config);
+                config.remove(field);
+            })?;
+            let said = outline(&|config| {
+                positions(config);
+                config.insert(field.into(), value.clone());
+            })?;
+            assert_eq!(absent, said, "{kind}: {field} is {value} where nothing is said");
+            if field == "sliding_window" {
+                assert_eq!(absent.0 as u64, value.as_u64().unwrap(), "{kind}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 25, "{tried}");
+    Ok(())
+}
+
 /// config.json of public models, field by field as they are on the hub.
 #[test]
 fn public_models_are_read() -> Result<()> {
