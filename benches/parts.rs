@@ -134,7 +134,8 @@ fn losses(c: &mut Criterion) {
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let examples = examples();
     for dtype in [DType::F32, DType::BF16] {
-        let (model, mut params) = Model::stand_in(&Source::Folder(folder.path().into()), dtype, 2, None).unwrap();
+        let (model, mut params) =
+            Model::outline(&Source::Folder(folder.path().into()), dtype, None).unwrap().0.stand_in(dtype, 2).unwrap();
         for loss in [Loss::Classification, Loss::TeacherForcing] {
             let batches = Batches::new(EXAMPLES, EXAMPLES, 0);
             let mut problem = PromptLoss::new(&model, loss, &examples, batches, EXAMPLES);

@@ -9,9 +9,10 @@ Run:  python scripts/make_adapters.py          Needs torch, transformers, peft a
 
 import json
 import pathlib
+import tempfile
 
 import torch
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -24,7 +25,30 @@ ADAPTERS = [
     ("llama-tiny", "lora", LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")),
     ("llama-tiny", "lora-all", LoraConfig(r=2, lora_alpha=4, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM")),
     ("llama-tiny", "prefix", PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")),
+    # It begins by changing the base's weights; what is saved against what it began as goes with the base as it was.
+    ("llama-tiny", "pissa", LoraConfig(r=2, lora_alpha=3, init_lora_weights="pissa", target_modules=["q_proj", "v_proj"],
+                                       task_type="CAUSAL_LM")),
 ]
+
+
+def converted(model, base, folder):
+    """What PEFT saves of a trained PiSSA adapter as an ordinary one, on the base as it was."""
+    with tempfile.TemporaryDirectory() as begun:
+        config = model.peft_config["default"]
+        begin = {name: p.data.clone() for name, p in model.named_parameters() if p.requires_grad}
+        model.peft_config["default"].init_lora_weights = True  # what PEFT wants of the one that it began as
+        model.save_pretrained(begun)
+        config.init_lora_weights = "pissa"
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                p.data = begin[name] + 0.5 * torch.randn(p.shape) / p.shape[-1] ** 0.5
+        trained = model(input_ids=torch.tensor([TOKENS])).logits
+        model.save_pretrained(folder, path_initial_model_for_weight_conversion=begun)
+    plain = AutoModelForCausalLM.from_pretrained(FIXTURES / base, dtype=torch.float32, attn_implementation="eager")
+    model = PeftModel.from_pretrained(plain, folder, is_trainable=True).eval()
+    difference = (model(input_ids=torch.tensor([TOKENS])).logits - trained).abs().max().item()
+    assert difference < 1e-4, difference
+    return model
 
 
 def main():
@@ -35,10 +59,13 @@ def main():
         model.config.name_or_path = model.name_or_path = base
         config.base_model_name_or_path = base
         model = get_peft_model(model, config).eval()
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        for _, p in trained:
-            p.data = 0.5 * torch.randn(p.shape) / p.shape[-1] ** 0.5
         name = f"{base}-{kind}"
+        if kind == "pissa":
+            model = converted(model, base, FIXTURES / "adapters" / name)
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        if kind != "pissa":
+            for _, p in trained:
+                p.data = 0.5 * torch.randn(p.shape) / p.shape[-1] ** 0.5
         ids = torch.tensor([TOKENS])
         logits = model(input_ids=ids).logits[0, -len(TOKENS) :]
         loss = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:])

@@ -254,8 +254,7 @@ impl<'a> Trial<'a> {
     }
 
     fn stand_in(&self, blocks: usize) -> Result<(Model, Params)> {
-        let real = &self.outline.model;
-        Model::stand_in(real.source(), self.plan.inputs.dtype.dtype(), blocks, real.adapter())
+        self.outline.model.stand_in(self.plan.inputs.dtype.dtype(), blocks)
     }
 
     /// The stand-in's blocks from `plain` on are as the lowest of the upper ones; what is in no block is as it is.

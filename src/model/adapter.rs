@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::checkpoint::Checkpoint;
 use super::ops::Heads;
+use super::peft;
 use crate::error::nearest;
 use crate::files::Source;
 
@@ -58,29 +58,6 @@ struct Stored {
     config: Value,
     /// Its tensors by the names that the model knows them by, with their shapes.
     shapes: BTreeMap<String, Vec<usize>>,
-}
-
-/// `adapter_config.json`, as far as it matters here.
-#[derive(Deserialize)]
-struct Config {
-    peft_type: String,
-    r: Option<usize>,
-    lora_alpha: Option<f64>,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    fan_in_fan_out: bool,
-    bias: Option<String>,
-    modules_to_save: Option<Vec<String>>,
-    #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
-    num_virtual_tokens: Option<usize>,
-    #[serde(default)]
-    prefix_projection: bool,
 }
 
 impl Kind {
@@ -134,7 +111,7 @@ impl Adapter {
             return Err(usage!("--adapter {}: {what}; it wants an adapter as PEFT writes it", folder.display()));
         };
         let config: Value = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?;
-        let kind = kind(&config).with_context(|| place.clone())?;
+        let kind = peft::kind(&config, &place)?;
         let shapes =
             Self::checkpoint(&source)?.shapes().map(|(name, shape)| (own_name(name).into(), shape.to_vec())).collect();
         Ok(Adapter { kind, stored: Some(Stored { folder: folder.into(), config, shapes }) })
@@ -189,6 +166,19 @@ impl Adapter {
         adapts.then(|| (lora.r, lora.scale()))
     }
 
+    /// Refuses a stored prefix that was made for other heads or blocks.
+    pub(super) fn check_prefix(&self, heads: Heads, blocks: usize) -> Result<()> {
+        let Some(stored) = &self.stored else { return Ok(()) };
+        let Some((name, found, expected)) = peft::misfit(&stored.config, blocks, heads.keys, heads.keys * heads.dim) else {
+            return Ok(());
+        };
+        Err(usage!(
+            "--adapter {}: its {name} is {found}, and the model asks for {expected}: it was made for another model{}",
+            stored.folder.display(),
+            self.made_for()
+        ))
+    }
+
     /// The stored tensors, if it is stored, to be read in f32.
     pub(super) fn tensors(&self) -> Result<Option<Checkpoint>> {
         self.stored.as_ref().map(|stored| Self::checkpoint(&Source::Folder(stored.folder.clone()))).transpose()
@@ -214,6 +204,13 @@ impl Adapter {
     pub(super) fn check_used(&self, layers: &[&str], is_read: impl Fn(&str) -> bool) -> Result<()> {
         if let Some(stored) = &self.stored {
             let Some(left) = stored.shapes.keys().find(|name| !is_read(name)) else { return Ok(()) };
+            if left.contains("embed_tokens.") || left.starts_with("lm_head.") {
+                return Err(usage!(
+                    "--adapter {}: it has {left}, but what embeds tokens and the head are not adapted here; merge it with PEFT, and take \
+                     the merged model",
+                    stored.folder.display()
+                ));
+            }
             return Err(usage!(
                 "--adapter {}: the model has no layer for its {left}: it was made for another model{}",
                 stored.folder.display(),
@@ -303,35 +300,4 @@ pub fn instead_of_model(source: &Source) -> Option<anyhow::Error> {
         "{folder} holds an adapter, not a model; take both: --model {} --adapter {folder}",
         crate::files::quoted(base)
     ))
-}
-
-/// What a stored adapter adds; what cannot be had here is refused by name.
-fn kind(config: &Value) -> Result<Kind> {
-    let config: Config = serde_json::from_value(config.clone()).context("it does not say what an adapter needs")?;
-    match config.peft_type.as_str() {
-        "LORA" => {
-            let refused = [
-                ("use_dora", config.use_dora),
-                ("fan_in_fan_out", config.fan_in_fan_out),
-                ("bias", config.bias.is_some_and(|bias| bias != "none")),
-                ("modules_to_save", config.modules_to_save.is_some_and(|modules| !modules.is_empty())),
-                ("rank_pattern", !config.rank_pattern.is_empty()),
-                ("alpha_pattern", !config.alpha_pattern.is_empty()),
-            ];
-            if let Some((knob, _)) = refused.iter().find(|(_, set)| *set) {
-                bail!("LoRA with \"{knob}\" cannot be read; merge it with PEFT, and take the merged model");
-            }
-            let (Some(r), Some(alpha)) = (config.r, config.lora_alpha) else { bail!("\"r\" or \"lora_alpha\" is missing") };
-            if r == 0 || r > 1 << 16 {
-                bail!("\"r\" is {r}");
-            }
-            Ok(Kind::Lora(Lora { r, alpha, by_root: config.use_rslora, targets: Vec::new() }))
-        }
-        "PREFIX_TUNING" if config.prefix_projection => bail!("a prefix with \"prefix_projection\" cannot be read"),
-        "PREFIX_TUNING" => match config.num_virtual_tokens {
-            Some(tokens @ 1..65_536) => Ok(Kind::Prefix(tokens)),
-            tokens => bail!("\"num_virtual_tokens\" is {tokens:?}"),
-        },
-        other => bail!("adapters of the type {other} cannot be read; {}", nearest(other, ["LORA", "PREFIX_TUNING"])),
-    }
 }

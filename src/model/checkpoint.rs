@@ -1,23 +1,22 @@
 //! Checkpoint files, read tensor by tensor: the peak is the weights and one tensor.
 //!
-//! `model.safetensors`, its shards, `pytorch_model.bin` (zip pickle, parsed, never executed) and its shards; a GGUF file. Nothing
-//! is mapped into memory, because a mapped file counts into the resident set.
+//! `model.safetensors`, its shards, `pytorch_model.bin` and its shards; a GGUF file. Nothing is mapped into memory, because a mapped
+//! file counts into the resident set.
 
 use std::any::TypeId;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::pickle::PthTensors;
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::gguf::{self, Listed, Undo};
+use super::pickle::{Pickle, Spread};
 use crate::digest::Digest;
 use crate::element::{Element, convert};
 use crate::files::{ReadSeek, Source};
@@ -31,14 +30,10 @@ struct Entry {
     file: usize,
     /// Where the numbers begin in the file; None for a pickle, which is asked by name.
     offset: Option<u64>,
+    /// How they lie among those that are read, if not one after the other.
+    spread: Option<Spread>,
     /// What a GGUF file has otherwise.
     undo: Option<Undo>,
-}
-
-/// A pickle's tensors, and the zip file that holds their numbers.
-struct Pickle {
-    tensors: PthTensors,
-    archive: RefCell<zip::ZipArchive<BufReader<File>>>,
 }
 
 /// The tensors of one model, by name; their numbers stay on disk until they are read.
@@ -121,9 +116,21 @@ impl Checkpoint {
         }
         let tensor = match entry.offset {
             Some(offset) => self.read_plain(entry, offset, dtype),
-            None => self.read_pickle(entry, name, dtype),
+            None => self.pickles[&entry.file].read(name, |reader| read_tensor(reader, entry, dtype)),
         };
         tensor.with_context(|| format!("cannot read tensor {name} in {place}"))
+    }
+
+    /// Whether two tensors of one shape are the same numbers, held in `dtype`.
+    pub fn are_same(&self, [a, b]: [&str; 2], shape: &[usize], dtype: DType) -> Result<bool> {
+        if let (Some(one), Some(other)) = (self.entries.get(a), self.entries.get(b))
+            && one.file == other.file
+            && self.pickles.get(&one.file).is_some_and(|pickle| pickle.are_one(a, b))
+        {
+            return Ok(true);
+        }
+        let (a, b) = (self.read(a, shape, dtype)?, self.read(b, shape, dtype)?);
+        params::with_bytes(&a, |a| params::with_bytes(&b, |b| a == b))?
     }
 
     fn place(&self, file: Option<usize>) -> String {
@@ -139,37 +146,27 @@ impl Checkpoint {
         for (name, info) in metadata.tensors() {
             let stored = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype)).and_then(stored);
             let offset = Some(start + info.data_offsets.0 as u64);
-            self.entries.insert(name, Entry { shape: info.shape.clone(), stored, file, offset, undo: None });
+            let entry = Entry { shape: info.shape.clone(), stored, file, offset, spread: None, undo: None };
+            self.entries.insert(name, entry);
         }
         Ok(())
     }
 
     fn add_pickle(&mut self, file: usize) -> Result<()> {
         let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
-        let pickle = PthTensors::new(folder.join(&self.names[file]), None)
-            .context("it is not a whole zip file as torch.save writes them; was the download cut short?")?;
-        let (_, len) = self.files.open(&self.names[file])?;
-        for (name, info) in pickle.tensor_infos() {
-            // What is stored uncompressed cannot be larger than the file; a damaged shape is met before it is allocated.
-            let dims = info.layout.dims();
-            let bytes = dims.iter().try_fold(info.dtype.size_in_bytes(), |all, d| all.checked_mul(*d));
-            if bytes.is_none_or(|b| b as u64 > len) {
-                bail!(
-                    "tensor {name} claims the shape {dims:?}, more than the file's {len} bytes; was the download cut short?"
-                );
-            }
-            let entry = Entry { shape: dims.to_vec(), stored: stored(info.dtype), file, offset: None, undo: None };
-            self.entries.insert(name.clone(), entry);
+        let pickle = Pickle::open(&folder.join(&self.names[file]))?;
+        for (name, view) in pickle.views() {
+            let (shape, spread, stored) = (view.shape.clone(), view.spread.clone(), stored(view.dtype));
+            self.entries.insert(name.clone(), Entry { shape, stored, file, offset: None, spread, undo: None });
         }
-        let archive = zip::ZipArchive::new(BufReader::new(File::open(folder.join(&self.names[file]))?))?;
-        self.pickles.insert(file, Pickle { tensors: pickle, archive: archive.into() });
+        self.pickles.insert(file, pickle);
         Ok(())
     }
 
     fn add_gguf(&mut self, file: usize) -> Result<()> {
         let (reader, len) = self.files.open(&self.names[file])?;
         for Listed { name, shape, stored, offset, undo } in gguf::tensors(reader, len)? {
-            self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), undo });
+            self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), spread: None, undo });
         }
         Ok(())
     }
@@ -178,23 +175,6 @@ impl Checkpoint {
         let (mut reader, _) = self.files.open(&self.names[entry.file])?;
         reader.seek(SeekFrom::Start(offset))?;
         read_tensor(&mut reader, entry, dtype)
-    }
-
-    /// A pickle's tensor out of its zip file, whose checksum it is held to.
-    fn read_pickle(&self, entry: &Entry, name: &str, dtype: DType) -> Result<Tensor> {
-        let Pickle { tensors, archive } = &self.pickles[&entry.file];
-        let info = tensors.tensor_infos().get(name).context("it is listed but has no data")?;
-        if !info.layout.is_contiguous() {
-            return Ok(tensors.get(name)?.context("it is listed but has no data")?.to_dtype(dtype)?.contiguous()?);
-        }
-        let mut archive = archive.borrow_mut();
-        let mut reader = archive.by_name(&info.path)?;
-        let skipped = (info.layout.start_offset() * info.dtype.size_in_bytes()) as u64;
-        std::io::copy(&mut reader.by_ref().take(skipped), &mut std::io::sink())?;
-        let tensor = read_tensor(&mut reader, entry, dtype)?;
-        // The checksum is looked at where the file ends.
-        std::io::copy(&mut reader, &mut std::io::sink())?;
-        Ok(tensor)
     }
 }
 
@@ -211,14 +191,18 @@ fn stored(dtype: DType) -> Result<GgmlDType, String> {
 /// The numbers that follow, as they are to be held.
 fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Tensor> {
     fn numbers<H: Element>(reader: &mut dyn Read, entry: &Entry) -> Result<Vec<H>> {
-        let len = entry.shape.iter().product();
-        match entry.stored {
+        let len = entry.spread.as_ref().map_or(entry.shape.iter().product(), |spread| spread.span);
+        let read = match entry.stored {
             Ok(GgmlDType::F16) => read_numbers::<f16, H>(reader, len),
             Ok(GgmlDType::BF16) => read_numbers::<bf16, H>(reader, len),
             Ok(GgmlDType::F32) => read_numbers::<f32, H>(reader, len),
             Ok(blocks) => gguf::read_blocks(reader, blocks, len),
             Err(ref other) => bail!("it is stored as {other}"),
-        }
+        }?;
+        Ok(match &entry.spread {
+            Some(spread) => spread.gather(&read),
+            None => read,
+        })
     }
     fn held<H: Element + WithDType>(reader: &mut dyn Read, entry: &Entry) -> Result<Tensor> {
         let numbers = match entry.undo {

@@ -1,167 +1,13 @@
 //! The LLaMA family (Touvron et al. 2023): RMS norm, rotary halves, grouped keys, SwiGLU; and what relatives do otherwise, told by a
 //! [`Design`].
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use serde::Deserialize;
 
-use super::ops::{self, Activation, Heads, Scores};
-use super::rope::Rope;
+use super::design::Design;
+use super::ops::{self, Heads};
 use super::{Architecture, Head, Linear, Loader, Packed, Shape};
 use crate::params::{ParamId, Weights};
-
-/// config.json of LLaMA and its relatives, as far as they share it.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    #[serde(default = "max_positions")]
-    max_position_embeddings: usize,
-    #[serde(default = "eps")]
-    rms_norm_eps: f64,
-    /// The gate's activation; None: the architecture's own.
-    pub hidden_act: Option<String>,
-    tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    /// Tokens that a query sees, itself counted, in blocks that slide.
-    pub sliding_window: Option<usize>,
-    /// The older spelling: the base here, the scaling beside it.
-    pub rope_theta: Option<f64>,
-    /// The scaling.
-    pub rope_scaling: Option<Rope>,
-    /// The newer spelling: both in one.
-    rope_parameters: Option<Rope>,
-}
-
-fn max_positions() -> usize {
-    2048
-}
-
-fn eps() -> f64 {
-    1e-6
-}
-
-/// What a model of the family is made of.
-#[derive(Clone, Debug)]
-pub struct Design {
-    /// Rows of the embedding.
-    pub vocab_size: usize,
-    /// Numbers of a token between blocks.
-    pub hidden: usize,
-    /// Numbers of a token between gate and down projection.
-    pub inner: usize,
-    /// How many blocks there are.
-    pub num_blocks: usize,
-    /// Of the attention.
-    pub heads: Heads,
-    /// The longest sequence that has positions and that every query sees all of.
-    pub max_length: usize,
-    /// Of the norms.
-    pub eps: f32,
-    /// The head is the embedding.
-    pub tied: bool,
-    /// Queries, keys and values have biases.
-    pub qkv_bias: bool,
-    /// The attention's output has one.
-    pub out_bias: bool,
-    /// The feed-forward layers have.
-    pub mlp_bias: bool,
-    /// What the gate goes through.
-    pub gate: Activation,
-    /// Norms multiply by this plus their weight.
-    pub norm_offset: f32,
-    /// Each head of queries and keys has a norm, before it is turned.
-    pub head_norms: bool,
-    /// A block's two outputs have norms as well as its two inputs.
-    pub four_norms: bool,
-    /// Embeddings are multiplied by it.
-    pub embedding_scale: f64,
-    /// Before the softmax.
-    pub scores: Scores,
-    /// What the logits go through: cap tanh(x / cap).
-    pub logit_cap: Option<f32>,
-    /// Rotary frequencies, in radians from one position to the next: [head_dim / 2] for each kind of block.
-    pub frequencies: Vec<Vec<f64>>,
-    /// The kind of each block where there are several.
-    pub kinds: Vec<usize>,
-}
-
-impl Config {
-    /// LLaMA's own design.
-    pub fn llama(&self) -> Result<Design> {
-        match self.hidden_act.as_deref() {
-            None | Some("silu") => self.design(Activation::Silu),
-            Some(other) => bail!("config.json: hidden_act \"{other}\" is not known for this architecture; silu is"),
-        }
-    }
-
-    /// Mistral's (Jiang et al. 2023, arXiv 2310.06825): its blocks may slide.
-    pub fn mistral(&self) -> Result<Design> {
-        self.llama()?.seen_within(self.sliding_window)
-    }
-
-    /// LLaMA's with another gate, from which the designs of its relatives differ.
-    pub fn design(&self, gate: Activation) -> Result<Design> {
-        let (queries, keys) = (self.num_attention_heads, self.num_key_value_heads.unwrap_or(self.num_attention_heads));
-        let dim = self.head_dim.unwrap_or(self.hidden_size / queries.max(1));
-        super::check_sizes(&[
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", queries),
-            ("num_key_value_heads", keys),
-            ("head_dim", dim),
-            ("max_position_embeddings", self.max_position_embeddings),
-        ])?;
-        if !queries.is_multiple_of(keys) {
-            bail!("config.json: num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}");
-        }
-        if !dim.is_multiple_of(2) {
-            bail!("config.json: head_dim {dim} is odd, and rotary positions turn pairs");
-        }
-        let rope = self.rope_parameters.clone().or(self.rope_scaling.clone()).unwrap_or_default();
-        let heads = Heads { queries, keys, dim };
-        Ok(Design {
-            vocab_size: self.vocab_size,
-            hidden: self.hidden_size,
-            inner: self.intermediate_size,
-            num_blocks: self.num_hidden_layers,
-            heads,
-            max_length: self.max_position_embeddings,
-            eps: self.rms_norm_eps as f32,
-            tied: self.tie_word_embeddings.unwrap_or(false),
-            qkv_bias: self.attention_bias,
-            out_bias: self.attention_bias,
-            mlp_bias: self.mlp_bias,
-            gate,
-            norm_offset: 0.0,
-            head_norms: false,
-            four_norms: false,
-            embedding_scale: 1.0,
-            scores: Scores::of(heads),
-            logit_cap: None,
-            frequencies: vec![rope.with_base(self.rope_theta).frequencies(dim)?],
-            kinds: Vec::new(),
-        })
-    }
-}
-
-impl Design {
-    /// With sequences no longer than a sliding window, so that every query sees all of its own.
-    pub fn seen_within(self, window: Option<usize>) -> Result<Design> {
-        super::check_sizes(&[("sliding_window", window.unwrap_or(1))])?;
-        Ok(Design { max_length: self.max_length.min(window.unwrap_or(usize::MAX)), ..self })
-    }
-}
 
 struct Block {
     input_norm: ParamId,
@@ -195,7 +41,8 @@ impl Llama {
         let (hidden, inner) = (design.hidden, design.inner);
         let Heads { queries, keys, dim } = design.heads;
         loader.set_aliases(&[("model.", "")]);
-        let embed_tokens = loader.weight("model.embed_tokens.weight", &[design.vocab_size, hidden])?;
+        let embedding = [design.vocab_size, hidden];
+        let embed_tokens = loader.embedding("model.embed_tokens.weight", &embedding, design.tied)?;
         let mut blocks = Vec::new();
         for i in 0..design.num_blocks {
             let name = |part: &str| format!("model.layers.{i}.{part}");
@@ -226,7 +73,7 @@ impl Llama {
             });
         }
         let norm = loader.weight("model.norm.weight", &[hidden])?;
-        let head = loader.head(design.tied, embed_tokens, &[design.vocab_size, hidden], design.logit_cap)?;
+        let head = loader.head(design.tied, embed_tokens, &embedding, design.logit_cap)?;
         Ok(Llama { design, embed_tokens, blocks, norm, head })
     }
 

@@ -1,6 +1,9 @@
 //! Weights into [`Params`]: a checkpoint's, zeros, or none at all, and an adapter's beside them.
 
-use anyhow::Result;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{self, Adapter, Kind};
@@ -9,6 +12,7 @@ use super::head::Head;
 use super::linear::{Linear, LowRank};
 use super::ops::Heads;
 use super::packed::Prefix;
+use crate::files::Source;
 use crate::params::{ParamId, Params};
 
 /// Where a loader's weights come from.
@@ -17,9 +21,12 @@ pub(super) enum Contents {
     Stored(Checkpoint),
     /// Nowhere: they are 0.
     Zeros,
-    /// Nowhere, and they have no numbers.
-    Nothing,
+    /// Nowhere, and they have no numbers. They may lie here.
+    Nothing(Source),
 }
+
+/// What the head is called in every checkpoint.
+const HEAD: &str = "lm_head.weight";
 
 /// Reads weights from a checkpoint into [`Params`], one tensor at a time.
 pub struct Loader {
@@ -28,6 +35,10 @@ pub struct Loader {
     /// How many numbers each weight has.
     pub(super) sizes: Vec<usize>,
     aliases: &'static [(&'static str, &'static str)],
+    /// The checkpoint's tensors that were asked for.
+    seen: RefCell<BTreeSet<String>>,
+    /// The head has a weight of its own, whatever the config says.
+    pub(super) untied: bool,
     dtype: DType,
     pub(super) adapter: Option<Adapter>,
     /// The adapter's, where it is stored and its numbers are wanted.
@@ -43,7 +54,8 @@ impl Loader {
             _ => None,
         };
         let (params, sizes, linears) = (Params::new(dtype), Vec::new(), Vec::new());
-        Ok(Loader { contents, params, sizes, aliases: &[], dtype, adapter, adapter_tensors, linears })
+        let (aliases, seen, untied) = (&[][..], RefCell::default(), false);
+        Ok(Loader { contents, params, sizes, aliases, seen, untied, dtype, adapter, adapter_tensors, linears })
     }
 
     /// Other spellings of a name's beginning that checkpoints use.
@@ -53,20 +65,38 @@ impl Loader {
 
     /// Reads the weight called `name`, which must have `shape`.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
+        self.weight_from(name, name, shape)
+    }
+
+    /// Reads what embeds tokens. Of a tied pair either may be the one that is stored, as transformers has it.
+    pub(super) fn embedding(&mut self, name: &str, shape: &[usize], tied: bool) -> Result<ParamId> {
+        let only_the_head = match &self.contents {
+            Contents::Stored(checkpoint) => !checkpoint.has(&self.spelled(checkpoint, name)) && checkpoint.has(HEAD),
+            _ => false,
+        };
+        self.weight_from(name, if tied && only_the_head { HEAD } else { name }, shape)
+    }
+
+    /// Reads the tensor `stored` as the weight called `name`.
+    fn weight_from(&mut self, name: &str, stored: &str, shape: &[usize]) -> Result<ParamId> {
         let tensor = match &self.contents {
             Contents::Stored(checkpoint) => {
-                let spelled = self
-                    .aliases
-                    .iter()
-                    .filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)))
-                    .find(|other| !checkpoint.has(name) && checkpoint.has(other));
-                checkpoint.read(spelled.as_deref().unwrap_or(name), shape, self.dtype)?
+                let spelled = self.spelled(checkpoint, stored);
+                let tensor = checkpoint.read(&spelled, shape, self.dtype)?;
+                self.seen.borrow_mut().insert(spelled);
+                tensor
             }
             Contents::Zeros => Tensor::zeros(shape, self.dtype, &Device::Cpu)?,
-            Contents::Nothing => Tensor::zeros(0, self.dtype, &Device::Cpu)?,
+            Contents::Nothing(_) => Tensor::zeros(0, self.dtype, &Device::Cpu)?,
         };
         self.sizes.push(shape.iter().product());
         self.params.insert(name, tensor)
+    }
+
+    /// The name under which the checkpoint has a weight.
+    fn spelled(&self, checkpoint: &Checkpoint, name: &str) -> String {
+        let others = self.aliases.iter().filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)));
+        others.into_iter().find(|other| !checkpoint.has(name) && checkpoint.has(other)).unwrap_or(name.into())
     }
 
     /// Reads `name.weight` [outer, inner] and, if there is to be one, `name.bias` [outer].
@@ -90,13 +120,14 @@ impl Loader {
     pub(super) fn prefix(&mut self, heads: Heads, blocks: usize) -> Result<Option<Prefix>> {
         let Some(Kind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
         let (tokens, width) = (*tokens, blocks * 2 * heads.keys * heads.dim);
+        self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_prefix(heads, blocks))?;
         Ok(Some(Prefix { embeddings: self.adapter_weight(adapter::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))
     }
 
     fn adapter_weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
         self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_shape(name, shape))?;
         let tensor = match (&self.contents, &self.adapter_tensors) {
-            (Contents::Nothing, _) => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+            (Contents::Nothing(_), _) => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
             (_, None) => Tensor::zeros(shape, DType::F32, &Device::Cpu)?,
             (_, Some(stored)) => {
                 let known_as = Adapter::stored_name(name).filter(|known_as| stored.has(known_as));
@@ -117,9 +148,10 @@ impl Loader {
     /// Says so when the checkpoint holds more than the config asks for: layers left out by mistake, another model's head.
     pub(super) fn warn_of_unused(&self) {
         let Contents::Stored(checkpoint) = &self.contents else { return };
+        let seen = self.seen.borrow();
         let unused: Vec<&str> = checkpoint
             .tensor_names()
-            .filter(|name| !self.is_read(name) && !name.ends_with("rotary_emb.inv_freq") && *name != "lm_head.weight")
+            .filter(|name| !seen.contains(*name) && !name.ends_with("rotary_emb.inv_freq"))
             .collect();
         if let Some(first) = unused.first() {
             tracing::warn!(
@@ -129,15 +161,54 @@ impl Loader {
         }
     }
 
-    fn is_read(&self, stored: &str) -> bool {
-        let ours =
-            self.aliases.iter().map(|(ours, theirs)| format!("{ours}{}", stored.strip_prefix(theirs).unwrap_or(stored)));
-        self.params.id(stored).is_some() || ours.into_iter().any(|name| self.params.id(&name).is_some())
-    }
-
     /// The vocabulary projection: the embedding again where they are tied.
     pub(super) fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize], cap: Option<f32>) -> Result<Head> {
-        let weight = if tied { embedding } else { self.weight("lm_head.weight", shape)? };
+        self.untied = tied && self.has_another_head(embedding, shape)?;
+        if let Contents::Stored(checkpoint) = &self.contents
+            && !tied
+            && !checkpoint.has(HEAD)
+        {
+            bail!(
+                "the checkpoint has no {HEAD}, and config.json says that the head is a weight of its own; if it is the embedding, \
+                 say so there: \"tie_word_embeddings\": true"
+            );
+        }
+        let weight = if tied && !self.untied { embedding } else { self.weight(HEAD, shape)? };
         Ok(Head { projection: Linear { weight, bias: None, outer: shape[0], low_rank: None }, cap })
+    }
+
+    /// Whether a head that is to be the embedding is stored beside it with other numbers: transformers (5) does not tie such a pair,
+    /// whatever the config says, nor do we. Pickles have both where they are one.
+    fn has_another_head(&self, embedding: ParamId, shape: &[usize]) -> Result<bool> {
+        let opened;
+        let (checkpoint, is_read) = match &self.contents {
+            Contents::Stored(checkpoint) => (checkpoint, true),
+            // Of a GGUF file the config was made by what it has.
+            Contents::Nothing(source) if !matches!(source, Source::Single(..)) => match Checkpoint::open(source) {
+                Ok(checkpoint) => {
+                    opened = checkpoint;
+                    (&opened, false)
+                }
+                // They are still to come, or whoever reads them says what is wrong.
+                Err(_) => return Ok(false),
+            },
+            _ => return Ok(false),
+        };
+        let name = self.params.ids().find(|(id, _)| *id == embedding).map_or("", |(_, name)| name);
+        let embedding = self.spelled(checkpoint, name);
+        if !checkpoint.has(HEAD) || !checkpoint.has(&embedding) {
+            return Ok(false);
+        }
+        if checkpoint.are_same([HEAD, &embedding], shape, self.dtype)? {
+            self.seen.borrow_mut().insert(HEAD.into());
+            return Ok(false);
+        }
+        if is_read {
+            tracing::warn!(
+                "config.json says that the head is the embedding (tie_word_embeddings), but {HEAD} and {embedding} are not the same \
+                 numbers; they are taken as two weights, as transformers does, and the config that is written says so"
+            );
+        }
+        Ok(true)
     }
 }

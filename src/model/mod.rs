@@ -6,6 +6,8 @@
 mod adapter;
 mod backward;
 mod checkpoint;
+mod config;
+mod design;
 mod gemma;
 pub mod gguf;
 mod head;
@@ -16,6 +18,8 @@ mod loader;
 mod opt;
 pub mod ops;
 mod packed;
+mod peft;
+mod pickle;
 mod qwen;
 mod rope;
 mod source;
@@ -23,12 +27,11 @@ mod source;
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
 use crate::batch::Batch;
-use crate::error::nearest;
 use crate::files::{self, Source};
 use crate::noise::Term;
 use crate::params::{ParamId, Params, Role, Weights};
@@ -42,8 +45,10 @@ use packed::{Front, Packed, Prefix};
 pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kind, Lora, is_adapters};
 pub use backward::Backward;
 pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, weight_files};
+pub use config::{ARCHITECTURES, TABLES as CONFIG_TABLES};
 pub use kept::{Stored, kept_file};
 pub use ops::warm_up;
+pub use peft::TABLES as ADAPTER_TABLES;
 pub use source::{fetch_weights, find, find_adapter};
 
 /// What the rest of the program needs to know of a model's size.
@@ -88,29 +93,6 @@ pub trait Architecture: Send + Sync {
     fn head(&self) -> &Head;
 }
 
-type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
-
-/// The architectures: config.json's `model_type`, and how to load one.
-const ARCHITECTURES: &[(&str, Load)] = &[
-    ("opt", |config, loader| Ok(Box::new(opt::Opt::load(parse(config)?, loader)?))),
-    ("llama", |config, loader| decoder(parse::<llama::Config>(config)?.llama()?, loader)),
-    ("mistral", |config, loader| decoder(parse::<llama::Config>(config)?.mistral()?, loader)),
-    ("qwen2", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen2()?, loader)),
-    ("qwen3", |config, loader| decoder(parse::<qwen::Config>(config)?.qwen3()?, loader)),
-    ("gemma", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma()?, loader)),
-    ("gemma2", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma2()?, loader)),
-    ("gemma3_text", |config, loader| decoder(parse::<gemma::Config>(config)?.gemma3()?, loader)),
-];
-
-/// A model of LLaMA's family.
-fn decoder(design: llama::Design, loader: &mut Loader) -> Result<Box<dyn Architecture>> {
-    Ok(Box::new(llama::Llama::load(design, loader)?))
-}
-
-fn parse<T: serde::de::DeserializeOwned>(config: Value) -> Result<T> {
-    serde_json::from_value(config).context("config.json does not say what this architecture needs")
-}
-
 /// The model that is compiled into the binary: an OPT of 2.6 M parameters, pretrained on film reviews.
 pub const OPT_MINI: Source = Source::Builtin(&[
     ("config.json", include_bytes!("opt-mini/config.json")),
@@ -144,40 +126,49 @@ impl Model {
     /// The same with an adapter, whose weights are held in f32; a new one's are 0.
     pub fn open_adapted(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params)> {
         let contents = Contents::Stored(Checkpoint::open(source)?);
-        let (model, loader) = Self::load(source, read_config(source)?, contents, dtype, adapter)?;
+        let (model, loader) = Self::load(source, config::read(source)?, contents, dtype, adapter)?;
+        config::warn_of_code(&model.config);
         loader.warn_of_unused();
         Ok((model, loader.params))
     }
 
     /// A model of the same sizes but so many blocks, its weights random, and a new adapter of the same kind: what can be measured
     /// before anything is read.
-    pub fn stand_in(source: &Source, dtype: DType, blocks: usize, adapter: Option<&Adapter>) -> Result<(Self, Params)> {
-        let (mut config, place) = read_config(source)?;
+    pub fn stand_in(&self, dtype: DType, blocks: usize) -> Result<(Self, Params)> {
+        let (mut config, place) = (self.config.clone(), self.source.place("config.json"));
         config["num_hidden_layers"] = blocks.into();
-        let adapter = adapter.map(Adapter::stand_in);
-        let (model, Loader { mut params, .. }) = Self::load(source, (config, place), Contents::Zeros, dtype, adapter)?;
+        if let Some(kinds) = config.get_mut("layer_types").and_then(Value::as_array_mut) {
+            kinds.truncate(blocks);
+        }
+        let adapter = self.adapter.as_ref().map(Adapter::stand_in);
+        let (model, Loader { mut params, .. }) = Self::load(&self.source, (config, place), Contents::Zeros, dtype, adapter)?;
         params.walk(&[Term { seed: 0, coeff: 0.02 }]);
         params.settle()?;
         Ok((model, params))
     }
 
-    /// The model without its weights, from config.json alone: [`Params`] of empty tensors, and how many numbers each of
-    /// them would have.
+    /// The model without its weights, from config.json: [`Params`] of empty tensors, and how many numbers each of them would have.
+    /// Whether a tied head is one is looked up in the weights, where they are there.
     pub fn outline(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params, Vec<usize>)> {
-        let (model, loader) = Self::load(source, read_config(source)?, Contents::Nothing, dtype, adapter)?;
+        let contents = Contents::Nothing(source.clone());
+        let (model, loader) = Self::load(source, config::read(source)?, contents, dtype, adapter)?;
         Ok((model, loader.params, loader.sizes))
     }
 
     fn load(
         source: &Source,
-        (config, place): (Value, String),
+        (mut config, place): (Value, String),
         contents: Contents,
         dtype: DType,
         adapter: Option<Adapter>,
     ) -> Result<(Self, Loader)> {
-        let load = architecture(&config, &place)?;
+        let kind = config::kind_of(&config, &place)?;
         let mut loader = Loader::new(contents, dtype, adapter)?;
-        let architecture = load(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        let architecture =
+            (kind.load)(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        if loader.untied {
+            config["tie_word_embeddings"] = false.into();
+        }
         let prefix = loader.prefix(architecture.heads(), architecture.num_blocks())?;
         loader.check_adapter()?;
         let weight_files = match &loader.contents {
@@ -362,23 +353,4 @@ fn check_sizes(sizes: &[(&str, usize)]) -> Result<()> {
         Some((name, size)) => bail!("config.json: {name} is {size}; it must be from 1 to {MOST}"),
         None => Ok(()),
     }
-}
-
-/// config.json, and what to call it in an error.
-fn read_config(source: &Source) -> Result<(Value, String)> {
-    let place = source.place("config.json");
-    let bytes = source.read("config.json")?.ok_or_else(|| {
-        adapter::instead_of_model(source)
-            .unwrap_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))
-    })?;
-    Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
-}
-
-fn architecture(config: &Value, place: &str) -> Result<Load> {
-    let kind = config.get("model_type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"model_type\""))?;
-    let known = ARCHITECTURES.iter().find(|(name, _)| *name == kind);
-    known.map(|(_, load)| *load).ok_or_else(|| {
-        let near = nearest(kind, ARCHITECTURES.iter().map(|(name, _)| *name));
-        anyhow!("{place}: the architecture \"{kind}\" is not one that zotune knows: {near}")
-    })
 }

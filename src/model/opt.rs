@@ -6,7 +6,34 @@ use serde::Deserialize;
 
 use super::ops::{self, Activation, Heads, Scores};
 use super::{Architecture, Head, Linear, Loader, Packed, Shape};
+use crate::fields::{Table, Use};
 use crate::params::{ParamId, Weights};
+
+/// The fields of config.json that OPT has.
+pub const FIELDS: Table = Table {
+    file: "config.json",
+    of: "OPT",
+    fields: &[
+        ("vocab_size", Use::Read, "rows of the embedding and of the head"),
+        ("hidden_size", Use::Read, ""),
+        ("ffn_dim", Use::Read, ""),
+        ("num_hidden_layers", Use::Read, ""),
+        ("num_attention_heads", Use::Read, ""),
+        ("max_position_embeddings", Use::Read, "the longest prompt"),
+        ("word_embed_proj_dim", Use::Read, "absent: hidden_size"),
+        ("activation_function", Use::Read, "relu, gelu, gelu_new, gelu_pytorch_tanh or silu; absent: relu"),
+        ("do_layer_norm_before", Use::Read, "absent: true"),
+        ("_remove_final_layer_norm", Use::Read, "absent: false"),
+        ("enable_bias", Use::Read, "absent: true"),
+        ("layer_norm_elementwise_affine", Use::Read, "absent: true"),
+        ("tie_word_embeddings", Use::Read, "a pair that is stored as two different tensors is not tied, whatever this says"),
+        ("dropout", Use::NoEffect, "scores are computed without"),
+        ("attention_dropout", Use::NoEffect, "the same"),
+        ("activation_dropout", Use::NoEffect, "the same"),
+        ("layerdrop", Use::NoEffect, "the same"),
+        ("init_std", Use::NoEffect, "of new weights"),
+    ],
+};
 
 /// OPT's config.json, as far as it matters.
 #[derive(Clone, Debug, Deserialize)]
@@ -100,7 +127,8 @@ impl Opt {
             let [weight, bias] = ["weight", "bias"].map(|part| loader.weight(&format!("{name}.{part}"), &[hidden]));
             Ok(Some((weight?, bias?)))
         };
-        let embed_tokens = loader.weight("model.decoder.embed_tokens.weight", &[config.vocab_size, embed_dim])?;
+        let (embedding, tied) = ([config.vocab_size, embed_dim], config.tie_word_embeddings);
+        let embed_tokens = loader.embedding("model.decoder.embed_tokens.weight", &embedding, tied)?;
         let positions = config.max_position_embeddings + POSITION_OFFSET;
         let embed_positions = loader.weight("model.decoder.embed_positions.weight", &[positions, hidden])?;
         let (mut project_in, mut project_out) = (None, None);
@@ -125,7 +153,7 @@ impl Opt {
         }
         let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
         let final_norm = if has_final_norm { Some(norm(loader, "model.decoder.final_layer_norm")?) } else { None };
-        let head = loader.head(config.tie_word_embeddings, embed_tokens, &[config.vocab_size, embed_dim], None)?;
+        let head = loader.head(tied, embed_tokens, &embedding, None)?;
         Ok(Opt { config, activation, embed_tokens, embed_positions, project_in, project_out, blocks, final_norm, head })
     }
 

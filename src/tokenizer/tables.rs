@@ -147,7 +147,10 @@ pub const ADDED_TOKEN: Table = Table {
 pub const GENERATION_CONFIG: Table = Table {
     file: "generation_config.json",
     of: "",
-    fields: &[("eos_token_id", Read, "where generation stops: what completions end in; config.json's where it says none")],
+    fields: &[
+        ("eos_token_id", Read, "where generation stops: what completions end in; config.json's where it says none"),
+        ("{any other}", NoEffect, "nothing is generated; the file is copied beside a model that is written"),
+    ],
 };
 
 /// tokenizer.json.

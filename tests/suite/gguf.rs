@@ -7,7 +7,7 @@ use anyhow::Result;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use zotune::batch::Batch;
 use zotune::files::Source;
 use zotune::memory;
@@ -188,13 +188,7 @@ fn a_gguf_file_is_the_folder_that_it_was_made_of() -> Result<()> {
         }
         if architecture == "gemma3" {
             // As all of them are: what a file does not tell.
-            edit(copy.path(), "config.json", |config| {
-                config.extend([
-                    ("query_pre_attn_scalar".into(), 8.into()),
-                    ("rope_local_base_freq".into(), 1e4.into()),
-                    ("sliding_window_pattern".into(), 6.into()),
-                ]);
-            })?;
+            edit(copy.path(), "config.json", |config| drop(config.insert("query_pre_attn_scalar".into(), 8.into())))?;
         }
         let mut file = Gguf::of(copy.path(), architecture, GgmlDType::F32)?;
         if architecture == "gemma2" {
@@ -204,6 +198,8 @@ fn a_gguf_file_is_the_folder_that_it_was_made_of() -> Result<()> {
         if architecture == "gemma3" {
             file.set("gemma3.rope.scaling.type", text("linear"));
             file.set("gemma3.rope.scaling.factor", Value::F32(8.0));
+            file.set("gemma3.rope.freq_base_swa", Value::F32(50.0));
+            file.set("gemma3.attention.sliding_window_pattern", Value::U32(2));
         }
         file.write(&path)?;
         let (model, mut params) = open(&path, DType::F32)?;
@@ -265,6 +261,138 @@ fn llama_3s_rotary_frequencies_come_back_from_their_factors() -> Result<()> {
     file.tensors.insert("rope_freqs.weight".into(), stored(&[1.0, 2.0, 3.0, 4.0])?);
     file.write(&path)?;
     assert!(error(&path).contains("rope_freqs.weight is not LLaMA 3's scaling"), "{}", error(&path));
+    Ok(())
+}
+
+/// What is said of positions, windows and caps, by llama.cpp's rules (its load_hparams): each file is the folder whose config.json
+/// says the same in transformers' words.
+#[test]
+fn positions_windows_and_caps_are_llama_cpps() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.gguf");
+    let sequence: Vec<u32> = (0..20).map(|i| 4 + (i * 7) % 60).collect();
+    let run = |source: &Source| -> Result<(Vec<f32>, usize)> {
+        let (model, mut params) = Model::open(source, DType::F32)?;
+        let logits = model.logits(params.settle()?, &Batch::sequence(&sequence))?.flatten_all()?.to_vec1()?;
+        Ok((logits, model.shape().max_length))
+    };
+    let linear = json!({ "rope_type": "linear", "factor": 4.0 });
+    let flags = |flags: [bool; 3]| Value::Array(flags.map(Value::Bool).into());
+    let (sliding, full) = ("sliding_attention", "full_attention");
+    type Case = (&'static str, &'static str, Vec<(&'static str, Value)>, Json, &'static [&'static str]);
+    let cases: Vec<Case> = vec![
+        // No type is linear; the older key; type none scales nothing; a factor of 0 is none.
+        ("llama-tiny", "llama", vec![("rope.scaling.factor", Value::F32(4.0))], json!({ "rope_scaling": linear }), &[]),
+        ("llama-tiny", "llama", vec![("rope.scale_linear", Value::F32(4.0))], json!({ "rope_scaling": linear }), &[]),
+        ("qwen2-tiny", "qwen2", vec![("rope.scale_linear", Value::F32(4.0))], json!({ "rope_parameters": linear }), &[]),
+        (
+            "llama-tiny",
+            "llama",
+            vec![
+                ("rope.scaling.factor", Value::F32(4.0)),
+                ("rope.scale_linear", Value::F32(9.0)),
+                ("rope.scaling.type", text("linear")),
+            ],
+            json!({ "rope_scaling": linear }),
+            &[],
+        ),
+        (
+            "llama-tiny",
+            "llama",
+            vec![("rope.scaling.factor", Value::F32(4.0)), ("rope.scaling.type", text("none"))],
+            json!({}),
+            &[],
+        ),
+        (
+            "llama-tiny",
+            "llama",
+            vec![("rope.scaling.factor", Value::F32(0.0)), ("rope.scaling.type", text("linear"))],
+            json!({}),
+            &[],
+        ),
+        (
+            "llama-tiny",
+            "llama",
+            vec![("rope.scaling.finetuned", Value::Bool(true)), ("rope.scaling.attn_factor", Value::F32(1.0))],
+            json!({}),
+            &[],
+        ),
+        // A window that llama.cpp does not look at bounds the prompt.
+        (
+            "llama-tiny",
+            "llama",
+            vec![("attention.sliding_window", Value::U32(24))],
+            json!({ "max_position_embeddings": 24 }),
+            &[],
+        ),
+        // Gemma 3: a base and a pattern of its own for blocks that slide, which are never scaled; usual ones; none where there is no window.
+        (
+            "gemma3-tiny",
+            "gemma3",
+            vec![("rope.freq_base_swa", Value::F32(50.0)), ("attention.sliding_window_pattern", flags([true, true, false]))],
+            json!({ "layer_types": [sliding, sliding, full], "rope_scaling": null }),
+            &[],
+        ),
+        (
+            "gemma3-tiny",
+            "gemma3",
+            vec![],
+            json!({ "layer_types": [sliding, sliding, sliding], "rope_scaling": null }),
+            &["rope_local_base_freq"],
+        ),
+        (
+            "gemma3-tiny",
+            "gemma3",
+            vec![("attention.sliding_window_pattern", Value::U32(3)), ("rope.scaling.factor", Value::F32(4.0))],
+            json!({ "layer_types": [sliding, sliding, full], "rope_scaling": linear }),
+            &["rope_local_base_freq"],
+        ),
+        (
+            "gemma3-tiny",
+            "gemma3",
+            vec![("attention.sliding_window", Value::U32(0))],
+            json!({ "layer_types": [full, full, full], "rope_scaling": null }),
+            &[],
+        ),
+        (
+            "gemma3-tiny",
+            "gemma3",
+            vec![("attention.sliding_window_pattern", Value::U32(1)), ("final_logit_softcapping", Value::F32(2.0))],
+            json!({ "layer_types": [full, full, full], "rope_scaling": null, "final_logit_softcapping": 2.0 }),
+            &[],
+        ),
+        // Gemma 2's caps are there where nothing is said.
+        ("gemma2-tiny", "gemma2", vec![], json!({}), &["attn_logit_softcapping", "final_logit_softcapping"]),
+        (
+            "gemma2-tiny",
+            "gemma2",
+            vec![
+                ("attn_logit_softcapping", Value::F32(0.0)),
+                ("final_logit_softcapping", Value::F32(2.0)),
+                ("attention.sliding_window_pattern", Value::U32(1)),
+            ],
+            json!({ "attn_logit_softcapping": null, "layer_types": [full, full] }),
+            &[],
+        ),
+    ];
+    for (name, architecture, metadata, changes, dropped) in cases {
+        let copy = crate::support::copy_of(name)?;
+        let mut file = Gguf::of(copy.path(), architecture, GgmlDType::F32)?;
+        for (key, value) in &metadata {
+            file.set(&format!("{architecture}.{key}"), value.clone());
+        }
+        file.write(&path)?;
+        edit(copy.path(), "config.json", |config| {
+            if architecture.starts_with("gemma") {
+                config.insert("query_pre_attn_scalar".into(), 8.into());
+            }
+            dropped.iter().for_each(|field| drop(config.remove(*field)));
+            config.extend(changes.as_object().unwrap().clone());
+        })?;
+        let (found, wanted) = (run(&gguf::open(&path)?)?, run(&Source::Folder(copy.path().into()))?);
+        let difference = found.0.iter().zip(&wanted.0).map(|(f, w)| (f - w).abs()).fold(0.0, f32::max);
+        assert!(difference < 1e-5 && found.1 == wanted.1, "{name} {changes}: {difference}, {} and {}", found.1, wanted.1);
+    }
     Ok(())
 }
 
@@ -497,6 +625,17 @@ fn files_that_are_not_understood_say_why() -> Result<()> {
         (set("llama.embedding_length", Value::U32(24))?, "config.json asks for [64, 24]"),
         (set("llama.rope.dimension_count", Value::U32(4))?, "rotary positions 4"),
         (set("llama.rope.scaling.type", text("yarn"))?, "scaled by \"yarn\""),
+        (set("llama.rope.scaling.yarn_beta_fast", Value::F32(32.0))?, "under llama: rope.scaling.yarn_beta_fast"),
+        (set("llama.rope.scaling.attn_factor", Value::F32(1.5))?, "rope.scaling.attn_factor is 1.5, which is not supported"),
+        (set("llama.attention.causal", Value::Bool(false))?, "attention.causal is false, which is not supported"),
+        (
+            set("llama.attn_logit_softcapping", Value::F32(50.0))?,
+            "attn_logit_softcapping is 50.0, a field that is not known",
+        ),
+        (set("llama.attention.scale", Value::F32(0.5))?, "attention.scale is 0.5, which is not supported"),
+        (set("llama.key_of_tomorrow", Value::U32(1))?, "under llama: key_of_tomorrow is 1, a field that is not known"),
+        (set("tokenizer.ggml.key_of_tomorrow", Value::Bool(true))?, "under tokenizer: ggml.key_of_tomorrow"),
+        (set("llama.attention.key_length_swa", Value::U32(4))?, "those of blocks that slide 4"),
         (set("tokenizer.ggml.pre", text("tekken"))?, "cuts text as \"tekken\" does"),
         (without("tokenizer.ggml.pre")?, "has no tokenizer.ggml.pre"),
         (set("tokenizer.ggml.model", text("t5"))?, "of the kind \"t5\""),

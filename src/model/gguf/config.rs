@@ -4,6 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value as Json, json};
 
 use super::blocks::Undo;
+use super::fields;
 use super::header::{Header, Value, required};
 use crate::error::nearest;
 
@@ -73,6 +74,7 @@ impl Kind {
         if kind.sized(header, "expert_count")?.is_some_and(|n| n > 0) {
             bail!("it is a mixture of experts, which zotune does not know");
         }
+        fields::check(header, name, matches!(name, "gemma2" | "gemma3"))?;
         Ok(kind)
     }
 
@@ -106,7 +108,13 @@ impl Kind {
             Some(dim) => dim,
             None => hidden / heads.max(1),
         };
-        for (name, dim) in [("attention.value_length", "values"), ("rope.dimension_count", "rotary positions")] {
+        for (name, dim) in [
+            ("attention.value_length", "values"),
+            ("attention.key_length_swa", "those of blocks that slide"),
+            ("attention.value_length_swa", "values of blocks that slide"),
+            ("rope.dimension_count", "rotary positions"),
+            ("rope.dimension_count_swa", "rotary positions of blocks that slide"),
+        ] {
             if let Some(other) = self.sized(header, name)?.filter(|other| *other != head_dim) {
                 bail!("its heads are {head_dim} wide, but {dim} {other}, which zotune does not know");
             }
@@ -123,7 +131,7 @@ impl Kind {
             "num_attention_heads": heads,
             "num_key_value_heads": key_heads,
             "head_dim": head_dim,
-            "max_position_embeddings": self.needed(header, "context_length")?,
+            "max_position_embeddings": self.positions(header)?,
             "rms_norm_eps": self.eps(header)?,
             "rope_theta": self.number(header, "rope.freq_base")?.unwrap_or(10_000.0),
             "rope_scaling": self.rope_scaling(header, rope_factors)?,
@@ -135,20 +143,7 @@ impl Kind {
                 config["attention_bias"] = has("blk.0.attn_q.bias").into();
                 config["mlp_bias"] = has("blk.0.ffn_gate.bias").into();
             }
-            "gemma2" | "gemma3" => {
-                config["hidden_activation"] = "gelu_pytorch_tanh".into();
-                config["sliding_window"] = self.needed(header, "attention.sliding_window")?.into();
-                // The metadata do not tell; llama.cpp knows the ones of 27 B by their blocks too.
-                let (blocks, largest) = (self.needed(header, "block_count")?, if self.name == "gemma2" { 46 } else { 62 });
-                config["query_pre_attn_scalar"] = if blocks == largest { hidden / heads.max(1) } else { head_dim }.into();
-                for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
-                    config[cap] = self.number(header, cap)?.into();
-                }
-                if self.name == "gemma3" {
-                    config["sliding_window_pattern"] = 6.into();
-                    config["rope_local_base_freq"] = 10_000.0.into();
-                }
-            }
+            "gemma2" | "gemma3" => self.gemma(header, head_dim, &mut config)?,
             _ => {}
         }
         let Json::Object(mut config) = config else { bail!("a config.json is an object") };
@@ -165,20 +160,99 @@ impl Kind {
         required(self.number(header, key)?, &self.key(key))
     }
 
+    /// The longest prompt. llama.cpp does not look at a window in architectures that do not slide; within it, it makes no difference.
+    fn positions(&self, header: &Header) -> Result<usize> {
+        let context = self.needed(header, "context_length")?;
+        let window = self.sized(header, "attention.sliding_window")?.filter(|window| *window > 0 && !self.gemma);
+        Ok(context.min(window.unwrap_or(context)))
+    }
+
+    /// What Gemma 2 and 3 have of their own.
+    fn gemma(&self, header: &Header, head_dim: usize, config: &mut Json) -> Result<()> {
+        let (heads, _) = self.heads(header)?;
+        let (hidden, blocks) = (self.needed(header, "embedding_length")?, self.needed(header, "block_count")?);
+        if blocks > header.tensors.len() {
+            bail!("its metadata {} is {blocks}, and it has {} tensors", self.key("block_count"), header.tensors.len());
+        }
+        config["hidden_activation"] = "gelu_pytorch_tanh".into();
+        // The metadata do not tell; llama.cpp knows the ones of 27 B by their blocks too.
+        let largest = if self.name == "gemma2" { 46 } else { 62 };
+        config["query_pre_attn_scalar"] = if blocks == largest { hidden / heads.max(1) } else { head_dim }.into();
+        let window = self.sized(header, "attention.sliding_window")?.or((self.name == "gemma2").then_some(4096));
+        let slides = match window {
+            Some(window) if window > 0 || self.name == "gemma2" => {
+                config["sliding_window"] = window.into();
+                self.sliding(header, blocks)?
+            }
+            _ => vec![false; blocks],
+        };
+        let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+        config["layer_types"] = slides.iter().map(kind).collect();
+        for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
+            match self.number(header, cap)? {
+                // Absent: what the architecture usually has.
+                None => {}
+                Some(0.0) => config[cap] = Json::Null,
+                Some(at) if cap == "attn_logit_softcapping" && self.name == "gemma3" => {
+                    bail!("its metadata {} is {at}; llama.cpp has no such cap in Gemma 3", self.key(cap))
+                }
+                Some(at) => config[cap] = at.into(),
+            }
+        }
+        let (base, local) = (self.number(header, "rope.freq_base")?, self.number(header, "rope.freq_base_swa")?);
+        if self.name == "gemma3" {
+            config["rope_local_base_freq"] = local.unwrap_or(10_000.0).into();
+        } else if local.is_some_and(|local| local != base.unwrap_or(10_000.0)) {
+            bail!(
+                "its metadata gemma2.rope.freq_base_swa is not gemma2.rope.freq_base, and Gemma 2 has one base for all blocks"
+            );
+        }
+        Ok(())
+    }
+
+    /// Which blocks slide: all but the last of every so many, or as a list says.
+    fn sliding(&self, header: &Header, blocks: usize) -> Result<Vec<bool>> {
+        let key = self.key("attention.sliding_window_pattern");
+        if let Some(Value::List(_)) = header.get(&key) {
+            let flags = header.list(&key, |value| match value {
+                Value::Flag(flag) => Some(*flag),
+                Value::Integer(n) => Some(*n != 0),
+                _ => None,
+            })?;
+            let flags = flags.unwrap_or_default();
+            if flags.len() < blocks {
+                bail!("its metadata {key} is about {} blocks, and it has {blocks}", flags.len());
+            }
+            return Ok(flags[..blocks].to_vec());
+        }
+        let period = header.integer(&key)?.unwrap_or(if self.name == "gemma2" { 2 } else { 6 });
+        Ok((0..blocks).map(|i| period == 0 || i % period + 1 < period).collect())
+    }
+
+    /// llama.cpp's rules: what names no type is linear, and a factor of 0 is none.
     fn rope_scaling(&self, header: &Header, factors: Option<&[f32]>) -> Result<Json> {
-        let factor = self.number(header, "rope.scaling.factor")?;
-        match header.text(&self.key("rope.scaling.type"))?.unwrap_or("none") {
-            "linear" => Ok(json!({ "rope_type": "linear", "factor": required(factor, &self.key("rope.scaling.factor"))? })),
-            // LLaMA 3 has its own, which llama.cpp stores as the factors that come of it; the rest of the formula's numbers
-            // have been the same in every model.
-            "none" => Ok(match factors.map(|f| f.iter().copied().fold(1.0, f32::max)) {
-                Some(factor) if factor > 1.0 => json!({
-                    "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 8192,
-                }),
-                _ => Json::Null,
-            }),
+        let factor = match self.number(header, "rope.scaling.factor")? {
+            Some(factor) => factor,
+            None => self.number(header, "rope.scale_linear")?.unwrap_or(0.0),
+        };
+        let scaled = match header.text(&self.key("rope.scaling.type"))?.unwrap_or("linear") {
+            "none" => false,
+            "linear" => factor != 0.0 && factor != 1.0,
             other => bail!("its rotary positions are scaled by \"{other}\"; none, linear and LLaMA 3's are known"),
+        };
+        // LLaMA 3 has its own, which llama.cpp stores as the factors that come of it; the rest of the formula's numbers
+        // have been the same in every model, and whoever calls holds what comes of them to the factors.
+        let largest = factors.map_or(1.0, |factors| factors.iter().copied().fold(1.0, f32::max));
+        match (scaled, largest > 1.0) {
+            (false, false) => Ok(Json::Null),
+            (true, false) => Ok(json!({ "rope_type": "linear", "factor": factor })),
+            (false, true) => Ok(json!({
+                "rope_type": "llama3", "factor": largest, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+            })),
+            (true, true) => {
+                bail!("its rotary positions are scaled by {factor} and by rope_freqs.weight, which is not known together")
+            }
         }
     }
 

@@ -97,6 +97,11 @@ impl Header {
         Ok(())
     }
 
+    /// All values by name.
+    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+        &self.metadata
+    }
+
     /// A value that may be absent.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.metadata.get(key)

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod config;
+mod fields;
 mod header;
 mod vocabulary;
 
@@ -24,6 +25,7 @@ use config::{Kind, TOKEN_IDS};
 use header::{Header, Info};
 
 pub use blocks::{Undo, read_blocks};
+pub use fields::TABLES;
 
 /// Whether the file begins as a GGUF file does.
 pub fn is_gguf(path: &Path) -> bool {
@@ -71,10 +73,10 @@ fn rope_factors(file: &mut File, header: &Header) -> Result<Option<Vec<f32>>> {
 /// Holds the scaling that config.json names to the factors that the file stores.
 fn check_rope(config: &Map<String, Json>, factors: &[f32]) -> Result<()> {
     let head_dim = config["head_dim"].as_u64().unwrap_or_default() as usize;
-    let theta = config["rope_theta"].as_f64();
+    let (theta, positions) = (config["rope_theta"].as_f64(), 0);
     let scaled: Option<Rope> = serde_json::from_value(config["rope_scaling"].clone())?;
-    let plain = Rope::with_base(Rope::default(), theta).frequencies(head_dim)?;
-    let scaled = Rope::with_base(scaled.unwrap_or_default(), theta).frequencies(head_dim)?;
+    let plain = Rope::with_base(Rope::default(), theta).frequencies(head_dim, positions)?;
+    let scaled = Rope::with_base(scaled.unwrap_or_default(), theta).frequencies(head_dim, positions)?;
     let close = |((plain, scaled), factor): ((&f64, &f64), &f32)| (plain / scaled / f64::from(*factor) - 1.0).abs() < 1e-3;
     if factors.len() != plain.len() || !plain.iter().zip(&scaled).zip(factors).all(close) {
         bail!("its rope_freqs.weight is not LLaMA 3's scaling, and no other is known");

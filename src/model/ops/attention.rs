@@ -150,11 +150,12 @@ impl Attention {
         self.prefix + block.before() + block.queries.len()
     }
 
-    /// The probabilities of one block of queries under one head into `s.p` [queries, padded keys]; gives the padded keys.
+    /// The probabilities of one block of queries under one head into `s.p` [queries, padded keys], and where there is a cap and its
+    /// slopes are wanted, these into `s.slopes`; gives the padded keys.
     ///
     /// # Safety
     /// `q` and `k` hold all rows that the block names.
-    unsafe fn probabilities(&self, block: &QueryBlock, q: Matrix, k: Matrix, s: &mut Scratch) -> usize {
+    unsafe fn probabilities(&self, block: &QueryBlock, [q, k]: [Matrix; 2], slopes: bool, s: &mut Scratch) -> usize {
         let (queries, keys, d) = (block.queries.len(), self.keys(block), self.heads.dim);
         let padded = keys.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, d * padded);
@@ -172,9 +173,11 @@ impl Attention {
         unsafe { self.unit.tile(queries, d, padded / self.unit.lanes(), a, b, s.p.as_mut_ptr(), padded, 0) };
         let mut rest = self.scores.scale;
         if let Some(limit) = self.scores.cap {
+            if slopes {
+                s.slopes.clone_from(&s.p);
+                cap_slopes(&mut s.slopes, rest, limit);
+            }
             cap(&mut s.p, rest, limit);
-            s.slopes.clone_from(&s.p);
-            cap_slopes(&mut s.slopes, limit);
             rest = 1.0;
         }
         for (i, row) in s.p.chunks_mut(padded).enumerate() {
@@ -192,7 +195,7 @@ impl Attention {
     /// `q`, `k`, `v` and `out` hold all rows that the block names; nobody else writes this block's part of `out`.
     unsafe fn forward(&self, block: &QueryBlock, q: Matrix, k: Matrix, v: Matrix, out: *mut f32, s: &mut Scratch) {
         let (queries, d) = (block.queries.len(), self.heads.dim);
-        let padded_keys = unsafe { self.probabilities(block, q, k, s) };
+        let padded_keys = unsafe { self.probabilities(block, [q, k], false, s) };
         let keys = self.keys(block);
         let padded = d.next_multiple_of(self.unit.lanes());
         cleared(&mut s.kv, keys * padded);
@@ -229,7 +232,7 @@ impl Attention {
         s: &mut Scratch,
     ) {
         let (queries, d) = (block.queries.len(), self.heads.dim);
-        let keys = unsafe { self.probabilities(block, q, k, s) };
+        let keys = unsafe { self.probabilities(block, [q, k], true, s) };
         cleared(&mut s.dp, queries * keys);
         let (q_rows, dout) = (q.row(self.front + block.queries.start), dout.row(block.queries.start));
         for (first, column, count) in self.stretches(block) {

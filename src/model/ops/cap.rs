@@ -28,36 +28,65 @@ impl CustomOp1 for SoftCap {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
-    fn bwd(&self, _: &Tensor, y: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let dx = with_floats([y, &upstream.contiguous()?], |[y, dy]| {
-            let mut dx = y.to_vec();
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let dx = with_floats([x, &upstream.contiguous()?], |[x, dy]| {
+            let mut dx = x.to_vec();
             dx.par_chunks_mut(CHUNK).zip(dy.par_chunks(CHUNK)).for_each(|(dx, dy)| {
-                cap_slopes(dx, self.cap);
+                cap_slopes(dx, 1.0, self.cap);
                 dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx *= dy);
             });
             Ok(dx)
         })?;
-        Ok(Some(Tensor::from_vec(dx, y.shape(), y.device())?))
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }
 
 vectorize! {
     /// x <- cap tanh(factor x / cap)
     pub fn cap(xs: &mut [f32], factor: f32, cap: f32) {
-        let twice = 2.0 * factor / cap;
+        let factor = factor / cap;
         for x in xs {
-            // tanh a = 1 - 2 / (e^2a + 1)
-            *x = cap * (1.0 - 2.0 / (simd::exp(twice * *x) + 1.0));
+            *x = cap * simd::tanh(factor * *x);
         }
     }
 }
 
 vectorize! {
-    /// What came out of [`cap`] in, its derivatives out.
-    pub fn cap_slopes(ys: &mut [f32], cap: f32) {
-        for y in ys {
-            let tanh = *y / cap;
-            *y = 1.0 - tanh * tanh;
+    /// What goes into [`cap`] in, its derivatives with respect to factor x out.
+    pub fn cap_slopes(xs: &mut [f32], factor: f32, cap: f32) {
+        let factor = factor / cap;
+        for x in xs {
+            *x = simd::tanh_slope(factor * *x);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// A score's cap keeps the score's own digits, however small it is beside the cap: what is off is a millionth of the score, not of
+    /// the cap.
+    #[test]
+    fn capped_scores_keep_their_digits() -> Result<()> {
+        let xs: Vec<f32> = (0..7000).map(|i| 1e-6 * 10f32.powf(i as f32 / 750.0)).flat_map(|x| [x, -x]).collect();
+        for cap in [30f32, 50.0] {
+            let x = Tensor::new(xs.as_slice(), &Device::Cpu)?;
+            let y = soft_cap(&x, cap)?;
+            let slopes = SoftCap { cap }.bwd(&x, &y, &y.ones_like()?)?;
+            let slopes: Vec<f32> = slopes.map_or(Ok(Vec::new()), |slopes| slopes.to_vec1())?;
+            assert_eq!(slopes.len(), xs.len());
+            for ((x, y), slope) in xs.iter().zip(y.to_vec1::<f32>()?).zip(slopes) {
+                let a = f64::from(*x) / f64::from(cap);
+                let (exact, exact_slope) = (f64::from(cap) * a.tanh(), 1.0 / a.cosh().powi(2));
+                assert!((f64::from(y) / exact - 1.0).abs() < 1e-6, "cap {cap} of {x} is {y}, not {exact}");
+                // Beyond the slope's smallest number it is 0. An argument that is rounded shifts a slope by as much as it is long.
+                let (found, within) = (f64::from(slope), 1e-6 * (1.0 + a.abs()) * exact_slope + 1e-37);
+                assert!((found - exact_slope).abs() < within, "the slope of cap {cap} at {x} is {slope}, not {exact_slope}");
+            }
+        }
+        Ok(())
     }
 }

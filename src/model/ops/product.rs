@@ -109,8 +109,8 @@ impl Panels {
                 // SAFETY: `here` rows of x, and the panel is [words, stride].
                 Form::Wide(_) => unsafe { transpose(here, k, Rows { start: x.as_ptr(), stride: k }, to, stride, None) },
                 Form::Pairs(_) => HALVES.with_borrow_mut(|halves| {
-                    halves.resize(here * k, bf16::ZERO);
-                    convert(x, halves);
+                    halves.resize(here * words, 0);
+                    convert(x, bytemuck::cast_slice_mut::<Pair, bf16>(halves));
                     // SAFETY: the same, of pairs as bits.
                     unsafe {
                         transpose(here, words, Rows { start: halves.as_ptr().cast(), stride: words }, to, stride, None)
@@ -141,8 +141,8 @@ struct Scratch {
     f16: Vec<f16>,
 }
 
-// A thread's own: a panel in bf16, a strip.
-thread_local!(static HALVES: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) });
+// A thread's own: a panel in bf16, as the words of 32 bits that it is read as; a strip.
+thread_local!(static HALVES: RefCell<Vec<Pair>> = const { RefCell::new(Vec::new()) });
 thread_local!(static STRIPS: RefCell<Scratch> = RefCell::default());
 
 /// A layer's weight [outer, k] and bias [outer].
