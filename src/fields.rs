@@ -42,7 +42,11 @@ pub fn check(tables: &[Table], place: &str, object: &Map<String, Value>) -> Resu
             Some((_, Use::Read | Use::NoEffect, _)) => {}
             Some((_, Use::Only(values), _)) if values.iter().any(|known| same(value, known)) => {}
             Some((_, Use::Only(values), why)) => {
-                bail!("{place}: {name} is {}, which is not supported; {} is known ({why})", short(value), values.join(" or "))
+                bail!(
+                    "{place}: {name} is {}, which is not supported; {} is known ({why})",
+                    short(value),
+                    values.join(" or ")
+                )
             }
             Some((_, Use::Refused, why)) => bail!("{place}: {name} is {}, which is not supported ({why})", short(value)),
             None => bail!(

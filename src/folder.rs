@@ -104,7 +104,7 @@ fn remove(path: &Path) -> Result<()> {
 
 /// A process that made steps of a run, from behind `step` on: what it was asked, what program it was, on what machine.
 fn session(step: u64, command: &[String]) -> Value {
-    let variables = ["RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "NO_COLOR"];
+    let variables = ["RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "NO_COLOR", crate::simd::VARIABLE];
     let environment: serde_json::Map<String, Value> =
         variables.iter().filter_map(|v| Some((v.to_string(), std::env::var(v).ok()?.into()))).collect();
     json!({

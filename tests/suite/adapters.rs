@@ -15,7 +15,7 @@ use zotune::model::{Adapter, Kind, Lora, Model};
 use zotune::noise::{self, Term};
 use zotune::objective::{Problem, PromptLoss};
 use zotune::params::{Params, Role};
-use zotune::simd::{self, Level};
+use zotune::simd;
 use zotune::task::Loss;
 
 use crate::support::{example, fixture, open};
@@ -269,9 +269,6 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
             assert!(!run.join(absent).exists() && !run.join("checkpoint-8").join(absent).exists(), "{kind}: {absent}");
         }
         assert!(run.join("checkpoint-8/adapter_model.safetensors").is_file());
-        // Whole steps do without the walks over the model's weights.
-        assert!(json["best_step"].as_u64() > Some(0), "{kind}: {json}");
-
         let score = |args: &str| -> Result<Value> {
             let args = format!("eval {args} {held} --task reviews --num-eval 8 --json -q");
             Ok(serde_json::from_str(&succeeds(folder, &args)?)?)
@@ -283,7 +280,15 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
         succeeds(folder, "replay mine.zot --output-dir again -q")?;
         assert!(std::fs::read(folder.join("again/adapter_model.safetensors"))? == adapter, "{kind}");
 
-        let merged = zotune(folder, "export run --merge --output-dir merged")?;
+        // Which step was the best on dev is no matter here; the last one's adapter is another than the first one's.
+        let last = score("--model opt-mini --adapter run/checkpoint-8")?["loss"].as_f64().unwrap();
+        assert_ne!(Some(last), json["untrained_eval_loss"].as_f64(), "{kind}");
+        succeeds(folder, "replay mine.zot --to-step 8 --output-dir eighth -q")?;
+        let [a, b] =
+            ["eighth", "run/checkpoint-8"].map(|at| std::fs::read(folder.join(at).join("adapter_model.safetensors")));
+        assert!(a? == b?, "{kind}");
+
+        let merged = zotune(folder, "export run/checkpoint-8 --merge --output-dir merged")?;
         if kind == "--prefix-tuning" {
             assert_eq!(merged.status.code(), Some(2));
             assert!(String::from_utf8_lossy(&merged.stderr).contains("a prefix cannot be merged"));
@@ -292,7 +297,7 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
             let merged = score("--model merged")?["loss"].as_f64().unwrap();
             // In bf16 the sum is rounded.
             let tolerance = if held.is_empty() { 1e-5 } else { 0.02 };
-            assert!((merged - json["eval_loss"].as_f64().unwrap()).abs() < tolerance, "{kind}: {merged}");
+            assert!((merged - last).abs() < tolerance, "{kind}: {merged}, not {last}");
         }
         // Broken off between two scores and gone on with: the same bytes behind the last step. (Which step is the best is another
         // question: where a run was to end it is scored, and that may be the best that the unbroken run has no score of.)
@@ -410,11 +415,9 @@ fn adapters_give_the_same_bits_on_every_instruction_set_and_any_number_of_thread
         let (model, mut params) = adapted("llama-tiny", DType::F32, adapter)?;
         scatter(&model, &mut params)?;
         let expected = logits(&model, &mut params, &tokens)?;
-        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-            simd::limit(level);
-            let found = logits(&model, &mut params, &tokens);
-            simd::limit(Level::Avx512);
-            assert!(found? == expected, "{level:?}");
+        for machine in simd::machines() {
+            let found = simd::on(machine, 2, || logits(&model, &mut params, &tokens))?;
+            assert!(found? == expected, "{machine:?}");
         }
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;

@@ -10,7 +10,7 @@ use zotune::loss::scores;
 use zotune::objective::PromptLoss;
 use zotune::run::{Job, Results, train};
 use zotune::setup::{Bench, set_up};
-use zotune::simd::{self, Level};
+use zotune::simd::{self, Machine};
 use zotune::stop::Stop;
 use zotune::task::{Loss, Task};
 use zotune::trajectory::{Data, Header};
@@ -19,11 +19,16 @@ use crate::support::{FIXTURES, Llama, example, open};
 
 /// A run on the built-in model and sentences, on `threads` threads: its results, and the bytes of its weights.
 fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
+    run_on(simd::machine(), threads, toml)
+}
+
+/// The same, held to a part of the machine.
+fn run_on(machine: Machine, threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
     let folder = tempfile::tempdir()?;
     let knobs = Knobs::from_toml(toml, "test")?;
     let mut plan = Plan::check(knobs)?;
     plan.output_dir = folder.path().join("run");
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| {
+    simd::on(machine, threads, || {
         let task = Task::of(plan.inputs.task.as_deref(), None)?;
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
@@ -35,7 +40,7 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
         let job = Job { plan, task, examples };
         let results = train(&job, &mut bench, &mut optimizer, &mut log, &Stop::default(), ProgressBar::hidden())?;
         Ok((results, std::fs::read(job.plan.output_dir.join("model.safetensors"))?))
-    })
+    })?
 }
 
 const SHORT: &str =
@@ -57,12 +62,14 @@ fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
         }
         // Nor does the instruction set matter: products, norms and noise add up in one order on all of them. Units for pairs of bf16
         // numbers have orders of their own.
-        if dtype != "bf16" || simd::pair_unit().is_none() {
-            simd::limit(Level::Avx2);
-            let narrow = run(2, &toml);
-            simd::limit(Level::Avx512);
-            let (again, same) = narrow?;
-            assert!(same == weights && again.dev_loss == results.dev_loss, "{dtype}: AVX2 gives other bits than AVX-512");
+        let without_unit = |machine: &Machine| *machine <= Machine::Avx512;
+        let (of_plain, plain) = run_on(simd::machines().filter(without_unit).last().unwrap(), 2, &toml)?;
+        if dtype != "bf16" {
+            assert!(plain == weights && of_plain.dev_loss == results.dev_loss, "{dtype}: the unit for bf16 was used");
+        }
+        for machine in simd::machines().filter(without_unit) {
+            let (again, same) = run_on(machine, 2, &toml)?;
+            assert!(same == plain && again.dev_loss == of_plain.dev_loss, "{dtype}: {machine:?} gives other bits");
         }
         let (other, moved) = run(2, &toml.replace("seed = 3", "seed = 4"))?;
         assert!(moved != weights && other.dev_loss != results.dev_loss, "{dtype}: the seed does not matter");
@@ -106,11 +113,9 @@ fn wide_models_give_the_same_bits_for_any_number_of_threads_and_any_vector_width
     for threads in [2, 3, 8] {
         assert_eq!(on(threads)?, one, "{threads} threads");
     }
-    for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-        simd::limit(level);
-        let again = on(2);
-        simd::limit(Level::Avx512);
-        assert_eq!(again?, one, "{level:?}");
+    for machine in simd::machines() {
+        let again = simd::on(machine, 2, || scores(&model, weights, &batch))?;
+        assert_eq!(again?, one, "{machine:?}");
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use zotune::noise::{GROUP, Key, Leg, direction, direction_seed, tensor_id, walk};
-use zotune::simd::{self, Level};
+use zotune::simd::{self, Machine};
 
 const N: usize = 1 << 20;
 
@@ -115,7 +115,7 @@ fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
     assert_eq!(part, whole[3 * GROUP..]);
 }
 
-/// Scalar, AVX2 and AVX-512 code agree exactly, in every precision. Levels that the machine has not are passed over.
+/// Scalar, AVX2 and AVX-512 code agree exactly, in every precision: all that the machine has.
 #[test]
 fn every_instruction_set_gives_the_same_bits() -> Result<()> {
     let w = tensor_id("w");
@@ -124,8 +124,7 @@ fn every_instruction_set_gives_the_same_bits() -> Result<()> {
         leg(&[(Key::new(1, w), 1e-3), (Key::new(2, w), 1e-3)]),
         leg(&[(Key::of_signs(3, w), 1e-3), (Key::new(4, w), 1e-3)]),
     ];
-    let run = |level| {
-        simd::limit(level);
+    let run = || {
         let mut f32s: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
         let mut bf16s: Vec<half::bf16> = f32s.iter().map(|x| half::bf16::from_f32(*x)).collect();
         let mut f16s: Vec<half::f16> = f32s.iter().map(|x| half::f16::from_f32(*x)).collect();
@@ -134,13 +133,11 @@ fn every_instruction_set_gives_the_same_bits() -> Result<()> {
         walk(&mut f16s, 0, &legs);
         let bits: Vec<u32> = f32s.iter().map(|x| x.to_bits()).collect();
         let halves: Vec<u16> = bf16s.iter().map(|x| x.to_bits()).chain(f16s.iter().map(|x| x.to_bits())).collect();
-        (simd::level(), bits, halves)
+        (bits, halves)
     };
-    let (_, bits, halves) = run(Level::Baseline);
-    for level in [Level::Avx2, Level::Avx512] {
-        let (used, b, h) = run(level);
-        assert!(b == bits && h == halves, "{used:?} differs from the baseline");
+    let baseline = simd::on(Machine::Baseline, 1, run)?;
+    for machine in simd::machines() {
+        assert!(simd::on(machine, 1, run)? == baseline, "{machine:?} differs from the baseline");
     }
-    simd::limit(Level::Avx512);
     Ok(())
 }
