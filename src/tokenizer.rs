@@ -68,6 +68,11 @@ impl Tokenizer {
         Ok(self.bos.into_iter().chain(encoding.get_ids().iter().copied()).collect())
     }
 
+    /// Tokens as the vocabulary writes them, for people.
+    pub fn pieces(&self, ids: &[u32]) -> Vec<String> {
+        ids.iter().map(|id| self.inner.id_to_token(*id).unwrap_or_else(|| format!("<{id}>"))).collect()
+    }
+
     /// One more than the largest id that can come out.
     pub fn id_limit(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max().unwrap_or(0);

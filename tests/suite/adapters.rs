@@ -325,7 +325,7 @@ fn every_method_trains_an_adapter_or_a_part_alone() -> Result<()> {
     let folder = place.path();
     let before = zotune::model::OPT_MINI.read("model.safetensors")?.unwrap();
     let before = candle_core::safetensors::load_buffer(&before, &Device::Cpu)?;
-    for method in ["zo-sgd", "r-adazo", "vamo", "adamw", "mezo-svrg"] {
+    for method in zotune::optim::METHODS.iter().map(|method| method.name) {
         for kind in ["--lora-r 2", "--prefix-tuning", "--tune layers.1.,layer_norm"] {
             let out = format!("{method}{}", kind.replace(' ', ""));
             let trained =

@@ -4,7 +4,7 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use zotune::batch::{Batch, Pick};
 use zotune::config::{Knobs, Plan};
-use zotune::data::Example;
+use zotune::data::{Example, Shown};
 use zotune::folder;
 use zotune::loss::scores;
 use zotune::objective::PromptLoss;
@@ -36,7 +36,8 @@ fn run_on(machine: Machine, threads: usize, toml: &str) -> Result<(Results, Vec<
         let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
         let data = Data::new(&examples, bench.max_length);
         let header = Header::new(&plan, "as tested", &bench.model, &mut bench.params, data)?;
-        let mut log = folder::begin(&plan, header, &[])?;
+        let shown = Shown::of(&rows.train[0], &examples.train[0], &bench.tokenizer);
+        let mut log = folder::begin(&plan, header, &shown, &[])?;
         let job = Job { plan, task, examples };
         let results = train(&job, &mut bench, &mut optimizer, &mut log, &Stop::default(), ProgressBar::hidden())?;
         Ok((results, std::fs::read(job.plan.output_dir.join("model.safetensors"))?))

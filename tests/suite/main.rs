@@ -21,6 +21,7 @@ mod noise;
 mod own_data;
 mod packing;
 mod points;
+mod printed;
 mod real_data;
 mod snapshots;
 mod support;

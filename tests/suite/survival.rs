@@ -251,6 +251,7 @@ fn every_kind_of_run_is_stopped_by_signals_and_goes_on_to_the_same_bits() -> Res
         ("--optimizer sgd --fo-params last:1 --save-steps 7 --learning-rate 1e-3", false),
         ("--optimizer adamw --save-steps 5 --learning-rate 1e-3", false),
         ("--optimizer svrg --save-steps 0 --learning-rate 1e-3", false),
+        ("--optimizer svrg --save-steps 7 --snapshot-steps 4 --dtype bf16 --learning-rate 1e-3", false),
     ] {
         let folder = workplace()?;
         let words = format!("{RUN} {words}");
