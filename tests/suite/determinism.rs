@@ -7,6 +7,7 @@ use zotune::config::{Knobs, Plan};
 use zotune::data::{Example, Shown};
 use zotune::folder;
 use zotune::loss::scores;
+use zotune::noise::Term;
 use zotune::objective::PromptLoss;
 use zotune::run::{Job, Results, train};
 use zotune::setup::{Bench, set_up};
@@ -15,7 +16,7 @@ use zotune::stop::Stop;
 use zotune::task::{Loss, Task};
 use zotune::trajectory::{Data, Header};
 
-use crate::support::{FIXTURES, Llama, example, open};
+use crate::support::{FIXTURES, Llama, example, flat, open};
 
 /// A run on the built-in model and sentences, on `threads` threads: its results, and the bytes of its weights.
 fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
@@ -74,6 +75,23 @@ fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
         }
         let (other, moved) = run(2, &toml.replace("seed = 3", "seed = 4"))?;
         assert!(moved != weights && other.dev_loss != results.dev_loss, "{dtype}: the seed does not matter");
+    }
+    Ok(())
+}
+
+/// A run that asks for signs walks along signs, whatever its method.
+#[test]
+fn a_run_along_signs_walks_along_signs() -> Result<()> {
+    for (distribution, along_signs) in [("rademacher", true), ("gaussian", false)] {
+        let toml = format!("{SHORT}distribution = \"{distribution}\"\n");
+        let mut plan = Plan::check(Knobs::from_toml(&toml, "test")?)?;
+        let mut bench = Bench::open(&plan.inputs)?;
+        set_up(&mut plan, &mut bench, 20)?;
+        let before = flat(bench.params.settle()?)?;
+        bench.params.walk(&[Term { seed: 1, coeff: 1.0 }]);
+        let after = flat(bench.params.settle()?)?;
+        let is_sign = |(a, b): (&f64, &f64)| ((a - b).abs() - 1.0).abs() < 1e-5;
+        assert_eq!(before.iter().zip(&after).all(is_sign), along_signs, "{distribution}");
     }
     Ok(())
 }

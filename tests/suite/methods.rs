@@ -422,6 +422,22 @@ fn a_printed_rule_is_what_is_done() -> Result<()> {
     Ok(())
 }
 
+/// On the sphere of d weights the radius goes as far as eps goes along z, whose length is about sqrt d; R-AdaZO's own radius is a number.
+#[test]
+fn the_default_radius_goes_equally_far_on_the_sphere() -> Result<()> {
+    use zotune::config::{Distribution, Preset};
+    let eps = |name: &str, settings: Settings| -> Result<f64> {
+        Ok(method(name)?.resolve(&settings, 1e-3, 40_000, 40_000, 3).zo_eps.unwrap())
+    };
+    let along = |distribution| Settings { distribution: Some(distribution), ..Settings::default() };
+    assert_eq!(eps("zo-sgd", Settings::default())?, 1e-3);
+    assert_eq!(eps("zo-sgd", along(Distribution::Rademacher))?, 1e-3);
+    assert!((eps("zo-sgd", along(Distribution::Sphere))? - 0.2).abs() < 1e-12);
+    assert!((eps("vamo", Settings::default())? - 0.2).abs() < 1e-12);
+    assert_eq!(eps("r-adazo", Settings { preset: Some(Preset::Paper), ..Settings::default() })?, 5e-3);
+    Ok(())
+}
+
 /// Every knob that a method has shows in what is printed of it.
 #[test]
 fn every_knob_shows_in_what_is_printed() -> Result<()> {

@@ -107,6 +107,18 @@ fn neighbouring_seeds_tensors_and_indices_are_uncorrelated() {
     assert!(c.abs() < limit, "squares of a pair: {c}");
 }
 
+/// No two steps, directions or runs share a seed, those of snapshots (2^32 on) among them.
+#[test]
+fn every_direction_of_every_step_has_a_seed_of_its_own() {
+    let runs = 0..5u64;
+    let all = runs.flat_map(|run| {
+        (1..=400).flat_map(move |step| (0..10).chain((1 << 32)..(1 << 32) + 10).map(move |k| direction_seed(run, step, k)))
+    });
+    let all: Vec<u64> = all.collect();
+    let distinct: std::collections::HashSet<u64> = all.iter().copied().collect();
+    assert_eq!((all.len(), distinct.len()), (5 * 400 * 20, 5 * 400 * 20));
+}
+
 #[test]
 fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
     let whole = direction(11, "w", 1000);

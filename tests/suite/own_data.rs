@@ -257,6 +257,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         ("a.jsonl", many(9), 2, "--batch-size 16: there are only 7 training examples"),
         ("a.csv", "text,label\na,1\nb\n".into(), 1, "a.csv, line 3: 1 fields, but the header names 2"),
         ("a.csv", "sentence,label\na,1\n".into(), 1, "a.csv has sentence, label; wanted are"),
+        ("a.csv", "text,label\na,1,x\n".into(), 1, "a.csv, line 2: 3 fields, but the header names 2"),
         // Columns that seem to be meant for known ones are not passed over.
         (
             "a.csv",
@@ -297,7 +298,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         ),
         ("a.jsonl", "{\"text\": \"a\", \"label\": NaN}\n".into(), 1, "a.jsonl, line 1: not a JSON object"),
         ("a.jsonl", "{\"prompt\": \"a\", \"completion\": null}\n".into(), 1, "a.jsonl, line 1 has prompt; wanted are"),
-        ("a.csv", "text,label\na,\n".into(), 1, "a.csv, line 2: \"label\" must be a word or a whole number, but is \"\""),
+        ("a.csv", "text,label\na,\n".into(), 1, "\"label\" must be a word or a whole number, but is \"\""),
         (
             "a.csv",
             "text,label\n\"a,1\nb,2\n".into(),

@@ -328,6 +328,9 @@ fn more_steps_can_be_asked_for_and_nothing_else_that_matters() -> Result<()> {
     done(place, &format!("train {RUN} --output-dir long"))?;
     let [short, long] = ["short", "long"].map(|run| Trajectory::open(&place.join(run)));
     let (short, long) = (short?, long?);
+    // The newest checkpoint alone: --save-total-limit is 1.
+    let kept = |step: u64| place.join(format!("grown/checkpoint-{step}")).exists();
+    assert_eq!((1..=60).filter(|step| kept(*step)).collect::<Vec<_>>(), [60]);
     assert!((1..=60).all(|step| short.values(step) == long.values(step)));
     assert_eq!(short.dev[&60], long.dev[&60]);
     Ok(())

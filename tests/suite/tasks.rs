@@ -147,12 +147,14 @@ fn a_task_file_of_ones_own_works_like_a_built_in_one() -> Result<()> {
             "mine.toml",
             "description = \"mine\"\nloss = \"classification\"\nmetric = \"accuracy\"\n\
              [data]\nformat = \"csv\"\ntrain = \"train.csv\"\neval = \"test.csv\"\n\
-             [prompt]\ntemplate = \"Review: {{ text }}\\nStars:\"\ncandidates = [\" one\", \" five\"]\n\
+             [prompt]\ntemplate = \"  Review: {{ text }}\\nStars: \"\ncandidates = [\"one\", \"five\"]\n\
              [label]\ncolumn = \"stars\"\nvalues = [\"1\", \"5\"]\n",
         ),
     ])?;
     let path = dir.path().join("mine.toml");
     let found = splits(&Task::open(&path.to_string_lossy())?, dir.path(), 1, 1)?;
+    // Spaces around a prompt are nobody's; one that ends it is the answer's.
+    assert_eq!(found.eval[0].prompt, "Review: fine\nStars:");
     assert_eq!(found.eval[0].answered[1], "Review: fine\nStars: five");
     for (change, expected) in [
         (("loss =", "lost ="), "unknown field `lost`"),
