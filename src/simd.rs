@@ -108,23 +108,25 @@ impl Machine {
     }
 
     /// What this machine has.
+    #[cfg(target_arch = "x86_64")]
     fn found() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            return match () {
-                _ if !avx2 => Machine::Baseline,
-                _ if !avx512 => Machine::Avx2,
-                _ if !is_x86_feature_detected!("avx512bf16") => Machine::Avx512,
-                _ if !may_use_tiles() => Machine::Avx512Bf16,
-                _ => Machine::Amx,
-            };
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        match () {
+            _ if !avx2 => Machine::Baseline,
+            _ if !avx512 => Machine::Avx2,
+            _ if !is_x86_feature_detected!("avx512bf16") => Machine::Avx512,
+            _ if !may_use_tiles() => Machine::Avx512Bf16,
+            _ => Machine::Amx,
         }
-        #[cfg(not(target_arch = "x86_64"))]
+    }
+
+    /// What this machine has.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn found() -> Self {
         Machine::Baseline
     }
 

@@ -278,6 +278,14 @@ fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_keep_trailing_newline(true);
+    // A null inside a field would be trained on as the word "None".
+    env.set_formatter(|out, state, value| match value.is_none() {
+        true => Err(minijinja::Error::new(
+            minijinja::ErrorKind::InvalidOperation,
+            "a value that the template writes is null; leave the row out, or write {{ ... or \"\" }} where nothing is meant",
+        )),
+        false => minijinja::escape_formatter(out, state, value),
+    });
     env.add_filter("strip_end", |text: &str, end: &str| text.strip_suffix(end).unwrap_or(text).to_string());
     env.add_filter("lower_first", |text: &str| lower_first(text));
     env

@@ -362,6 +362,9 @@ fn state_is_counted() -> Result<()> {
     Ok(())
 }
 
+/// A step's directions: the slope along each, and its numbers.
+type Drawn = Vec<(f64, Vec<f64>)>;
+
 /// What is printed of a method's rule, with its numbers, is what the rule does: the definition is evaluated here as it is written.
 #[test]
 fn a_printed_rule_is_what_is_done() -> Result<()> {
@@ -390,7 +393,7 @@ fn a_printed_rule_is_what_is_done() -> Result<()> {
             let mut printed = crate::printed::Printed::parse(&definition)?;
             let found = drive(method, optimizer.rule.as_mut(), &mut params, lr, steps)?;
             let drawn = |seed| -> Vec<f64> { direction(seed, "w", D).into_iter().map(f64::from).collect() };
-            let estimates: Vec<(Vec<f64>, Vec<(f64, Vec<f64>)>)> = (1..=steps)
+            let estimates: Vec<(Vec<f64>, Drawn)> = (1..=steps)
                 .map(|step| {
                     let estimate = estimate(method, step);
                     let zeroth = method.order == Order::Zeroth;
