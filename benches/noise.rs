@@ -2,9 +2,11 @@
 
 #![allow(missing_docs, reason = "criterion's macros document nothing")]
 
+use std::time::Instant;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zotune::noise::{Key, Leg, displace, tensor_id, walk};
-use zotune::simd::{self, Level};
+use zotune::simd;
 
 fn walks(c: &mut Criterion) {
     let mut group = c.benchmark_group("walk");
@@ -16,17 +18,22 @@ fn walks(c: &mut Criterion) {
     };
     let end = |leg: Leg| Leg { rounding: Some(Key::of_rounding(1, tensor_id("w"))), ..leg };
     let (one, two, step) = ([leg(&[1])], [leg(&[1, 2])], [end(leg(&[1]))]);
-    for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-        simd::limit(level);
-        if simd::level() != level {
-            continue;
-        }
+    for machine in simd::machines() {
         for (name, legs) in [("1 direction", &one[..]), ("2 directions", &two)] {
-            let id = BenchmarkId::new(format!("f32, {}", level.name()), name);
-            group.bench_function(id, |b| b.iter(|| walk(&mut weights, 0, legs)));
+            let id = BenchmarkId::new(format!("f32, {}", machine.name()), name);
+            group.bench_function(id, |b| {
+                b.iter_custom(|times| {
+                    let weights = &mut weights;
+                    let run = move || {
+                        let start = Instant::now();
+                        (0..times).for_each(|_| walk(weights, 0, legs));
+                        start.elapsed()
+                    };
+                    simd::on(machine, 1, run).unwrap_or_default()
+                });
+            });
         }
     }
-    simd::limit(Level::Avx512);
     let mut bf16s = vec![half::bf16::from_f32(0.01); 1 << 16];
     let mut f16s = vec![half::f16::from_f32(0.01); 1 << 16];
     for (name, legs) in [("best", &one[..]), ("2 directions", &two), ("a step's end", &step)] {

@@ -120,14 +120,41 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     1
 }
 
+/// A text of somebody's as an error quotes it: its beginning, however long it is, on one line.
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{:?}... ({} characters)", &text[..end], text.chars().count()),
+        None => format!("{text:?}"),
+    }
+}
+
+/// What an error says, of a length that a person reads: whatever it quotes.
+pub fn bounded(said: &str) -> std::borrow::Cow<'_, str> {
+    match said.char_indices().nth(2000) {
+        Some((end, _)) => format!("{}... ({} characters)", &said[..end], said.chars().count()).into(),
+        None => said.into(),
+    }
+}
+
+/// Names in a line, as many as a person reads.
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const MOST: usize = 20;
+    let names: Vec<&str> = names.into_iter().collect();
+    let short = |name: &&str| if name.chars().count() > 60 { quoted(name) } else { name.to_string() };
+    let shown: Vec<String> = names.iter().take(MOST).map(short).collect();
+    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
 /// `did you mean "x"?` when a known name is near, else a list of all of them, or of none where there are many.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let asked = name.to_lowercase();
-    let best = known.iter().map(|k| (strsim::jaro_winkler(&asked, k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let score = |known: &str| strsim::jaro_winkler(&asked, &known.to_lowercase());
+    let best = known.iter().map(|k| (score(k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
         Some((score, k)) if score > 0.8 => format!("did you mean \"{k}\"?"),
         _ if known.len() > 40 => format!("none of the {} known ones is near", known.len()),
-        _ => format!("known are: {}", known.join(", ")),
+        _ => format!("known are: {}", listed(known)),
     }
 }

@@ -5,7 +5,7 @@
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
-use crate::error::nearest;
+use crate::error::{nearest, quoted};
 
 /// What is made of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,5 @@ fn same(value: &Value, json: &str) -> bool {
 /// A value as an error shows it.
 fn short(value: &Value) -> String {
     let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{} ...", &text[..end]),
-        None => text,
-    }
+    if text.chars().count() > 60 { quoted(&text) } else { text }
 }

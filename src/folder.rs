@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint;
 use crate::config::Plan;
+use crate::data::Shown;
 use crate::files;
 use crate::model::{ADAPTER_CONFIG, kept_file};
 use crate::tokenizer::Tokenizer;
@@ -63,8 +64,9 @@ fn check_empty(folder: &Path) -> Result<()> {
 }
 
 /// Makes the run folder, once [`check_run`] has allowed it, takes its lock, removes the files of an older run, and begins
-/// the trajectory and run.json. Fails before anything is removed if another process trains there, or did since it was checked.
-pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
+/// the trajectory and run.json, which keeps one `example`. Fails before anything is removed if another process trains there, or did
+/// since it was checked.
+pub fn begin(plan: &Plan, header: Header, example: &Shown, command: &[String]) -> Result<Log> {
     let folder = &plan.output_dir;
     let place = folder.display();
     std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
@@ -84,6 +86,7 @@ pub fn begin(plan: &Plan, header: Header, command: &[String]) -> Result<Log> {
     run["config"] = serde_json::to_value(plan)?;
     run["method"] = header.method.as_str().into();
     run["data"] = serde_json::to_value(&header.data)?;
+    run["example"] = serde_json::to_value(example)?;
     run["model"] = json!({ "source": plan.inputs.model, "commit": plan.inputs.revision, "sha256": header.model });
     files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)?;
     Ok(log)
@@ -118,7 +121,7 @@ fn remove(path: &Path) -> Result<()> {
 
 /// A process that made steps of a run, from behind `step` on: what it was asked, what program it was, on what machine.
 fn session(step: u64, command: &[String]) -> Value {
-    let variables = ["RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "NO_COLOR"];
+    let variables = ["RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "NO_COLOR", crate::simd::VARIABLE];
     let environment: serde_json::Map<String, Value> =
         variables.iter().filter_map(|v| Some((v.to_string(), std::env::var(v).ok()?.into()))).collect();
     json!({

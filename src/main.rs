@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use zotune::cli::Cli;
-use zotune::error::{Interrupted, exit_code};
+use zotune::error::{Interrupted, bounded, exit_code};
 use zotune::memory::Counting;
 
 #[global_allocator]
@@ -51,8 +51,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "{interrupted}");
         return ExitCode::from(exit_code(error));
     }
-    let causes: String = error.chain().skip(1).map(|cause| format!("  {cause}\n")).collect();
+    let causes: String = error.chain().skip(1).map(|cause| format!("  {}\n", bounded(&cause.to_string()))).collect();
     // Nowhere is left to report that this cannot be written.
-    let _ = write!(std::io::stderr(), "error: {error}\n{causes}");
+    let _ = write!(std::io::stderr(), "error: {}\n{causes}", bounded(&error.to_string()));
     ExitCode::from(exit_code(error))
 }

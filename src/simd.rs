@@ -3,6 +3,13 @@
 //! A loop written as plain scalar Rust inside [`vectorize!`](crate::vectorize) is compiled three times: for AVX-512,
 //! for AVX2 with FMA, and for the baseline of the target. Every multiply-add that matters is spelled `mul_add`, one
 //! rounding on every path, so all three give **the same bits**. Nothing here needs `-C target-cpu`.
+//!
+//! `ZOTUNE_SIMD` holds a process to less than its machine has ([`check_environment`]), and [`on`] a piece of work: how the instruction sets are held
+//! against each other. A thread's set is its own, so work that is held to one changes nothing for what runs beside it.
+
+use std::cell::Cell;
+
+use anyhow::{Context, Result, bail};
 
 /// Defines `fn name(args)` whose body is compiled for each instruction set; the best one the machine has runs.
 ///
@@ -34,15 +41,14 @@ macro_rules! vectorize {
 }
 
 /// The instruction sets that the loops are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// What the target guarantees.
-    Baseline = 1,
+    Baseline,
     /// AVX2 with fused multiply-add: 8 lanes.
-    Avx2 = 2,
+    Avx2,
     /// AVX-512 (F, BW, DQ, VL): 16 lanes.
-    Avx512 = 3,
+    Avx512,
 }
 
 /// What a processor may have, beside AVX-512, for products of pairs of bf16 numbers that are added up in f32.
@@ -65,58 +71,144 @@ impl Level {
     }
 }
 
-static LEVEL: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+/// All that computations can run on: the loops' instruction set, and the unit for pairs of bf16. Each has what those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Machine {
+    /// What the target guarantees.
+    Baseline = 1,
+    /// AVX2 with fused multiply-add.
+    Avx2 = 2,
+    /// AVX-512 (F, BW, DQ, VL).
+    Avx512 = 3,
+    /// AVX-512, and AVX512-BF16.
+    Avx512Bf16 = 4,
+    /// These, and AMX for bf16.
+    Amx = 5,
+}
 
-/// The level in use: the best that the machine has, unless [`limit`] lowered it.
-pub fn level() -> Level {
-    use std::sync::atomic::Ordering::Relaxed;
-    match LEVEL.load(Relaxed) {
-        1 => Level::Baseline,
-        2 => Level::Avx2,
-        3 => Level::Avx512,
-        _ => {
-            let found = detect();
-            LEVEL.store(found as u8, Relaxed);
-            found
+/// The variable that holds a process to less than its machine has.
+pub const VARIABLE: &str = "ZOTUNE_SIMD";
+
+impl Machine {
+    /// All that there are, the least first.
+    pub const ALL: [Self; 5] = [Self::Baseline, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+
+    /// As [`VARIABLE`] takes it.
+    pub fn name(self) -> &'static str {
+        ["baseline", "avx2", "avx512", "avx512-bf16", "amx"][self as usize - 1]
+    }
+
+    fn pair_unit(self) -> Option<PairUnit> {
+        match self {
+            Machine::Amx => Some(PairUnit::Tiles),
+            Machine::Avx512Bf16 => Some(PairUnit::Vectors),
+            _ => None,
         }
     }
-}
 
-/// Uses at most `most` from here on: how tests hold the paths against each other.
-pub fn limit(most: Level) {
-    LEVEL.store(detect().min(most) as u8, std::sync::atomic::Ordering::Relaxed);
-}
-
-fn detect() -> Level {
+    /// What this machine has.
     #[cfg(target_arch = "x86_64")]
-    {
+    fn found() -> Self {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        if avx2 && avx512 {
-            return Level::Avx512;
-        }
-        if avx2 {
-            return Level::Avx2;
+        match () {
+            _ if !avx2 => Machine::Baseline,
+            _ if !avx512 => Machine::Avx2,
+            _ if !is_x86_feature_detected!("avx512bf16") => Machine::Avx512,
+            _ if !may_use_tiles() => Machine::Avx512Bf16,
+            _ => Machine::Amx,
         }
     }
-    Level::Baseline
+
+    /// What this machine has.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn found() -> Self {
+        Machine::Baseline
+    }
+
+    /// What this process uses: all that the machine has, or what [`VARIABLE`] says of it. Looked for once.
+    fn allowed() -> std::result::Result<Self, &'static str> {
+        static ALLOWED: std::sync::OnceLock<std::result::Result<Machine, String>> = std::sync::OnceLock::new();
+        let allowed = ALLOWED.get_or_init(|| {
+            let (found, asked) = (Machine::found(), std::env::var_os(VARIABLE));
+            let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(found) };
+            let known = || Machine::ALL.iter().take_while(|m| **m <= found).map(|m| m.name()).collect::<Vec<_>>().join(", ");
+            match Machine::ALL.into_iter().find(|m| asked.to_str() == Some(m.name())) {
+                Some(machine) if machine <= found => Ok(machine),
+                _ => Err(format!("{VARIABLE}={}: this machine has {}", asked.display(), known())),
+            }
+        });
+        allowed.as_ref().map(|machine| *machine).map_err(String::as_str)
+    }
 }
 
-/// The best unit for pairs that the machine has, looked for once.
+/// Sees that [`VARIABLE`], where it is set, names something that this machine has.
+pub fn check_environment() -> Result<()> {
+    Machine::allowed().map(drop).map_err(|why| usage!("{why}"))
+}
+
+thread_local! {
+    /// What this thread uses; 0: it has not looked yet.
+    static USED: Cell<u8> = const { Cell::new(0) };
+}
+
+/// What this thread uses: what the process may use, or what its work is held to ([`on`]).
+#[inline]
+pub fn machine() -> Machine {
+    match USED.get() {
+        1 => Machine::Baseline,
+        2 => Machine::Avx2,
+        3 => Machine::Avx512,
+        4 => Machine::Avx512Bf16,
+        5 => Machine::Amx,
+        _ => first_look(),
+    }
+}
+
+/// # Panics
+/// Where [`VARIABLE`] names what is not there: to guess would be to compute something else than was asked for. The program has
+/// refused it before.
+#[cold]
+fn first_look() -> Machine {
+    let machine = Machine::allowed().unwrap_or_else(|why| panic!("{why}"));
+    USED.set(machine as u8);
+    machine
+}
+
+/// The level in use.
+#[inline]
+pub fn level() -> Level {
+    match machine() {
+        Machine::Baseline => Level::Baseline,
+        Machine::Avx2 => Level::Avx2,
+        _ => Level::Avx512,
+    }
+}
+
+/// The unit for pairs in use.
 pub fn pair_unit() -> Option<PairUnit> {
-    static FOUND: std::sync::OnceLock<Option<PairUnit>> = std::sync::OnceLock::new();
-    *FOUND.get_or_init(detect_pair_unit)
+    machine().pair_unit()
 }
 
-fn detect_pair_unit() -> Option<PairUnit> {
-    #[cfg(target_arch = "x86_64")]
-    if detect() == Level::Avx512 && is_x86_feature_detected!("avx512bf16") {
-        return Some(if may_use_tiles() { PairUnit::Tiles } else { PairUnit::Vectors });
+/// All that this process can be held to, the least first.
+pub fn machines() -> impl Iterator<Item = Machine> {
+    let most = machine();
+    Machine::ALL.into_iter().filter(move |machine| *machine <= most)
+}
+
+/// Does `work` on so many threads that are held to `machine`; no other thread is. What `work` hands to the threads that it runs on
+/// is held with it.
+pub fn on<R: Send>(machine: Machine, threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
+    let most = Machine::allowed().map_err(anyhow::Error::msg)?;
+    if machine > most {
+        bail!("{} cannot be tried where there is {}", machine.name(), most.name());
     }
-    None
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| USED.set(machine as u8));
+    Ok(pool.build().context("cannot start the threads")?.install(work))
 }
 
 /// What computations run on, as it is named to people.
@@ -310,15 +402,41 @@ mod tests {
         assert!(tanh(f32::NAN).is_nan() && tanh(-0.0).to_bits() == (-0.0f32).to_bits());
     }
 
+    /// Work that is held, and work beside it that is not; the threads that it is spread over too.
+    #[test]
+    fn work_is_held_to_what_is_said_and_nothing_else_is() {
+        use rayon::prelude::*;
+        let most = machine();
+        for held in machines() {
+            let seen: Vec<Machine> =
+                on(held, 3, || (0..100).into_par_iter().map(|_| machine()).chain(rayon::iter::once(machine())).collect())
+                    .unwrap();
+            assert!(seen.len() == 101 && seen.iter().all(|machine| *machine == held), "{held:?}: {seen:?}");
+            let units = on(held, 1, || (level(), pair_unit())).unwrap();
+            let expected = match held {
+                Machine::Baseline => (Level::Baseline, None),
+                Machine::Avx2 => (Level::Avx2, None),
+                Machine::Avx512 => (Level::Avx512, None),
+                Machine::Avx512Bf16 => (Level::Avx512, Some(PairUnit::Vectors)),
+                Machine::Amx => (Level::Avx512, Some(PairUnit::Tiles)),
+            };
+            assert_eq!(units, expected);
+        }
+        assert_eq!(machine(), most);
+        assert!(Machine::ALL.into_iter().filter(|other| *other > most).all(|other| on(other, 1, || ()).is_err()));
+    }
+
     #[test]
     fn exp_agrees_with_libm_and_has_the_same_bits_on_every_path() {
         let xs: Vec<f32> = (0..200_000).map(|i| -86.9 + 174.8 * i as f32 / 200_000.0).collect();
-        let mut fast = xs.clone();
-        exp_all(&mut fast);
-        for (x, y) in xs.iter().zip(&fast) {
-            let exact = f64::from(*x).exp();
-            assert!((f64::from(*y) - exact).abs() <= 3e-7 * exact, "exp({x}) = {y}, not {exact}");
-            assert_eq!(y.to_bits(), exp(*x).to_bits(), "exp({x}) differs between vector and scalar code");
+        for machine in machines() {
+            let mut fast = xs.clone();
+            on(machine, 1, || exp_all(&mut fast)).unwrap();
+            for (x, y) in xs.iter().zip(&fast) {
+                let exact = f64::from(*x).exp();
+                assert!((f64::from(*y) - exact).abs() <= 3e-7 * exact, "exp({x}) = {y}, not {exact}");
+                assert_eq!(y.to_bits(), exp(*x).to_bits(), "exp({x}) differs between {machine:?} and scalar code");
+            }
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(f32::NAN).is_nan());

@@ -19,6 +19,7 @@ use crate::error::nearest;
 use crate::hub::{self, at_commit};
 use crate::replay;
 use crate::setup::Bench;
+use crate::simd;
 use crate::task::{BUILTIN, Task};
 
 use words::human_count;
@@ -182,6 +183,7 @@ impl Cli {
     /// Does what was asked.
     pub fn run(self) -> Result<()> {
         let quiet = self.quiet;
+        simd::check_environment()?;
         if !quiet {
             hub::draw_bars_with(download_bar);
         }
@@ -248,7 +250,7 @@ fn describe_model(inputs: &Inputs, bench: &Bench) {
         human_count(bench.params.count()),
         inputs.dtype.dtype().as_str(),
         if threads == 1 { "" } else { "s" },
-        crate::simd::instruction_set(),
+        simd::instruction_set(),
     );
 }
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::words::{duration, human_count, parts, short, summary, trained};
 use super::{JobArgs, TrainArgs, describe_model, load, on_threads, progress_bar, say};
 use crate::config::{DEFAULT_JOB, Knobs, Plan, Tuned};
+use crate::data::{Batches, Shown};
 use crate::error::{Differs, Interrupted, NotFinite, Usage};
 use crate::folder;
 use crate::forecast::{Forecast, forecast};
@@ -69,7 +70,7 @@ fn planned(args: JobArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) ->
 
 /// A run with everything open but its weights, and what it will take. What is cheap to check comes before what is large to
 /// read.
-fn prospect(mut plan: Plan) -> Result<(Job, Bench, Forecast)> {
+fn prospect(mut plan: Plan) -> Result<(Job, Bench, Forecast, Shown)> {
     optim::method(&plan.optimizer)?.check(&plan.settings)?;
     let task = Task::of(plan.inputs.task.as_deref(), plan.inputs.data.as_deref())?;
     let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
@@ -77,13 +78,16 @@ fn prospect(mut plan: Plan) -> Result<(Job, Bench, Forecast)> {
     // A branch moves; the run is from this commit.
     plan.inputs.revision = outline.commit.clone();
     let examples = outline.encode_splits(&rows, plan.batch_size)?;
+    let first = Batches::first(rows.train.len(), plan.seed);
+    let shown = Shown::of(&rows.train[first], &examples.train[first], &outline.tokenizer);
+    tracing::debug!("{shown}");
     drop(rows);
     let forecast = forecast(&plan, &task, &mut outline, &sizes, &examples)?;
-    Ok((Job { plan, task, examples }, outline, forecast))
+    Ok((Job { plan, task, examples }, outline, forecast, shown))
 }
 
 fn forecast_plan(plan: Plan, as_json: bool) -> Result<()> {
-    let (Job { plan, .. }, _, forecast) = prospect(plan)?;
+    let (Job { plan, .. }, _, forecast, _) = prospect(plan)?;
     if as_json {
         return say(&serde_json::to_string(&forecast)?);
     }
@@ -112,7 +116,7 @@ fn forecast_plan(plan: Plan, as_json: bool) -> Result<()> {
 /// A new run.
 fn begin(plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&plan)?;
-    let (mut job, outline, forecast) = prospect(plan)?;
+    let (mut job, outline, forecast, shown) = prospect(plan)?;
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     let mut optimizer = set_up(&mut job.plan, &mut bench, job.examples.train.len())?;
     let method = optim::method(&job.plan.optimizer)?;
@@ -125,7 +129,7 @@ fn begin(plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     );
     let data = Data::new(&job.examples, bench.max_length);
     let header = Header::new(&job.plan, &definition, &bench.model, &mut bench.params, data)?;
-    let mut log = folder::begin(&job.plan, header, &command())?;
+    let mut log = folder::begin(&job.plan, header, &shown, &command())?;
     describe(&job, &bench, &log);
     let results = train_to_the_end(&job, &mut bench, &mut optimizer, &mut log, quiet)?;
     finish(&job, results, forecast, as_json)
@@ -141,7 +145,7 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
         tracing::info!("{} has made all of its {} steps; --max-steps gives it more", run.display(), plan.max_steps);
         return if as_json { say(results.trim_end()) } else { Ok(()) };
     }
-    let (mut job, outline, forecast) = prospect(plan)?;
+    let (mut job, outline, forecast, _) = prospect(plan)?;
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     bench.begin_adapter(&job.plan)?;
     let header = &log.trajectory().header;

@@ -98,8 +98,8 @@ impl Distribution {
     pub fn name(self) -> &'static str {
         match self {
             Distribution::Gaussian => "z ~ N(0, I)",
-            Distribution::Sphere => "u on the unit sphere, factor d",
-            Distribution::Rademacher => "z of signs",
+            Distribution::Sphere => "u = z / |z| on the unit sphere, factor d",
+            Distribution::Rademacher => "z of signs, +1 or -1",
         }
     }
 }

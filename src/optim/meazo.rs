@@ -6,8 +6,8 @@
 
 use anyhow::Result;
 
-use super::or;
 use super::rule::Linear;
+use super::{or, rest};
 use crate::config::Settings;
 use crate::estimator::At;
 use crate::noise::Term;
@@ -39,10 +39,14 @@ impl Linear for Meazo {
         terms.iter().map(|t| Term { seed: t.seed, coeff: coeff(t) }).collect()
     }
 
-    fn definition(&self, _weight_decay: f32) -> String {
+    fn definition(&self) -> String {
         let (b, zeta) = (self.beta2 as f32, self.zeta as f32);
-        format!("v = {b} v + {} c^2, bias-corrected; theta -= lr c z / (sqrt(v) + {zeta:e})", 1.0 - b)
+        format!(
+            "v = {b} v + {} c^2; bias-corrected; theta -= lr c z / (sqrt(v) + {zeta:e}), c^2 and c z the mean over the directions",
+            rest(b)
+        )
     }
+
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         visit("v", Slot::F64(&mut self.v))
     }

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::or;
-use crate::config::Settings;
+use crate::config::{Settings, StateDtype};
 use crate::estimator::{At, Estimate};
 use crate::noise::{Kernel, Term};
 use crate::objective::Gradients;
@@ -43,6 +43,7 @@ pub(super) trait Equations<const S: usize>: Kernel<S> {
 struct Fused<E, const S: usize> {
     equations: E,
     weight_decay: f32,
+    held: StateDtype,
     state: State<S>,
 }
 
@@ -52,8 +53,9 @@ pub(super) fn fused<E: Equations<S> + 'static, const S: usize>(
     settings: &Settings,
     params: &Params,
 ) -> Box<dyn Rule> {
-    let state = params.state(E::STATE, settings.state_dtype.unwrap_or_default());
-    Box::new(Fused { equations, weight_decay: or(settings.weight_decay, 0.0), state })
+    let held = settings.state_dtype.unwrap_or_default();
+    let state = params.state(E::STATE, held);
+    Box::new(Fused { equations, weight_decay: or(settings.weight_decay, 0.0), held, state })
 }
 
 impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
@@ -77,14 +79,20 @@ impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
     }
 
     fn definition(&self) -> String {
-        match self.weight_decay {
-            0.0 => self.equations.definition(),
-            decay => format!("{}; theta -= lr {decay} theta", self.equations.definition()),
-        }
+        let held = if S > 0 && self.held == StateDtype::Bf16 { "; state in bf16, rounded at random" } else { "" };
+        defined(format!("{}{held}", self.equations.definition()), self.weight_decay)
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         self.state.visit(visit)
+    }
+}
+
+/// A rule's equations, and its weight decay where it has one: of every rule the same, apart from the gradient.
+fn defined(equations: String, weight_decay: f32) -> String {
+    match weight_decay {
+        0.0 => equations,
+        decay => format!("{equations}; theta -= lr {decay} theta"),
     }
 }
 
@@ -93,8 +101,8 @@ pub(super) trait Linear {
     /// How far along which.
     fn moves(&mut self, at: &At, terms: &[Term]) -> Vec<Term>;
 
-    /// As [`Rule::definition`].
-    fn definition(&self, weight_decay: f32) -> String;
+    /// As [`Rule::definition`], without weight decay.
+    fn definition(&self) -> String;
 
     /// As [`Rule::visit`].
     fn visit(&mut self, _visit: &mut Visit) -> Result<()> {
@@ -122,7 +130,7 @@ impl<L: Linear> Rule for Walked<L> {
     }
 
     fn definition(&self) -> String {
-        self.linear.definition(self.weight_decay)
+        defined(self.linear.definition(), self.weight_decay)
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {

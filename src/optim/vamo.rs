@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use super::rule::fused;
 use super::sgd::{Backprop, Sgd};
 use super::{Optimizer, two_point};
-use crate::config::{Settings, Sides};
+use crate::config::{Distribution, Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::Term;
 use crate::objective::Problem;
@@ -27,8 +27,10 @@ use crate::params::{Params, Points, Slot, Span, Visit};
 
 /// The method. Weights without a first-order gradient get MeZO's estimate in its place.
 pub fn make(settings: &Settings, params: &Params) -> Optimizer {
+    let of_rest = settings.distribution.filter(|d| *d == Distribution::Rademacher).unwrap_or(Distribution::Gaussian);
     let estimator = Vamo {
-        backprop: Backprop::with(TwoPoint::mezo(1e-3), settings),
+        // Whatever the snapshot looks along: all walks of a run are along signs or none.
+        backprop: Backprop::with(TwoPoint { distribution: of_rest, ..TwoPoint::mezo(1e-3) }, settings),
         probe: two_point(settings),
         max_directions: settings.max_directions,
         tolerance: settings.direction_tolerance.unwrap_or(0.1),

@@ -12,7 +12,7 @@ impl Linear for ZoSgd {
         scaled(terms, -at.learning_rate)
     }
 
-    fn definition(&self, weight_decay: f32) -> String {
-        format!("theta -= lr (g + {weight_decay} theta)")
+    fn definition(&self) -> String {
+        "theta -= lr g".into()
     }
 }

@@ -14,7 +14,7 @@ impl Linear for ZoSignScalar {
         moving.map(|t| Term { seed: t.seed, coeff: -share * t.coeff.signum() }).collect()
     }
 
-    fn definition(&self, _weight_decay: f32) -> String {
-        "theta -= lr sign(c) z".into()
+    fn definition(&self) -> String {
+        "theta -= lr sign(c) z, the mean over the directions".into()
     }
 }

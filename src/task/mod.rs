@@ -3,8 +3,10 @@
 //! Tasks are TOML files. Those in tasks/ are compiled in; a path to one's own works the same. Data alone are a task too: what
 //! their columns are says what is to be learnt of them (own.rs).
 
+mod cells;
 mod files;
 mod hub;
+mod json;
 mod own;
 mod parquet;
 mod rows;
@@ -17,7 +19,7 @@ use anyhow::{Context, Result};
 use minijinja::{Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 
-use crate::error::nearest;
+use crate::error::{listed, nearest, quoted};
 use crate::files::Source;
 
 use hub::HubSection;
@@ -250,9 +252,9 @@ impl Task {
     /// The candidate that a row's label says is right.
     fn right(&self, row: &Row, values: &[String]) -> Result<usize> {
         let Some(label) = &self.label else { return Ok(0) };
-        let value = row.text(&label.column).context("the row has no label")?;
-        values.iter().position(|v| *v == value).with_context(|| {
-            let values = values.join(", ");
+        let value = row.label(&label.column).context("the row has no label")?;
+        values.iter().position(|v| v.trim() == value).with_context(|| {
+            let (value, values) = (quoted(&value), listed(values.iter().map(String::as_str)));
             let advice = match (&self.own, BUILTIN.iter().any(|(name, _)| *name == self.name)) {
                 (Some(_), _) => "these are the labels of the training file".into(),
                 (None, true) => format!(
@@ -261,7 +263,7 @@ impl Task {
                 ),
                 (None, false) => format!("they stand in the task file {}, under [label] values", self.name),
             };
-            format!("label \"{value}\" is not one of {values}\n  {advice}")
+            format!("label {value} is not one of {values}\n  {advice}")
         })
     }
 }
@@ -276,6 +278,14 @@ fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_keep_trailing_newline(true);
+    // A null inside a field would be trained on as the word "None".
+    env.set_formatter(|out, state, value| match value.is_none() {
+        true => Err(minijinja::Error::new(
+            minijinja::ErrorKind::InvalidOperation,
+            "a value that the template writes is null; leave the row out, or write {{ ... or \"\" }} where nothing is meant",
+        )),
+        false => minijinja::escape_formatter(out, state, value),
+    });
     env.add_filter("strip_end", |text: &str, end: &str| text.strip_suffix(end).unwrap_or(text).to_string());
     env.add_filter("lower_first", |text: &str| lower_first(text));
     env

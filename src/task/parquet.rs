@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Once};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
@@ -14,9 +14,10 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
-use super::rows::{Row, Visit};
+use super::rows::{Row, Visit, lacks};
+use crate::error::quoted;
 use crate::files::{ReadSeek, Source};
 
 /// A parquet file where a source has it.
@@ -42,18 +43,55 @@ impl File {
 
     /// Visits all rows with the values of their `columns`, which must be there; None: with all values.
     pub fn visit(&self, place: &str, columns: Option<&[&str]>, visit: &mut Visit) -> Result<()> {
-        let reader = unless_damaged(|| SerializedFileReader::new(self.clone()));
-        let reader = reader.with_context(|| format!("{place} is no whole parquet file"))?;
+        let reader = self.reader(place)?;
         let schema = self.projection(place, &reader, columns)?;
         let mut rows = RowIter::from_file(Some(schema), &reader).with_context(|| place.to_string())?;
         for index in 0.. {
             let line = index as u64 + 1;
-            let row = unless_damaged(|| rows.next().transpose());
-            let Some(row) = row.with_context(|| format!("{place}, row {line}: the file is damaged"))? else { break };
-            let fields = row.into_columns().into_iter().map(|(name, field)| (name, value(field))).collect();
+            let here = || format!("{place}, row {line}");
+            let row = match unless_damaged(|| rows.next().transpose()) {
+                Ok(row) => row,
+                Err(error) if error.to_string().contains(NOT_UTF8) => {
+                    let column = self.not_utf8(place, &reader, columns);
+                    bail!("{}: {}", here(), no_text(&column.unwrap_or_default()));
+                }
+                Err(error) => return Err(error.context(format!("{}: the file is damaged", here()))),
+            };
+            let Some(row) = row else { break };
+            let value = |(name, field): (String, Field)| {
+                let value = value(field).ok_or_else(|| anyhow!("{}: {}", here(), no_text(&name)))?;
+                Ok((name, value))
+            };
+            let fields = row.into_columns().into_iter().map(value).collect::<Result<_>>()?;
             visit(Row { index, line, fields })?;
         }
         Ok(())
+    }
+
+    /// Its columns.
+    pub fn columns(&self, place: &str) -> Result<Vec<String>> {
+        let reader = self.reader(place)?;
+        let schema = reader.metadata().file_metadata().schema();
+        once(place, schema)?;
+        Ok(schema.get_fields().iter().map(|field| field.name().to_string()).collect())
+    }
+
+    fn reader(&self, place: &str) -> Result<SerializedFileReader<Self>> {
+        let reader = unless_damaged(|| SerializedFileReader::new(self.clone()));
+        reader.with_context(|| format!("{place} is no whole parquet file"))
+    }
+
+    /// The first column in which a string is none.
+    fn not_utf8(&self, place: &str, reader: &SerializedFileReader<Self>, columns: Option<&[&str]>) -> Option<String> {
+        let fields = reader.metadata().file_metadata().schema().get_fields();
+        let names = fields.iter().map(|field| field.name()).filter(|name| columns.is_none_or(|c| c.contains(name)));
+        names.into_iter().find(|name| self.is_not_utf8(place, reader, name)).map(String::from)
+    }
+
+    fn is_not_utf8(&self, place: &str, reader: &SerializedFileReader<Self>, name: &str) -> bool {
+        let rows = self.projection(place, reader, Some(&[name])).and_then(|s| Ok(RowIter::from_file(Some(s), reader)?));
+        let mut error = rows.into_iter().flatten().find_map(Result::err);
+        error.take().is_some_and(|error| error.to_string().contains(NOT_UTF8))
     }
 
     /// The part of a file's schema that the columns are, once all of them are found and can be read.
@@ -61,9 +99,9 @@ impl File {
         let metadata = reader.metadata();
         let schema = metadata.file_metadata().schema();
         let fields = schema.get_fields();
+        once(place, schema)?;
         if let Some(column) = columns.unwrap_or_default().iter().find(|c| !fields.iter().any(|f| f.name() == **c)) {
-            let known: Vec<&str> = fields.iter().map(|f| f.name()).collect();
-            bail!("{place} has no column \"{column}\"; its columns are: {}", known.join(", "));
+            return Err(lacks(place, column, fields.iter().map(|f| f.name())));
         }
         let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
         for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
@@ -130,21 +168,56 @@ impl ChunkReader for File {
     }
 }
 
-/// As JSON has it. Strings that their writer did not mark as such are strings.
-fn value(field: Field) -> Value {
-    match field {
-        Field::Str(text) => text.into(),
-        Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
-            Ok(text) => text.into(),
-            Err(_) => Field::Bytes(bytes).to_json_value(),
-        },
-        other => other.to_json_value(),
+/// What the crate says of a string that is marked as one and is none.
+const NOT_UTF8: &str = "Error reading BYTE_ARRAY as String";
+
+fn no_text(column: &str) -> String {
+    format!("column {} is no text in UTF-8; convert it, or leave the column out", quoted(column))
+}
+
+/// Sees that each name stands once in a group of columns: a row would keep one of two.
+fn once(place: &str, group: &Type) -> Result<()> {
+    let fields = group.get_fields();
+    for (i, field) in fields.iter().enumerate() {
+        let same = |other: &&Arc<Type>| other.name() == field.name();
+        if fields[..i].iter().any(|other| same(&other)) {
+            bail!("{place} has {} columns {}", fields.iter().filter(same).count(), quoted(field.name()));
+        }
+        if field.is_group() {
+            once(place, field)?;
+        }
     }
+    Ok(())
+}
+
+/// As JSON has it. Strings that their writer did not mark as such are strings; None of bytes that are none.
+fn value(field: Field) -> Option<Value> {
+    Some(match field {
+        Field::Str(text) => text.into(),
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok()?.into(),
+        // The number that was written, not that of its bits in more precision: 0.1 and not 0.10000000149011612.
+        Field::Float(x) => x.to_string().parse::<f64>().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number),
+        Field::Group(row) => {
+            let fields = row.into_columns().into_iter().map(|(name, field)| Some((name, value(field)?)));
+            Value::Object(fields.collect::<Option<_>>()?)
+        }
+        Field::ListInternal(list) => Value::Array(list.elements().iter().cloned().map(value).collect::<Option<_>>()?),
+        Field::MapInternal(map) => {
+            let entry = |(key, field): &(Field, Field)| {
+                let key = value(key.clone())?;
+                Some((key.as_str().map_or_else(|| key.to_string(), String::from), value(field.clone())?))
+            };
+            Value::Object(map.entries().iter().map(entry).collect::<Option<_>>()?)
+        }
+        other => other.to_json_value(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use serde_json::Map;
 
     use super::*;
 
@@ -188,6 +261,28 @@ mod tests {
         let zstd = error("rows-zstd.parquet", None);
         assert!(zstd.starts_with("rows-zstd.parquet: column \"idx\" is compressed by ZSTD, which"), "{zstd}");
         assert!(error("rows.jsonl", None).starts_with("rows.jsonl is no whole parquet file: "));
+    }
+
+    /// Kinds of columns that JSON has not, as datasets reads them (scripts/make_cells.py); what is no text, and what stands there twice.
+    #[test]
+    fn every_kind_of_column_is_text_or_refused() -> Result<()> {
+        let expected: Vec<Map<String, Value>> =
+            serde_json::from_slice(include_bytes!("../../tests/fixtures/cells/kinds.json"))?;
+        let found = rows("cells/kinds.parquet", None)?;
+        assert_eq!(found.into_iter().map(|row| row.fields).collect::<Vec<_>>(), expected);
+        let error = |name, columns| format!("{:#}", rows(name, columns).unwrap_err());
+        let both = Some(&["text", "label"][..]);
+        assert_eq!(error("cells/twice.parquet", both), "cells/twice.parquet has 2 columns \"text\"");
+        for name in ["cells/bytes.parquet", "cells/marked.parquet"] {
+            assert_eq!(
+                error(name, both),
+                format!("{name}, row 2: column \"text\" is no text in UTF-8; convert it, or leave the column out")
+            );
+        }
+        // Pictures beside the text are nobody's matter.
+        assert_eq!(rows("cells/beside.parquet", both)?.len(), 2);
+        assert!(error("cells/beside.parquet", None).contains("row 2: column \"image\" is no text in UTF-8"));
+        Ok(())
     }
 
     /// Whatever is damaged in a file, it is rows or an error and nothing else.

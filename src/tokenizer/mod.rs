@@ -99,6 +99,11 @@ impl Tokenizer {
         self.end.filter(|id| (*id as usize) < self.rows)
     }
 
+    /// Tokens as the vocabulary writes them, for people.
+    pub fn pieces(&self, ids: &[u32]) -> Vec<String> {
+        ids.iter().map(|id| self.inner.id_to_token(*id).unwrap_or_else(|| format!("<{id}>"))).collect()
+    }
+
     /// Token ids of `text`, with what the tokenizer puts in front, once: a text that has it already is left as it is. What a
     /// template puts behind is left off.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {

@@ -15,7 +15,7 @@ use zotune::model::{Adapter, Kind, Lora, Model};
 use zotune::noise::{self, Term};
 use zotune::objective::{Problem, PromptLoss};
 use zotune::params::{Params, Role};
-use zotune::simd::{self, Level};
+use zotune::simd;
 use zotune::task::Loss;
 
 use crate::support::{example, fixture, open};
@@ -280,9 +280,6 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
             assert!(!run.join(absent).exists() && !run.join("checkpoint-8").join(absent).exists(), "{kind}: {absent}");
         }
         assert!(run.join("checkpoint-8/adapter_model.safetensors").is_file());
-        // Whole steps do without the walks over the model's weights.
-        assert!(json["best_step"].as_u64() > Some(0), "{kind}: {json}");
-
         let score = |args: &str| -> Result<Value> {
             let args = format!("eval {args} {held} --task reviews --num-eval 8 --json -q");
             Ok(serde_json::from_str(&succeeds(folder, &args)?)?)
@@ -294,7 +291,15 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
         succeeds(folder, "replay mine.zot --output-dir again -q")?;
         assert!(std::fs::read(folder.join("again/adapter_model.safetensors"))? == adapter, "{kind}");
 
-        let merged = zotune(folder, "export run --merge --output-dir merged")?;
+        // Which step was the best on dev is no matter here; the last one's adapter is another than the first one's.
+        let last = score("--model opt-mini --adapter run/checkpoint-8")?["loss"].as_f64().unwrap();
+        assert_ne!(Some(last), json["untrained_eval_loss"].as_f64(), "{kind}");
+        succeeds(folder, "replay mine.zot --to-step 8 --output-dir eighth -q")?;
+        let [a, b] =
+            ["eighth", "run/checkpoint-8"].map(|at| std::fs::read(folder.join(at).join("adapter_model.safetensors")));
+        assert!(a? == b?, "{kind}");
+
+        let merged = zotune(folder, "export run/checkpoint-8 --merge --output-dir merged")?;
         if kind == "--prefix-tuning" {
             assert_eq!(merged.status.code(), Some(2));
             assert!(String::from_utf8_lossy(&merged.stderr).contains("a prefix cannot be merged"));
@@ -303,12 +308,18 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
             let merged = score("--model merged")?["loss"].as_f64().unwrap();
             // In bf16 the sum is rounded.
             let tolerance = if held.is_empty() { 1e-5 } else { 0.02 };
-            assert!((merged - json["eval_loss"].as_f64().unwrap()).abs() < tolerance, "{kind}: {merged}");
+            assert!((merged - last).abs() < tolerance, "{kind}: {merged}, not {last}");
         }
-        // Broken off in the middle and gone on with: the same bytes.
+        // Broken off between two scores and gone on with: the same bytes behind the last step. (Which step is the best is another
+        // question: where a run was to end it is scored, and that may be the best that the unbroken run has no score of.)
         succeeds(folder, &format!("{TRAIN} {kind} --max-steps 5 --output-dir half --save-steps 3"))?;
         succeeds(folder, "train --resume half --max-steps 8 -q")?;
-        assert!(std::fs::read(folder.join("half/adapter_model.safetensors"))? == adapter, "{kind}");
+        let last = |run: &str| std::fs::read(folder.join(run).join("checkpoint-8/adapter_model.safetensors"));
+        assert!(last("half")? == last("run")?, "{kind}");
+        // Broken off at a score: the same steps are scored, and the same is the best.
+        succeeds(folder, &format!("{TRAIN} {kind} --max-steps 4 --output-dir scored --save-steps 3"))?;
+        succeeds(folder, "train --resume scored --max-steps 8 -q")?;
+        assert!(std::fs::read(folder.join("scored/adapter_model.safetensors"))? == adapter, "{kind}");
         // Trained further, from the folder and from the trajectory.
         succeeds(folder, &format!("{TRAIN} {held} --adapter run --max-steps 4 --output-dir more"))?;
         succeeds(folder, &format!("{TRAIN} --trajectory mine.zot --max-steps 4 --output-dir more2"))?;
@@ -325,7 +336,7 @@ fn every_method_trains_an_adapter_or_a_part_alone() -> Result<()> {
     let folder = place.path();
     let before = zotune::model::OPT_MINI.read("model.safetensors")?.unwrap();
     let before = candle_core::safetensors::load_buffer(&before, &Device::Cpu)?;
-    for method in ["zo-sgd", "r-adazo", "vamo", "adamw", "mezo-svrg"] {
+    for method in zotune::optim::METHODS.iter().map(|method| method.name) {
         for kind in ["--lora-r 2", "--prefix-tuning", "--tune layers.1.,layer_norm"] {
             let out = format!("{method}{}", kind.replace(' ', ""));
             let trained =
@@ -415,11 +426,9 @@ fn adapters_give_the_same_bits_on_every_instruction_set_and_any_number_of_thread
         let (model, mut params) = adapted("llama-tiny", DType::F32, adapter)?;
         scatter(&model, &mut params)?;
         let expected = logits(&model, &mut params, &tokens)?;
-        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-            simd::limit(level);
-            let found = logits(&model, &mut params, &tokens);
-            simd::limit(Level::Avx512);
-            assert!(found? == expected, "{level:?}");
+        for machine in simd::machines() {
+            let found = simd::on(machine, 2, || logits(&model, &mut params, &tokens))?;
+            assert!(found? == expected, "{machine:?}");
         }
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;

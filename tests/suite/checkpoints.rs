@@ -148,3 +148,35 @@ fn both_spellings_of_the_keys_are_read() -> Result<()> {
     assert!(params.settle()?.iter().all(|(name, _)| name.starts_with("model.decoder.")));
     Ok(())
 }
+
+/// What is half written or half removed goes, and what is behind the log; whatever else is in a run's folder stays.
+#[test]
+fn checkpoints_that_the_log_does_not_reach_are_removed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let make = || -> Result<()> {
+        for name in [
+            "checkpoint-5",
+            "checkpoint-6",
+            "checkpoint-90",
+            "checkpoint-4.partial",
+            "checkpoint-3.old",
+            "checkpoint-x",
+            "notes",
+        ] {
+            std::fs::create_dir_all(folder.path().join(name).join("inner"))?;
+        }
+        Ok(())
+    };
+    let left = |known| -> Result<Vec<String>> {
+        make()?;
+        zotune::checkpoint::clear(folder.path(), known)?;
+        let entries = std::fs::read_dir(folder.path())?.collect::<std::io::Result<Vec<_>>>()?;
+        let mut names: Vec<String> = entries.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        Ok(names)
+    };
+    assert_eq!(left(Some(6))?, ["checkpoint-5", "checkpoint-6", "checkpoint-x", "notes"]);
+    assert_eq!(left(Some(5))?, ["checkpoint-5", "checkpoint-x", "notes"]);
+    assert_eq!(left(None)?, ["checkpoint-x", "notes"]);
+    Ok(())
+}

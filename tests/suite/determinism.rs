@@ -4,26 +4,32 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use zotune::batch::{Batch, Pick};
 use zotune::config::{Knobs, Plan};
-use zotune::data::Example;
+use zotune::data::{Example, Shown};
 use zotune::folder;
 use zotune::loss::scores;
+use zotune::noise::Term;
 use zotune::objective::PromptLoss;
 use zotune::run::{Job, Results, train};
 use zotune::setup::{Bench, set_up};
-use zotune::simd::{self, Level};
+use zotune::simd::{self, Machine};
 use zotune::stop::Stop;
 use zotune::task::{Loss, Task};
 use zotune::trajectory::{Data, Header};
 
-use crate::support::{FIXTURES, Llama, example, open};
+use crate::support::{FIXTURES, Llama, example, flat, open};
 
 /// A run on the built-in model and sentences, on `threads` threads: its results, and the bytes of its weights.
 fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
+    run_on(simd::machine(), threads, toml)
+}
+
+/// The same, held to a part of the machine.
+fn run_on(machine: Machine, threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
     let folder = tempfile::tempdir()?;
     let knobs = Knobs::from_toml(toml, "test")?;
     let mut plan = Plan::check(knobs)?;
     plan.output_dir = folder.path().join("run");
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| {
+    simd::on(machine, threads, || {
         let task = Task::of(plan.inputs.task.as_deref(), None)?;
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
@@ -31,11 +37,12 @@ fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
         let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
         let data = Data::new(&examples, bench.max_length);
         let header = Header::new(&plan, "as tested", &bench.model, &mut bench.params, data)?;
-        let mut log = folder::begin(&plan, header, &[])?;
+        let shown = Shown::of(&rows.train[0], &examples.train[0], &bench.tokenizer);
+        let mut log = folder::begin(&plan, header, &shown, &[])?;
         let job = Job { plan, task, examples };
         let results = train(&job, &mut bench, &mut optimizer, &mut log, &Stop::default(), ProgressBar::hidden())?;
         Ok((results, std::fs::read(job.plan.output_dir.join("model.safetensors"))?))
-    })
+    })?
 }
 
 const SHORT: &str =
@@ -57,15 +64,34 @@ fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
         }
         // Nor does the instruction set matter: products, norms and noise add up in one order on all of them. Units for pairs of bf16
         // numbers have orders of their own.
-        if dtype != "bf16" || simd::pair_unit().is_none() {
-            simd::limit(Level::Avx2);
-            let narrow = run(2, &toml);
-            simd::limit(Level::Avx512);
-            let (again, same) = narrow?;
-            assert!(same == weights && again.dev_loss == results.dev_loss, "{dtype}: AVX2 gives other bits than AVX-512");
+        let without_unit = |machine: &Machine| *machine <= Machine::Avx512;
+        let (of_plain, plain) = run_on(simd::machines().filter(without_unit).last().unwrap(), 2, &toml)?;
+        if dtype != "bf16" {
+            assert!(plain == weights && of_plain.dev_loss == results.dev_loss, "{dtype}: the unit for bf16 was used");
+        }
+        for machine in simd::machines().filter(without_unit) {
+            let (again, same) = run_on(machine, 2, &toml)?;
+            assert!(same == plain && again.dev_loss == of_plain.dev_loss, "{dtype}: {machine:?} gives other bits");
         }
         let (other, moved) = run(2, &toml.replace("seed = 3", "seed = 4"))?;
         assert!(moved != weights && other.dev_loss != results.dev_loss, "{dtype}: the seed does not matter");
+    }
+    Ok(())
+}
+
+/// A run that asks for signs walks along signs, whatever its method.
+#[test]
+fn a_run_along_signs_walks_along_signs() -> Result<()> {
+    for (distribution, along_signs) in [("rademacher", true), ("gaussian", false)] {
+        let toml = format!("{SHORT}distribution = \"{distribution}\"\n");
+        let mut plan = Plan::check(Knobs::from_toml(&toml, "test")?)?;
+        let mut bench = Bench::open(&plan.inputs)?;
+        set_up(&mut plan, &mut bench, 20)?;
+        let before = flat(bench.params.settle()?)?;
+        bench.params.walk(&[Term { seed: 1, coeff: 1.0 }]);
+        let after = flat(bench.params.settle()?)?;
+        let is_sign = |(a, b): (&f64, &f64)| ((a - b).abs() - 1.0).abs() < 1e-5;
+        assert_eq!(before.iter().zip(&after).all(is_sign), along_signs, "{distribution}");
     }
     Ok(())
 }
@@ -106,11 +132,9 @@ fn wide_models_give_the_same_bits_for_any_number_of_threads_and_any_vector_width
     for threads in [2, 3, 8] {
         assert_eq!(on(threads)?, one, "{threads} threads");
     }
-    for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-        simd::limit(level);
-        let again = on(2);
-        simd::limit(Level::Avx512);
-        assert_eq!(again?, one, "{level:?}");
+    for machine in simd::machines() {
+        let again = simd::on(machine, 2, || scores(&model, weights, &batch))?;
+        assert_eq!(again?, one, "{machine:?}");
     }
     Ok(())
 }

@@ -208,6 +208,31 @@ fn half_precision_gradients_are_those_of_the_widened_weights() -> Result<()> {
     Ok(())
 }
 
+/// The gradient over the whole training set, in parts that are added up, is that of one batch of all.
+#[test]
+fn the_full_gradient_is_that_of_all_examples_at_once() -> Result<()> {
+    for loss in [Loss::Classification, Loss::TeacherForcing] {
+        let (model, mut params) = open("opt-tiny")?;
+        differentiate(&mut params, |_| true);
+        let examples = batch();
+        let (_, expected) = gradients(&model, &mut params, loss, &examples, 3)?;
+        let names: std::collections::HashMap<_, _> = params.ids().map(|(id, name)| (id, name.to_string())).collect();
+        for micro in [1, 2, 3] {
+            let problem = PromptLoss::new(&model, loss, &examples, Batches::new(3, 1, 0), micro);
+            let mut sums: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+            let count = problem.full_gradient(params.settle()?, &mut |id, share| {
+                let sum = sums.entry(names[&id].clone()).or_insert_with(|| vec![0.0; share.len()]);
+                sum.iter_mut().zip(share).for_each(|(s, x)| *s += x);
+            })?;
+            assert_eq!((count, sums.len()), (3, expected.len()));
+            for (name, expected) in &expected {
+                assert_close(&format!("{loss:?}, {micro} at once: {name}"), &sums[name], expected);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn gradients_have_the_same_bits_for_any_number_of_threads() -> Result<()> {
     let sizes = Llama { vocab: 3000, hidden: 256, inner: 1024, layers: 2, heads: 8, kv_heads: 4, tied: true };

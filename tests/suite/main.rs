@@ -23,6 +23,7 @@ mod odd;
 mod own_data;
 mod packing;
 mod points;
+mod printed;
 mod real_data;
 mod run_folder;
 mod snapshots;

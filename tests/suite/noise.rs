@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use zotune::noise::{GROUP, Key, Leg, direction, direction_seed, tensor_id, walk};
-use zotune::simd::{self, Level};
+use zotune::simd::{self, Machine};
 
 const N: usize = 1 << 20;
 
@@ -107,6 +107,18 @@ fn neighbouring_seeds_tensors_and_indices_are_uncorrelated() {
     assert!(c.abs() < limit, "squares of a pair: {c}");
 }
 
+/// No two steps, directions or runs share a seed, those of snapshots (2^32 on) among them.
+#[test]
+fn every_direction_of_every_step_has_a_seed_of_its_own() {
+    let runs = 0..5u64;
+    let all = runs.flat_map(|run| {
+        (1..=400).flat_map(move |step| (0..10).chain((1 << 32)..(1 << 32) + 10).map(move |k| direction_seed(run, step, k)))
+    });
+    let all: Vec<u64> = all.collect();
+    let distinct: std::collections::HashSet<u64> = all.iter().copied().collect();
+    assert_eq!((all.len(), distinct.len()), (5 * 400 * 20, 5 * 400 * 20));
+}
+
 #[test]
 fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
     let whole = direction(11, "w", 1000);
@@ -115,7 +127,7 @@ fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
     assert_eq!(part, whole[3 * GROUP..]);
 }
 
-/// Scalar, AVX2 and AVX-512 code agree exactly, in every precision. Levels that the machine has not are passed over.
+/// Scalar, AVX2 and AVX-512 code agree exactly, in every precision: all that the machine has.
 #[test]
 fn every_instruction_set_gives_the_same_bits() -> Result<()> {
     let w = tensor_id("w");
@@ -126,8 +138,7 @@ fn every_instruction_set_gives_the_same_bits() -> Result<()> {
         leg(&[(Key::of_signs(3, w), 1e-3), (Key::new(4, w), 1e-3)], rounding(2)),
         leg(&[(Key::new(5, w), 1e-3)], None),
     ];
-    let run = |level| {
-        simd::limit(level);
+    let run = || {
         let mut f32s: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
         let mut bf16s: Vec<half::bf16> = f32s.iter().map(|x| half::bf16::from_f32(*x)).collect();
         let mut f16s: Vec<half::f16> = f32s.iter().map(|x| half::f16::from_f32(*x)).collect();
@@ -136,13 +147,11 @@ fn every_instruction_set_gives_the_same_bits() -> Result<()> {
         walk(&mut f16s, 0, &legs);
         let bits: Vec<u32> = f32s.iter().map(|x| x.to_bits()).collect();
         let halves: Vec<u16> = bf16s.iter().map(|x| x.to_bits()).chain(f16s.iter().map(|x| x.to_bits())).collect();
-        (simd::level(), bits, halves)
+        (bits, halves)
     };
-    let (_, bits, halves) = run(Level::Baseline);
-    for level in [Level::Avx2, Level::Avx512] {
-        let (used, b, h) = run(level);
-        assert!(b == bits && h == halves, "{used:?} differs from the baseline");
+    let baseline = simd::on(Machine::Baseline, 1, run)?;
+    for machine in simd::machines() {
+        assert!(simd::on(machine, 1, run)? == baseline, "{machine:?} differs from the baseline");
     }
-    simd::limit(Level::Avx512);
     Ok(())
 }

@@ -256,7 +256,56 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         ),
         ("a.jsonl", many(9), 2, "--batch-size 16: there are only 7 training examples"),
         ("a.csv", "text,label\na,1\nb\n".into(), 1, "a.csv, line 3: 1 fields, but the header names 2"),
-        ("a.csv", "sentence,label\na,1\n".into(), 1, "a.csv, line 2 has label, sentence; wanted are"),
+        ("a.csv", "sentence,label\na,1\n".into(), 1, "a.csv has sentence, label; wanted are"),
+        ("a.csv", "text,label\na,1,x\n".into(), 1, "a.csv, line 2: 3 fields, but the header names 2"),
+        // Columns that seem to be meant for known ones are not passed over.
+        (
+            "a.csv",
+            "text,Label\na,1\n".into(),
+            1,
+            "a.csv has \"text\" alone and \"Label\", which is not known; did you mean \"label\"?",
+        ),
+        ("a.csv", "text,labels\na,1\n".into(), 1, "did you mean \"label\"?"),
+        ("a.tsv", "text\tlabel_text\na\tgood\n".into(), 1, "did you mean \"label\"?"),
+        ("a.csv", "text,sentence\na,b\n".into(), 1, "did you mean \"text\"?"),
+        ("a.csv", "text,class\na,b\n".into(), 1, "did you mean \"label\"?"),
+        ("a.csv", "Text,label\na,b\n".into(), 1, "a.csv has Text, label; wanted are"),
+        ("a.csv", "Text,label\na,b\n".into(), 1, "; is \"Text\" meant for \"text\"?"),
+        ("a.csv", "text,label,label\na,b,c\n".into(), 1, "a.csv has 2 columns \"label\""),
+        (
+            "a.jsonl",
+            "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": true}\n".into(),
+            1,
+            "a.jsonl, line 1 has \"prompt\" and \"completion\" and \"label\", which is not used with them",
+        ),
+        (
+            "a.jsonl",
+            "{\"text\": \"a\", \"label\": null}\n".into(),
+            1,
+            "a.jsonl, line 1 has a \"label\", but the first row has no",
+        ),
+        (
+            "a.jsonl",
+            "{\"text\": \"a\", \"text\": \"b\"}\n".into(),
+            1,
+            "a.jsonl, line 1: not a JSON object: \"text\" stands there twice",
+        ),
+        (
+            "a.jsonl",
+            "{\"text\": \"a\", \"label\": 1.0}\n".into(),
+            1,
+            "\"label\" must be a word or a whole number, but is 1.0",
+        ),
+        ("a.jsonl", "{\"text\": \"a\", \"label\": NaN}\n".into(), 1, "a.jsonl, line 1: not a JSON object"),
+        ("a.jsonl", "{\"prompt\": \"a\", \"completion\": null}\n".into(), 1, "a.jsonl, line 1 has prompt; wanted are"),
+        ("a.csv", "text,label\na,\n".into(), 1, "\"label\" must be a word or a whole number, but is \"\""),
+        (
+            "a.csv",
+            "text,label\n\"a,1\nb,2\n".into(),
+            1,
+            "a.csv, line 2: the quote that a cell begins with there is never closed",
+        ),
+        ("a.tsv", "text\tlabel\nx\t0\n\"good\"\t1\n".into(), 1, "a.tsv, line 3: the quotes around a cell there may be"),
         ("a.parquet", "text".into(), 1, "a.parquet is no whole parquet file"),
         ("a.txt", "text".into(), 2, "--data a.txt: its name must end in .jsonl, .csv, .tsv or .parquet"),
     ];
@@ -267,6 +316,15 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         assert!(said.starts_with("error: ") && said.contains(expected), "{said:?} does not say {expected:?}");
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(output.stdout.is_empty() && said.lines().count() <= 4, "{said}");
+    }
+    // However long what it quotes is.
+    let long = "long ".repeat(600_000);
+    for row in
+        [json!({ "text": "a", "label": long }), json!({ "text": [long], "label": 1 }), json!(long), json!({ &long: 1 })]
+    {
+        write(&place.join("a.jsonl"), &[row])?;
+        let output = zotune(place, &["train", "--data", "a.jsonl"])?;
+        assert!(output.status.code() == Some(1) && output.stderr.len() < 3000, "{} bytes", output.stderr.len());
     }
     write(&place.join("a.jsonl"), &labelled(20))?;
     std::fs::create_dir(place.join("folder"))?;
@@ -300,6 +358,43 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         assert!(said.contains(expected), "{said:?} does not say {expected:?}");
     }
     assert!(!place.join("runs").exists(), "something was written");
+    Ok(())
+}
+
+/// One example is kept in run.json as it is fed, and said where one asks for more: columns that are left out are said always.
+#[test]
+fn a_run_shows_what_it_trains() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let place = dir.path();
+    let row = |i: usize| json!({ "text": format!("a film of number {i} "), "label": format!(" {} ", ["good", "bad"][i % 2]), "id": i });
+    write(&place.join("a.jsonl"), &(0..40).map(row).collect::<Vec<_>>())?;
+    let train = ["train", "--data", "a.jsonl", "--max-steps", "1", "--batch-size", "4", "--output-dir"];
+    let quiet = zotune(place, &[&train[..], &["quiet"]].concat())?;
+    let told = zotune(place, &[&train[..], &["told", "--verbose"]].concat())?;
+    let (quiet, told) = (String::from_utf8(quiet.stderr)?, String::from_utf8(told.stderr)?);
+    assert!(quiet.contains("answered by \" bad\", \" good\"; left out: id; for other words"), "{quiet}");
+    let run: Value = serde_json::from_slice(&std::fs::read(place.join("told/run.json"))?)?;
+    let example = &run["example"];
+    // The first of the first step's.
+    let splits = splits(&place.join("a.jsonl"), Sizes::default())?;
+    let first = zotune::data::Batches::new(splits.train.len(), 4, 0).at(0)[0];
+    let row = &splits.train[first];
+    let line = row.place.rsplit('/').next().unwrap();
+    assert_eq!((example["row"].as_str(), example["prompt"].as_str()), (Some(line), Some(row.prompt.as_str())));
+    assert_eq!((&example["right"], &example["cut"]), (&row.label.into(), &false.into()));
+    let bench = Bench::open(&Inputs::check(Common::default())?)?;
+    for (i, answer) in ["bad", "good"].iter().enumerate() {
+        let candidate = &example["candidates"][i];
+        assert_eq!(candidate["answer"], format!(" {answer}"));
+        let fed = bench.tokenizer.encode(&row.answered[i])?;
+        assert_eq!(candidate["tokens"], json!(fed));
+        let scored = candidate["scored"].as_array().unwrap();
+        assert!(scored[0].as_str().unwrap().starts_with('\u{120}'), "{scored:?}");
+        assert_eq!(scored.len(), fed.len() - bench.tokenizer.encode(&row.prompt)?.len());
+    }
+    let line = format!("example {line}: behind {:?}", row.prompt);
+    assert!(told.contains(&line) && !quiet.contains(&line), "{told}");
+    assert!(told.contains(&format!("-> \" {}\"", ["bad", "good"][row.label])), "{told}");
     Ok(())
 }
 

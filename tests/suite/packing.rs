@@ -150,6 +150,40 @@ fn fresh_batches_are_those_of_further_steps() -> Result<()> {
     Ok(())
 }
 
+/// Of candidates with the same score the first is the prediction.
+#[test]
+fn the_first_of_equals_is_predicted() -> Result<()> {
+    let (model, mut params) = open("opt-tiny")?;
+    let examples = [example(1, &[2, 10, 11], &[&[20], &[20], &[20]]), example(0, &[2, 10], &[&[20], &[20]])];
+    let found = evaluate(&model, params.settle()?, &examples, Loss::Classification, 2, |_| Ok(()))?;
+    for scored in &found.examples {
+        assert!(scored.scores.iter().all(|score| *score == scored.scores[0]), "{scored:?}");
+        assert_eq!(scored.prediction, 0);
+    }
+    assert_eq!(found.accuracy, Some(0.5));
+    Ok(())
+}
+
+/// f is the mean of the f_i, and f_i weighs as much as its tokens do: in teacher forcing a longer answer more than a shorter one.
+#[test]
+fn the_examples_losses_make_up_the_loss_over_all() -> Result<()> {
+    let (model, mut params) = open("opt-tiny")?;
+    let examples = [example(0, &[2, 10, 11], &[&[20, 21, 2], &[7]]), example(1, &[2], &[&[5], &[30, 31, 32, 33]])];
+    for loss in [Loss::Classification, Loss::TeacherForcing] {
+        let alone = |params: &mut Params, e: &Example| plain_loss(&model, params, loss, &[e]);
+        let (first, second) = (alone(&mut params, &examples[0])?, alone(&mut params, &examples[1])?);
+        let weights = if loss == Loss::Classification { [1.0, 1.0] } else { [3.0 / 3.5, 4.0 / 3.5] };
+        let mut problem = PromptLoss::of_all(&model, loss, &examples, 1);
+        let found = Problem::losses(&mut problem, params.settle()?)?.remove(0);
+        for (found, expected) in found.iter().zip([weights[0] * first, weights[1] * second]) {
+            assert!((found - expected).abs() < 2e-6 * expected, "{loss:?}: {found}, not {expected}");
+        }
+        let whole = f64::from(problem.loss(params.settle()?)?);
+        assert!((found.iter().sum::<f64>() / 2.0 - whole).abs() < 2e-6 * whole);
+    }
+    Ok(())
+}
+
 /// Completions of one's own: one candidate each, and no accuracy.
 #[test]
 fn the_loss_of_completions_is_the_plain_loss_of_their_tokens() -> Result<()> {

@@ -11,7 +11,7 @@ use zotune::model::{Adapter, Kind, Lora, Model};
 use zotune::noise::{Term, direction};
 use zotune::objective::{Objective, Problem, PromptLoss};
 use zotune::params::{Params, Points, Role, Span};
-use zotune::simd::{self, Level};
+use zotune::simd::{self, Machine};
 use zotune::task::Loss;
 
 use crate::support::{FIXTURES, Llama, at_copies, example, fixture, flat};
@@ -49,52 +49,55 @@ fn lost_ways_are_told_from_those_that_are_made() -> Result<()> {
 /// instruction set.
 #[test]
 fn a_displaced_weight_is_the_one_that_walked() -> Result<()> {
+    for machine in simd::machines() {
+        simd::on(machine, 2, || displaced_weights_are_those_that_walked(machine))??;
+    }
+    Ok(())
+}
+
+fn displaced_weights_are_those_that_walked(machine: Machine) -> Result<()> {
     const LEN: usize = 1000;
     let points = Arc::new(four());
     let stretches = [(0, LEN), (0, 128), (128, 384), (1, 2), (127, 130), (200, 999), (640, LEN)];
     for dtype in [DType::F32, DType::BF16, DType::F16] {
-        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-            simd::limit(level);
-            let start: Vec<f32> = (0..LEN).map(|i| 0.1 * (i as f32 * 0.7).sin()).collect();
-            let tensor = Tensor::new(start, &Device::Cpu)?.to_dtype(dtype)?;
-            let mut params = Params::new(dtype);
-            let id = params.insert("w", tensor.clone())?;
-            let walked = at_all_copies(&mut params, &points)?;
-            let leaf = params.settle()?.at(&points).leaf(id);
-            let displaced = leaf.displaced().unwrap();
-            for (first, end) in stretches {
-                let found: Vec<f64> = match dtype {
-                    DType::F32 => {
-                        let (numbers, mut found) = (tensor.to_vec1::<f32>()?, Vec::new());
-                        displaced.read(&numbers[first..end], first, &mut found);
-                        found.iter().map(|x| f64::from(*x)).collect()
-                    }
-                    DType::BF16 => {
-                        let (numbers, mut found) = (tensor.to_vec1::<bf16>()?, Vec::new());
-                        displaced.read(&numbers[first..end], first, &mut found);
-                        found.iter().map(|x| x.to_f64()).collect()
-                    }
-                    _ => {
-                        let (numbers, mut found) = (tensor.to_vec1::<f16>()?, Vec::new());
-                        displaced.read(&numbers[first..end], first, &mut found);
-                        found.iter().map(|x| x.to_f64()).collect()
-                    }
-                };
-                for (point, walked) in walked.iter().enumerate() {
-                    let found = &found[point * (end - first)..(point + 1) * (end - first)];
-                    assert!(found == &walked[first..end], "{dtype:?}, {level:?}, point {point}, {first}..{end}");
+        let start: Vec<f32> = (0..LEN).map(|i| 0.1 * (i as f32 * 0.7).sin()).collect();
+        let tensor = Tensor::new(start, &Device::Cpu)?.to_dtype(dtype)?;
+        let mut params = Params::new(dtype);
+        let id = params.insert("w", tensor.clone())?;
+        let walked = at_all_copies(&mut params, &points)?;
+        let leaf = params.settle()?.at(&points).leaf(id);
+        let displaced = leaf.displaced().unwrap();
+        for (first, end) in stretches {
+            let found: Vec<f64> = match dtype {
+                DType::F32 => {
+                    let (numbers, mut found) = (tensor.to_vec1::<f32>()?, Vec::new());
+                    displaced.read(&numbers[first..end], first, &mut found);
+                    found.iter().map(|x| f64::from(*x)).collect()
                 }
+                DType::BF16 => {
+                    let (numbers, mut found) = (tensor.to_vec1::<bf16>()?, Vec::new());
+                    displaced.read(&numbers[first..end], first, &mut found);
+                    found.iter().map(|x| x.to_f64()).collect()
+                }
+                _ => {
+                    let (numbers, mut found) = (tensor.to_vec1::<f16>()?, Vec::new());
+                    displaced.read(&numbers[first..end], first, &mut found);
+                    found.iter().map(|x| x.to_f64()).collect()
+                }
+            };
+            for (point, walked) in walked.iter().enumerate() {
+                let found = &found[point * (end - first)..(point + 1) * (end - first)];
+                assert!(found == &walked[first..end], "{dtype:?}, {machine:?}, point {point}, {first}..{end}");
             }
-            if dtype == DType::F32 {
-                let z = direction(3, "w", LEN);
-                for i in 0..LEN {
-                    let exact = walked[0][i] + f64::from(1e-2f32) * f64::from(z[i]);
-                    assert!((walked[1][i] - exact).abs() < 1e-8, "element {i}: {}, not {exact}", walked[1][i]);
-                }
+        }
+        if dtype == DType::F32 {
+            let z = direction(3, "w", LEN);
+            for i in 0..LEN {
+                let exact = walked[0][i] + f64::from(1e-2f32) * f64::from(z[i]);
+                assert!((walked[1][i] - exact).abs() < 1e-8, "element {i}: {}, not {exact}", walked[1][i]);
             }
         }
     }
-    simd::limit(Level::Avx512);
     Ok(())
 }
 

@@ -251,6 +251,7 @@ fn every_kind_of_run_is_stopped_by_signals_and_goes_on_to_the_same_bits() -> Res
         ("--optimizer sgd --fo-params last:1 --save-steps 7 --learning-rate 1e-3", false),
         ("--optimizer adamw --save-steps 5 --learning-rate 1e-3", false),
         ("--optimizer svrg --save-steps 0 --learning-rate 1e-3", false),
+        ("--optimizer svrg --save-steps 7 --snapshot-steps 4 --dtype bf16 --learning-rate 1e-3", false),
     ] {
         let folder = workplace()?;
         let words = format!("{RUN} {words}");
@@ -327,6 +328,9 @@ fn more_steps_can_be_asked_for_and_nothing_else_that_matters() -> Result<()> {
     done(place, &format!("train {RUN} --output-dir long"))?;
     let [short, long] = ["short", "long"].map(|run| Trajectory::open(&place.join(run)));
     let (short, long) = (short?, long?);
+    // The newest checkpoint alone: --save-total-limit is 1.
+    let kept = |step: u64| place.join(format!("grown/checkpoint-{step}")).exists();
+    assert_eq!((1..=60).filter(|step| kept(*step)).collect::<Vec<_>>(), [60]);
     assert!((1..=60).all(|step| short.values(step) == long.values(step)));
     assert_eq!(short.dev[&60], long.dev[&60]);
     Ok(())
@@ -479,17 +483,37 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     let output = done(place, "train --resume run --max-steps 67")?;
     assert!(stderr(&output).contains("checkpoint-66 is left out: model.safetensors is damaged"), "{}", stderr(&output));
     assert!(stderr(&output).contains("steps 61 to 66 are replayed"), "{}", stderr(&output));
-    // So are the best weights, if their file is lost.
-    let kept = std::fs::read(place.join("run/model.safetensors"))?;
+    // So are the best weights, if their file is lost: those of the step with the least loss on dev, whichever that is.
     std::fs::remove_file(place.join("run/model.safetensors"))?;
     done(place, "train --resume run --max-steps 68")?;
-    let best = Trajectory::open(&place.join("run"))?.kept();
-    assert!(best == 67 || best == 68 || std::fs::read(place.join("run/model.safetensors"))? == kept, "{best}");
+    assert_keeps_the_best(place, "run")?;
+    // At this rate every step makes the model worse by far, so that the best weights are those from before the first.
+    let words = format!("{RUN} --learning-rate 0.3 --max-steps 12 --output-dir worse");
+    done(place, &format!("train {words}"))?;
+    std::fs::remove_file(place.join("worse/model.safetensors"))?;
+    done(place, "train --resume worse --max-steps 13")?;
+    let (best, losses) = assert_keeps_the_best(place, "worse")?;
+    assert!(best == 0 && losses[1..].iter().all(|loss| *loss > 1.1 * losses[0]), "{best}, {losses:?}");
     // The data have changed.
     let mut results = std::fs::read_dir(place.join("run"))?.collect::<std::io::Result<Vec<_>>>()?;
     results.retain(|e| e.file_name().to_string_lossy().contains("partial"));
     assert!(results.is_empty());
     Ok(())
+}
+
+/// The file of a run's best weights holds those of the step whose logged loss on dev is the least, as a replay makes them. That
+/// step, and all losses on dev.
+fn assert_keeps_the_best(place: &Path, run: &str) -> Result<(u64, Vec<f64>)> {
+    let trajectory = Trajectory::open(&place.join(run))?;
+    let scores: Vec<(u64, f64)> = trajectory.dev.iter().map(|(step, dev)| (*step, dev.loss)).collect();
+    // Of equals the first.
+    let best = scores.iter().fold(scores[0], |best, score| if score.1 < best.1 { *score } else { best }).0;
+    assert_eq!(trajectory.kept(), best, "{scores:?}");
+    let again = format!("{run}-best");
+    done(place, &format!("replay {run} --to-step {best} --output-dir {again}"))?;
+    let [a, b] = [run, &again].map(|folder| std::fs::read(place.join(folder).join("model.safetensors")));
+    assert!(a? == b?, "{run} does not hold the weights of step {best}");
+    Ok((best, scores.into_iter().map(|score| score.1).collect()))
 }
 
 /// The log with another first value in `step`, and with checksums that are right.

@@ -147,12 +147,14 @@ fn a_task_file_of_ones_own_works_like_a_built_in_one() -> Result<()> {
             "mine.toml",
             "description = \"mine\"\nloss = \"classification\"\nmetric = \"accuracy\"\n\
              [data]\nformat = \"csv\"\ntrain = \"train.csv\"\neval = \"test.csv\"\n\
-             [prompt]\ntemplate = \"Review: {{ text }}\\nStars:\"\ncandidates = [\" one\", \" five\"]\n\
+             [prompt]\ntemplate = \"  Review: {{ text }}\\nStars: \"\ncandidates = [\"one\", \"five\"]\n\
              [label]\ncolumn = \"stars\"\nvalues = [\"1\", \"5\"]\n",
         ),
     ])?;
     let path = dir.path().join("mine.toml");
     let found = splits(&Task::open(&path.to_string_lossy())?, dir.path(), 1, 1)?;
+    // Spaces around a prompt are nobody's; one that ends it is the answer's.
+    assert_eq!(found.eval[0].prompt, "Review: fine\nStars:");
     assert_eq!(found.eval[0].answered[1], "Review: fine\nStars: five");
     for (change, expected) in [
         (("loss =", "lost ="), "unknown field `lost`"),
@@ -167,6 +169,27 @@ fn a_task_file_of_ones_own_works_like_a_built_in_one() -> Result<()> {
         let error = Task::open(&broken.to_string_lossy()).err().map(|e| format!("{e:#}")).unwrap();
         assert!(error.contains("broken.toml") && error.contains(expected), "{error}");
     }
+    Ok(())
+}
+
+/// Nothing in a list or an object is no word: `datasets` leaves such a value out (its issue 7059), and templates would write "None".
+#[test]
+fn a_null_that_a_template_writes_is_refused() -> Result<()> {
+    let text = "description = \"mine\"\nloss = \"teacher-forcing\"\nmetric = \"loss\"\n\
+         [data]\nformat = \"jsonl\"\ntrain = \"a.jsonl\"\neval = \"a.jsonl\"\n\
+         [prompt]\ntemplate = \"{{ q | length }}, {{ q[0] }}:\"\ncandidates = [\"{{ a }}\"]\n";
+    let dir = folder(&[("a.jsonl", "{\"q\": [null, \"b\"], \"a\": \"x\"}\n"), ("mine.toml", text)])?;
+    let path = dir.path().join("mine.toml");
+    let row = || -> Result<_> {
+        let task = Task::open(&path.to_string_lossy())?;
+        Ok(task.eval_split(&task.data(Some(dir.path()))?, Sizes::default(), 0)?.remove(0))
+    };
+    let error = row().err().map(|e| format!("{e:#}")).unwrap();
+    assert!(error.contains("a.jsonl, line 1") && error.contains("a value that the template writes is null"), "{error}");
+    std::fs::write(&path, text.replace("q[0]", "q[0] or '-'"))?;
+    assert_eq!(row()?.prompt, "2, -:");
+    std::fs::write(&path, text.replace("q[0]", "q[1]"))?;
+    assert_eq!(row()?.prompt, "2, b:");
     Ok(())
 }
 

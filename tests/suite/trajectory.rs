@@ -138,6 +138,22 @@ fn log() -> Result<(tempfile::TempDir, Vec<u8>, Trajectory)> {
     Ok((folder, bytes, trajectory))
 }
 
+/// A step that is made again, as after a checkpoint, must give the values that are written down, to the bit and as many.
+#[test]
+fn a_step_that_comes_out_otherwise_is_an_error() -> Result<()> {
+    let (folder, bytes, trajectory) = log()?;
+    let mut log = Log::resume(folder.path())?;
+    let known = trajectory.values(7).unwrap().to_vec();
+    log.step(7, &known)?;
+    let moved = [known[0], f32::from_bits(known[1].to_bits() ^ 1)];
+    for other in [&moved[..], &known[..1], &[]] {
+        let error = log.step(7, other).unwrap_err().to_string();
+        assert!(error.starts_with("step 7 comes out otherwise than it did: "), "{error}");
+    }
+    assert!(std::fs::read(folder.path().join("trajectory.bin"))? == bytes, "something was written");
+    Ok(())
+}
+
 fn same(a: &Trajectory, b: &Trajectory) -> Result<bool> {
     let steps = (1..=a.steps()).all(|s| a.values(s) == b.values(s));
     Ok(a.steps() == b.steps() && steps && serde_json::to_value(a)? == serde_json::to_value(b)?)

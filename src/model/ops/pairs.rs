@@ -4,6 +4,7 @@
 //! Both take the same layout, that of `product`: A is the weight as it is held, [rows, pairs] of two neighbours along k; B the
 //! activations, [pairs, lanes]. In which order a unit adds up is its own affair, so results are the plain path's to rounding.
 
+#[cfg(target_arch = "x86_64")]
 use std::sync::OnceLock;
 
 use super::tile::Rows;
@@ -223,15 +224,19 @@ impl Drop for Amx {
 /// The unit of this machine. Tiles are taken where they multiply a small product as the model of them says: their code could not be
 /// tried on every processor that has them.
 pub fn unit() -> Option<PairUnit> {
-    static UNIT: OnceLock<Option<PairUnit>> = OnceLock::new();
-    *UNIT.get_or_init(|| match pair_unit() {
-        #[cfg(target_arch = "x86_64")]
-        Some(PairUnit::Tiles) if !tiles_agree() => {
-            tracing::warn!("this machine's AMX does not multiply as it should; bf16 goes without it");
-            Some(PairUnit::Vectors)
-        }
-        unit => unit,
-    })
+    #[cfg(target_arch = "x86_64")]
+    if pair_unit() == Some(PairUnit::Tiles) {
+        static AGREE: OnceLock<bool> = OnceLock::new();
+        let agree = AGREE.get_or_init(|| {
+            let agree = tiles_agree();
+            if !agree {
+                tracing::warn!("this machine's AMX does not multiply as it should; bf16 goes without it");
+            }
+            agree
+        });
+        return Some(if *agree { PairUnit::Tiles } else { PairUnit::Vectors });
+    }
+    pair_unit()
 }
 
 /// Whether tiles and vectors give the same product of whole numbers, which no order of additions rounds.

@@ -314,7 +314,7 @@ unsafe fn strip_by_panels(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{self, Level};
+    use crate::simd;
 
     /// Every instruction set, and any number of threads, gives the bits of the plain sum in order; whatever the sizes.
     #[test]
@@ -328,14 +328,12 @@ mod tests {
                     (0..k).fold(bias[o], |sum, i| w[o * k + i].mul_add(x[t * k + i], sum))
                 })
                 .collect();
-            for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-                simd::limit(level);
+            for machine in simd::machines() {
                 let bias = Some(Small { all: bias.clone(), len: outer });
                 let layer = Layer { weight: Numbers::F32(&w), outer, bias, displaced: None };
-                let y = by_weights(&[Panels::new(&x, tokens, k, false)], &[layer], Activation::None, None);
-                assert!(y == expected, "{level:?}, {tokens} x {k} x {outer}");
+                let run = || by_weights(&[Panels::new(&x, tokens, k, false)], &[layer], Activation::None, None);
+                assert!(simd::on(machine, 2, run).unwrap() == expected, "{machine:?}, {tokens} x {k} x {outer}");
             }
-            simd::limit(Level::Avx512);
         }
     }
 

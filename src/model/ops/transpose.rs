@@ -155,22 +155,23 @@ mod tests {
         for (rows, cols) in [(1, 1), (16, 16), (8, 24), (33, 50), (5, 40), (48, 17)] {
             let from: Vec<f32> = (0..rows * (cols + 3)).map(|i| i as f32).collect();
             let onto: Vec<f32> = (0..cols * (rows + 2)).map(|i| 0.25 * i as f32).collect();
-            for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-                simd::limit(level);
+            for machine in simd::machines() {
                 for onto in [None, Some(&onto)] {
                     let (stride, mut to) = (rows + 2, vec![-1f32; cols * (rows + 2)]);
-                    let rows_of = Rows { start: from.as_ptr(), stride: cols + 3 };
-                    // SAFETY: the buffers have the sizes.
-                    unsafe { transpose(rows, cols, rows_of, to.as_mut_ptr(), stride, onto.map(|o| o.as_ptr())) };
+                    let run = || {
+                        let rows_of = Rows { start: from.as_ptr(), stride: cols + 3 };
+                        // SAFETY: the buffers have the sizes.
+                        unsafe { transpose(rows, cols, rows_of, to.as_mut_ptr(), stride, onto.map(|o| o.as_ptr())) };
+                    };
+                    simd::on(machine, 1, run).unwrap();
                     for (place, x) in to.iter().enumerate() {
                         let (c, r) = (place / stride, place % stride);
                         let added = onto.map_or(0.0, |onto| onto[place]);
                         let expected = if r < rows { from[r * (cols + 3) + c] + added } else { -1.0 };
-                        assert_eq!(*x, expected, "{level:?}, {rows} x {cols}, row {r}, column {c}");
+                        assert_eq!(*x, expected, "{machine:?}, {rows} x {cols}, row {r}, column {c}");
                     }
                 }
             }
-            simd::limit(Level::Avx512);
         }
     }
 }
