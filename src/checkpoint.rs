@@ -171,7 +171,8 @@ fn check(folder: &Path, step: u64, model: &Model, params: &Params, log: &Log) ->
         let found = said.get(key).map_or("nothing", String::as_str);
         bail!("{STATE} is of another run or step: its {key} is {found}, not {due}");
     }
-    log.trajectory().check_stored(&model.stored(params, folder)?, weights).context(model.file())
+    let stored = model.stored(params, folder)?;
+    log.trajectory().check_stored(&stored, weights).with_context(|| format!("{} is damaged", model.file()))
 }
 
 /// The checkpoints of a run folder, oldest first.

@@ -202,7 +202,7 @@ fn draw_a_word_each(key: Key, group: u64) -> [[u32; HALF]; 2] {
 /// Half a word, 16 bits, for each of the `group`-th [`GROUP`] elements. No counter of [`draw_a_word_each`] is among these.
 #[inline(always)]
 fn draw_half_words(key: Key, group: u64, out: &mut [u32; GROUP]) {
-    let words = draw_words(key, 1 << 63 | group * TOGETHER as u64);
+    let words = draw_words(key, (1 << 63) | (group * TOGETHER as u64));
     let words = words.as_flattened();
     let (first, second) = out.split_at_mut(HALF);
     for j in 0..HALF {

@@ -311,12 +311,12 @@ impl Trajectory {
     pub fn check_stored(&self, stored: &[Stored], digest: Digest) -> Result<()> {
         let began = |name: &str| self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
         if let Some(other) = stored.iter().find(|stored| !stored.trained && began(&stored.name) != Some(stored.digest)) {
-            bail!("{} is damaged: it is frozen, and not as the run began with it", other.name);
+            bail!("{}, which is frozen, is not as the run began with it", other.name);
         }
         let trained: Vec<Digest> = stored.iter().filter(|stored| stored.trained).map(|stored| stored.digest).collect();
         match Digest::of_digests(&trained) == digest {
             true => Ok(()),
-            false => bail!("the trained weights are others"),
+            false => bail!("the trained weights are others than were written"),
         }
     }
 

@@ -87,7 +87,7 @@ fn damage_to_frozen_weights_is_seen() -> Result<()> {
     }
     let (weights, results, _) = resumed(place, "run")?;
     let hurt = resumed(place, "hurt")?;
-    let damaged = format!("{frozen} is damaged: it is frozen");
+    let damaged = format!("{frozen}, which is frozen, is not as the run began with it");
     assert!(hurt.2.contains("model.safetensors is not that of step") && hurt.2.matches(&damaged).count() > 1, "{}", hurt.2);
     assert!((hurt.0, hurt.1) == (weights, results));
     Ok(())
