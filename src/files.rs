@@ -20,8 +20,9 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>
         return write(&mut out).with_context(context);
     }
     let beside = beside(&resolved);
+    let file = alone(&beside).with_context(context)?;
     let attempt = || -> Result<()> {
-        let file = File::create(&beside)?;
+        file.set_len(0)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         write(&mut out)?;
         out.flush()?;
@@ -45,6 +46,33 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP | libc::EBADF)) => Ok(()),
         forced => forced.with_context(|| format!("cannot force {} to the disk", folder.display())),
     }
+}
+
+/// Opens the file at `path`, which processes that write to one place have in common, once no other has it.
+fn alone(path: &Path) -> Result<File> {
+    loop {
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        match file.lock() {
+            // A file system without locks; a process that is alone there loses nothing.
+            Err(e) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
+            locked => locked?,
+        }
+        // Who had it before has renamed it, or removed it: then it is no longer the one of that name.
+        if is_at(&file, path) {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    matches!((file.metadata(), path.metadata()), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -28,21 +28,30 @@ const LEFT_BY_A_RUN: [&str; 7] = [
 
 /// Whether a run may write into its folder; touches nothing.
 pub fn check_run(plan: &Plan) -> Result<()> {
-    let read: Vec<&Path> = std::iter::once(Path::new(&plan.inputs.model)).chain(plan.inputs.data.as_deref()).collect();
-    check(&plan.output_dir, plan.overwrite_output_dir, &read)
+    check(&plan.output_dir, plan.overwrite_output_dir, &plan.inputs.places())
 }
 
 /// Whether `folder` may be written; touches nothing.
 ///
-/// One that is not empty is refused unless it is to be overwritten, and always if it is one of those that are `read`.
+/// One that is not empty is refused unless it is to be overwritten, and always if something that is `read` is it or lies in it, or if a
+/// file in it is a link, which would be written through.
 pub fn check(folder: &Path, overwrite: bool, read: &[&Path]) -> Result<()> {
     let place = folder.display();
-    let same = |other: &&Path| matches!((folder.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if !overwrite {
         check_empty(folder)?;
     }
-    if read.iter().any(same) {
-        return Err(usage!("--output-dir {place} is where the model or the data are read from; name another"));
+    let covers = |input: &&&Path| matches!((folder.canonicalize(), input.canonicalize()), (Ok(out), Ok(input)) if input.starts_with(&out));
+    if let Some(input) = read.iter().find(covers) {
+        return Err(usage!("--output-dir {place}: {} is read from there; name another", input.display()));
+    }
+    let link = std::fs::read_dir(folder).into_iter().flatten().flatten().find(|entry| entry.path().is_symlink());
+    if let Some(link) = link.map(|entry| entry.path()) {
+        let target = std::fs::read_link(&link).unwrap_or_default();
+        return Err(usage!(
+            "{} is a link to {}, which would be written over; name another --output-dir",
+            link.display(),
+            target.display()
+        ));
     }
     Ok(())
 }

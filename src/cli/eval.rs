@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{EvalArgs, describe_model, load, on_threads, progress_bar, say};
+use super::{EvalArgs, check_new, describe_model, load, on_threads, progress_bar, say};
 use crate::config::Inputs;
 use crate::data::Example;
 use crate::eval::{Evaluation, evaluate};
@@ -28,6 +28,9 @@ fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: boo
     let rows = task.eval_split(&task.data(inputs.data.as_deref())?, sizes, inputs.train_set_seed)?;
     if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
         return Err(usage!("--dump: there is no folder {}", folder.display()));
+    }
+    if let Some(path) = dump_to {
+        check_new("--dump", path)?;
     }
     let outline = Bench::outline(&inputs)?.0;
     let start = Instant::now();

@@ -1,6 +1,5 @@
 //! `export --merge`: a model with its adapter in its weights.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -39,7 +38,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
         ..Common::default()
     };
     let inputs = Inputs::check(common)?;
-    folder::check(out, args.overwrite_output_dir, &[Path::new(&model), from])?;
+    folder::check(out, args.overwrite_output_dir, &inputs.places())?;
     let start = Instant::now();
     let Bench { model, params, .. } = super::load(Bench::outline(&inputs)?.0, &inputs, true)?;
     std::fs::create_dir_all(out).map_err(|e| usage!("cannot make {}: {e}", out.display()))?;

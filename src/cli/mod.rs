@@ -8,7 +8,7 @@ mod words;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -265,6 +265,17 @@ fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {
 fn download_bar(name: &str, len: u64) -> ProgressBar {
     let style = "{bytes:>12}/{total_bytes} [{bar:20}] {msg}  {bytes_per_sec}  {eta_precise} left";
     progress_bar(len, false, style).map_or_else(|_| ProgressBar::hidden(), |bar| bar.with_message(name.to_string()))
+}
+
+/// Whether what a flag names may be written: nothing is overwritten that nobody said so of. A device or a pipe is written to.
+fn check_new(flag: &str, path: &Path) -> Result<()> {
+    match path.is_file() || path.is_dir() {
+        true => Err(usage!(
+            "{flag} {}: it is there already, and would be lost; name another, or remove it first",
+            path.display()
+        )),
+        false => Ok(()),
+    }
 }
 
 /// To stdout; a reader that has gone away is no error of ours.

@@ -1,13 +1,12 @@
 //! `replay` and `export`: a fine-tuned model out of its trajectory, and the trajectory as a file to hand on.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::words::{model_flags, task_flags};
-use super::{ExportArgs, ReplayArgs, describe_model, load, on_threads, progress_bar, say};
+use super::{ExportArgs, ReplayArgs, check_new, describe_model, load, on_threads, progress_bar, say};
 use crate::config::Inputs;
 use crate::digest::Digest;
 use crate::files::quoted;
@@ -34,7 +33,7 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     if to > steps {
         return Err(usage!("--to-step {to}: the trajectory has {steps} steps"));
     }
-    folder::check(&args.output_dir, args.overwrite_output_dir, &[Path::new(&inputs.model), &args.place])?;
+    folder::check(&args.output_dir, args.overwrite_output_dir, &[&inputs.places()[..], &[&args.place]].concat())?;
 
     let start = Instant::now();
     let mut bench = load(Bench::outline(&inputs)?.0, &inputs, quiet)?;
@@ -88,13 +87,7 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
     if to.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) || to.is_dir() {
         return Err(usage!("--trajectory {}: it wants the name of a file in a folder that is there", to.display()));
     }
-    if to.exists() && Trajectory::open(to).is_err() {
-        return Err(usage!("--trajectory {}: there is a file that is no trajectory; name another", to.display()));
-    }
-    let own = if from.is_dir() { from.join(crate::trajectory::FILE) } else { from.clone() };
-    if matches!((own.canonicalize(), to.canonicalize()), (Ok(a), Ok(b)) if a == b) {
-        return Err(usage!("--trajectory {}: that is the run's own log; name another file", to.display()));
-    }
+    check_new("--trajectory", to)?;
     let bytes = export(&trajectory, to)?;
     let steps = trajectory.steps();
     let a_step = bytes as f64 / steps.max(1) as f64;

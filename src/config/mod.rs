@@ -60,6 +60,12 @@ impl Inputs {
         self.adapter.is_some() || self.tuned.is_adapter()
     }
 
+    /// Where files are read from: the model, as far as it is a place on this machine, and what is named beside it.
+    pub fn places(&self) -> Vec<&Path> {
+        let named = [&self.data, &self.adapter, &self.trajectory];
+        std::iter::once(Path::new(&self.model)).chain(named.into_iter().flatten().map(PathBuf::as_path)).collect()
+    }
+
     /// Checks what was typed.
     pub fn check(common: Common) -> Result<Self> {
         if let Some(device) = common.device.as_deref().filter(|d| *d != "cpu") {

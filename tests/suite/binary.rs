@@ -137,7 +137,11 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--threads", "100000"], 2, "--threads 100000"),
         (&["--batch-size", "17"], 2, "--batch-size 17: there are only 16 training examples"),
         (&["--num-train", "18446744073709551615"], 2, "has 30 rows"),
-        (&["--output-dir", "model", "--overwrite-output-dir"], 2, "model is where the model or the data are read from"),
+        (
+            &["--output-dir", "model", "--overwrite-output-dir"],
+            2,
+            "--output-dir model: model is read from there; name another",
+        ),
         (&["--dtype", "f64"], 2, "possible values: f32, f16, bf16"),
         (&["--device", "tpu"], 2, "--device tpu"),
         (
@@ -152,7 +156,7 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--num-train", "30"], 2, "has 30 rows, fewer than num_train 30 + num_dev 8"),
         (&["--num-train", "0"], 2, "num_train is 0"),
         (&["--num-dev", "0"], 2, "num_dev is 0"),
-        (&["--num-eval", "31"], 2, "num_eval 31"),
+        (&["--num-eval", "0"], 2, "num_eval 0"),
         (&["--batch-size", "0"], 2, "--batch-size 0: it must be at least 1"),
         (&["--max-length", "9999"], 2, "--max-length 9999: the model has positions for 512 tokens"),
         (&["--max-length", "1"], 1, "leaves no room for a prompt"),

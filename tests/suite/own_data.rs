@@ -107,6 +107,12 @@ fn a_folder_may_have_files_for_dev_and_eval() -> Result<()> {
     assert_eq!(sizes(&found), (40, 11, 7));
     assert!(found.dev[0].place.contains("valid.jsonl") && found.eval[0].place.contains("test.jsonl"));
     assert_eq!(indices(&found.dev), permutation(0, 11));
+    // More rows than there are to score are all of them, as MeZO's published commands have it; of one file they would be others'.
+    let more = Sizes { num_eval: Some(1000), ..Sizes::default() };
+    assert_eq!(sizes(&splits(dir.path(), more)?), (40, 11, 7));
+    std::fs::remove_file(dir.path().join("valid.jsonl"))?;
+    std::fs::remove_file(dir.path().join("test.jsonl"))?;
+    assert!(splits(dir.path(), more).err().unwrap().to_string().contains("num_eval 1000"));
     Ok(())
 }
 
@@ -186,8 +192,9 @@ fn every_kind_trains_resumes_and_replays_to_the_same_bits() -> Result<()> {
         );
         json_of(place, &["replay", &run, "--output-dir", "c", "--json"])?;
         assert_eq!(std::fs::read(place.join("b/model.safetensors"))?, std::fs::read(place.join("c/model.safetensors"))?);
-        json_of(place, &["export", &run, "--trajectory", "own.zot", "--json"])?;
-        let back = json_of(place, &["eval", "--model", "opt-mini", "--trajectory", "own.zot", "--data", &data, "--json"])?;
+        let file = &format!("{name}.zot");
+        json_of(place, &["export", &run, "--trajectory", file, "--json"])?;
+        let back = json_of(place, &["eval", "--model", "opt-mini", "--trajectory", file, "--data", &data, "--json"])?;
         assert_eq!(back["loss"], results["eval_loss"]);
         // Other rows are no rows to go on with.
         let text = std::fs::read_to_string(place.join(&data))?;

@@ -118,3 +118,90 @@ fn of_runs_that_begin_at_once_in_one_folder_one_runs() -> Result<()> {
     }
     Ok(())
 }
+
+/// Nothing that is read is written over, whatever it is to the run, and nothing is overwritten unasked.
+#[test]
+fn what_is_read_is_not_written_over() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    let words = format!("train {RUN} --max-steps 2 --eval-steps 2 --num-dev 2 --num-eval 2 --save-steps 2");
+    done(place, &format!("{words} --output-dir a"))?;
+    done(place, &format!("{words} --lora-r 2 --output-dir lora"))?;
+    done(place, "export a --trajectory mine.zot")?;
+    copy_all(&place.join("a"), &place.join("linked"))?;
+    std::fs::remove_file(place.join("linked/model.safetensors"))?;
+    std::os::unix::fs::symlink(place.join("model/model.safetensors"), place.join("linked/model.safetensors"))?;
+    std::fs::create_dir(place.join("kept"))?;
+    std::fs::rename(place.join("mine.zot"), place.join("kept/mine.zot"))?;
+    std::fs::write(place.join("mine.jsonl"), "{\"text\": \"a\"}\n".repeat(40))?;
+    let before = |name: &str| std::fs::read(place.join(name));
+    let files =
+        ["a/checkpoint-2/model.safetensors", "lora/adapter_model.safetensors", "kept/mine.zot", "model/model.safetensors"];
+    let kept: Vec<_> = files.into_iter().chain(["mine.jsonl"]).map(before).collect::<std::io::Result<_>>()?;
+
+    let over = "--output-dir a --overwrite-output-dir";
+    let on_model = "--task reviews --num-train 8 --batch-size 4 --max-steps 1";
+    for (command, said) in [
+        (format!("train --model a/checkpoint-2 {on_model} {over}"), "a/checkpoint-2 is read from there"),
+        (format!("train --model a {on_model} {over}"), "a is read from there"),
+        (
+            format!("train --model model --adapter lora {on_model} --output-dir lora --overwrite-output-dir"),
+            "lora is read from there",
+        ),
+        (
+            format!("train --model model --trajectory kept/mine.zot {on_model} --output-dir kept --overwrite-output-dir"),
+            "mine.zot is read",
+        ),
+        (format!("train --model model {on_model} --output-dir linked --overwrite-output-dir"), "is a link to "),
+        ("replay a --output-dir a --overwrite-output-dir".into(), "is read from there"),
+        ("replay kept/mine.zot --output-dir kept --overwrite-output-dir".into(), "kept/mine.zot is read from there"),
+        ("replay a --output-dir linked --overwrite-output-dir".into(), "is a link to "),
+        ("export lora --merge --output-dir lora --overwrite-output-dir".into(), "is read from there"),
+        ("export a --trajectory kept/mine.zot".into(), "--trajectory kept/mine.zot: it is there already"),
+        ("export a --trajectory a/trajectory.bin".into(), "it is there already"),
+        ("eval --model model --data mine.jsonl --dump mine.jsonl".into(), "--dump mine.jsonl: it is there already"),
+    ] {
+        let output = zotune(place, &command).output()?;
+        assert_eq!(output.status.code(), Some(2), "{command}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{command}: {}", stderr(&output));
+    }
+    let after: Vec<_> = files.into_iter().chain(["mine.jsonl"]).map(before).collect::<std::io::Result<_>>()?;
+    assert!(kept == after);
+    // A folder within the one that is read is another.
+    done(place, "replay a --output-dir a/step-1 --to-step 1")?;
+    Ok(())
+}
+
+/// Processes that write one file at once: it is one of theirs, whole.
+#[test]
+fn of_files_that_are_written_at_once_one_is_there_whole() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("file");
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            let write = |n: u8| {
+                let path = &path;
+                scope.spawn(move || {
+                    let mut rest = 50;
+                    zotune::files::write_whole(path, |out| {
+                        while rest > 0 {
+                            out.write_all(&[n; 40_000])?;
+                            rest -= 1;
+                        }
+                        Ok(())
+                    })
+                })
+            };
+            let writers: Vec<_> = (1..=4).map(write).collect();
+            writers.into_iter().try_for_each(|writer| writer.join().unwrap())
+        })?;
+        let bytes = std::fs::read(&path)?;
+        assert!(
+            bytes.len() == 2_000_000 && bytes.iter().all(|byte| *byte == bytes[0]),
+            "a mixture of {} bytes",
+            bytes.len()
+        );
+        assert_eq!(std::fs::read_dir(folder.path())?.count(), 1, "nothing is left beside it");
+    }
+    Ok(())
+}

@@ -440,15 +440,15 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     done(place, "replay run --model other --output-dir r")?;
     assert!(std::fs::read(place.join("r/model.safetensors"))? == std::fs::read(place.join("run/model.safetensors"))?);
     says("replay run --output-dir r", 2, "r is not empty")?;
-    says("replay run --output-dir model --overwrite-output-dir", 2, "is where the model or the data are read from")?;
+    says("replay run --output-dir model --overwrite-output-dir", 2, "model is read from there; name another")?;
     says("replay run --output-dir s --to-step 61", 2, "--to-step 61: the trajectory has 60 steps")?;
     says("replay nowhere --output-dir s", 2, "nowhere: there is no trajectory to read")?;
     says("replay model --output-dir s", 2, "there is no trajectory to read")?;
     says("replay model/config.json --output-dir s", 1, "it is no trajectory of zotune's")?;
     says("train --resume model", 2, "there is no trajectory.bin")?;
-    says("export run --trajectory run/trajectory.bin", 2, "that is the run's own log")?;
+    says("export run --trajectory run/trajectory.bin", 2, "it is there already")?;
     says("export run --trajectory nowhere/a.zot", 2, "it wants the name of a file in a folder that is there")?;
-    says("export run --trajectory model/config.json", 2, "there is a file that is no trajectory")?;
+    says("export run --trajectory model/config.json", 2, "it is there already")?;
     done(place, "export run --trajectory a.zot")?;
     says(
         "eval --model model --task reviews --trajectory a.zot --dtype bf16",
