@@ -27,8 +27,6 @@ const STATE: &str = "state.safetensors";
 pub struct Held<'a> {
     /// The model, whose companions go with the weights.
     pub model: &'a Model,
-    /// What it was opened as.
-    pub base: &'a str,
     /// The weights.
     pub params: &'a mut Params,
     /// The method, with its state.
@@ -50,7 +48,7 @@ impl Held<'_> {
     pub fn save(&mut self, run: &Path, step: u64, limit: usize) -> Result<()> {
         let place = run.join(format!("{PREFIX}{step}"));
         let beside = place.with_extension("partial");
-        let written = self.write(&beside, step).and_then(|()| {
+        let written = self.write(run, &beside, step).and_then(|()| {
             // One of this step that is there already was left out as damaged.
             remove(&place)?;
             fs::rename(&beside, &place)?;
@@ -64,12 +62,15 @@ impl Held<'_> {
         Ok(())
     }
 
-    fn write(&mut self, folder: &Path, step: u64) -> Result<()> {
+    fn write(&mut self, run: &Path, folder: &Path, step: u64) -> Result<()> {
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
         fs::create_dir(folder)?;
-        self.model.write_companions(folder, self.params.dtype(), self.base)?;
+        // As they were when the run began: the base model's may have been edited since, or be gone.
+        for name in Model::companions().filter(|name| run.join(name).is_file()) {
+            files::copy_whole(&run.join(name), &folder.join(name))?;
+        }
         let weights = self.params.settle()?;
         self.model.save(weights, folder)?;
         let digest = Digest::of_digests(&Digest::of_trained(weights)?);
@@ -214,6 +215,12 @@ pub fn clear(run: &Path, known: Option<u64>) -> Result<()> {
         let Some(step) = name.strip_prefix(PREFIX) else { continue };
         let half = [".partial", ".old"].into_iter().find_map(|end| step.strip_suffix(end));
         let Ok(number) = half.unwrap_or(step).parse::<u64>() else { continue };
+        if let (None, Some(known)) = (half, known.filter(|known| number > *known)) {
+            tracing::warn!(
+                "{} is removed: the trajectory ends behind step {known}, which makes its step again",
+                path.display()
+            );
+        }
         if half.is_some() || known.is_none_or(|known| number > known) {
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }

@@ -38,6 +38,12 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, |out| Ok(out.write_all(bytes)?))
 }
 
+/// Copies a file: whole or not at all.
+pub fn copy_whole(from: &Path, to: &Path) -> Result<()> {
+    let mut file = File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
+    write_whole(to, |out| std::io::copy(&mut file, out).map(drop).with_context(|| format!("from {}", from.display())))
+}
+
 /// Forces a folder's entries to the disk: names that were given in it, by a rename say.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -60,14 +66,16 @@ fn alone(path: &Path) -> Result<File> {
     }
 }
 
+/// Whether an open file is the one at `path` still: it may have been renamed or removed since, and another be there.
 #[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
+pub fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     matches!((file.metadata(), path.metadata()), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
+/// Whether there is a file at `path` still.
 #[cfg(not(unix))]
-fn is_at(_: &File, path: &Path) -> bool {
+pub fn is_at(_: &File, path: &Path) -> bool {
     path.exists()
 }
 

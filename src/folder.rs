@@ -1,7 +1,7 @@
 //! A run's folder: whether it may be written, what an older run leaves there, and run.json.
 
-use std::fs::DirEntry;
-use std::path::Path;
+use std::fs::{DirEntry, File};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -10,21 +10,12 @@ use crate::checkpoint;
 use crate::config::Plan;
 use crate::data::Shown;
 use crate::files;
-use crate::model::{ADAPTER_CONFIG, kept_file};
-use crate::tokenizer::Tokenizer;
+use crate::model::{Model, kept_file};
 use crate::trajectory::{FILE, Header, Log};
 
-/// What a run leaves in its folder beside the tokenizer; an overwritten folder loses these and nothing else.
+/// What a run leaves in its folder beside its model, its log and its checkpoints; an overwritten folder loses these and nothing else.
 /// The weights stay until the first of the new ones take their place.
-const LEFT_BY_A_RUN: [&str; 7] = [
-    "run.json",
-    "trainer_log.jsonl",
-    "all_results.json",
-    "loss.svg",
-    "config.json",
-    "generation_config.json",
-    ADAPTER_CONFIG,
-];
+const LEFT_BY_A_RUN: [&str; 4] = ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg"];
 
 /// Whether a run may write into its folder; touches nothing.
 pub fn check_run(plan: &Plan) -> Result<()> {
@@ -83,12 +74,7 @@ pub fn begin(plan: &Plan, header: Header, example: &Shown, command: &[String]) -
     if !plan.overwrite_output_dir {
         check_empty(folder)?;
     }
-    for name in LEFT_BY_A_RUN.into_iter().chain(Tokenizer::FILES) {
-        remove(&folder.join(name))?;
-    }
-    // Of the two kinds of weights the one that this run does not write.
-    remove(&folder.join(kept_file(!plan.inputs.is_adapted())))?;
-    checkpoint::clear(folder, None)?;
+    clear(folder, plan.inputs.is_adapted())?;
     let log = Log::begin(locked, folder, header, plan.fsync)?;
     let header = &log.trajectory().header;
     let mut run = session(0, command);
@@ -99,6 +85,56 @@ pub fn begin(plan: &Plan, header: Header, example: &Shown, command: &[String]) -
     run["model"] = json!({ "source": plan.inputs.model, "commit": plan.inputs.revision, "sha256": header.model });
     files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)?;
     Ok(log)
+}
+
+/// Removes what an older run has left, but for its log and the weights that are to be written over: an adapter's or a model's.
+fn clear(folder: &Path, adapted: bool) -> Result<()> {
+    for name in LEFT_BY_A_RUN.into_iter().chain(Model::companions()) {
+        remove(&folder.join(name))?;
+    }
+    // Of the two kinds of weights the one that is not written now.
+    remove(&folder.join(kept_file(!adapted)))?;
+    checkpoint::clear(folder, None)
+}
+
+/// A folder that a model is written to which is no run's: until this is dropped no run begins in it and nobody else writes there. What
+/// locks it is an empty log, removed at the end, and so is the folder if nothing came into it.
+pub struct Claim {
+    folder: PathBuf,
+    log: File,
+    made: bool,
+}
+
+impl Claim {
+    /// Of a folder that [`check`] has allowed. Fails if another process writes there, or did since.
+    pub fn new(folder: &Path, overwrite: bool) -> Result<Self> {
+        let made = !folder.exists();
+        std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make {}: {e}", folder.display()))?;
+        let claim = Claim { folder: folder.into(), log: Log::lock(folder)?, made };
+        if !overwrite {
+            check_empty(folder)?;
+        }
+        Ok(claim)
+    }
+
+    /// Removes what an older run has left there, but for the weights that are written over next: an adapter's or a model's.
+    pub fn clear(&self, adapted: bool) -> Result<()> {
+        clear(&self.folder, adapted)?;
+        Ok(self.log.set_len(0)?)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let path = self.folder.join(FILE);
+        if self.log.metadata().is_ok_and(|log| log.len() == 0) && files::is_at(&self.log, &path) {
+            let _ = std::fs::remove_file(path);
+        }
+        if self.made {
+            // Fails where something is in it.
+            let _ = std::fs::remove_dir(&self.folder);
+        }
+    }
 }
 
 /// Notes in run.json that the run goes on behind `step`, and as what; removes what only a finished run has.

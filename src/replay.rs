@@ -34,6 +34,7 @@ pub fn replay(trajectory: &Trajectory, bench: &mut Bench, to: u64, done: &mut dy
     bench.begin_adapter(&plan)?;
     let Bench { model, params, .. } = bench;
     trajectory.header.check_base(params)?;
+    trajectory.header.check_function(model, None)?;
     assign_roles(&plan, model, params)?;
     let mut optimizer = make_method(&plan, params)?;
     for step in 1..=to {

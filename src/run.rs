@@ -298,6 +298,7 @@ impl<'a> Session<'a> {
     }
 
     fn keep(&mut self) -> Result<()> {
+        self.log.check_place()?;
         self.model.save(self.params.settle()?, &self.job.plan.output_dir)
     }
 
@@ -314,9 +315,8 @@ impl<'a> Session<'a> {
     }
 
     fn held(&mut self) -> Held<'_> {
-        let base = &self.job.plan.inputs.model;
         let Session { model, params, optimizer, journal, log, .. } = self;
-        Held { model, base, params, optimizer, journal, log }
+        Held { model, params, optimizer, journal, log }
     }
 
     /// A checkpoint, where one is due; and the end of this process, where a signal asked for it.
@@ -325,8 +325,9 @@ impl<'a> Session<'a> {
         let asked = self.stop.asked().is_some();
         let due = step >= self.known && (step.is_multiple_of(plan.save_steps.max(1)) || step == plan.max_steps);
         if plan.save_steps > 0 && (due || asked) {
-            // Never is a checkpoint ahead of the log.
+            // Never is a checkpoint ahead of the log, nor in another run's folder.
             self.log.sync()?;
+            self.log.check_place()?;
             self.held().save(&plan.output_dir, step, plan.save_total_limit)?;
         }
         if asked {

@@ -39,9 +39,10 @@ fn merge(args: &ExportArgs) -> Result<()> {
     };
     let inputs = Inputs::check(common)?;
     folder::check(out, args.overwrite_output_dir, &inputs.places())?;
+    let claim = folder::Claim::new(out, args.overwrite_output_dir)?;
     let start = Instant::now();
     let Bench { model, params, .. } = super::load(Bench::outline(&inputs)?.0, &inputs, true)?;
-    std::fs::create_dir_all(out).map_err(|e| usage!("cannot make {}: {e}", out.display()))?;
+    claim.clear(false)?;
     model.write_merged(params, out)?;
     let seconds = start.elapsed().as_secs_f64();
     if args.json {

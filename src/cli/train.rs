@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::words::{duration, human_count, parts, short, summary, trained};
 use super::{JobArgs, TrainArgs, describe_model, load, on_threads, progress_bar, say};
@@ -128,7 +129,7 @@ fn begin(plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
         method.source
     );
     let data = Data::new(&job.examples, bench.max_length);
-    let header = Header::new(&job.plan, &definition, &bench.model, &mut bench.params, data)?;
+    let header = Header::new(&job.plan, &definition, &job.task, &bench.model, &mut bench.params, data)?;
     let mut log = folder::begin(&job.plan, header, &shown, &command())?;
     describe(&job, &bench, &log);
     let results = train_to_the_end(&job, &mut bench, &mut optimizer, &mut log, quiet)?;
@@ -141,18 +142,24 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
     let known = log.trajectory().plan();
     let plan = known.clone().resumed(given, run)?;
     let finished = log.trajectory().done.is_some() && plan.max_steps == known.max_steps;
-    if let Some(results) = std::fs::read_to_string(run.join("all_results.json")).ok().filter(|_| finished) {
-        tracing::info!("{} has made all of its {} steps; --max-steps gives it more", run.display(), plan.max_steps);
-        return if as_json { say(results.trim_end()) } else { Ok(()) };
+    let results = std::fs::read(run.join("all_results.json")).ok().filter(|_| finished);
+    let results: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(results) = &results {
+        match log.trajectory().check_kept(run) {
+            Ok(()) => {
+                tracing::info!("{} has made all of its {} steps; --max-steps gives it more", run.display(), plan.max_steps);
+                return if as_json { say(&results.to_string()) } else { Ok(()) };
+            }
+            Err(lost) => tracing::warn!("the weights that {} has left are made again: {lost:#}", run.display()),
+        }
     }
     let (mut job, outline, forecast, _) = prospect(plan)?;
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     bench.begin_adapter(&job.plan)?;
     let header = &log.trajectory().header;
-    if Data::new(&job.examples, bench.max_length) != header.data {
-        return Err(differs!("the examples are not those that the run began with: --data or the task's file has changed"));
-    }
     header.check_base(&mut bench.params)?;
+    header.check_function(&bench.model, Some(&job.task))?;
+    Data::new(&job.examples, bench.max_length).check(&header.data)?;
     if !header.replays && header.instruction_set != crate::simd::instruction_set() {
         tracing::warn!(
             "the run began on {} and goes on on {}: first-order gradients come out otherwise in their last bits",
@@ -168,8 +175,18 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
     log.set_fsync(job.plan.fsync);
     folder::go_on(&job.plan, log.trajectory().steps(), &command())?;
     describe(&job, &bench, &log);
-    let results = train_to_the_end(&job, &mut bench, &mut optimizer, &mut log, quiet)?;
-    finish(&job, results, forecast, as_json)
+    let found = train_to_the_end(&job, &mut bench, &mut optimizer, &mut log, quiet)?;
+    match results {
+        None => finish(&job, found, forecast, as_json),
+        // Nothing is new but that the weights are there: what was measured stands.
+        Some(results) => {
+            let written = conclude(&job.plan, &job.task, &results);
+            if as_json {
+                say(&results.to_string())?;
+            }
+            written
+        }
+    }
 }
 
 fn command() -> Vec<String> {

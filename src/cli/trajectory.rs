@@ -34,6 +34,7 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
         return Err(usage!("--to-step {to}: the trajectory has {steps} steps"));
     }
     folder::check(&args.output_dir, args.overwrite_output_dir, &[&inputs.places()[..], &[&args.place]].concat())?;
+    let claim = folder::Claim::new(&args.output_dir, args.overwrite_output_dir)?;
 
     let start = Instant::now();
     let mut bench = load(Bench::outline(&inputs)?.0, &inputs, quiet)?;
@@ -46,7 +47,7 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     bar.finish_and_clear();
     let (weights, out) = (bench.params.settle()?, &args.output_dir);
     let digest = Digest::of_digests(&Digest::of_trained(weights)?);
-    std::fs::create_dir_all(out).map_err(|e| usage!("cannot make {}: {e}", out.display()))?;
+    claim.clear(inputs.is_adapted())?;
     bench.model.write_companions(out, bench.params.dtype(), &inputs.model)?;
     bench.model.save(bench.params.settle()?, out)?;
 

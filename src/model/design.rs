@@ -1,7 +1,7 @@
 //! What config.json says of a model of LLaMA's family, as a [`Design`] of which [`Llama`](super::llama::Llama) is made.
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::ops::{Activation, Heads, Scores};
@@ -130,7 +130,7 @@ impl Usual {
 }
 
 /// What a model of the family is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Design {
     /// Rows of the embedding.
     pub vocab_size: usize,
@@ -143,10 +143,12 @@ pub struct Design {
     /// Of the attention.
     pub heads: Heads,
     /// The longest sequence that has positions and that every query sees all of.
+    #[serde(skip)]
     pub max_length: usize,
     /// Of the norms.
     pub eps: f32,
     /// The head is the embedding.
+    #[serde(skip)]
     pub tied: bool,
     /// Queries, keys and values have biases.
     pub qkv_bias: bool,
@@ -169,9 +171,15 @@ pub struct Design {
     /// What the logits go through: cap tanh(x / cap).
     pub logit_cap: Option<f32>,
     /// Rotary frequencies, in radians from one position to the next: [head_dim / 2] for each kind of block.
+    #[serde(serialize_with = "in_f32")]
     pub frequencies: Vec<Vec<f64>>,
     /// The kind of each block where there are several.
     pub kinds: Vec<usize>,
+}
+
+/// Rounded, so that another machine's last bits of a power make no other model.
+fn in_f32<S: Serializer>(frequencies: &[Vec<f64>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(frequencies.iter().map(|of_kind| of_kind.iter().map(|f| *f as f32).collect::<Vec<f32>>()))
 }
 
 impl Config {

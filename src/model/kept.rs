@@ -19,6 +19,23 @@ pub fn kept_file(adapted: bool) -> &'static str {
     if adapted { adapter::FILES[0] } else { "model.safetensors" }
 }
 
+/// The digests of weights with these `names` as a run has kept them in its folder: of an adapter's alone, where it is `adapted`.
+pub fn kept_digests<'a>(
+    folder: &Path,
+    adapted: bool,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<(&'a str, Digest)>> {
+    let names: Vec<_> = names.filter_map(|name| Some((name, stored_name(adapted, name)?))).collect();
+    let digests =
+        checkpoint::stored_digests(names.iter().map(|(_, stored)| stored.as_str()), &folder.join(kept_file(adapted)))?;
+    Ok(names.into_iter().map(|(name, _)| name).zip(digests).collect())
+}
+
+/// The name that a weight is stored under; None: it is not stored.
+fn stored_name(adapted: bool, name: &str) -> Option<String> {
+    if adapted { Adapter::stored_name(name) } else { Some(name.into()) }
+}
+
 /// A weight as it lies in a file.
 pub struct Stored {
     /// As the model names it.
@@ -40,14 +57,9 @@ impl Model {
         kept_file(self.adapter.is_some())
     }
 
-    /// The name that a weight is stored under; None: it is not stored.
-    fn stored_name(&self, name: &str) -> Option<String> {
-        if self.adapter.is_some() { Adapter::stored_name(name) } else { Some(name.into()) }
-    }
-
     /// Writes the weights, or the adapter's alone, into a folder: whole or not at all.
     pub fn save(&self, weights: Weights, folder: &Path) -> Result<()> {
-        let stored = weights.iter().filter_map(|(name, tensor)| Some((self.stored_name(name)?, tensor)));
+        let stored = weights.iter().filter_map(|(name, tensor)| Some((stored_name(self.adapter.is_some(), name)?, tensor)));
         let stored: Vec<(String, &Tensor)> = stored.collect();
         checkpoint::save(&stored, &folder.join(self.file()))
     }
@@ -60,15 +72,10 @@ impl Model {
 
     /// All weights that [`Model::save`] wrote into a folder, as they are there.
     pub fn stored(&self, params: &Params, folder: &Path) -> Result<Vec<Stored>> {
-        let names: Vec<_> = params.ids().filter_map(|(id, name)| Some((id, name, self.stored_name(name)?))).collect();
-        let digests =
-            checkpoint::stored_digests(names.iter().map(|(.., stored)| stored.as_str()), &folder.join(self.file()))?;
-        let weight = |((id, name, _), digest): ((ParamId, &str, String), Digest)| Stored {
-            name: name.into(),
-            trained: params.role(id) != Role::Frozen,
-            digest,
-        };
-        Ok(names.into_iter().zip(digests).map(weight).collect())
+        let kept = kept_digests(folder, self.adapter.is_some(), params.ids().map(|(_, name)| name))?;
+        let is_trained = |name: &str| params.id(name).is_some_and(|id| params.role(id) != Role::Frozen);
+        let weight = |(name, digest): (&str, Digest)| Stored { name: name.into(), trained: is_trained(name), digest };
+        Ok(kept.into_iter().map(weight).collect())
     }
 
     /// `adapter_config.json` of the model's adapter.

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
+use serde_json::{Value, json};
 
 use super::design::Design;
 use super::ops::{self, Heads};
@@ -124,6 +125,10 @@ impl Llama {
 impl Architecture for Llama {
     fn shape(&self) -> Shape {
         Shape { vocab_size: self.design.vocab_size, max_length: self.design.max_length }
+    }
+
+    fn numbers(&self) -> Value {
+        json!(self.design)
     }
 
     fn num_blocks(&self) -> usize {

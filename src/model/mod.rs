@@ -24,6 +24,7 @@ mod qwen;
 mod rope;
 mod source;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -46,7 +47,7 @@ pub use adapter::{Adapter, CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES, Kin
 pub use backward::Backward;
 pub use checkpoint::{Checkpoint, WEIGHT_FILES, header, read_header, weight_files};
 pub use config::{ARCHITECTURES, TABLES as CONFIG_TABLES};
-pub use kept::{Stored, kept_file};
+pub use kept::{Stored, kept_digests, kept_file};
 pub use ops::warm_up;
 pub use peft::TABLES as ADAPTER_TABLES;
 pub use source::{fetch_weights, find, find_adapter};
@@ -64,6 +65,10 @@ pub struct Shape {
 pub trait Architecture: Send + Sync {
     /// Its sizes.
     fn shape(&self) -> Shape;
+
+    /// What it computes of its weights, beside what their names and shapes say: an object of numbers, those that config.json leaves to
+    /// defaults among them.
+    fn numbers(&self) -> Value;
 
     /// How many blocks there are between the embedding and the head.
     fn num_blocks(&self) -> usize;
@@ -192,6 +197,16 @@ impl Model {
         self.config.get("model_type").and_then(Value::as_str).unwrap_or("?")
     }
 
+    /// What the model computes of its weights, by the names of numbers: config.json's and, where it is adapted, the adapter's.
+    pub fn numbers(&self) -> BTreeMap<String, Value> {
+        let mut numbers = BTreeMap::new();
+        flatten("", &self.architecture.numbers(), &mut numbers);
+        if let Some(Kind::Lora(lora)) = self.adapter.as_ref().map(Adapter::kind) {
+            numbers.insert("lora scale".into(), lora.scale().into());
+        }
+        numbers
+    }
+
     /// The files that the weights were read from, by name.
     pub fn weight_files(&self) -> &[String] {
         &self.weight_files
@@ -289,6 +304,11 @@ impl Model {
         Ok(x)
     }
 
+    /// The files that [`Model::write_companions`] may write.
+    pub fn companions() -> impl Iterator<Item = &'static str> {
+        ["config.json", "generation_config.json", ADAPTER_CONFIG].into_iter().chain(Tokenizer::FILES)
+    }
+
     /// Writes what transformers needs beside the weights, config.json with the dtype they are held in and the tokenizer; or PEFT,
     /// beside an adapter of the model `base`.
     pub fn write_companions(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
@@ -326,6 +346,17 @@ impl Model {
             Some(bytes) => files::write_bytes(&folder.join("generation_config.json"), &bytes),
             None => Ok(()),
         }
+    }
+}
+
+/// The numbers of an object and of those in it, by their names one behind the other.
+fn flatten(name: &str, value: &Value, numbers: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(field, value)| {
+            let name = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
+            flatten(&name, value, numbers);
+        }),
+        number => drop(numbers.insert(name.into(), number.clone())),
     }
 }
 

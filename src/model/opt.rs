@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::ops::{self, Activation, Heads, Scores};
 use super::{Architecture, Head, Linear, Loader, Packed, Shape};
@@ -180,6 +181,16 @@ fn layer_norm(weights: Weights, norm: &Norm, x: &Tensor) -> Result<Tensor> {
 impl Architecture for Opt {
     fn shape(&self) -> Shape {
         Shape { vocab_size: self.config.vocab_size, max_length: self.config.max_position_embeddings }
+    }
+
+    fn numbers(&self) -> Value {
+        let Config { num_attention_heads, do_layer_norm_before, remove_final_layer_norm, .. } = &self.config;
+        json!({
+            "num_attention_heads": num_attention_heads,
+            "activation_function": self.activation,
+            "do_layer_norm_before": do_layer_norm_before,
+            "_remove_final_layer_norm": remove_final_layer_norm,
+        })
     }
 
     fn num_blocks(&self) -> usize {

@@ -20,6 +20,7 @@ use super::flusher::Flusher;
 use super::{Done, FILE, Header, Record, Scored, Trajectory};
 use crate::config::Fsync;
 use crate::digest::Digest;
+use crate::files::is_at;
 
 const MAGIC: [u8; 8] = *b"zotlog\0\x03";
 
@@ -208,19 +209,23 @@ pub struct Log {
 }
 
 impl Log {
-    /// Takes the lock of a run folder, and empties its log where it may be emptied. Fails if another process has it.
+    /// Takes the lock of a run folder: its log, which is made where there is none. Fails if another process has it.
     pub fn lock(folder: &Path) -> Result<File> {
         let path = folder.join(FILE);
-        let options = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = options.with_context(|| format!("cannot open {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                Err(usage!("another process is training in {} ({FILE} is locked)", folder.display()))
-            }
-            Err(std::fs::TryLockError::Error(e)) => {
-                tracing::warn!("cannot lock {}: {e}; see that no other process trains there", path.display());
-                Ok(file)
+        loop {
+            let options = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = options.with_context(|| format!("cannot open {}", path.display()))?;
+            match file.try_lock() {
+                // Who had the lock before may have removed the file: then it is no longer the one of that name.
+                Ok(()) if !is_at(&file, &path) => continue,
+                Ok(()) => return Ok(file),
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    return Err(usage!("another process is writing in {} ({FILE} is locked)", folder.display()));
+                }
+                Err(std::fs::TryLockError::Error(e)) => {
+                    tracing::warn!("cannot lock {}: {e}; see that no other process writes there", path.display());
+                    return Ok(file);
+                }
             }
         }
     }
@@ -277,6 +282,14 @@ impl Log {
         self.of_steps.get(usize::try_from(step).ok()?).copied()
     }
 
+    /// Fails where the run's folder is no longer its own: it was moved or removed, and perhaps another run was begun in its place.
+    pub fn check_place(&self) -> Result<()> {
+        match is_at(&self.file, &self.path) {
+            true => Ok(()),
+            false => bail!("{} is no longer this run's: its folder was moved, removed or begun anew", self.path.display()),
+        }
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> u64 {
         self.len
@@ -320,6 +333,7 @@ impl Log {
 
     /// Writes down what comes next. When this returns, a process that is killed has not lost it.
     fn append(&mut self, record: Record) -> Result<()> {
+        self.check_place()?;
         let (bytes, chain) = record.framed(self.chain);
         self.write(&bytes)?;
         self.chain = chain;

@@ -4,6 +4,7 @@
 //! pairs, follows from its function values. Base weights + header + values give the weights of every step, bit for bit: a
 //! [`Tape`] tells the estimator the values again, and nothing is computed but the moves.
 
+mod checks;
 mod flusher;
 mod log;
 mod shared;
@@ -14,14 +15,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::{Common, Inputs, Plan, Stage, Tuned};
 use crate::data::Example;
 use crate::digest::Digest;
 use crate::files::sha256;
-use crate::model::{Model, Stored, is_adapters};
+use crate::model::Model;
 use crate::params::{Params, Role};
-use crate::task::Splits;
+use crate::task::{Splits, Task};
 
 pub use log::Log;
 pub use shared::export;
@@ -47,6 +49,9 @@ pub struct Header {
     pub weights: Vec<Weight>,
     /// What it trains on.
     pub data: Data,
+    /// What the losses are computed with beside weights and data, by name: the model's numbers, the task's loss. An older log has none.
+    #[serde(default)]
+    pub function: BTreeMap<String, Value>,
     /// Whether the values are all there is to know. A first-order gradient is not in them.
     pub replays: bool,
 }
@@ -99,7 +104,7 @@ impl Data {
 
 impl Header {
     /// Of a run that begins with these weights.
-    pub fn new(plan: &Plan, method: &str, model: &Model, params: &mut Params, data: Data) -> Result<Self> {
+    pub fn new(plan: &Plan, method: &str, task: &Task, model: &Model, params: &mut Params, data: Data) -> Result<Self> {
         let replays = !params.ids().any(|(id, _)| params.role(id) == Role::Differentiated);
         let files = model.weight_files().iter();
         let hash = |name: &String| Ok((name.clone(), sha256(&mut model.source().open(name)?.0)?));
@@ -111,30 +116,9 @@ impl Header {
             model: files.map(hash).collect::<Result<_>>()?,
             weights: Weight::all(params)?,
             data,
+            function: checks::function(model, Some(task)),
             replays: replays && crate::optim::method(&plan.optimizer)?.replays(),
         })
-    }
-
-    /// The first weight that is another than the run began from, as an error.
-    pub fn check_base(&self, params: &mut Params) -> Result<()> {
-        let mut weights = Weight::all(params)?;
-        // An adapter that is to be made on top of what this trajectory leads to is not its matter.
-        if !self.config.inputs.is_adapted() {
-            weights.retain(|weight| !is_adapters(&weight.name));
-        }
-        let base = &self.config.inputs.model;
-        if let Some((ours, _)) = weights.iter().zip(&self.weights).find(|(ours, then)| ours != then) {
-            let files: Vec<String> = self.model.iter().map(|(name, hash)| format!("{name} with SHA-256 {hash}")).collect();
-            return Err(differs!(
-                "weight {} of the base model is not the one that the run began from, that of {base} ({})",
-                ours.name,
-                files.join(", ")
-            ));
-        }
-        match weights.len() == self.weights.len() {
-            true => Ok(()),
-            false => Err(differs!("the base model has {} weights, {base} had {}", weights.len(), self.weights.len())),
-        }
     }
 }
 
@@ -233,6 +217,13 @@ impl Trajectory {
         if let Some(torn) = torn {
             tracing::warn!("{}: {torn}", path.display());
         }
+        if trajectory.done.is_none() {
+            let (steps, of) = (trajectory.steps(), trajectory.max_steps);
+            tracing::warn!(
+                "{}: it ends behind step {steps} of {of}: its run has not ended, or the rest of it is lost",
+                path.display()
+            );
+        }
         Ok(trajectory)
     }
 
@@ -304,42 +295,6 @@ impl Trajectory {
     /// The step whose weights were kept, as far as it goes: the best on dev, the last where none was scored.
     pub fn kept(&self) -> u64 {
         self.best(self.steps()).map_or(self.steps(), |(step, _)| step)
-    }
-
-    /// Whether stored weights, each trained one's digest given and each frozen one's, are those that were scored with `digest`; the
-    /// error names what is another.
-    pub fn check_stored(&self, stored: &[Stored], digest: Digest) -> Result<()> {
-        let began = |name: &str| self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
-        if let Some(other) = stored.iter().find(|stored| !stored.trained && began(&stored.name) != Some(stored.digest)) {
-            bail!("{}, which is frozen, is not as the run began with it", other.name);
-        }
-        let trained: Vec<Digest> = stored.iter().filter(|stored| stored.trained).map(|stored| stored.digest).collect();
-        match Digest::of_digests(&trained) == digest {
-            true => Ok(()),
-            false => bail!("the trained weights are others than were written"),
-        }
-    }
-
-    /// Whether the weights are those that the run had behind `step`, if it says.
-    pub fn check(&self, step: u64, params: &mut Params) -> Result<()> {
-        let Some(then) = self.dev.get(&step) else { return Ok(()) };
-        let weights = params.settle()?;
-        let digests = Digest::of_trained(weights)?;
-        if Digest::of_digests(&digests) == then.digest {
-            return Ok(());
-        }
-        let place = match &self.done {
-            Some(done) if done.best_step == step => {
-                let names = weights.trained().map(|(name, _)| name);
-                let mut tensors = names.zip(digests.iter().zip(&done.digests));
-                tensors
-                    .find(|(_, (ours, then))| ours != then)
-                    .map_or(String::new(), |(name, _)| format!(", first in {name}"))
-            }
-            _ => String::new(),
-        };
-        let agreed = self.dev.range(..step).next_back().map_or(0, |(step, _)| *step);
-        Err(differs!("behind step {step} the weights are others than the run's{place}; at step {agreed} they agreed"))
     }
 
     /// The config as it stands at the end of the trajectory.

@@ -36,7 +36,7 @@ fn run_on(machine: Machine, threads: usize, toml: &str) -> Result<(Results, Vec<
         let examples = bench.encode_splits(&rows, plan.batch_size)?;
         let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
         let data = Data::new(&examples, bench.max_length);
-        let header = Header::new(&plan, "as tested", &bench.model, &mut bench.params, data)?;
+        let header = Header::new(&plan, "as tested", &task, &bench.model, &mut bench.params, data)?;
         let shown = Shown::of(&rows.train[0], &examples.train[0], &bench.tokenizer);
         let mut log = folder::begin(&plan, header, &shown, &[])?;
         let job = Job { plan, task, examples };

@@ -30,6 +30,7 @@ mod snapshots;
 mod support;
 mod survival;
 mod tasks;
+mod ties;
 mod tokenizers;
 mod trajectory;
 mod walks;

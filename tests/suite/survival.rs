@@ -348,7 +348,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() -> Result<()> {
     for words in ["train --resume run".to_string(), format!("{words} --overwrite-output-dir")] {
         let output = zotune(place, &words).output()?;
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        assert!(stderr(&output).contains("another process is training in run"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("another process is writing in run"), "{}", stderr(&output));
     }
     // A run can be looked at while it goes.
     done(place, "export run --trajectory now.zot")?;

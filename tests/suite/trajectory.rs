@@ -114,6 +114,7 @@ fn log() -> Result<(tempfile::TempDir, Vec<u8>, Trajectory)> {
         model: [("model.safetensors".to_string(), "00".to_string())].into(),
         weights: vec![Weight { name: "w".into(), shape: vec![3, 4], digest }],
         data: Data { train: 3, dev: 2, eval: 1, max_length: 7, digest },
+        function: [("task loss".to_string(), "classification".into())].into(),
         replays: true,
     };
     let scored = |x: u64| Scored { loss: 1.0 / (x as f64 + 0.1), accuracy: Some(0.5), digest: Digest(x) };

@@ -3,12 +3,14 @@
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
+use serde::Serialize;
 
 use super::{floats, with_floats};
 use crate::simd;
 
 /// An activation by the formulas that checkpoints name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// x
     None,

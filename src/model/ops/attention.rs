@@ -8,6 +8,7 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
+use serde::Serialize;
 
 use super::cap::{cap, cap_slopes};
 use super::tile::{Rows, Unit};
@@ -16,7 +17,7 @@ use crate::batch::QueryBlock;
 use crate::simd;
 
 /// How many heads there are, and how wide.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Heads {
     /// Of queries.
     pub queries: usize,
@@ -34,7 +35,7 @@ impl Heads {
 }
 
 /// What the product of a query and a key becomes before the softmax.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Scores {
     /// Products are multiplied by it.
     pub scale: f32,
