@@ -5,21 +5,23 @@
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use zotune::noise::{Key, Leg, displace, tensor_id, walk};
+use zotune::noise::{Direction, Key, Leg, displace, tensor_id, walk};
 use zotune::simd;
 
 fn walks(c: &mut Criterion) {
     let mut group = c.benchmark_group("walk");
     let mut weights = vec![0.01f32; 1 << 16];
     group.throughput(Throughput::Elements(weights.len() as u64));
-    let leg = |seeds: &[u64]| {
-        let terms = seeds.iter().map(|s| (Key::new(*s, tensor_id("w")), 1e-3)).collect();
+    let along = |direction: Direction, seeds: &[u64]| {
+        let terms = seeds.iter().map(|s| (Key::new(direction, *s, tensor_id("w")), 1e-3)).collect();
         Leg { scale: 1.0, terms, rounding: None }
     };
+    let leg = |seeds: &[u64]| along(Direction::Gaussian, seeds);
+    let signs = [along(Direction::Rademacher, &[1])];
     let end = |leg: Leg| Leg { rounding: Some(Key::of_rounding(1, tensor_id("w"))), ..leg };
     let (one, two, step) = ([leg(&[1])], [leg(&[1, 2])], [end(leg(&[1]))]);
     for machine in simd::machines() {
-        for (name, legs) in [("1 direction", &one[..]), ("2 directions", &two)] {
+        for (name, legs) in [("1 direction", &one[..]), ("2 directions", &two), ("signs", &signs)] {
             let id = BenchmarkId::new(format!("f32, {}", machine.name()), name);
             group.bench_function(id, |b| {
                 b.iter_custom(|times| {
@@ -36,13 +38,17 @@ fn walks(c: &mut Criterion) {
     }
     let mut bf16s = vec![half::bf16::from_f32(0.01); 1 << 16];
     let mut f16s = vec![half::f16::from_f32(0.01); 1 << 16];
-    for (name, legs) in [("best", &one[..]), ("2 directions", &two), ("a step's end", &step)] {
+    for (name, legs) in [("best", &one[..]), ("2 directions", &two), ("a step's end", &step), ("signs", &signs)] {
         group.bench_function(format!("bf16, {name}"), |b| b.iter(|| walk(&mut bf16s, 0, legs)));
         group.bench_function(format!("f16, {name}"), |b| b.iter(|| walk(&mut f16s, 0, legs)));
     }
-    let (keys, mut sides) = ([Key::new(1, tensor_id("w"))], vec![0f32; 2 * weights.len()]);
-    group
-        .bench_function("f32, both sides, read", |b| b.iter(|| displace(&weights, 0, &keys, &[1e-3, -1e-3], 2, &mut sides)));
+    let mut sides = vec![0f32; 2 * weights.len()];
+    for (name, direction) in [("read", Direction::Gaussian), ("read along signs", Direction::Rademacher)] {
+        let keys = [Key::new(direction, 1, tensor_id("w"))];
+        group.bench_function(format!("f32, both sides, {name}"), |b| {
+            b.iter(|| displace(&weights, 0, &keys, &[1e-3, -1e-3], 2, &mut sides));
+        });
+    }
 }
 
 criterion_group!(benches, walks);

@@ -30,7 +30,7 @@ fn weights(outer: usize, dtype: DType) -> Params {
     for (name, shape) in [("w", vec![outer, HIDDEN]), ("b", vec![outer])] {
         params.insert(name, Tensor::zeros(shape, dtype, &Device::Cpu).unwrap()).unwrap();
     }
-    params.walk(&[Term { seed: 0, coeff: 0.02 }]);
+    params.walk(&[Term::gaussian(0, 0.02)]);
     params.settle().unwrap();
     params
 }
@@ -56,7 +56,7 @@ fn passes(c: &mut Criterion) {
         group.bench_function(format!("settle one direction, {}", dtype.as_str()), |b| {
             b.iter(|| {
                 seed += 1;
-                params.walk(&[Term { seed, coeff: 1e-9 }]);
+                params.walk(&[Term::gaussian(seed, 1e-9)]);
                 params.settle().unwrap();
             });
         });
@@ -64,7 +64,7 @@ fn passes(c: &mut Criterion) {
         group.bench_function(format!("update two moments, {}", dtype.as_str()), |b| {
             b.iter(|| {
                 seed += 1;
-                let terms = [Term { seed, coeff: 1e-3 }];
+                let terms = [Term::gaussian(seed, 1e-3)];
                 let descent = Descent { terms: &terms, correction: &[], shrink: 1.0, seed };
                 params.update(&descent, &mut state, &Adam).unwrap();
             });
@@ -151,7 +151,7 @@ fn losses(c: &mut Criterion) {
         group.bench_function(format!("Classification on both sides, two blocks and the head, {}", dtype.as_str()), |b| {
             b.iter(|| {
                 seed += 1;
-                let sides = [1e-3, -1e-3].map(|coeff| vec![Term { seed, coeff }]);
+                let sides = [1e-3, -1e-3].map(|coeff| vec![Term::gaussian(seed, coeff)]);
                 problem.losses_at(&mut params, Points::new(Span::Estimated, &sides)).unwrap()
             });
         });

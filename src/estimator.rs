@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Distribution, Plan, Sides};
-use crate::noise::{Term, direction_seed};
+use crate::noise::{Direction, Term, direction_seed};
 use crate::objective::{Gradients, Objective, Problem};
 use crate::params::{Params, Points, Span, Visit};
 
@@ -152,7 +152,7 @@ pub struct Reach {
 pub struct TwoPoint {
     /// Which side of theta is looked at.
     pub sides: Sides,
-    /// Where directions are drawn from. (The weights must have been told of signs: [`Params::walk_along_signs`].)
+    /// Where directions are drawn from.
     pub distribution: Distribution,
     /// The smoothing radius: eps, or mu on the sphere.
     pub zo_eps: f32,
@@ -169,12 +169,20 @@ impl TwoPoint {
         TwoPoint { sides: Sides::Two, distribution, zo_eps, num_directions: 1, fresh_batches: false }
     }
 
+    /// What directions are of: on the sphere too they are drawn as normals, and divided by their length.
+    pub fn direction(&self) -> Direction {
+        match self.distribution {
+            Distribution::Gaussian | Distribution::Sphere => Direction::Gaussian,
+            Distribution::Rademacher => Direction::Rademacher,
+        }
+    }
+
     /// On the sphere u = z / ||z|| over the weights of `span`, exactly, and g has the factor d; elsewhere z is walked as it
     /// is drawn.
     pub fn reach(&self, seed: u64, span: Span, params: &mut Params) -> Reach {
         match self.distribution {
             Distribution::Sphere => {
-                let norm = params.gram(&[seed], span)[0].sqrt();
+                let norm = params.gram(self.direction(), &[seed], span)[0].sqrt();
                 let dimensions = params.count_over(span) as f64;
                 Reach { eps: (f64::from(self.zo_eps) / norm) as f32, worth: (dimensions / norm) as f32 }
             }
@@ -208,7 +216,7 @@ impl TwoPoint {
                 objective.turn_to(k);
             }
             let Reach { eps, worth } = self.reach(seed, Span::Estimated, params);
-            let point = |coeff: f32| [start, &[Term { seed, coeff }]].concat();
+            let point = |coeff: f32| [start, &[self.direction().term(seed, coeff)]].concat();
             let fresh_base = self.sides == Sides::One && (self.fresh_batches || k == 0);
             let points = match self.sides {
                 Sides::Two => vec![point(eps), point(-eps)],
@@ -230,7 +238,7 @@ impl TwoPoint {
                     (loss_plus - loss_minus) / (2.0 * self.zo_eps)
                 }
             };
-            estimate.terms.push(Term { seed, coeff: worth * slope / q });
+            estimate.terms.push(self.direction().term(seed, worth * slope / q));
         }
         estimate.loss_base = (!bases.is_empty()).then(|| mean(&bases) as f32);
         Ok(estimate)

@@ -6,7 +6,7 @@ use candle_core::DType;
 use crate::config::{Distribution, Inputs, Plan, Selection, Tuned, matches};
 use crate::data::{Batches, Example};
 use crate::model::{self, Adapter, Kind, Lora, Model, Shape};
-use crate::noise::direction_seed;
+use crate::noise::{Term, direction_seed};
 use crate::objective::PromptLoss;
 use crate::optim::{self, Optimizer};
 use crate::params::{ParamId, Params, Role, Span};
@@ -112,7 +112,7 @@ fn warn_of_lost_looks(plan: &Plan, params: &mut Params) -> Result<()> {
         Some(Distribution::Sphere) => radius / (params.count_over(Span::Trained) as f64).sqrt(),
         _ => radius,
     };
-    let share = params.displaced_share(direction_seed(plan.seed, 1, 0), eps as f32, Span::Trained)?;
+    let share = params.displaced_share(Term::gaussian(direction_seed(plan.seed, 1, 0), eps as f32), Span::Trained)?;
     if share < 0.5 {
         tracing::warn!(
             "of the way to where the loss is looked at, --zo-eps {radius:e}, {:.0} % is lost to rounding in {}: slopes are of little \
@@ -163,7 +163,6 @@ pub fn settle_plan(
 
 /// The method of a settled plan, for weights whose roles are assigned.
 pub fn make_method(plan: &Plan, params: &mut Params) -> Result<Optimizer> {
-    params.walk_along_signs(plan.settings.distribution == Some(Distribution::Rademacher));
     optim::method(&plan.optimizer)?.make(&plan.settings, params)
 }
 

@@ -147,7 +147,7 @@ impl Model {
         }
         let adapter = self.adapter.as_ref().map(Adapter::stand_in);
         let (model, Loader { mut params, .. }) = Self::load(&self.source, (config, place), Contents::Zeros, dtype, adapter)?;
-        params.walk(&[Term { seed: 0, coeff: 0.02 }]);
+        params.walk(&[Term::gaussian(0, 0.02)]);
         params.settle()?;
         Ok((model, params))
     }

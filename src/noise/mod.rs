@@ -13,30 +13,10 @@
 //! Logarithm, sine and cosine are polynomials with every multiply-add fused, so scalar, AVX2 and AVX-512 code give the same bits.
 
 mod passes;
+mod term;
 
 pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, displace, gram, update, walk};
-
-/// One direction and how far along it. The direction itself is never stored.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Term {
-    /// Names the direction: z(seed, ., .).
-    pub seed: u64,
-    /// The multiple of the direction.
-    pub coeff: f32,
-}
-
-/// All terms, `factor` times as far.
-pub fn scaled(terms: &[Term], factor: f32) -> Vec<Term> {
-    terms.iter().map(|t| Term { coeff: factor * t.coeff, ..*t }).collect()
-}
-
-/// Adds a term to a list in which each direction stands once.
-pub fn gather(terms: &mut Vec<Term>, term: Term) {
-    match terms.iter_mut().find(|t| t.seed == term.seed) {
-        Some(same) => same.coeff += term.coeff,
-        None => terms.push(term),
-    }
-}
+pub use term::{Direction, Term, gather, scaled};
 
 /// Elements drawn together; a run of elements can start at any multiple of it.
 pub const GROUP: usize = 128;
@@ -47,7 +27,7 @@ const _: () = assert!(HALF == 2 * TOGETHER, "a word for two elements");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     words: [u32; 2],
-    signs: bool,
+    direction: Direction,
 }
 
 /// A tensor's part of the key: FNV-1a of its name.
@@ -69,20 +49,23 @@ pub fn direction_seed(run_seed: u64, step: u64, direction: u64) -> u64 {
 }
 
 impl Key {
-    /// For a fixed tensor this is a bijection of the seed: no two seeds share a direction.
-    pub fn new(seed: u64, tensor_id: u64) -> Self {
-        let key = mix(mix(seed) ^ tensor_id);
-        Key { words: [key as u32, (key >> 32) as u32], signs: false }
+    /// For a fixed tensor and kind this is a bijection of the seed: no two seeds share a direction.
+    pub fn new(direction: Direction, seed: u64, tensor_id: u64) -> Self {
+        match direction {
+            Direction::Gaussian => Key::of(seed, tensor_id),
+            // Words of their own, so that the signs of a seed tell nothing of its Gaussian direction.
+            Direction::Rademacher => Key { direction, ..Key::of(mix(mix(!seed)), tensor_id) },
+        }
     }
 
-    /// For a direction of signs, +1 or -1 with equal chances (Rademacher), instead of normals.
-    pub fn of_signs(seed: u64, tensor_id: u64) -> Self {
-        Key { signs: true, ..Key::new(seed, tensor_id) }
+    fn of(seed: u64, tensor_id: u64) -> Self {
+        let key = mix(mix(seed) ^ tensor_id);
+        Key { words: [key as u32, (key >> 32) as u32], direction: Direction::Gaussian }
     }
 
     /// For rounding at random: words that no direction is made of.
     pub fn of_rounding(seed: u64, tensor_id: u64) -> Self {
-        Key::new(mix(!seed), tensor_id)
+        Key::of(mix(!seed), tensor_id)
     }
 
     /// The key as the generator takes it.
@@ -174,12 +157,6 @@ fn unit_vector(word: u32) -> (f32, f32) {
     (signed(first, word << 21), signed(second, word << 20))
 }
 
-/// +1 or -1 by the highest bit.
-#[inline(always)]
-fn sign(word: u32) -> f32 {
-    f32::from_bits(1f32.to_bits() | (word & (1 << 31)))
-}
-
 /// The words of [`TOGETHER`] counters from `first` on, a multiple of it: each one's first, then each one's second.
 #[inline(always)]
 fn draw_words(key: Key, first: u64) -> [[u32; TOGETHER]; 2] {
@@ -211,23 +188,61 @@ fn draw_half_words(key: Key, group: u64, out: &mut [u32; GROUP]) {
     }
 }
 
-/// The `group`-th [`GROUP`] elements of the direction.
+/// A direction as a pass draws it, group by group.
+///
+/// Of signs a word has 32, so one call of the generator is enough for several groups: its words are kept until a pass is beyond them.
+struct Source {
+    key: Key,
+    words: [u32; GROUP_OF_WORDS],
+    /// Which groups the words are for: those from so many times [`GROUPS_OF_SIGNS`] on. As many as there can be: none yet.
+    block: u64,
+}
+
+/// Words that the generator gives at once, and groups of signs that they are enough for.
+const GROUP_OF_WORDS: usize = 2 * TOGETHER;
+const GROUPS_OF_SIGNS: u64 = (32 * GROUP_OF_WORDS / GROUP) as u64;
+
+impl Source {
+    fn new(key: Key) -> Self {
+        Source { key, words: [0; GROUP_OF_WORDS], block: u64::MAX }
+    }
+
+    /// The `group`-th [`GROUP`] elements of the direction.
+    #[inline(always)]
+    fn draw(&mut self, group: u64, out: &mut [f32; GROUP]) {
+        match self.key.direction {
+            Direction::Gaussian => draw_normals(self.key, group, out),
+            Direction::Rademacher => self.draw_signs(group, out),
+        }
+    }
+
+    /// Element j is the sign that bit j % 32 of the group's word j / 32 says.
+    #[inline(always)]
+    fn draw_signs(&mut self, group: u64, out: &mut [f32; GROUP]) {
+        let block = group / GROUPS_OF_SIGNS;
+        if block != self.block {
+            self.block = block;
+            self.words.copy_from_slice(draw_words(self.key, block * TOGETHER as u64).as_flattened());
+        }
+        let first = (group % GROUPS_OF_SIGNS) as usize * (GROUP / 32);
+        for (out, word) in out.as_chunks_mut::<32>().0.iter_mut().zip(&self.words[first..]) {
+            for j in 0..32 {
+                out[j] = f32::from_bits(1f32.to_bits() | (word << (31 - j) & (1 << 31)));
+            }
+        }
+    }
+}
+
+/// The `group`-th [`GROUP`] normals under a key.
 ///
 /// Short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the more of its turns a
 /// processor has in flight at once.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "loops over one index, as the definition has it")]
-fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
+fn draw_normals(key: Key, group: u64, out: &mut [f32; GROUP]) {
     let words = draw_words(key, group * TOGETHER as u64);
     let words = words.as_flattened();
     let (first, second) = out.split_at_mut(HALF);
-    if key.signs {
-        for j in 0..HALF {
-            first[j] = sign(words[j]);
-            second[j] = sign(words[j] << 1);
-        }
-        return;
-    }
     let mut radii = [0f32; HALF];
     for j in 0..HALF {
         radii[j] = radius(words[j]);
@@ -241,7 +256,7 @@ fn draw(key: Key, group: u64, out: &mut [f32; GROUP]) {
 
 /// Numbers uniform in [-1, 1): element `i` is a function of (seed, name, i). No direction is made of the same words.
 pub fn uniform(seed: u64, name: &str, len: usize) -> Vec<f32> {
-    let key = Key::new(mix(!mix(seed)), tensor_id(name));
+    let key = Key::of(mix(!mix(seed)), tensor_id(name));
     let word = |i: usize| {
         let words = draw_a_word_each(key, (i / GROUP) as u64);
         words[i % GROUP / HALF][i % HALF]
@@ -250,9 +265,14 @@ pub fn uniform(seed: u64, name: &str, len: usize) -> Vec<f32> {
     (0..len).map(|i| (word(i) >> 8) as f32 * (1.0 / (1 << 23) as f32) - 1.0).collect()
 }
 
-/// The direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
+/// A Gaussian direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
+    drawn(Direction::Gaussian, seed, name, len)
+}
+
+/// A direction of any kind itself.
+pub fn drawn(direction: Direction, seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
-    walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(seed, tensor_id(name)), 1.0)], rounding: None }]);
+    walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(direction, seed, tensor_id(name)), 1.0)], rounding: None }]);
     z
 }

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{GROUP, HALF, Key, draw, draw_a_word_each, draw_half_words};
+use super::{GROUP, HALF, Key, Source, draw_a_word_each, draw_half_words};
 use crate::element::Element;
 use crate::simd;
 
@@ -26,23 +26,26 @@ vectorize! {
     /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`].
     pub fn walk[T: Element](weights: &mut [T], first: usize, legs: &[Leg]) {
         let group = (first / GROUP) as u64;
+        let mut sources: Vec<Source> = legs.iter().flat_map(|leg| &leg.terms).map(|(key, _)| Source::new(*key)).collect();
         let (whole, rest) = weights.as_chunks_mut::<GROUP>();
         for (i, weights) in whole.iter_mut().enumerate() {
-            walk_group(weights, group + i as u64, legs);
+            walk_group(weights, group + i as u64, legs, &mut sources);
         }
         if !rest.is_empty() {
             let mut padded = [T::zeroed(); GROUP];
             padded[..rest.len()].copy_from_slice(rest);
-            walk_group(&mut padded, group + whole.len() as u64, legs);
+            walk_group(&mut padded, group + whole.len() as u64, legs, &mut sources);
             rest.copy_from_slice(&padded[..rest.len()]);
         }
     }
 }
 
+/// `sources` are those of all legs' terms, in order.
 #[inline(always)]
-fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg]) {
+fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg], sources: &mut [Source]) {
     let mut z = [0f32; GROUP];
     let mut sum = [0f32; GROUP];
+    let mut sources = sources.iter_mut();
     for leg in legs {
         for j in 0..GROUP {
             sum[j] = weights[j].widen();
@@ -52,8 +55,8 @@ fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg]) {
                 *s *= leg.scale;
             }
         }
-        for &(key, coeff) in &leg.terms {
-            draw(key, group, &mut z);
+        for (&(_, coeff), source) in leg.terms.iter().zip(sources.by_ref()) {
+            source.draw(group, &mut z);
             for j in 0..GROUP {
                 sum[j] = coeff.mul_add(z[j], sum[j]);
             }
@@ -90,14 +93,15 @@ vectorize! {
     pub fn displace[T: Element](weights: &[T], first: usize, keys: &[Key], coeffs: &[f32], points: usize, to: &mut [T]) {
         let mut z = [0f32; GROUP];
         let mut sums = vec![[0f32; GROUP]; points];
+        let mut sources: Vec<Source> = keys.iter().map(|key| Source::new(*key)).collect();
         let len = weights.len();
         let mut at = 0;
         while at < len {
             let (group, skip) = ((first + at) / GROUP, (first + at) % GROUP);
             let here = (GROUP - skip).min(len - at);
-            if let ([key], Some((weights, _))) = (keys, weights[at..].split_first_chunk::<GROUP>()) && skip == 0 {
+            if let ([source], Some((weights, _))) = (&mut sources[..], weights[at..].split_first_chunk::<GROUP>()) && skip == 0 {
                 // As a rule: a whole group along one direction, from here to there without a stop.
-                draw(*key, group as u64, &mut z);
+                source.draw(group as u64, &mut z);
                 for p in 0..points {
                     if let Some((to, _)) = to[p * len + at..].split_first_chunk_mut::<GROUP>() {
                         match coeffs[p] {
@@ -115,8 +119,8 @@ vectorize! {
             for p in 1..points {
                 sums[p] = sums[0];
             }
-            for (k, key) in keys.iter().enumerate() {
-                draw(*key, group as u64, &mut z);
+            for (k, source) in sources.iter_mut().enumerate() {
+                source.draw(group as u64, &mut z);
                 for p in 0..points {
                     let coeff = coeffs[k * points + p];
                     if coeff != 0.0 {
@@ -218,6 +222,7 @@ vectorize! {
         let (mut theta, mut gradient) = ([0f32; GROUP], [0f32; GROUP]);
         let mut states = [[0f32; GROUP]; S];
         let mut words = [0u32; GROUP];
+        let mut sources: Vec<Source> = terms.iter().map(|(key, _)| Source::new(*key)).collect();
         for (i, chunk) in weights.chunks_mut(GROUP).enumerate() {
             let (group, start) = ((first / GROUP + i) as u64, i * GROUP);
             // The next group comes while this one's directions are drawn.
@@ -230,8 +235,8 @@ vectorize! {
                 Some(dense) => gradient[..chunk.len()].copy_from_slice(&dense[start..start + chunk.len()]),
                 None => gradient.fill(0.0),
             }
-            for &(key, coeff) in terms {
-                draw(key, group, &mut z);
+            for (&(_, coeff), source) in terms.iter().zip(&mut sources) {
+                source.draw(group, &mut z);
                 for j in 0..GROUP {
                     gradient[j] = coeff.mul_add(z[j], gradient[j]);
                 }
@@ -269,10 +274,11 @@ vectorize! {
     pub fn gram(keys: &[Key], len: usize, products: &mut [f64]) {
         let q = keys.len();
         let mut drawn = vec![[0f32; GROUP]; q];
+        let mut sources: Vec<Source> = keys.iter().map(|key| Source::new(*key)).collect();
         for group in 0..len.div_ceil(GROUP) {
             let here = GROUP.min(len - group * GROUP);
             for k in 0..q {
-                draw(keys[k], group as u64, &mut drawn[k]);
+                sources[k].draw(group as u64, &mut drawn[k]);
                 for z in &mut drawn[k][here..] {
                     *z = 0.0;
                 }

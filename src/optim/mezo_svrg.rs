@@ -95,12 +95,13 @@ impl Estimator for MezoSvrg {
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        let direction = self.two_point.direction();
         for (name, terms) in [("full", &mut self.full), ("moved", &mut self.moved)] {
             let mut seeds: Vec<u64> = terms.iter().map(|t| t.seed).collect();
             let mut coeffs: Vec<f64> = terms.iter().map(|t| f64::from(t.coeff)).collect();
             visit(&format!("{name}.seeds"), Slot::U64(&mut seeds))?;
             visit(&format!("{name}.coeffs"), Slot::F64(&mut coeffs))?;
-            *terms = seeds.into_iter().zip(coeffs).map(|(seed, coeff)| Term { seed, coeff: coeff as f32 }).collect();
+            *terms = seeds.into_iter().zip(coeffs).map(|(seed, coeff)| direction.term(seed, coeff as f32)).collect();
         }
         Ok(())
     }

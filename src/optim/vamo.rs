@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use super::rule::fused;
 use super::sgd::{Backprop, Sgd};
 use super::{Optimizer, two_point};
-use crate::config::{Distribution, Settings, Sides};
+use crate::config::{Settings, Sides};
 use crate::estimator::{At, Estimated, Estimator, SnapshotReport, TwoPoint};
 use crate::noise::Term;
 use crate::objective::Problem;
@@ -27,10 +27,8 @@ use crate::params::{Params, Points, Slot, Span, Visit};
 
 /// The method. Weights without a first-order gradient get MeZO's estimate in its place.
 pub fn make(settings: &Settings, params: &Params) -> Optimizer {
-    let of_rest = settings.distribution.filter(|d| *d == Distribution::Rademacher).unwrap_or(Distribution::Gaussian);
     let estimator = Vamo {
-        // Whatever the snapshot looks along: all walks of a run are along signs or none.
-        backprop: Backprop::with(TwoPoint { distribution: of_rest, ..TwoPoint::mezo(1e-3) }, settings),
+        backprop: Backprop::with(TwoPoint::mezo(1e-3), settings),
         probe: two_point(settings),
         max_directions: settings.max_directions,
         tolerance: settings.direction_tolerance.unwrap_or(0.1),
@@ -85,7 +83,7 @@ impl Vamo {
             }
         }
         let looks = if base.is_some() { 1 + self.snapshot.seeds.len() } else { 2 * self.snapshot.seeds.len() };
-        self.snapshot.gram = params.gram(&self.snapshot.seeds, Span::Trained);
+        self.snapshot.gram = params.gram(self.probe.direction(), &self.snapshot.seeds, Span::Trained);
         Ok(SnapshotReport {
             num_directions: self.snapshot.seeds.len(),
             example_evaluations: (looks * problem.num_examples()) as u64,
@@ -103,7 +101,7 @@ impl Vamo {
         problem: &mut dyn Problem,
     ) -> Result<Vec<f64>> {
         let reach = self.probe.reach(seed, Span::Trained, params);
-        let point = |coeff: f32| vec![Term { seed, coeff }];
+        let point = |coeff: f32| vec![self.probe.direction().term(seed, coeff)];
         let points = match (self.probe.sides, &base) {
             (Sides::Two, _) => vec![point(reach.eps), point(-reach.eps)],
             (Sides::One, None) => vec![point(reach.eps), Vec::new()],
@@ -130,7 +128,8 @@ impl Vamo {
         };
         let coeffs: Vec<f64> = (0..q).map(of_direction).collect();
         let square: f64 = (0..q * q).map(|ab| coeffs[ab / q] * coeffs[ab % q] * gram[ab]).sum();
-        let terms = seeds.iter().zip(&coeffs).map(|(&seed, &coeff)| Term { seed, coeff: coeff as f32 }).collect();
+        let terms =
+            seeds.iter().zip(&coeffs).map(|(&seed, &coeff)| self.probe.direction().term(seed, coeff as f32)).collect();
         (terms, square.max(0.0).sqrt())
     }
 }

@@ -32,9 +32,9 @@ impl Displacement {
     }
 
     /// As a pass takes it, rounded at random under `rounding` where there is one; None where it moves nothing.
-    pub fn leg(&self, key: impl Fn(u64) -> Key, rounding: Option<Key>) -> Option<Leg> {
+    pub fn leg(&self, key: impl Fn(&Term) -> Key, rounding: Option<Key>) -> Option<Leg> {
         let moves = self.scale != 1.0 || !self.terms.is_empty();
-        let terms = || self.terms.iter().map(|t| (key(t.seed), t.coeff)).collect();
+        let terms = || self.terms.iter().map(|t| (key(t), t.coeff)).collect();
         moves.then(|| Leg { scale: self.scale, terms: terms(), rounding })
     }
 }

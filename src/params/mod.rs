@@ -22,7 +22,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::config::StateDtype;
-use crate::noise::{self, Kernel, Key, Leg, Term, gather};
+use crate::noise::{self, Direction, Kernel, Key, Leg, Term, gather};
 use displacement::Displacement;
 use passes::{AddProduct, InPlace, Shown, Update, walk_over};
 
@@ -70,6 +70,12 @@ struct Param {
     role: Role,
 }
 
+impl Param {
+    fn key(&self, direction: Direction, seed: u64) -> Key {
+        Key::new(direction, seed, self.noise_id)
+    }
+}
+
 /// A displacement that has not been applied yet.
 #[derive(Clone, Copy, Debug)]
 enum Move {
@@ -98,21 +104,13 @@ pub struct Params {
     by_name: HashMap<String, ParamId>,
     pending: Vec<Move>,
     dtype: DType,
-    signs: bool,
     walk_time: Duration,
 }
 
 impl Params {
     /// Empty; holds tensors of `dtype`.
     pub fn new(dtype: DType) -> Self {
-        Params {
-            params: Vec::new(),
-            by_name: HashMap::new(),
-            pending: Vec::new(),
-            dtype,
-            signs: false,
-            walk_time: Duration::ZERO,
-        }
+        Params { params: Vec::new(), by_name: HashMap::new(), pending: Vec::new(), dtype, walk_time: Duration::ZERO }
     }
 
     /// The dtype that the model's own weights are held in.
@@ -199,23 +197,14 @@ impl Params {
         self.params.iter().map(|p| p.tensor.elem_count() * p.tensor.dtype().size_in_bytes()).sum()
     }
 
-    /// Whether directions are signs (Rademacher) instead of normals, from here on.
-    pub fn walk_along_signs(&mut self, signs: bool) {
-        self.signs = signs;
-    }
-
-    fn key(&self, seed: u64, param: &Param) -> Key {
-        if self.signs { Key::of_signs(seed, param.noise_id) } else { Key::new(seed, param.noise_id) }
-    }
-
-    /// The inner products of the seeds' directions over the weights of `span`: [q, q], row by row. The root of a diagonal
+    /// The inner products of the directions of that kind and these seeds over the weights of `span`: [q, q], row by row. The root of a diagonal
     /// element brings its direction to the unit sphere. Tensor by tensor in order, so with the same bits for any number of
     /// threads.
-    pub fn gram(&mut self, seeds: &[u64], span: Span) -> Vec<f64> {
+    pub fn gram(&mut self, direction: Direction, seeds: &[u64], span: Span) -> Vec<f64> {
         let start = Instant::now();
         let held: Vec<&Param> = self.params.iter().filter(|p| span.holds(p.role)).collect();
         let of_one = |p: &&Param| {
-            let keys: Vec<Key> = seeds.iter().map(|&seed| self.key(seed, p)).collect();
+            let keys: Vec<Key> = seeds.iter().map(|&seed| p.key(direction, seed)).collect();
             let mut products = vec![0.0; seeds.len() * seeds.len()];
             noise::gram(&keys, p.tensor.elem_count(), &mut products);
             products
@@ -267,7 +256,7 @@ impl Params {
             let mut walks: Vec<(&Tensor, Vec<Leg>)> = Vec::new();
             for param in &self.params {
                 let stretches = self.pending.split_inclusive(|m| matches!(m, Move::EndStep(_)));
-                let legs: Vec<Leg> = stretches.filter_map(|moves| self.leg(param, moves)).collect();
+                let legs: Vec<Leg> = stretches.filter_map(|moves| Self::leg(param, moves)).collect();
                 if !legs.is_empty() {
                     walks.push((&param.tensor, legs));
                 }
@@ -305,7 +294,7 @@ impl Params {
         self.settle()?;
         let start = Instant::now();
         for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.role == Role::Estimated) {
-            self.descend(param, None, descent, state.buffers(i), kernel)?;
+            Self::descend(param, None, descent, state.buffers(i), kernel)?;
         }
         self.walk_time += start.elapsed();
         Ok(())
@@ -331,13 +320,13 @@ impl Params {
             );
         }
         let start = Instant::now();
-        self.descend(param, Some(dense), descent, state.buffers(id.0), kernel)?;
+        Self::descend(param, Some(dense), descent, state.buffers(id.0), kernel)?;
         self.walk_time += start.elapsed();
         Ok(())
     }
 
     /// A weight's part in moves that are rounded together; None where it has none.
-    fn leg(&self, param: &Param, moves: &[Move]) -> Option<Leg> {
+    fn leg(param: &Param, moves: &[Move]) -> Option<Leg> {
         let (mut map, mut rounding) = (Displacement::none(), None);
         for m in moves {
             match *m {
@@ -347,11 +336,10 @@ impl Params {
                 _ => {}
             }
         }
-        map.simplified().leg(|seed| self.key(seed, param), rounding)
+        map.simplified().leg(|term| param.key(term.direction, term.seed), rounding)
     }
 
     fn descend<K: Kernel<S>, const S: usize>(
-        &self,
         param: &Param,
         dense: Option<&[f32]>,
         descent: &Descent,
@@ -363,7 +351,7 @@ impl Params {
         own.iter().chain(descent.correction).for_each(|term| gather(&mut terms, *term));
         let op = InPlace(Update {
             scale: if param.decays { descent.shrink } else { 1.0 },
-            terms: &terms.iter().map(|t| (self.key(t.seed, param), t.coeff)).collect::<Vec<_>>(),
+            terms: &terms.iter().map(|t| (param.key(t.direction, t.seed), t.coeff)).collect::<Vec<_>>(),
             kernel,
             dense,
             state: state.into(),

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use super::{Params, Span, with_bytes};
 use crate::element::Element;
-use crate::noise::{self, Key, Term};
+use crate::noise::{self, Direction, Key, Term};
 
 /// theta, displaced by a list of terms for each point, over the weights of a span. Whoever multiplies by a weight draws the
 /// directions as it reads, strip by strip in cache, once for all points: no weight is written, and none has a way back.
@@ -16,8 +16,8 @@ use crate::noise::{self, Key, Term};
 pub struct Points {
     span: Span,
     /// Each direction once.
-    seeds: Vec<u64>,
-    /// How far each point lies along each direction: [seeds, points].
+    directions: Vec<(Direction, u64)>,
+    /// How far each point lies along each direction: [directions, points].
     coeffs: Vec<f32>,
     count: usize,
 }
@@ -25,15 +25,17 @@ pub struct Points {
 impl Points {
     /// theta + the sum of coeff * z(seed) over the terms, for each of `points`. A point without terms is theta.
     pub fn new(span: Span, points: &[Vec<Term>]) -> Self {
-        let mut seeds: Vec<u64> = Vec::new();
+        let mut directions: Vec<(Direction, u64)> = Vec::new();
+        let of = |term: &Term| (term.direction, term.seed);
         for term in points.iter().flatten() {
-            if !seeds.contains(&term.seed) {
-                seeds.push(term.seed);
+            if !directions.contains(&of(term)) {
+                directions.push(of(term));
             }
         }
-        let along = |seed, terms: &[Term]| terms.iter().filter(|t| t.seed == seed).map(|t| t.coeff).sum();
-        let coeffs = seeds.iter().flat_map(|&seed| points.iter().map(move |terms| along(seed, terms))).collect();
-        Points { span, seeds, coeffs, count: points.len() }
+        let along = |direction, terms: &[Term]| terms.iter().filter(|t| of(t) == direction).map(|t| t.coeff).sum();
+        let coeffs =
+            directions.iter().flat_map(|&direction| points.iter().map(move |terms| along(direction, terms))).collect();
+        Points { span, directions, coeffs, count: points.len() }
     }
 
     /// How many points there are.
@@ -49,22 +51,25 @@ impl Points {
     /// The terms of each point, those of 0 left out.
     pub fn each(&self) -> impl Iterator<Item = Vec<Term>> {
         (0..self.count).map(|point| {
-            let terms = self.seeds.iter().zip(self.coeffs.iter().skip(point).step_by(self.count));
-            terms.filter(|(_, coeff)| **coeff != 0.0).map(|(&seed, &coeff)| Term { seed, coeff }).collect()
+            let terms = self.directions.iter().zip(self.coeffs.iter().skip(point).step_by(self.count));
+            terms
+                .filter(|(_, coeff)| **coeff != 0.0)
+                .map(|((direction, seed), &coeff)| direction.term(*seed, coeff))
+                .collect()
         })
     }
 
-    pub(super) fn seeds(&self) -> &[u64] {
-        &self.seeds
+    pub(super) fn directions(&self) -> &[(Direction, u64)] {
+        &self.directions
     }
 }
 
 impl Params {
-    /// The share of the way from theta to theta + `eps` z that the weights of `span` make when they are rounded to what they are
-    /// held in: 1 in f32, less where `eps` is small beside the spacing of half precision's numbers. z is the direction of `seed`, and
-    /// of each weight the first numbers are looked at.
-    pub fn displaced_share(&mut self, seed: u64, eps: f32, span: Span) -> Result<f64> {
-        let points = Arc::new(Points::new(span, &[vec![Term { seed, coeff: eps }]]));
+    /// The share of the way from theta to theta + coeff z, for a `term`, that the weights of `span` make when they are rounded to what they are
+    /// held in: 1 in f32, less where coeff is small beside the spacing of half precision's numbers. Of each weight the first numbers
+    /// are looked at.
+    pub fn displaced_share(&mut self, term: Term, span: Span) -> Result<f64> {
+        let points = Arc::new(Points::new(span, &[vec![term]]));
         let weights = self.settle()?.at(&points);
         let (mut made, mut whole) = (0.0, 0.0);
         for (id, _) in weights.ids() {
@@ -85,7 +90,7 @@ impl Params {
 #[derive(Clone)]
 pub struct Displaced {
     points: Arc<Points>,
-    /// The seeds' on this weight.
+    /// The directions' on this weight.
     keys: Vec<Key>,
 }
 

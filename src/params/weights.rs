@@ -32,7 +32,7 @@ impl<'a> Weights<'a> {
         let displaced = self
             .points
             .filter(|points| points.span().holds(param.role))
-            .map(|points| Displaced::new(points, points.seeds().iter().map(|&seed| self.params.key(seed, param)).collect()));
+            .map(|points| Displaced::new(points, points.directions().iter().map(|&(d, seed)| param.key(d, seed)).collect()));
         Leaf::new(param.tensor.clone(), self.recorder, id, displaced)
     }
 

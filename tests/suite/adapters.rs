@@ -399,7 +399,7 @@ fn blocks_that_stay_as_they_are_are_gone_through_once_a_batch() -> Result<()> {
         };
         let mut problem = PromptLoss::of_all(&model, Loss::Classification, &examples, 1);
         for seed in 0..3 {
-            params.walk(&[Term { seed, coeff: 0.1 }]);
+            params.walk(&[Term::gaussian(seed, 0.1)]);
             assert_eq!(problem.loss(params.settle()?)?, whole(&mut params)?, "{base}, {seed}");
         }
         let before = problem.loss(params.settle()?)?;

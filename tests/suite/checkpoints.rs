@@ -21,7 +21,7 @@ fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let folder = tempfile::tempdir()?;
             let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
-            params.walk(&[Term { seed: 1, coeff: 0.01 }]);
+            params.walk(&[Term::gaussian(1, 0.01)]);
             let file = folder.path().join("model.safetensors");
             model.save(params.settle()?, folder.path())?;
             model.write_companions(folder.path(), dtype, name)?;
@@ -32,7 +32,7 @@ fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
             let (_, mut again) = Model::open(&Source::Folder(folder.path().into()), dtype)?;
             assert!(bytes(again.settle()?)? == saved, "{name} in {dtype:?}");
             // The same file back into weights that have moved on.
-            params.walk(&[Term { seed: 2, coeff: 0.01 }]);
+            params.walk(&[Term::gaussian(2, 0.01)]);
             params.settle()?;
             model.restore(&mut params, folder.path())?;
             assert!(bytes(params.settle()?)? == saved, "{name} in {dtype:?}, restored");

@@ -5,12 +5,12 @@ use indicatif::ProgressBar;
 use zotune::batch::{Batch, Pick};
 use zotune::config::{Knobs, Plan};
 use zotune::data::{Example, Shown};
+use zotune::estimator::At;
 use zotune::folder;
 use zotune::loss::scores;
-use zotune::noise::Term;
 use zotune::objective::PromptLoss;
 use zotune::run::{Job, Results, train};
-use zotune::setup::{Bench, set_up};
+use zotune::setup::{Bench, problem, set_up};
 use zotune::simd::{self, Machine};
 use zotune::stop::Stop;
 use zotune::task::{Loss, Task};
@@ -85,13 +85,20 @@ fn a_run_along_signs_walks_along_signs() -> Result<()> {
     for (distribution, along_signs) in [("rademacher", true), ("gaussian", false)] {
         let toml = format!("{SHORT}distribution = \"{distribution}\"\n");
         let mut plan = Plan::check(Knobs::from_toml(&toml, "test")?)?;
+        let task = Task::of(plan.inputs.task.as_deref(), None)?;
+        let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
         let mut bench = Bench::open(&plan.inputs)?;
-        set_up(&mut plan, &mut bench, 20)?;
+        let examples = bench.encode_splits(&rows, plan.batch_size)?;
+        let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
+        let mut problem = problem(&plan, &task, &bench.model, &examples.train);
         let before = flat(bench.params.settle()?)?;
-        bench.params.walk(&[Term { seed: 1, coeff: 1.0 }]);
+        let at = At { learning_rate: 1e-2, ..At::of(&plan, 1) };
+        let (estimate, _) = optimizer.estimator.estimate(&at, &mut bench.params, &mut problem)?;
+        optimizer.rule.step(&at, &mut bench.params, &estimate, None)?;
         let after = flat(bench.params.settle()?)?;
-        let is_sign = |(a, b): (&f64, &f64)| ((a - b).abs() - 1.0).abs() < 1e-5;
-        assert_eq!(before.iter().zip(&after).all(is_sign), along_signs, "{distribution}");
+        let moved = f64::from(1e-2 * estimate.terms[0].coeff).abs();
+        let is_sign = |(a, b): (&f64, &f64)| ((a - b).abs() - moved).abs() < 1e-4 * moved + 1e-6;
+        assert_eq!(before.iter().zip(&after).all(is_sign), along_signs, "{distribution}, {moved}");
     }
     Ok(())
 }

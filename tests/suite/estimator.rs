@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use zotune::config::{Distribution, Settings, Sides};
 use zotune::estimator::{Estimate, TwoPoint};
-use zotune::noise::{Term, direction};
+use zotune::noise::{Direction, Term, direction};
 use zotune::objective::Objective;
 use zotune::optim::method;
 use zotune::params::{Params, Points, Span, Weights};
@@ -113,7 +113,7 @@ fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
     let (mut params, gradient) = start()?;
     let z: Vec<f64> = direction(7, "x", D).into_iter().map(f64::from).collect();
     let norm = dot(&z, &z).sqrt();
-    assert!((params.gram(&[7], Span::Trained)[0].sqrt() - norm).abs() < 1e-5 * norm);
+    assert!((params.gram(Direction::Gaussian, &[7], Span::Trained)[0].sqrt() - norm).abs() < 1e-5 * norm);
     let sphere = TwoPoint { distribution: Distribution::Sphere, zo_eps: 1e-2, ..TWO };
     let term = sphere.along(&[7], &mut params, &mut Quadratic)?.terms[0];
     // g = d (grad . u) u, written along z.
@@ -122,13 +122,12 @@ fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
 
     let (mut params, _) = start()?;
     let before = values(params.settle()?)?;
-    params.walk_along_signs(true);
-    params.walk(&[Term { seed: 7, coeff: 1.0 }]);
+    params.walk(&[Direction::Rademacher.term(7, 1.0)]);
     let moves: Vec<f32> = values(params.settle()?)?.iter().zip(&before).map(|(a, b)| a - b).collect();
     assert!(moves.iter().all(|m| (m.abs() - 1.0).abs() < 1e-6));
     let up = moves.iter().filter(|m| **m > 0.0).count();
     assert!((D / 2 - 40..D / 2 + 40).contains(&up), "{up} of {D} go up");
-    assert!((params.gram(&[7], Span::Trained)[0].sqrt() - (D as f64).sqrt()).abs() < 1e-9);
+    assert!((params.gram(Direction::Rademacher, &[7], Span::Trained)[0].sqrt() - (D as f64).sqrt()).abs() < 1e-9);
     Ok(())
 }
 
@@ -177,7 +176,7 @@ fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
 fn zo_sgd_decays_matrices() -> Result<()> {
     let mut params = Params::new(DType::F32);
     params.insert("w", Tensor::full(2f32, (4, 5), &Device::Cpu)?)?;
-    let terms = vec![Term { seed: 1, coeff: 0.5 }];
+    let terms = vec![Term::gaussian(1, 0.5)];
     let estimate = Estimate { terms, ..Estimate::default() };
     let settings = Settings { weight_decay: Some(0.1), ..Settings::default() };
     method("zo-sgd")?.make(&settings, &params)?.rule.step(&at(1, 1e-2), &mut params, &estimate, None)?;

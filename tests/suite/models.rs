@@ -261,7 +261,7 @@ fn tied_weights_are_one_parameter() -> Result<()> {
     assert!(tied.id("lm_head.weight").is_none());
     let id = tied.id("model.decoder.embed_tokens.weight").unwrap();
     let before: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
-    tied.walk(&[Term { seed: 1, coeff: 1.0 }]);
+    tied.walk(&[Term::gaussian(1, 1.0)]);
     let after: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
     let z = zotune::noise::direction(1, "model.decoder.embed_tokens.weight", before.len());
     for ((a, b), z) in after.iter().zip(&before).zip(z) {

@@ -2,7 +2,7 @@
 //! every instruction set.
 
 use anyhow::Result;
-use zotune::noise::{GROUP, Key, Leg, direction, direction_seed, tensor_id, walk};
+use zotune::noise::{Direction, GROUP, Key, Leg, direction, direction_seed, drawn, tensor_id, walk};
 use zotune::simd::{self, Machine};
 
 const N: usize = 1 << 20;
@@ -38,7 +38,7 @@ fn the_generator_is_threefry() {
 /// Elements j and j + GROUP / 2 of a direction are the exact Box-Muller transform, in f64, of the group's j-th word.
 #[test]
 fn every_element_is_box_mullers_transform_of_its_word() {
-    let key = Key::new(5, tensor_id("w"));
+    let key = Key::new(Direction::Gaussian, 5, tensor_id("w"));
     let z = direction(5, "w", 4 * GROUP);
     for (i, z) in z.iter().enumerate() {
         let (group, word) = (i / GROUP, i % (GROUP / 2));
@@ -121,10 +121,65 @@ fn every_direction_of_every_step_has_a_seed_of_its_own() {
 
 #[test]
 fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
-    let whole = direction(11, "w", 1000);
-    let mut part = vec![0f32; 1000 - 3 * GROUP];
-    walk(&mut part, 3 * GROUP, &[Leg { scale: 0.0, terms: vec![(Key::new(11, tensor_id("w")), 1.0)], rounding: None }]);
-    assert_eq!(part, whole[3 * GROUP..]);
+    for kind in [Direction::Gaussian, Direction::Rademacher] {
+        let whole = drawn(kind, 11, "w", 5000);
+        for first in [3 * GROUP, 16 * GROUP, 17 * GROUP] {
+            let mut part = vec![0f32; 5000 - first];
+            walk(
+                &mut part,
+                first,
+                &[Leg { scale: 0.0, terms: vec![(Key::new(kind, 11, tensor_id("w")), 1.0)], rounding: None }],
+            );
+            assert_eq!(part, whole[first..]);
+        }
+    }
+}
+
+/// Element i of a direction of signs is bit i % 32 of word i / 32: the words of 32 counters, first each one's first, then each one's
+/// second, and so on.
+#[test]
+fn every_sign_is_a_bit_of_the_generator() {
+    let key = Key::new(Direction::Rademacher, 5, tensor_id("w"));
+    let z = drawn(Direction::Rademacher, 5, "w", 3 * 2048 + 77);
+    for (i, z) in z.iter().enumerate() {
+        let (word, bit) = (i / 32, i % 32);
+        let (block, half, counter) = (word / 64, word / 32 % 2, word % 32);
+        let word = zotune::noise::threefry::<1>(key.words(), [(32 * block + counter) as u32, 0])[half][0];
+        assert_eq!(*z, if word >> bit & 1 == 1 { -1.0 } else { 1.0 }, "element {i}");
+    }
+}
+
+/// Signs are +1 or -1 with equal chances and tell nothing of each other, of other directions' or of the seed's Gaussian one.
+#[test]
+fn signs_are_fair_and_uncorrelated() {
+    let signs = |seed, name| drawn(Direction::Rademacher, seed, name, N);
+    let (base, limit) = (signs(7, "w.1"), 5.0 / (N as f64).sqrt());
+    assert!(base.iter().all(|z| z.abs() == 1.0) && moments(&base)[1].abs() < limit, "{:?}", moments(&base));
+    for (what, other) in [
+        ("seeds", signs(8, "w.1")),
+        ("seeds a bit apart", signs(7 | 1 << 40, "w.1")),
+        ("tensors", signs(7, "w.2")),
+        ("steps", signs(direction_seed(0, 8, 0), "w.1")),
+        ("the normals of the seed", direction(7, "w.1", N)),
+    ] {
+        assert!(correlation(&base, &other).abs() < limit, "{what}: {}", correlation(&base, &other));
+    }
+    for shift in [1, 2, 31, 32, 33, GROUP, 1024, 2048, 1 << 16] {
+        let c = correlation(&base[..N - shift], &base[shift..]);
+        assert!(c.abs() < limit, "indices {shift} apart: {c}");
+    }
+    // Runs of one sign are as long as a fair coin's: half of them one long, a quarter two.
+    let mut runs = [0f64; 3];
+    let mut length = 0;
+    for (a, b) in base.iter().zip(&base[1..]) {
+        length += 1;
+        if a != b {
+            runs[length.min(3) - 1] += 1.0;
+            length = 0;
+        }
+    }
+    let all: f64 = runs.iter().sum();
+    assert!((runs[0] / all - 0.5).abs() < 5e-3 && (runs[1] / all - 0.25).abs() < 5e-3, "{runs:?}");
 }
 
 /// Scalar, AVX2 and AVX-512 code agree exactly, in every precision: all that the machine has.
@@ -134,12 +189,12 @@ fn every_instruction_set_gives_the_same_bits() -> Result<()> {
     let rounding = |step| Some(Key::of_rounding(step, w));
     let leg = |terms: &[(Key, f32)], rounding| Leg { scale: 0.99, terms: terms.to_vec(), rounding };
     let legs = [
-        leg(&[(Key::new(1, w), 1e-3), (Key::new(2, w), 1e-3)], rounding(1)),
-        leg(&[(Key::of_signs(3, w), 1e-3), (Key::new(4, w), 1e-3)], rounding(2)),
-        leg(&[(Key::new(5, w), 1e-3)], None),
+        leg(&[(Key::new(Direction::Gaussian, 1, w), 1e-3), (Key::new(Direction::Gaussian, 2, w), 1e-3)], rounding(1)),
+        leg(&[(Key::new(Direction::Rademacher, 3, w), 1e-3), (Key::new(Direction::Gaussian, 4, w), 1e-3)], rounding(2)),
+        leg(&[(Key::new(Direction::Gaussian, 5, w), 1e-3)], None),
     ];
     let run = || {
-        let mut f32s: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
+        let mut f32s: Vec<f32> = (0..3000).map(|i| (i as f32).sin()).collect();
         let mut bf16s: Vec<half::bf16> = f32s.iter().map(|x| half::bf16::from_f32(*x)).collect();
         let mut f16s: Vec<half::f16> = f32s.iter().map(|x| half::f16::from_f32(*x)).collect();
         walk(&mut f32s, 0, &legs);

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use zotune::data::{Batches, Example};
 use zotune::files::Source;
 use zotune::model::{Adapter, Kind, Lora, Model};
-use zotune::noise::{Term, direction};
+use zotune::noise::{Direction, Term, direction};
 use zotune::objective::{Objective, Problem, PromptLoss};
 use zotune::params::{Params, Points, Role, Span};
 use zotune::simd::{self, Machine};
@@ -17,12 +17,17 @@ use zotune::task::Loss;
 use crate::support::{FIXTURES, Llama, at_copies, example, fixture, flat};
 
 fn term(seed: u64, coeff: f32) -> Term {
-    Term { seed, coeff }
+    Term::gaussian(seed, coeff)
 }
 
-/// theta itself, both sides along one direction, and a point that shares it and has another.
+/// theta itself, both sides along one direction, and a point that shares it and has two others, one of signs under the same seed.
 fn four() -> Points {
-    let points = [vec![], vec![term(3, 1e-2)], vec![term(3, -1e-2)], vec![term(3, 5e-3), term(4, 1e-2)]];
+    let points = [
+        vec![],
+        vec![term(3, 1e-2)],
+        vec![term(3, -1e-2)],
+        vec![term(3, 5e-3), term(4, 1e-2), Direction::Rademacher.term(3, 2e-3)],
+    ];
     Points::new(Span::Estimated, &points)
 }
 
@@ -36,11 +41,11 @@ fn lost_ways_are_told_from_those_that_are_made() -> Result<()> {
         assert!((closed - share).abs() < 2e-3, "{c}: {closed}");
         let mut p = Params::new(DType::BF16);
         p.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?.to_dtype(DType::BF16)?)?;
-        let found = p.displaced_share(3, c as f32 / 128.0, Span::Estimated)?;
+        let found = p.displaced_share(term(3, c as f32 / 128.0), Span::Estimated)?;
         assert!((found - closed).abs() < 0.02, "{c}: {found}, not {closed}");
         let mut exact = Params::new(DType::F32);
         exact.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?)?;
-        assert_eq!(exact.displaced_share(3, c as f32 / 128.0, Span::Estimated)?, 1.0);
+        assert_eq!(exact.displaced_share(term(3, c as f32 / 128.0), Span::Estimated)?, 1.0);
     }
     Ok(())
 }
@@ -56,9 +61,9 @@ fn a_displaced_weight_is_the_one_that_walked() -> Result<()> {
 }
 
 fn displaced_weights_are_those_that_walked(machine: Machine) -> Result<()> {
-    const LEN: usize = 1000;
+    const LEN: usize = 3000;
     let points = Arc::new(four());
-    let stretches = [(0, LEN), (0, 128), (128, 384), (1, 2), (127, 130), (200, 999), (640, LEN)];
+    let stretches = [(0, LEN), (0, 128), (128, 384), (1, 2), (127, 130), (200, 999), (640, LEN), (1999, 2100), (2048, 2200)];
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         let start: Vec<f32> = (0..LEN).map(|i| 0.1 * (i as f32 * 0.7).sin()).collect();
         let tensor = Tensor::new(start, &Device::Cpu)?.to_dtype(dtype)?;

@@ -357,7 +357,7 @@ fn zo_conservative_keeps_the_best_of_three() -> Result<()> {
         params.settle()?;
         let (estimate, _) = optimizer.estimator.estimate(&at, &mut params, &mut problem)?;
         optimizer.rule.step(&at, &mut params, &estimate, None)?;
-        let z = dense(&[Term { seed: plain.terms[0].seed, coeff: plain.terms[0].coeff }]);
+        let z = dense(&[Term::gaussian(plain.terms[0].seed, plain.terms[0].coeff)]);
         let points: Vec<Vec<f64>> =
             [0.0, -0.15, 0.15].iter().map(|s| before.iter().zip(&z).map(|(x, g)| x + s * g).collect()).collect();
         let loss = |x: &Vec<f64>| problem.batch.iter().map(|&i| problem.value(i, x)).sum::<f64>();

@@ -114,6 +114,8 @@ struct Met {
     in_a_write: usize,
     in_evaluation: usize,
     resumed: usize,
+    /// Before a resumed process had come to a step of its own.
+    in_resume: usize,
 }
 
 /// When to kill.
@@ -174,7 +176,8 @@ fn kill_and_resume(folder: &Path, words: &str, unbroken: &Outcome, kills: usize,
                 // Killed before it had begun.
                 Err(_) => format!("train {words} --output-dir killed --overwrite-output-dir"),
             };
-            met.resumed += usize::from(words.contains("--resume"));
+            let resumes = words.contains("--resume");
+            met.resumed += usize::from(resumes);
             let mut process = zotune(folder, &words)
                 .stdout(Stdio::null())
                 .stderr(Stdio::from(std::fs::File::create(folder.join("said"))?))
@@ -201,6 +204,7 @@ fn kill_and_resume(folder: &Path, words: &str, unbroken: &Outcome, kills: usize,
                 let whole = logged.len().saturating_sub(torn_bytes);
                 ensure!(bytes.len() >= whole && bytes[..whole] == logged[..whole], "after step {}", before.steps());
             }
+            met.in_resume += usize::from(resumes && bytes.len() <= logged.len());
             logged = bytes;
         }
         let end = outcome(&run)?;
@@ -233,9 +237,13 @@ fn a_run_that_is_killed_a_hundred_times_ends_as_if_nothing_had_happened() -> Res
             total.in_a_write += met.in_a_write;
             total.in_evaluation += met.in_evaluation;
             total.resumed += met.resumed;
+            total.in_resume += met.in_resume;
         }
     }
-    assert!(total.kills >= 100 && total.in_a_write > 3 && total.in_evaluation > 3 && total.resumed > 50, "{total:?}");
+    assert!(
+        total.kills >= 100 && total.in_a_write > 3 && total.in_evaluation > 3 && total.resumed > 50 && total.in_resume > 3,
+        "{total:?}"
+    );
     Ok(())
 }
 

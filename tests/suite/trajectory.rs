@@ -48,7 +48,6 @@ fn cases() -> Vec<(&'static Method, Settings)> {
 }
 
 fn make(method: &Method, settings: &Settings, params: &mut Params) -> Result<Optimizer> {
-    params.walk_along_signs(settings.distribution == Some(Distribution::Rademacher));
     let settings = method.resolve(settings, 1e-3, params.count_over(Span::Trained), params.count_over(Span::Estimated), 3);
     method.make(&settings, params)
 }

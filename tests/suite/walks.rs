@@ -22,7 +22,7 @@ fn values(params: &mut Params, index: usize) -> Result<Vec<f32>> {
 }
 
 fn term(seed: u64, coeff: f32) -> Term {
-    Term { seed, coeff }
+    Term::gaussian(seed, coeff)
 }
 
 #[test]
