@@ -15,6 +15,8 @@
 mod passes;
 mod term;
 
+use crate::element::Element;
+
 pub use passes::{Held, Kernel, Leg, SCRATCH_BYTES, displace, gram, update, walk};
 pub use term::{Direction, Term, gather, scaled};
 
@@ -153,7 +155,6 @@ fn unit_vector(word: u32) -> (f32, f32) {
     let c = (-1.358_590_8e-3f32).mul_add(aa, 4.165_502_5e-2).mul_add(aa, -4.999_985_6e-1);
     let (sin, cos) = (s * a, c.mul_add(aa, 1.0));
     let (first, second) = if word & (1 << 9) == 0 { (cos, sin) } else { (sin, cos) };
-    let signed = |x: f32, sign: u32| f32::from_bits(x.to_bits() ^ (sign & (1 << 31)));
     (signed(first, word << 21), signed(second, word << 20))
 }
 
@@ -193,44 +194,96 @@ fn draw_half_words(key: Key, group: u64, out: &mut [u32; GROUP]) {
 /// Of signs a word has 32, so one call of the generator is enough for several groups: its words are kept until a pass is beyond them.
 struct Source {
     key: Key,
-    words: [u32; GROUP_OF_WORDS],
+    /// Those of the counters that the signs of a group are made of.
+    words: [u32; HALF],
     /// Which groups the words are for: those from so many times [`GROUPS_OF_SIGNS`] on. As many as there can be: none yet.
     block: u64,
+    /// What brings the bit of a word that is the group's first sign to the highest place; its second is one more to the left.
+    shift: u32,
 }
 
-/// Words that the generator gives at once, and groups of signs that they are enough for.
-const GROUP_OF_WORDS: usize = 2 * TOGETHER;
-const GROUPS_OF_SIGNS: u64 = (32 * GROUP_OF_WORDS / GROUP) as u64;
+/// Groups that the signs of [`HALF`] words are enough for.
+const GROUPS_OF_SIGNS: u64 = 32 / 2;
+
+/// The bit of an f32 that is its sign.
+const SIGN: u32 = 1 << 31;
 
 impl Source {
     fn new(key: Key) -> Self {
-        Source { key, words: [0; GROUP_OF_WORDS], block: u64::MAX }
+        Source { key, words: [0; HALF], block: u64::MAX, shift: 0 }
+    }
+
+    /// Turns to the `group`-th [`GROUP`] elements: normals are drawn to `z`; of signs the words are seen to.
+    #[inline(always)]
+    fn turn_to(&mut self, group: u64, z: &mut [f32; GROUP]) {
+        match self.key.direction {
+            Direction::Gaussian => draw_normals(self.key, group, z),
+            Direction::Rademacher => {
+                let block = group / GROUPS_OF_SIGNS;
+                if block != self.block {
+                    self.block = block;
+                    self.words.copy_from_slice(draw_words(self.key, block * TOGETHER as u64).as_flattened());
+                }
+                self.shift = 31 - 2 * (group % GROUPS_OF_SIGNS) as u32;
+            }
+        }
+    }
+
+    /// sum += coeff z over the group that it was turned to, `z` as it was left then.
+    #[inline(always)]
+    fn add(&self, coeff: f32, z: &[f32; GROUP], sum: &mut [f32; GROUP]) {
+        match self.key.direction {
+            Direction::Gaussian => {
+                for j in 0..GROUP {
+                    sum[j] = coeff.mul_add(z[j], sum[j]);
+                }
+            }
+            Direction::Rademacher => {
+                let (first, second) = sum.split_at_mut(HALF);
+                for j in 0..HALF {
+                    first[j] += signed(coeff, self.words[j] << self.shift);
+                    second[j] += signed(coeff, self.words[j] << (self.shift - 1));
+                }
+            }
+        }
+    }
+
+    /// to = from + coeff z over the group that it was turned to, `z` as it was left then.
+    #[inline(always)]
+    fn displace<T: Element>(&self, coeff: f32, z: &[f32; GROUP], from: &[T; GROUP], to: &mut [T; GROUP]) {
+        match self.key.direction {
+            Direction::Gaussian => {
+                for j in 0..GROUP {
+                    to[j] = T::narrow(coeff.mul_add(z[j], from[j].widen()));
+                }
+            }
+            Direction::Rademacher => {
+                for j in 0..HALF {
+                    to[j] = T::narrow(from[j].widen() + signed(coeff, self.words[j] << self.shift));
+                }
+                for j in 0..HALF {
+                    let coeff = signed(coeff, self.words[j] << (self.shift - 1));
+                    to[HALF + j] = T::narrow(from[HALF + j].widen() + coeff);
+                }
+            }
+        }
     }
 
     /// The `group`-th [`GROUP`] elements of the direction.
     #[inline(always)]
     fn draw(&mut self, group: u64, out: &mut [f32; GROUP]) {
-        match self.key.direction {
-            Direction::Gaussian => draw_normals(self.key, group, out),
-            Direction::Rademacher => self.draw_signs(group, out),
+        self.turn_to(group, out);
+        if self.key.direction == Direction::Rademacher {
+            out.fill(0.0);
+            self.add(1.0, &[0.0; GROUP], out);
         }
     }
+}
 
-    /// Element j is the sign that bit j % 32 of the group's word j / 32 says.
-    #[inline(always)]
-    fn draw_signs(&mut self, group: u64, out: &mut [f32; GROUP]) {
-        let block = group / GROUPS_OF_SIGNS;
-        if block != self.block {
-            self.block = block;
-            self.words.copy_from_slice(draw_words(self.key, block * TOGETHER as u64).as_flattened());
-        }
-        let first = (group % GROUPS_OF_SIGNS) as usize * (GROUP / 32);
-        for (out, word) in out.as_chunks_mut::<32>().0.iter_mut().zip(&self.words[first..]) {
-            for j in 0..32 {
-                out[j] = f32::from_bits(1f32.to_bits() | (word << (31 - j) & (1 << 31)));
-            }
-        }
-    }
+/// x, with its sign turned over where the highest bit is set.
+#[inline(always)]
+fn signed(x: f32, bits: u32) -> f32 {
+    f32::from_bits(x.to_bits() ^ (bits & SIGN))
 }
 
 /// The `group`-th [`GROUP`] normals under a key.

@@ -56,10 +56,8 @@ fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg], so
             }
         }
         for (&(_, coeff), source) in leg.terms.iter().zip(sources.by_ref()) {
-            source.draw(group, &mut z);
-            for j in 0..GROUP {
-                sum[j] = coeff.mul_add(z[j], sum[j]);
-            }
+            source.turn_to(group, &mut z);
+            source.add(coeff, &z, &mut sum);
         }
         match leg.rounding {
             Some(key) => round_at_random(&sum, key, group, weights),
@@ -101,12 +99,12 @@ vectorize! {
             let here = (GROUP - skip).min(len - at);
             if let ([source], Some((weights, _))) = (&mut sources[..], weights[at..].split_first_chunk::<GROUP>()) && skip == 0 {
                 // As a rule: a whole group along one direction, from here to there without a stop.
-                source.draw(group as u64, &mut z);
+                source.turn_to(group as u64, &mut z);
                 for p in 0..points {
                     if let Some((to, _)) = to[p * len + at..].split_first_chunk_mut::<GROUP>() {
                         match coeffs[p] {
                             0.0 => *to = *weights,
-                            coeff => displace_group(weights, coeff, &z, to),
+                            coeff => source.displace(coeff, &z, weights, to),
                         }
                     }
                 }
@@ -120,13 +118,11 @@ vectorize! {
                 sums[p] = sums[0];
             }
             for (k, source) in sources.iter_mut().enumerate() {
-                source.draw(group as u64, &mut z);
+                source.turn_to(group as u64, &mut z);
                 for p in 0..points {
                     let coeff = coeffs[k * points + p];
                     if coeff != 0.0 {
-                        for j in 0..GROUP {
-                            sums[p][j] = coeff.mul_add(z[j], sums[p][j]);
-                        }
+                        source.add(coeff, &z, &mut sums[p]);
                     }
                 }
             }
@@ -138,13 +134,6 @@ vectorize! {
             }
             at += here;
         }
-    }
-}
-
-#[inline(always)]
-fn displace_group<T: Element>(weights: &[T; GROUP], coeff: f32, z: &[f32; GROUP], to: &mut [T; GROUP]) {
-    for j in 0..GROUP {
-        to[j] = T::narrow(coeff.mul_add(z[j], weights[j].widen()));
     }
 }
 
@@ -236,10 +225,8 @@ vectorize! {
                 None => gradient.fill(0.0),
             }
             for (&(_, coeff), source) in terms.iter().zip(&mut sources) {
-                source.draw(group, &mut z);
-                for j in 0..GROUP {
-                    gradient[j] = coeff.mul_add(z[j], gradient[j]);
-                }
+                source.turn_to(group, &mut z);
+                source.add(coeff, &z, &mut gradient);
             }
             for k in 0..S {
                 state[k].load(start, &mut states[k][..chunk.len()]);

@@ -135,15 +135,15 @@ fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
     }
 }
 
-/// Element i of a direction of signs is bit i % 32 of word i / 32: the words of 32 counters, first each one's first, then each one's
-/// second, and so on.
+/// Signs come 2,048 at a time, of 64 words: those of 32 counters, first each one's first, then each one's second. The first 64 elements
+/// are the words' lowest bits, the next 64 those beside them, and so on.
 #[test]
 fn every_sign_is_a_bit_of_the_generator() {
     let key = Key::new(Direction::Rademacher, 5, tensor_id("w"));
     let z = drawn(Direction::Rademacher, 5, "w", 3 * 2048 + 77);
     for (i, z) in z.iter().enumerate() {
-        let (word, bit) = (i / 32, i % 32);
-        let (block, half, counter) = (word / 64, word / 32 % 2, word % 32);
+        let (block, bit, word) = (i / 2048, i % 2048 / 64, i % 64);
+        let (half, counter) = (word / 32, word % 32);
         let word = zotune::noise::threefry::<1>(key.words(), [(32 * block + counter) as u32, 0])[half][0];
         assert_eq!(*z, if word >> bit & 1 == 1 { -1.0 } else { 1.0 }, "element {i}");
     }
