@@ -16,6 +16,7 @@ pub mod files;
 pub mod fields;
 pub mod hub;
 pub mod memory;
+pub mod pace;
 #[macro_use]
 pub mod simd;
 pub mod element;
@@ -37,6 +38,7 @@ pub mod setup;
 pub mod replay;
 pub mod eval;
 pub mod report;
+pub mod divergence;
 pub mod journal;
 pub mod checkpoint;
 pub mod folder;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{ADAPTER_CONFIG, ADAPTER_FILES, OPT_MINI, WEIGHT_FILES, gguf, weight_files};
+use crate::error::listed;
 use crate::files::Source;
 use crate::hub::{Hub, Repo, Wanted};
 use crate::tokenizer::Tokenizer;
@@ -43,12 +44,26 @@ fn from_hub(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
     repo.check().map_err(|why| usage!("--model {name:?}: there is no such folder, and {why}"))?;
     let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(Wanted::Optional);
     let wanted: Vec<Wanted> = std::iter::once(Wanted::Needed("config.json")).chain(optional).collect();
-    let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.contains('/') {
-        true => error,
+    let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.split_once('/') {
         // Rather a folder that was misspelt.
-        false => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
+        Some((parent, _)) if Path::new(parent).is_dir() => usage!(
+            "--model {name}: there is no such folder in {parent}, which has {}; and as a name on the hub: {error:#}",
+            folders_in(Path::new(parent))
+        ),
+        Some(_) => error,
+        None => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
     })?;
     Ok((Source::Folder(snapshot.folder), Some(snapshot.commit)))
+}
+
+/// The folders in a folder, for people.
+fn folders_in(parent: &Path) -> String {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let folders =
+        entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = folders.collect();
+    names.sort();
+    if names.is_empty() { "none".into() } else { listed(names.iter().map(String::as_str)) }
 }
 
 /// Sees to it that the weights of a model on the hub are in the cache, beside what [`find`] brought.
