@@ -105,7 +105,8 @@ pub fn begin(plan: &Plan, header: Header, example: &Shown, command: &[String]) -
 /// was when it last went on, with its paths as they are from here.
 pub fn run_of(place: &Path) -> Option<(PathBuf, Plan)> {
     let is_checkpoint = place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
-    let folder = if is_checkpoint { place.join("..") } else { place.to_path_buf() };
+    let above = place.parent().map(|run| if run.as_os_str().is_empty() { Path::new(".") } else { run });
+    let folder = above.filter(|_| is_checkpoint).unwrap_or(place).to_path_buf();
     let run: Value = serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok()?;
     let mut plan: Plan = serde_json::from_value(run["config"].clone()).ok()?;
     let last = run["resumed"].as_array().and_then(|sessions| sessions.last()).unwrap_or(&run);

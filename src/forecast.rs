@@ -18,7 +18,7 @@ use crate::objective::PromptLoss;
 use crate::optim::{Order, method};
 use crate::pace::duration;
 use crate::params::{Params, Role, Span};
-use crate::run::{Memory, Results};
+use crate::results::{Memory, Results};
 use crate::setup::{Bench, assign_roles, make_method, settle_plan};
 use crate::task::{Splits, Task};
 

@@ -42,6 +42,7 @@ pub mod divergence;
 pub mod journal;
 pub mod checkpoint;
 pub mod folder;
+pub mod results;
 pub mod run;
 pub mod forecast;
 pub mod cli;

@@ -95,14 +95,8 @@ impl Known {
             (true, true) => "its task, data, split and precision".into(),
             _ => format!("other than the run's: {}", self.differences.join("; ")),
         };
-        tracing::info!("run     {}: {own}", shown(&self.folder));
+        tracing::info!("run     {}: {own}", self.folder.display());
     }
-}
-
-/// A folder without the way back out of a checkpoint.
-fn shown(folder: &Path) -> String {
-    let parent = folder.ends_with("..").then(|| folder.parent().and_then(Path::parent)).flatten();
-    parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(folder).display().to_string()
 }
 
 /// Says how many of `count` scored rows are not new to the run in `folder`, if any.
@@ -114,7 +108,7 @@ pub fn warn_of_seen(folder: &Path, repeats: Repeats, count: usize) {
     };
     let train = match eval_in_train {
         0 => String::new(),
-        n => format!("{n} stand word for word among the rows that {} was trained on", shown(folder)),
+        n => format!("{n} stand word for word among the rows that {} was trained on", folder.display()),
     };
     let both: Vec<String> = [train, dev].into_iter().filter(|said| !said.is_empty()).collect();
     if !both.is_empty() {

@@ -120,7 +120,7 @@ struct ReplayArgs {
     /// Where the model goes, in Hugging Face layout
     #[arg(long, value_name = "FOLDER")]
     output_dir: PathBuf,
-    /// The step whose weights are wanted [default: the one that the run kept, best on dev]
+    /// The step whose weights are wanted [default: the one that the run kept, with the least loss on dev]
     #[arg(long, value_name = "STEP")]
     to_step: Option<u64>,
     /// Write into a folder that is not empty

@@ -192,6 +192,8 @@ fn disk_parts(forecast: &Forecast) -> String {
 fn begin(plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&plan)?;
     let Prospect { mut job, outline, forecast, shown, repeats } = prospect(plan)?;
+    // Before it is tried.
+    misfits(&forecast, &job.plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     let mut optimizer = set_up(&mut job.plan, &mut bench, job.examples.train.len())?;
     let method = optim::method(&job.plan.optimizer)?;
@@ -222,6 +224,8 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
         return if as_json { say(results.trim_end()) } else { Ok(()) };
     }
     let Prospect { mut job, outline, forecast, repeats, .. } = prospect(plan)?;
+    // Before it is tried.
+    misfits(&forecast, &job.plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     bench.begin_adapter(&job.plan)?;
     let header = &log.trajectory().header;
@@ -304,7 +308,6 @@ fn describe(job: &Job, bench: &Bench, log: &Log, forecast: &Forecast, repeats: R
     }
     warn_of_repeats(repeats, job);
     tracing::info!("plan    {}", outlook(forecast, plan));
-    misfits(forecast, plan).iter().for_each(|said| tracing::warn!("        {said}"));
     tracing::info!("run     {}  (if it is stopped, {})", plan.output_dir.display(), go_on(plan));
 }
 
@@ -315,7 +318,7 @@ fn train_to_the_end(
     optimizer: &mut optim::Optimizer,
     log: &mut Log,
     quiet: bool,
-) -> Result<crate::run::Results> {
+) -> Result<crate::results::Results> {
     // The journal says how long it will take, once it has made a step.
     let style = "{pos:>8}/{len} [{bar:20}] {msg}";
     let bar = progress_bar(job.plan.max_steps, quiet, style)?;
@@ -334,7 +337,7 @@ fn train_to_the_end(
 }
 
 /// Leaves the results, and says them. A disk that is full by now takes nothing away from what was found.
-fn finish(job: &Job, results: crate::run::Results, forecast: Forecast, repeats: Repeats, as_json: bool) -> Result<()> {
+fn finish(job: &Job, results: crate::results::Results, forecast: Forecast, repeats: Repeats, as_json: bool) -> Result<()> {
     let comparison = forecast.compare(&results);
     let mut all = serde_json::to_value(&results)?;
     all["forecast"] = serde_json::to_value(comparison)?;

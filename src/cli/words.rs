@@ -9,7 +9,7 @@ use crate::forecast::{Comparison, Forecast};
 use crate::memory::human;
 use crate::model::kept_file;
 use crate::pace::duration;
-use crate::run::{Memory, Results};
+use crate::results::{Memory, Results};
 use crate::task::{Repeats, Task};
 use crate::trajectory::Trajectory;
 

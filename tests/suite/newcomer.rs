@@ -105,7 +105,7 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     assert!(said.contains("its task, data, split and precision") && !said.contains("word for word"), "{said}");
     // So is a checkpoint of it, and from another folder.
     let (checkpoint, _) = scored(&format!("--model {run}/checkpoint-3"))?;
-    assert_eq!(checkpoint["examples"], 6);
+    assert_eq!((&checkpoint["examples"], checkpoint["run"].as_str()), (&6.into(), Some(run.as_str())));
     std::fs::create_dir(place.join("elsewhere"))?;
     let there = zotune(&place.join("elsewhere"), &format!("eval --model ../{run} --json")).output()?;
     assert_eq!(json_of(&there)?["loss"], own["loss"], "{}", stderr(&there));
@@ -185,6 +185,53 @@ fn rows_in_two_splits_are_said() -> Result<()> {
     Ok(())
 }
 
+/// What a command says on a terminal.
+fn on_a_terminal(place: &Path, words: &str) -> Result<String> {
+    use std::io::Read;
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let (mut ours, mut theirs) = (0, 0);
+    let size = libc::winsize { ws_row: 50, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: openpty fills two numbers; each is owned once.
+    let (ours, theirs) = unsafe {
+        anyhow::ensure!(
+            libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null_mut(), &raw const size as *mut _)
+                == 0,
+            "no terminal"
+        );
+        (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs))
+    };
+    let reader = std::thread::spawn(move || {
+        let (mut said, mut some) = (Vec::new(), [0; 4096]);
+        let mut terminal = std::fs::File::from(ours);
+        // Where nobody has the other end any more, reading fails.
+        while let Ok(n @ 1..) = terminal.read(&mut some) {
+            said.extend_from_slice(&some[..n]);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    });
+    let status = {
+        let mut command = zotune(place, words);
+        command.env("TERM", "xterm").stdout(std::process::Stdio::null()).stderr(theirs);
+        command.status()?
+    };
+    let said = reader.join().unwrap();
+    anyhow::ensure!(status.success(), "{words}: {said}");
+    Ok(said)
+}
+
+/// The bar says how long a run will take when it knows.
+#[test]
+fn a_bar_that_knows_nothing_yet_says_nothing() -> Result<()> {
+    let folder = workplace()?;
+    let said = on_a_terminal(
+        folder.path(),
+        &format!("train {RUN} --max-steps 3000 --eval-steps 1500 --save-steps 0 --output-dir run"),
+    )?;
+    assert!(said.contains("scoring the untrained model"), "{said}");
+    assert!(!said.contains("00:00:00") && said.contains("s left"), "{said}");
+    Ok(())
+}
+
 /// A longer run under a schedule says what it is; the last checkpoint is not the same weights twice.
 #[test]
 fn a_run_under_a_schedule_that_is_made_longer_says_that_it_is_another() -> Result<()> {
@@ -245,6 +292,7 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
     assert!((2 * weights..2 * weights + 20_000).contains(&state), "{state} bytes of state for {weights} of weights");
     assert!(size("model.safetensors")? < weights + 10_000);
     assert!(stderr(&output).contains("plan    ") && stderr(&output).contains(" for 60 steps and their evaluations; peak "));
+    assert!(stderr(&output).contains(" s left"), "nobody says how long it takes where no bar does: {}", stderr(&output));
     assert_eq!(plan("--save-steps 0")?["num_checkpoints"], 0);
 
     // More than any machine has: the same model with very many wide blocks.
