@@ -282,8 +282,7 @@ impl<'a> Trial<'a> {
         // Silence of more than a few seconds is explained.
         if tried == 0 && self.num_weights > MANY_WEIGHTS {
             tracing::info!(
-                "plan    a few steps of {} blocks and fewer are tried first; of a model of this size that takes a while",
-                3
+                "plan    a few steps of two and three blocks are tried; of a model of this size that takes a while"
             );
         } else if seconds > 5.0 {
             tracing::info!("plan    {tried} of {} parts tried in {}", self.parts(), duration(seconds));

@@ -21,7 +21,7 @@ use crate::trajectory::Trajectory;
 
 pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
     let threads = args.common.threads;
-    let run = Known::fill_in(&mut args.common);
+    let run = Known::fill_in(&mut args.common)?;
     let tuned = Trajectory::fill_in(&mut args.common)?;
     let inputs = Inputs { tuned, ..Inputs::check(*args.common)? };
     on_threads(threads, || eval_inputs(inputs, run.as_ref(), args.json, args.dump.as_deref(), quiet))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::config::{Common, Plan, Precision};
+use crate::config::{Common, Inputs, Plan, Precision};
 use crate::folder;
 use crate::task::{Files, PromptedRow, Repeats, Task};
 use crate::trajectory::Trajectory;
@@ -22,9 +22,10 @@ pub struct Known {
 
 impl Known {
     /// The run that has left what is to be scored, if one has; and what was typed, with what the run knows where nothing was.
-    pub fn fill_in(common: &mut Common) -> Option<Self> {
-        let places = [common.adapter.clone(), common.trajectory.clone(), common.model.as_ref().map(PathBuf::from)];
-        let (folder, plan) = places.iter().flatten().find_map(|place| folder::run_of(place))?;
+    pub fn fill_in(common: &mut Common) -> Result<Option<Self>> {
+        let Some((folder, plan)) = left_by(&common.adapter, &common.trajectory, common.model.as_deref()) else {
+            return Ok(None);
+        };
         let then = &plan.inputs;
         if common.model.is_none() {
             common.model = Some(then.model.clone());
@@ -40,10 +41,15 @@ impl Known {
             (None, Some(data)) if data.is_dir() => common.task = then.task.clone(),
             _ => {}
         }
-        let place = |data: &Option<PathBuf>| data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
-        let own_rows = common.task == then.task && place(&common.data) == place(&then.data);
+        if common.task.is_none() && common.data.is_none() {
+            return Err(usage!(
+                "{}: it was trained on rows that it does not name; say with --data or --task which ones are to be scored",
+                folder.display()
+            ));
+        }
+        let own_rows = are_rows_of(then, &common.task, &common.data);
         let mut differences = Vec::new();
-        if !own_rows {
+        if has_rows(then) && !own_rows {
             let rows = |task: &Option<String>, data: &Option<PathBuf>| {
                 let data = data.as_ref().map(|data| data.display().to_string());
                 let named: Vec<String> = task.iter().cloned().chain(data).collect();
@@ -72,13 +78,16 @@ impl Known {
             differ("num-eval", text(common.num_eval), text(then.num_eval));
             differ("train-set-seed", text(Some(seed as usize)), text(Some(then.train_set_seed as usize)));
         }
-        Some(Known { folder, plan, own_rows, differences })
+        Ok(Some(Known { folder, plan, own_rows, differences }))
     }
 
     /// How many of the `rows` that are to be scored are the run's training or dev rows, word for word. None where its rows are on
     /// the hub and others are scored: nothing is fetched that nobody named.
     pub fn seen(&self, task: &Task, rows: &[PromptedRow]) -> Result<Option<Repeats>> {
         let then = &self.plan.inputs;
+        if !has_rows(then) {
+            return Ok(None);
+        }
         let other = if self.own_rows { None } else { Some(Task::of(then.task.as_deref(), then.data.as_deref())?) };
         let task = other.as_ref().unwrap_or(task);
         let files = task.data(then.data.as_deref())?;
@@ -93,9 +102,45 @@ impl Known {
     pub fn describe(&self) {
         let own = match (self.own_rows, self.differences.is_empty()) {
             (true, true) => "its task, data, split and precision".into(),
+            (false, true) => "its precision; on which rows it was trained it does not say".into(),
             _ => format!("other than the run's: {}", self.differences.join("; ")),
         };
         tracing::info!("run     {}: {own}", self.folder.display());
+    }
+}
+
+/// The run that has left an adapter, else a trajectory, else a model.
+fn left_by(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<(PathBuf, Plan)> {
+    let walked = |place: &PathBuf| {
+        let header = || Some((place.clone(), Trajectory::open(place).ok()?.plan()));
+        folder::run_of(place).or_else(header)
+    };
+    let adapted = adapter.as_ref().and_then(|place| folder::run_of(place));
+    adapted.or_else(|| walked(trajectory.as_ref()?)).or_else(|| folder::run_of(Path::new(model?)))
+}
+
+/// Whether it is known what a run was trained on; a file that was handed on does not name rows of one's own.
+fn has_rows(then: &Inputs) -> bool {
+    then.task.is_some() || then.data.is_some()
+}
+
+/// Whether a run's own rows are named.
+fn are_rows_of(then: &Inputs, task: &Option<String>, data: &Option<PathBuf>) -> bool {
+    let place = |data: &Option<PathBuf>| data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
+    *task == then.task && place(data) == place(&then.data)
+}
+
+/// Says how many of the evaluation `rows` a run has seen that has left what is to be trained further.
+pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
+    let Some((folder, plan)) = left_by(&inputs.adapter, &inputs.trajectory, Some(&inputs.model)) else { return };
+    let own_rows = are_rows_of(&plan.inputs, &inputs.task, &inputs.data);
+    let known = Known { folder, plan, own_rows, differences: Vec::new() };
+    match known.seen(task, rows) {
+        Ok(Some(repeats)) => warn_of_seen(&known.folder, repeats, rows.len()),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!("whether {} was trained on the evaluation rows cannot be told: {error:#}", known.folder.display())
+        }
     }
 }
 
@@ -112,6 +157,6 @@ pub fn warn_of_seen(folder: &Path, repeats: Repeats, count: usize) {
     };
     let both: Vec<String> = [train, dev].into_iter().filter(|said| !said.is_empty()).collect();
     if !both.is_empty() {
-        tracing::warn!("of the {count} rows {}: the score is not that of rows it never saw", both.join(" and "));
+        tracing::warn!("of the {count} evaluation rows {}: the score is not that of rows it never saw", both.join(" and "));
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::known::warn_of_base;
 use super::words::{human_count, outlook, parts, short, summary, trained};
 use super::{JobArgs, TrainArgs, describe_model, load, on_threads, progress_bar, say};
 use crate::config::{DEFAULT_JOB, Knobs, Plan, Schedule, Tuned};
@@ -98,6 +99,7 @@ fn prospect(mut plan: Plan) -> Result<Prospect> {
     let first = Batches::first(rows.train.len(), plan.seed);
     let shown = Shown::of(&rows.train[first], &examples.train[first], &outline.tokenizer);
     tracing::debug!("{shown}");
+    warn_of_base(&plan.inputs, &task, &rows.eval);
     drop(rows);
     let forecast = forecast(&plan, &task, &mut outline, &sizes, &examples)?;
     Ok(Prospect { job: Job { plan, task, examples }, outline, forecast, shown, repeats })
@@ -341,6 +343,7 @@ fn finish(job: &Job, results: crate::results::Results, forecast: Forecast, repea
     let comparison = forecast.compare(&results);
     let mut all = serde_json::to_value(&results)?;
     all["forecast"] = serde_json::to_value(comparison)?;
+    all["repeated_rows"] = serde_json::to_value(repeats)?;
     let written = conclude(&job.plan, &job.task, &all);
     let num_eval = job.examples.eval.len();
     let said = || summary(&job.plan, &job.task, &results, &comparison, num_eval, repeats);

@@ -132,7 +132,7 @@ pub struct Splits<T = PromptedRow> {
 }
 
 /// How many rows of a split stand word for word, with the same right answer, in others too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Repeats {
     /// Of dev's rows those in the training split.
     pub dev_in_train: usize,

@@ -114,7 +114,7 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     let (all, said) = scored(&format!("--model {run} --num-eval 60"))?;
     assert_eq!((&all["rows_trained_on"], &all["rows_of_dev"]), (&48.into(), &6.into()), "{said}");
     assert!(said.contains("other than the run's: --num-eval 60 (the run's: the default)"), "{said}");
-    assert!(said.contains("of the 60 rows 48 stand word for word among the rows that runs/mine"), "{said}");
+    assert!(said.contains("of the 60 evaluation rows 48 stand word for word among the rows that runs/mine"), "{said}");
     // Another seed, counted by hand.
     let (seed, said) = scored(&format!("--model {run} --train-set-seed 0 --data mine.jsonl"))?;
     let task = Task::of(None, Some(&place.join("mine.jsonl")))?;
@@ -133,6 +133,23 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
         said.contains("rows of other.jsonl (the run's: mine.jsonl)") && said.contains("--dtype f32 (the run's: bf16)"),
         "{said}"
     );
+    // What is trained further has seen what it was trained on before; a trajectory knows what it is of.
+    let further = "--batch-size 8 --max-steps 1 --output-dir further";
+    let output = done(place, &format!("train --model {run} --data mine.jsonl {further}"))?;
+    let expected =
+        format!("{} stand word for word among the rows that runs/mine-model-zo-sgd-0 was trained on", among(&trained));
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+    let plain = done(place, &format!("train --model model --data mine.jsonl {further} --overwrite-output-dir"))?;
+    assert!(!stderr(&plain).contains("word for word"), "{}", stderr(&plain));
+    done(place, &format!("export {run} --trajectory mine.zot"))?;
+    // (Where its author's rows lie it does not.)
+    assert!(
+        fails(place, "eval --trajectory mine.zot", 2)?.contains("mine.zot: it was trained on rows that it does not name;")
+    );
+    let (walked, said) = scored("--trajectory mine.zot --data mine.jsonl --train-set-seed 3")?;
+    assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &Value::Null));
+    assert!(said.contains("its precision; on which rows it was trained it does not say"), "{said}");
+    assert_eq!(scored(&format!("--trajectory {run}"))?.0["loss"], own["loss"]);
     // An adapter's run knows its model too.
     let lora = done(place, &format!("train --model model --data mine.jsonl --lora-r 2 {small} --output-dir lora --json"))?;
     assert_eq!(scored("--adapter lora")?.0["loss"], json_of(&lora)?["eval_loss"]);
@@ -169,6 +186,8 @@ fn rows_in_two_splits_are_said() -> Result<()> {
     assert!(stderr(&output).contains(&said), "{}", stderr(&output));
     let printed = String::from_utf8(output.stdout)?;
     let repeated = found.eval_in_train + found.eval_in_dev;
+    let results: Value = serde_json::from_slice(&std::fs::read(place.join("run/all_results.json"))?)?;
+    assert_eq!(results["repeated_rows"]["eval_in_train"], found.eval_in_train);
     assert!(
         printed.contains(&format!("on 8 examples ({repeated} of them also in train or dev, word for word)")),
         "{printed}"
@@ -225,7 +244,7 @@ fn a_bar_that_knows_nothing_yet_says_nothing() -> Result<()> {
     let folder = workplace()?;
     let said = on_a_terminal(
         folder.path(),
-        &format!("train {RUN} --max-steps 3000 --eval-steps 1500 --save-steps 0 --output-dir run"),
+        &format!("train {RUN} --learning-rate 1e-5 --max-steps 3000 --eval-steps 1500 --save-steps 0 --output-dir run"),
     )?;
     assert!(said.contains("scoring the untrained model"), "{said}");
     assert!(!said.contains("00:00:00") && said.contains("s left"), "{said}");
