@@ -12,7 +12,7 @@ use crate::config::Plan;
 use crate::data::{Batches, Example};
 use crate::estimator::At;
 use crate::eval::evaluate;
-use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
+use crate::memory::{Peaks, human, machine_bytes, peak_rss_bytes, release_freed, rss_bytes};
 use crate::model::{Model, block_of, warm_up};
 use crate::objective::PromptLoss;
 use crate::optim::{Order, method};
@@ -79,6 +79,9 @@ pub fn forecast(
     let held = outline.params.settle()?;
     let weights = held.iter().zip(sizes).map(|((_, tensor), size)| tensor.dtype().size_in_bytes() * size).sum::<usize>();
     let num_weights: usize = sizes.iter().sum();
+    if let Some(there) = machine_bytes().filter(|there| weights as u64 > *there) {
+        tracing::warn!("plan    the weights alone are {}, and this machine has {}", human(weights as u64), human(there));
+    }
     let trial = Trial::new(&plan, task, outline, examples, num_weights)?;
     release_freed();
     let before = rss_bytes();

@@ -194,7 +194,7 @@ impl Cli {
         Cli::try_parse_from(args).or_else(|error| match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(flag)) if trains && error.kind() == ErrorKind::UnknownArgument => {
                 match meant(flag.trim_start_matches('-')) {
-                    Some(meant) => Err(usage!("there is no {flag}: {meant} is meant?")),
+                    Some(meant) => Err(usage!("there is no {flag}: {meant}")),
                     None => error.exit(),
                 }
             }

@@ -155,7 +155,7 @@ impl Knobs {
             });
             let Some(argument) = known else {
                 let names: Vec<&str> = arguments.get_arguments().filter_map(|a| a.get_long()).collect();
-                let near = meant(&dashed).map_or_else(|| nearest(&dashed, names), |meant| format!("{meant} is meant?"));
+                let near = meant(&dashed).unwrap_or_else(|| nearest(&dashed, names));
                 return Err(usage!("{}: there is no knob \"{key}\": {near}", at()));
             };
             let name = argument.get_id().to_string();
@@ -181,23 +181,29 @@ impl Knobs {
     }
 }
 
-/// What others call a knob, as flags without dashes, and what it is called here.
-const ELSEWHERE: [(&[&str], &str); 7] = [
-    (&["steps", "iters", "iterations", "num-steps", "num-iters", "max-iters", "train-steps", "total-steps"], "--max-steps"),
+/// What others call a knob, as flags without dashes, what it is called here, and what else to say.
+const ELSEWHERE: [(&[&str], &str, &str); 7] = [
+    (
+        &["steps", "iters", "iterations", "num-steps", "num-iters", "max-iters", "train-steps", "total-steps"],
+        "--max-steps",
+        "",
+    ),
     (
         &["epochs", "epoch", "num-epochs", "num-train-epochs", "max-epochs"],
-        "--max-steps (an epoch is the training rows divided by --batch-size)",
+        "--max-steps",
+        " An epoch is the training rows divided by --batch-size",
     ),
-    (&["bs", "batch", "batchsize", "train-batch-size"], "--batch-size"),
-    (&["rate", "learningrate", "step-size"], "--learning-rate"),
-    (&["bf16", "load-bfloat16", "bfloat16"], "--dtype bf16"),
-    (&["fp16", "load-float16", "float16"], "--dtype f16"),
-    (&["eps", "epsilon"], "--zo-eps"),
+    (&["bs", "batch", "batchsize", "train-batch-size"], "--batch-size", ""),
+    (&["rate", "learningrate", "step-size"], "--learning-rate", ""),
+    (&["bf16", "load-bfloat16", "bfloat16"], "--dtype bf16", ""),
+    (&["fp16", "load-float16", "float16"], "--dtype f16", ""),
+    (&["eps", "epsilon"], "--zo-eps", ""),
 ];
 
-/// The flag that somebody means by the name that it has elsewhere.
-pub fn meant(name: &str) -> Option<&'static str> {
-    ELSEWHERE.iter().find(|(names, _)| names.contains(&name)).map(|(_, flag)| *flag)
+/// Which flag somebody means by the name that it has elsewhere.
+pub fn meant(name: &str) -> Option<String> {
+    let (_, flag, more) = ELSEWHERE.iter().find(|(names, ..)| names.contains(&name))?;
+    Some(format!("did you mean {flag}?{more}"))
 }
 
 /// The line, from 1, that sets `key`.

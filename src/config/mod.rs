@@ -268,6 +268,35 @@ mod tests {
     }
 
     #[test]
+    fn names_that_were_typed_in_another_folder_are_found_from_here() -> Result<()> {
+        let there = tempfile::tempdir()?;
+        let place = |name: &str| there.path().join(name);
+        for name in ["rows.jsonl", "mine.toml", "base.zot"] {
+            std::fs::write(place(name), "")?;
+        }
+        std::fs::create_dir(place("base"))?;
+        let named = |model: &str, adapter: &str| Common {
+            model: Some(model.into()),
+            adapter: Some(adapter.into()),
+            task: Some("mine.toml".into()),
+            data: Some("rows.jsonl".into()),
+            trajectory: Some("base.zot".into()),
+            ..Common::default()
+        };
+        let found = Inputs::check(named("base", "org/on-the-hub"))?.typed_in(there.path());
+        assert_eq!((Path::new(&found.model), found.data), (place("base").as_path(), Some(place("rows.jsonl"))));
+        assert_eq!((found.task.map(PathBuf::from), found.trajectory), (Some(place("mine.toml")), Some(place("base.zot"))));
+        // What is no place stays a name.
+        assert_eq!(found.adapter, Some("org/on-the-hub".into()));
+        std::fs::create_dir(place("opt-mini"))?;
+        assert_eq!(Inputs::check(named("opt-mini", "a"))?.typed_in(there.path()).model, "opt-mini");
+        // As it was typed where it was typed in this very folder.
+        let here = std::env::current_dir()?;
+        assert_eq!(Inputs::check(named("src", "tests"))?.typed_in(&here).model, "src");
+        Ok(())
+    }
+
+    #[test]
     fn bad_knobs_name_the_place_and_the_nearest_name() {
         let error = |toml: &str| plan(toml).unwrap_err().to_string();
         assert_eq!(

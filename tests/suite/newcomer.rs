@@ -341,15 +341,15 @@ fn names_from_elsewhere_and_mistyped_places_are_met_with_what_is_meant() -> Resu
     let folder = workplace()?;
     let place = folder.path();
     for (flag, meant) in [
-        ("--steps 5", "there is no --steps: --max-steps is meant?"),
-        ("--iters=5", "there is no --iters: --max-steps is meant?"),
+        ("--steps 5", "there is no --steps: did you mean --max-steps?"),
+        ("--iters=5", "there is no --iters: did you mean --max-steps?"),
         (
             "--epochs 3",
-            "there is no --epochs: --max-steps (an epoch is the training rows divided by --batch-size) is meant?",
+            "there is no --epochs: did you mean --max-steps? An epoch is the training rows divided by --batch-size",
         ),
-        ("--num_train_epochs 3", "there is no --num-train-epochs: --max-steps (an epoch"),
-        ("--bs 4", "there is no --bs: --batch-size is meant?"),
-        ("--bf16", "there is no --bf16: --dtype bf16 is meant?"),
+        ("--num_train_epochs 3", "there is no --num-train-epochs: did you mean --max-steps? An epoch"),
+        ("--bs 4", "there is no --bs: did you mean --batch-size?"),
+        ("--bf16", "there is no --bf16: did you mean --dtype bf16?"),
     ] {
         for verb in ["train", "plan"] {
             let said = fails(place, &format!("{verb} {flag}"), 2)?;
@@ -362,7 +362,7 @@ fn names_from_elsewhere_and_mistyped_places_are_met_with_what_is_meant() -> Resu
     std::fs::write(place.join("a.toml"), "epochs = 3\n")?;
     assert!(
         fails(place, "train --config a.toml", 2)?
-            .contains("a.toml, line 1: there is no knob \"epochs\": --max-steps (an epoch")
+            .contains("a.toml, line 1: there is no knob \"epochs\": did you mean --max-steps? An epoch")
     );
 
     // A folder that was mistyped, beside those that are there; nobody is reachable where the hub is.
@@ -372,6 +372,15 @@ fn names_from_elsewhere_and_mistyped_places_are_met_with_what_is_meant() -> Resu
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(
         stderr(&output).contains("--model out/nosuch: there is no such folder in out, which has mine;"),
+        "{}",
+        stderr(&output)
+    );
+
+    let mut mistyped = zotune(place, "eval --model opt-mini --adapter out/nosuch --task reviews");
+    let output = mistyped.env("HF_HUB_OFFLINE", "1").env("HF_HOME", place.join("cache")).output()?;
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("--adapter out/nosuch: there is no such folder in out, which has mine;"),
         "{}",
         stderr(&output)
     );
