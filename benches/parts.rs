@@ -96,7 +96,13 @@ fn products(c: &mut Criterion) {
 fn examples() -> Vec<Example> {
     let tokens = |i: usize, answer: u32| (0..13).map(|t| (31 * i as u32 + 7 * t) % 4096).chain([answer]).collect();
     let candidate = |i, answer| Candidate { tokens: tokens(i, answer), option_len: 1 };
-    let example = |i| Example { index: i, label: i % 2, candidates: vec![candidate(i, 5), candidate(i, 6)], cut: false };
+    let example = |i| Example {
+        index: i,
+        label: i % 2,
+        candidates: vec![candidate(i, 5), candidate(i, 6)],
+        cut: false,
+        shortened: false,
+    };
     (0..EXAMPLES).map(example).collect()
 }
 

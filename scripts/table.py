@@ -3,7 +3,7 @@
     python3 scripts/table.py RUN_FOLDER [RUN_FOLDER ...]
 
 Folders that differ in their seed alone are one row: the mean over the seeds, and behind +- half
-of the spread between the largest and the smallest. Loss and accuracy are those of the weights that were best on dev, on
+of the spread between the largest and the smallest. Loss and accuracy are those of the weights with the least loss on dev, on
 the evaluation split. A backward pass counts as two function evaluations, a look at the whole training set as the mini-batches
 that it is worth.
 """

@@ -259,7 +259,7 @@ mod tests {
 
     fn example(label: usize, candidates: &[(&[u32], usize)]) -> Example {
         let candidates = candidates.iter().map(|(t, n)| Candidate { tokens: t.to_vec(), option_len: *n }).collect();
-        Example { index: 0, label, candidates, cut: false }
+        Example { index: 0, label, candidates, cut: false, shortened: false }
     }
 
     #[test]

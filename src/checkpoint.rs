@@ -35,6 +35,8 @@ pub struct Held<'a> {
     pub journal: &'a mut Journal,
     /// What the run has logged: a checkpoint is of one step of one run.
     pub log: &'a Log,
+    /// The step whose weights the run's own model file holds.
+    pub kept: u64,
 }
 
 impl Held<'_> {
@@ -72,7 +74,11 @@ impl Held<'_> {
             files::copy_whole(&run.join(name), &folder.join(name))?;
         }
         let weights = self.params.settle()?;
-        self.model.save(weights, folder)?;
+        // The same weights twice are one file of two names, where the file system has such: a file that is written anew is another.
+        let file = self.model.file();
+        if self.kept != step || fs::hard_link(run.join(file), folder.join(file)).is_err() {
+            self.model.save(weights, folder)?;
+        }
         let digest = Digest::of_digests(&Digest::of_trained(weights)?);
         self.journal.sync()?;
         self.write_state(&folder.join(STATE), &facts(self.log, step, digest)?)?;
@@ -183,6 +189,11 @@ fn all(run: &Path) -> Vec<(u64, PathBuf)> {
     let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| Some((step(&e.path())?, e.path()))).collect();
     found.sort();
     found
+}
+
+/// The step of the newest checkpoint up to step `last`.
+pub fn newest(run: &Path, last: u64) -> Option<u64> {
+    all(run).into_iter().map(|(step, _)| step).filter(|step| *step <= last).max()
 }
 
 /// The checkpoints before that of `step`, just written, but for the newest: with it `limit` are left.

@@ -28,18 +28,21 @@ pub struct Example {
     pub candidates: Vec<Candidate>,
     /// Whether it was too long.
     pub cut: bool,
+    /// Whether what was cut is the end of its completion.
+    pub shortened: bool,
 }
 
 impl Example {
     /// Tokenises a row. Longer than `max_length` is cut on the left, keeping the first token.
     ///
     /// A completion ends in the tokenizer's end token. One without a prompt is a whole text: all its tokens but the first are
-    /// predicted, and it is cut on the right.
+    /// predicted, and it is cut on the right; so is a completion that would leave no room for a prompt, of which the last half of
+    /// `max_length` stays at most.
     pub fn encode(row: &PromptedRow, tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
         let prompt_len = tokenizer.encode(&row.prompt)?.len();
         let is_completion = row.answered.len() == 1;
         let is_whole = is_completion && row.prompt.is_empty();
-        let mut cut = false;
+        let (mut cut, mut shortened) = (false, false);
         let candidates = row.answered.iter().map(|text| {
             let mut tokens = tokenizer.encode(text)?;
             let mut option_len = tokens.len().saturating_sub(prompt_len);
@@ -55,6 +58,12 @@ impl Example {
                 tokens.truncate(max_length);
                 option_len = tokens.len().saturating_sub(1);
             }
+            if is_completion && !is_whole && option_len >= max_length && max_length > 1 {
+                let kept = (tokens.len() - option_len).min((max_length / 2).max(1));
+                tokens.truncate(tokens.len() - (option_len + kept - max_length));
+                option_len = max_length - kept;
+                shortened = true;
+            }
             let tokens = cut_left(tokens, max_length);
             if option_len == 0 || option_len >= tokens.len() {
                 bail!(
@@ -65,7 +74,7 @@ impl Example {
             Ok(Candidate { tokens, option_len })
         });
         let candidates = candidates.collect::<Result<_>>()?;
-        Ok(Example { index: row.index, label: row.label, candidates, cut })
+        Ok(Example { index: row.index, label: row.label, candidates, cut, shortened })
     }
 
     /// Tokenises rows, in order, and says how many of them were cut.
@@ -73,6 +82,14 @@ impl Example {
         let encode = |row: &PromptedRow| Self::encode(row, tokenizer, max_length).with_context(|| row.place.clone());
         let examples: Vec<Self> = rows.iter().map(encode).collect::<Result<_>>()?;
         let cut = examples.iter().filter(|e| e.cut).count();
+        let shortened = examples.iter().filter(|e| e.shortened).count();
+        if shortened > 0 {
+            tracing::warn!(
+                "{shortened} of {} completions leave no room for a prompt in {max_length} tokens and were cut on the right: their ends \
+                 are not seen",
+                rows.len()
+            );
+        }
         if cut > 0 {
             let side = if rows.iter().all(|row| row.prompt.is_empty()) { "right" } else { "left" };
             tracing::warn!("{cut} of {} prompts are longer than {max_length} tokens and were cut on the {side}", rows.len());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A mistake in what was asked for: flags, config, task file. Nothing was touched. Exit code 2.
+/// A mistake in what was asked for or given: flags, config, task file, data files. Nothing was touched. Exit code 2.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
@@ -22,6 +22,14 @@ impl NotFinite {
     }
 }
 
+/// The training loss has left the rails (divergence.rs). Exit code 4.
+#[derive(Debug)]
+pub struct Diverged(pub String);
+
+/// What somebody has given, a data file or a task, cannot be used, as its own error says. Exit code 2, like [`Usage`].
+#[derive(Debug)]
+pub struct Given(anyhow::Error);
+
 /// A replay came out otherwise than the run, or the base model is another. Exit code 6.
 #[derive(Debug)]
 pub struct Differs(pub String);
@@ -38,6 +46,18 @@ pub struct Interrupted {
     pub signal: i32,
     /// What is kept, and how to go on.
     pub say: String,
+}
+
+impl fmt::Display for Diverged {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
 }
 
 impl fmt::Display for Differs {
@@ -74,7 +94,14 @@ impl fmt::Display for NotFinite {
     }
 }
 
+impl std::error::Error for Given {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
 impl std::error::Error for Usage {}
+impl std::error::Error for Diverged {}
 impl std::error::Error for NotFinite {}
 impl std::error::Error for Differs {}
 impl std::error::Error for Unavailable {}
@@ -101,10 +128,10 @@ macro_rules! unavailable {
 /// The process's exit code for an error, wherever in the chain the deciding cause stands.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<NotFinite>() {
+        if cause.is::<NotFinite>() || cause.is::<Diverged>() {
             return 4;
         }
-        if cause.is::<Usage>() {
+        if cause.is::<Usage>() || cause.is::<Given>() {
             return 2;
         }
         if cause.is::<Unavailable>() {
@@ -118,6 +145,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
     }
     1
+}
+
+/// Counts an error in reading or using what somebody has given as a mistake in it: flags and data files have one exit code.
+pub fn given<T>(result: anyhow::Result<T>) -> anyhow::Result<T> {
+    result.map_err(|error| if exit_code(&error) == 1 { anyhow::Error::new(Given(error)) } else { error })
 }
 
 /// A text of somebody's as an error quotes it: its beginning, however long it is, on one line.

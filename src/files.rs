@@ -54,6 +54,31 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     }
 }
 
+/// The bytes that are free on the disk of a folder, or of where it is to be made; None where the operating system does not say.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let whole = std::path::absolute(folder).ok()?;
+    let there = whole.ancestors().find(|folder| folder.exists())?;
+    free_bytes_of(there)
+}
+
+#[cfg(unix)]
+fn free_bytes_of(folder: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
+    // SAFETY: statvfs reads a string that ends in 0, and fills the struct that it is given.
+    let (result, found) = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(name.as_ptr(), &mut found), found)
+    };
+    #[allow(clippy::unnecessary_cast, reason = "their types differ between systems")]
+    (result == 0).then(|| (found.f_bavail as u64).saturating_mul(found.f_frsize as u64))
+}
+
+#[cfg(not(unix))]
+fn free_bytes_of(_: &Path) -> Option<u64> {
+    None
+}
+
 /// Opens the file at `path`, which processes that write to one place have in common, once no other has it.
 fn alone(path: &Path) -> Result<File> {
     loop {

@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::checkpoint;
-use crate::config::Plan;
+use crate::config::{Inputs, Plan};
 use crate::data::Shown;
 use crate::files;
 use crate::model::{Model, kept_file};
-use crate::trajectory::{FILE, Header, Log};
+use crate::trajectory::{FILE, Header, Log, Trajectory};
 
 /// What a run leaves in its folder beside its model, its log and its checkpoints; an overwritten folder loses these and nothing else.
 /// The weights stay until the first of the new ones take their place.
@@ -137,6 +137,31 @@ impl Drop for Claim {
     }
 }
 
+/// What run.json says of the run that has left what is in `place`, its folder or a checkpoint: the run's folder, and its config as it
+/// was when it last went on, with its paths as they are from here.
+pub fn run_of(place: &Path) -> Option<(PathBuf, Plan)> {
+    let is_checkpoint = place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
+    let above = place.parent().map(|run| if run.as_os_str().is_empty() { Path::new(".") } else { run });
+    let folder = above.filter(|_| is_checkpoint).unwrap_or(place).to_path_buf();
+    let run: Value = serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok()?;
+    let mut plan: Plan = serde_json::from_value(run["config"].clone()).ok()?;
+    let last = run["resumed"].as_array().and_then(|sessions| sessions.last()).unwrap_or(&run);
+    if let Some(typed_in) = last["directory"].as_str() {
+        plan.inputs = plan.inputs.typed_in(Path::new(typed_in));
+    }
+    Some((folder, plan))
+}
+
+/// The inputs of a run as its log has them, with their paths as they are from here: run.json says in which folder they were typed.
+pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
+    let inputs = trajectory.header.config.inputs.clone();
+    let read = || -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(place.join("run.json"))?)?) };
+    match read().ok().as_ref().and_then(|run| run["directory"].as_str()) {
+        Some(typed_in) => inputs.typed_in(Path::new(typed_in)),
+        None => inputs,
+    }
+}
+
 /// Notes in run.json that the run goes on behind `step`, and as what; removes what only a finished run has.
 pub fn go_on(plan: &Plan, step: u64, command: &[String]) -> Result<()> {
     let folder = &plan.output_dir;
@@ -172,6 +197,7 @@ fn session(step: u64, command: &[String]) -> Value {
     json!({
         "from_step": step,
         "command": command,
+        "directory": std::env::current_dir().unwrap_or_default(),
         "versions": { "zotune": env!("CARGO_PKG_VERSION"), "commit": env!("ZOTUNE_COMMIT"), "rustc": env!("ZOTUNE_RUSTC") },
         "machine": {
             "os": std::env::consts::OS,

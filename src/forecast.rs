@@ -1,6 +1,7 @@
 //! What a run will take, said before it, from config.json alone: its first steps are tried on a stand-in with the model's
 //! sizes, random weights and two or three blocks, and what the blocks add is counted as often as the model has them.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -11,12 +12,13 @@ use crate::config::Plan;
 use crate::data::{Batches, Example};
 use crate::estimator::At;
 use crate::eval::evaluate;
-use crate::memory::{Peaks, peak_rss_bytes, release_freed, rss_bytes};
+use crate::memory::{Peaks, human, machine_bytes, peak_rss_bytes, release_freed, rss_bytes};
 use crate::model::{Model, block_of, warm_up};
 use crate::objective::PromptLoss;
-use crate::optim::method;
+use crate::optim::{Order, method};
+use crate::pace::duration;
 use crate::params::{Params, Role, Span};
-use crate::run::{Memory, Results};
+use crate::results::{Memory, Results};
 use crate::setup::{Bench, assign_roles, make_method, settle_plan};
 use crate::task::{Splits, Task};
 
@@ -38,11 +40,24 @@ pub struct Forecast {
     pub seconds_per_snapshot: f64,
     /// The whole run, its evaluations with it.
     pub seconds: f64,
+    /// What lies in the run folder in the end: the weights that are kept, checkpoints, the log.
+    pub disk_bytes: u64,
+    /// The most that lies there meanwhile: a checkpoint is whole before the one before it goes.
+    pub disk_peak_bytes: u64,
+    /// Of the weights that are kept.
+    pub kept_bytes: u64,
+    /// Of a checkpoint, which has the method's state too.
+    pub checkpoint_bytes: u64,
+    /// Checkpoints that are left.
+    pub num_checkpoints: u64,
 }
 
 /// What becomes resident when training begins, beside its own parts: the program's pages that it runs through, threads' stacks,
 /// the matrix library's buffers.
 const RUNNING_BYTES: usize = 6 << 20;
+
+/// A trial of a model of more weights than this is announced.
+const MANY_WEIGHTS: usize = 500_000_000;
 
 /// Forecasts the run of a plan that is not settled yet. `outline` is the model without its weights, `sizes` the numbers that
 /// each of them has.
@@ -63,13 +78,16 @@ pub fn forecast(
     settle_plan(&mut plan, &outline.model, num_trained, num_estimated, examples.train.len())?;
     let held = outline.params.settle()?;
     let weights = held.iter().zip(sizes).map(|((_, tensor), size)| tensor.dtype().size_in_bytes() * size).sum::<usize>();
-    let trial = Trial::new(&plan, task, outline, examples)?;
+    let num_weights: usize = sizes.iter().sum();
+    if let Some(there) = machine_bytes().filter(|there| weights as u64 > *there) {
+        tracing::warn!("plan    the weights alone are {}, and this machine has {}", human(weights as u64), human(there));
+    }
+    let trial = Trial::new(&plan, task, outline, examples, num_weights)?;
     release_freed();
     let before = rss_bytes();
     let taken = trial.extrapolate()?;
     release_freed();
 
-    let num_weights: usize = sizes.iter().sum();
     let dtype = plan.inputs.dtype.dtype();
     let state = (taken.state_per_weight * num_trained as f64) as usize;
     let snapshot =
@@ -81,11 +99,20 @@ pub fn forecast(
     let peak = peak_rss_bytes().max((at_once + rest) as u64);
     let memory = Memory::of(weights, state, snapshot, taken.gradients as usize, activations, peak);
     let snapshots = plan.settings.snapshot_steps.map_or(0, |every| plan.max_steps.div_ceil(every)) as f64;
+    // A step of a method of function values alone that looks at the whole training set does nothing else.
+    let replaced = if method(&plan.optimizer)?.order == Order::Zeroth { taken.seconds } else { 0.0 };
     let seconds_per_snapshot = taken.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
     let evaluated = |examples: &[Example]| tokens(examples, plan.inputs.eval_batch_size) as f64;
     let evaluations =
         (plan.max_steps.div_ceil(plan.eval_steps) + 1) as f64 * evaluated(&examples.dev) + 2.0 * evaluated(&examples.eval);
+    let kept = if plan.inputs.is_adapted() { 4 * num_trained } else { weights } as u64;
+    let disk = Disk::new(&plan, kept, (state + snapshot) as u64);
     Ok(Forecast {
+        disk_bytes: disk.left,
+        disk_peak_bytes: disk.most,
+        kept_bytes: kept,
+        checkpoint_bytes: disk.checkpoint,
+        num_checkpoints: disk.checkpoints,
         num_weights,
         num_trained,
         num_blocks: outline.model.num_blocks(),
@@ -93,9 +120,36 @@ pub fn forecast(
         seconds_per_step: taken.seconds,
         seconds_per_snapshot,
         seconds: plan.max_steps as f64 * taken.seconds
-            + snapshots * seconds_per_snapshot
+            + snapshots * (seconds_per_snapshot - replaced)
             + evaluations * taken.eval_seconds / evaluated(&trial.evaluated),
     })
+}
+
+/// What a run folder takes on the disk, in bytes.
+struct Disk {
+    checkpoint: u64,
+    checkpoints: u64,
+    left: u64,
+    most: u64,
+}
+
+impl Disk {
+    /// Of weights of `kept` bytes and a method's `state`.
+    fn new(plan: &Plan, kept: u64, state: u64) -> Self {
+        // Two losses a step in their frame; a line of trainer_log.jsonl; the header, the tokenizer and the rest.
+        const STEP: u64 = 16;
+        const LINE: u64 = 400;
+        const REST: u64 = 1 << 20;
+        let log =
+            STEP * plan.max_steps + LINE * (plan.max_steps / plan.logging_steps + plan.max_steps / plan.eval_steps) + REST;
+        let checkpoint = kept + state;
+        let made = if plan.save_steps == 0 { 0 } else { plan.max_steps.div_ceil(plan.save_steps) };
+        let checkpoints = made.min(plan.save_total_limit as u64);
+        let left = kept + checkpoints * checkpoint + log;
+        // The next one of either is whole before the last one goes.
+        let next = if made > checkpoints { checkpoint.max(kept) } else { kept };
+        Disk { checkpoint, checkpoints, left, most: left + next }
+    }
 }
 
 /// The tokens that an evaluation feeds.
@@ -117,6 +171,10 @@ struct Trial<'a> {
     upper: usize,
     /// Whether there is a backward pass.
     backward: bool,
+    /// Of the whole model.
+    num_weights: usize,
+    /// When it began, and how many stand-ins were tried.
+    progress: Cell<(Instant, u32)>,
 }
 
 /// What one stand-in took, or what all blocks together will.
@@ -151,7 +209,13 @@ impl Taken {
 }
 
 impl<'a> Trial<'a> {
-    fn new(plan: &'a Plan, task: &'a Task, outline: &'a Bench, examples: &Splits<Example>) -> Result<Self> {
+    fn new(
+        plan: &'a Plan,
+        task: &'a Task,
+        outline: &'a Bench,
+        examples: &Splits<Example>,
+        num_weights: usize,
+    ) -> Result<Self> {
         let pick = PromptLoss::pick(task.loss);
         let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
         // An epoch or two show what batches are like.
@@ -179,7 +243,14 @@ impl<'a> Trial<'a> {
         let blocks = model.num_blocks();
         let plain = lowest.map_or(blocks, |segment| segment.saturating_sub(1).min(blocks));
         let (upper, backward) = (blocks - plain, differentiated.is_some());
-        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, upper, backward })
+        let progress = Cell::new((Instant::now(), 0));
+        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, upper, backward, num_weights, progress })
+    }
+
+    /// How many stand-ins are tried.
+    fn parts(&self) -> u32 {
+        let (lower, upper) = if self.upper == 0 { (0, self.plain) } else { (self.plain.min(1), self.upper) };
+        2 + u32::from(upper > 2) + lower as u32
     }
 
     /// The whole model from stand-ins of two and three blocks.
@@ -208,6 +279,17 @@ impl<'a> Trial<'a> {
 
     /// Tries the first steps on a stand-in with so many plain blocks and so many of the upper ones.
     fn take(&self, plain: usize, upper: usize) -> Result<Taken> {
+        let (start, tried) = self.progress.get();
+        self.progress.set((start, tried + 1));
+        let seconds = start.elapsed().as_secs_f64();
+        // Silence of more than a few seconds is explained.
+        if tried == 0 && self.num_weights > MANY_WEIGHTS {
+            tracing::info!(
+                "plan    a few steps of two and three blocks are tried; of a model of this size that takes a while"
+            );
+        } else if seconds > 5.0 {
+            tracing::info!("plan    {tried} of {} parts tried in {}", self.parts(), duration(seconds));
+        }
         let (model, mut params) = self.stand_in(plain + upper)?;
         self.assign_roles(&mut params, plain);
         let mut optimizer = make_method(self.plan, &mut params)?;
@@ -223,7 +305,16 @@ impl<'a> Trial<'a> {
             Ok((start.elapsed().as_secs_f64(), problem.cost().peaks))
         };
         let (_, peaks) = step(&self.largest, 1, &mut params)?;
-        let (with_snapshot, ..) = step(&self.typical, 1, &mut params)?;
+        let (mut with_snapshot, ..) = step(&self.typical, 1, &mut params)?;
+        let period = self
+            .plan
+            .settings
+            .snapshot_steps
+            .filter(|_| method(&self.plan.optimizer).is_ok_and(|m| m.order == Order::Zeroth));
+        if period.is_some() {
+            // It is no more than a step, and what is measured once is measured badly.
+            with_snapshot = with_snapshot.min(step(&self.typical, 1, &mut params)?.0);
+        }
         // One of steps 2 and 3 takes no snapshot, unless every step does. What is over in no time is measured once more.
         let mut seconds = f64::INFINITY;
         let start = Instant::now();
@@ -233,16 +324,28 @@ impl<'a> Trial<'a> {
                 break;
             }
         }
+        if let Some(period) = period.filter(|period| *period > 3) {
+            // Its steps draw all directions since the snapshot: what one more costs shows in one in the middle of the period.
+            let middle = 1 + period / 2;
+            let mut later = seconds;
+            step(&self.typical, 1, &mut params)?;
+            let (start, mut at) = (Instant::now(), 1);
+            while at < middle && start.elapsed().as_secs_f64() < 5.0 {
+                at += 1;
+                later = step(&self.typical, at, &mut params)?.0;
+            }
+            seconds += (later - seconds).max(0.0) * (middle - 2) as f64 / (at.max(3) - 2) as f64;
+        }
         let start = Instant::now();
         let found = evaluate(&model, params.settle()?, &self.evaluated, self.task.loss, self.evaluated.len(), |_| Ok(()))?;
         let eval_seconds = start.elapsed().as_secs_f64();
         let trained = params.count_over(Span::Trained);
         Ok(Taken {
             seconds,
-            snapshot_seconds: if self.plan.settings.snapshot_steps.is_some() {
-                (with_snapshot - seconds).max(0.0)
-            } else {
-                0.0
+            snapshot_seconds: match (self.plan.settings.snapshot_steps, period) {
+                (None, _) => 0.0,
+                (_, Some(_)) => with_snapshot,
+                (Some(_), None) => (with_snapshot - seconds).max(0.0),
             },
             eval_seconds,
             activations: peaks.held as f64,

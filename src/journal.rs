@@ -13,6 +13,7 @@ use crate::config::Plan;
 use crate::estimator::{Estimate, SnapshotReport};
 use crate::memory::{self, Peaks};
 use crate::objective::Cost;
+use crate::pace::{Pace, roughly};
 use crate::params::{Slot, Visit};
 use crate::report::{self, LogLine};
 use crate::trajectory::Scored;
@@ -42,6 +43,8 @@ pub struct Journal {
     /// The mean loss of every step.
     losses: Vec<f64>,
     last_dev: Option<Scored>,
+    /// Of the steps that this process makes itself; from its first one.
+    pace: Option<Pace>,
 }
 
 /// Means in the making.
@@ -125,6 +128,7 @@ impl Journal {
             walk_times: Vec::new(),
             losses: Vec::new(),
             last_dev: None,
+            pace: None,
         })
     }
 
@@ -134,7 +138,7 @@ impl Journal {
             self.say(0, dev);
         }
         self.last_dev = Some(*dev);
-        self.write(LogLine { eval_loss: Some(dev.loss), eval_accuracy: dev.accuracy, ..self.line(0) })?;
+        self.write(LogLine { dev_loss: Some(dev.loss), dev_accuracy: dev.accuracy, ..self.line(0) })?;
         // The clock of training starts here, the bar's with it.
         self.start = Instant::now();
         self.bar.reset();
@@ -144,6 +148,9 @@ impl Journal {
     /// One step and, where it was due, the evaluation behind it.
     pub fn step(&mut self, step: Step, dev: Option<&Scored>) -> Result<()> {
         self.count(&step);
+        if !step.replayed && self.pace.is_none() {
+            self.pace = Some(Pace::new(step.number, self.max_steps));
+        }
         if let Some(dev) = dev {
             self.last_dev = Some(*dev);
             if self.written.is_none_or(|written| written < step.number) {
@@ -163,8 +170,8 @@ impl Journal {
                 correction_ratio: step.gradient_norm.and_then(|norm| Some(step.estimate.correction_norm? / norm)),
                 snapshot: self.snapshot.take(),
                 learning_rate: Some(step.learning_rate),
-                eval_loss: dev.map(|d| d.loss),
-                eval_accuracy: dev.and_then(|d| d.accuracy),
+                dev_loss: dev.map(|d| d.loss),
+                dev_accuracy: dev.and_then(|d| d.accuracy),
                 ..self.line(step.number)
             };
             self.write(line)?;
@@ -258,6 +265,11 @@ impl Journal {
         Ok(())
     }
 
+    /// The mean loss of every step so far.
+    pub fn losses(&self) -> &[f64] {
+        &self.losses
+    }
+
     /// The mean loss of the last tenth of the steps.
     fn recent_loss(&self) -> f64 {
         let recent = &self.losses[self.losses.len() - self.losses.len().div_ceil(10)..];
@@ -274,14 +286,25 @@ impl Journal {
             memory::human(memory::peak_rss_bytes())
         );
         if self.bar.is_hidden() {
-            tracing::info!("{line}");
+            let left = self.left(step).map_or(String::new(), |left| format!("  {left}"));
+            tracing::info!("{line}{left}");
         } else {
             self.bar.println(line);
         }
     }
 
-    fn show(&self, step: u64, replayed: bool) {
+    /// How long the steps behind this one will take, with their evaluations, if any are left.
+    fn left(&self, step: u64) -> Option<String> {
+        let left = self.pace.as_ref().filter(|_| step < self.max_steps)?.left(step)?;
+        Some(format!("{} left", roughly(left)))
+    }
+
+    fn show(&mut self, step: u64, replayed: bool) {
         if self.bar.is_hidden() {
+            if let Some(left) = self.pace.as_mut().and_then(|pace| pace.due(step)) {
+                let (loss, left) = (self.recent_loss(), roughly(left));
+                tracing::info!("  {step:>6}/{}  loss {loss:.4}  {left} left", self.max_steps);
+            }
             return;
         }
         self.bar.set_position(step);
@@ -293,11 +316,12 @@ impl Journal {
         let share = |dev: &Scored| dev.accuracy.map_or(String::new(), |share| format!(" {:.1} %", 100.0 * share));
         let dev = self.last_dev.map_or(String::new(), |dev| format!("  dev {:.3}{}", dev.loss, share(&dev)));
         self.bar.set_message(format!(
-            "loss {:.3}{dev}  {:.1} it/s  {:.0} tok/s  peak {}",
+            "loss {:.3}{dev}  {:.1} it/s  {:.0} tok/s  peak {}  {}",
             self.recent_loss(),
             1.0 / seconds,
             tokens / seconds,
-            memory::human(memory::peak_rss_bytes())
+            memory::human(memory::peak_rss_bytes()),
+            self.left(step).unwrap_or_default()
         ));
     }
 

@@ -41,12 +41,12 @@ pub struct LogLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     /// Of this very step.
     pub learning_rate: Option<f64>,
-    /// On the dev split, where the step was one for evaluation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval_loss: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// On the dev split, where the step was one for evaluation. (Logs of earlier versions have it as eval_loss.)
+    #[serde(skip_serializing_if = "Option::is_none", alias = "eval_loss")]
+    pub dev_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", alias = "eval_accuracy")]
     /// The same.
-    pub eval_accuracy: Option<f64>,
+    pub dev_accuracy: Option<f64>,
     /// Since the start of training, evaluations apart.
     pub function_evaluations: u64,
     /// Forward passes.
@@ -89,7 +89,7 @@ pub fn whole_log(path: &Path, last: u64) -> (u64, Option<LogLine>) {
 pub fn draw_losses(folder: &Path, title: &str) -> Result<()> {
     let log = read_log(folder)?;
     let train: Vec<(f64, f64)> = log.iter().filter_map(|l| Some((l.step as f64, l.loss?))).collect();
-    let dev: Vec<(f64, f64)> = log.iter().filter_map(|l| Some((l.step as f64, l.eval_loss?))).collect();
+    let dev: Vec<(f64, f64)> = log.iter().filter_map(|l| Some((l.step as f64, l.dev_loss?))).collect();
     let svg = losses_svg(title, &train, &dev).map_err(|e| anyhow!("cannot draw the loss curves: {e}"))?;
     files::write_bytes(&folder.join("loss.svg"), svg.as_bytes())
 }

@@ -5,110 +5,28 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
-use serde::Serialize;
 use serde_json::Value;
 
-use crate::checkpoint::Held;
+use crate::checkpoint::{self, Held};
 use crate::config::Plan;
 use crate::data::Example;
 use crate::digest::Digest;
-use crate::error::NotFinite;
+use crate::divergence::Limit;
+use crate::error::{Diverged, NotFinite};
 use crate::estimator::At;
-use crate::eval::evaluate;
+use crate::eval::{Answers, evaluate};
 use crate::files::{self, quoted};
-use crate::journal::Totals;
 use crate::journal::{Journal, Step};
 use crate::memory::peak_rss_bytes;
 use crate::model::Model;
-use crate::noise;
 use crate::optim::Optimizer;
 use crate::params::{Params, Span};
 use crate::report;
+use crate::results::{About, Memory, Results};
 use crate::setup::{Bench, problem};
 use crate::stop::Stop;
-use crate::task::{Metric, Splits, Task};
+use crate::task::{Loss, Metric, Splits, Task};
 use crate::trajectory::{Done, Log, Scored, Tape};
-
-/// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
-#[derive(Clone, Debug, Serialize)]
-pub struct Results {
-    /// Updates made.
-    pub steps: u64,
-    /// The step whose weights were kept: the one with the best dev loss, 0 for the untrained ones.
-    pub best_step: u64,
-    /// Training loss, mean over the last tenth of the steps; with the other totals.
-    #[serde(flatten)]
-    pub totals: Totals,
-    /// Of the weights that were kept, on the dev split.
-    pub dev_loss: f64,
-    /// The same; None where there is nothing to choose from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dev_accuracy: Option<f64>,
-    /// Of the weights that were kept, on the evaluation split.
-    pub eval_loss: f64,
-    /// The same; None where there is nothing to choose from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval_accuracy: Option<f64>,
-    /// e to the loss on the evaluation split, where that is a mean over tokens and all there is to say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval_perplexity: Option<f64>,
-    /// On the evaluation split, before training.
-    pub untrained_eval_loss: f64,
-    /// The same; None where there is nothing to choose from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub untrained_eval_accuracy: Option<f64>,
-    /// Bytes of the log.
-    pub trajectory_bytes: u64,
-    /// Whether the weights can be made from it again: there were no first-order gradients.
-    pub replays: bool,
-    /// How many weights were trained.
-    pub trained_weights: usize,
-    /// Where the memory went.
-    #[serde(flatten)]
-    pub memory: Memory,
-    /// The configured rate, or the default that was taken.
-    pub learning_rate: f64,
-}
-
-/// Where a run's memory went, in bytes: each part at its largest.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Memory {
-    /// The weights as they are held.
-    pub weights_bytes: usize,
-    /// What the rule holds beside them.
-    pub optimizer_state_bytes: usize,
-    /// What the estimator keeps from step to step.
-    pub snapshot_bytes: usize,
-    /// First-order gradients alive at once.
-    pub gradient_peak_bytes: usize,
-    /// What a forward or backward pass held beside all that was there before it.
-    pub activation_peak_bytes: usize,
-    /// Directions, as they are drawn: all threads together.
-    pub noise_scratch_bytes: usize,
-    /// Of the process's peak what is none of these: the program, the tokenizer, the data, what the parts' peaks do not
-    /// have in common.
-    pub rest_bytes: usize,
-    /// The process's largest resident set.
-    pub peak_rss_bytes: u64,
-}
-
-impl Memory {
-    /// Of the parts that are counted where they are allocated, and of the process's peak.
-    pub fn of(weights: usize, state: usize, snapshot: usize, gradients: usize, activations: usize, peak: u64) -> Self {
-        let noise = noise::SCRATCH_BYTES * rayon::current_num_threads();
-        let parts = weights + state + snapshot + gradients + activations + noise;
-        Memory {
-            weights_bytes: weights,
-            optimizer_state_bytes: state,
-            snapshot_bytes: snapshot,
-            gradient_peak_bytes: gradients,
-            activation_peak_bytes: activations,
-            noise_scratch_bytes: noise,
-            rest_bytes: (peak as usize).saturating_sub(parts),
-            peak_rss_bytes: peak,
-        }
-    }
-}
 
 /// What is to be done: a plan that was set up, its task, and the task's examples.
 pub struct Job {
@@ -136,6 +54,7 @@ pub fn train(
     let Job { plan, task, examples } = job;
     let mut problem = problem(plan, task, &bench.model, &examples.train);
     let mut run = Session::open(job, &bench.model, &mut bench.params, optimizer, log, stop, bar)?;
+    let limit = run.limit();
 
     for step in run.start + 1..=plan.max_steps {
         let (clock, walked) = (Instant::now(), run.params.walk_time());
@@ -150,6 +69,11 @@ pub fn train(
             return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).into());
         }
         run.log.step(step, &heard.borrow())?;
+        // What the log does not say of a step before its last, the run went past.
+        let stops = plan.stop_if_diverged && step >= run.known;
+        if stops && limit.is_passed(run.journal.losses(), estimate.loss()) {
+            return Err(diverged(plan, run.log, limit, run.journal.losses(), run.best.0).into());
+        }
         let gradient_norm = run.optimizer.rule.step(&at, run.params, &estimate, gradients.as_deref_mut())?;
         drop(gradients);
 
@@ -202,13 +126,13 @@ impl<'a> Session<'a> {
         let (start, best, kept, eval_peak) = (0, (0, nothing), 0, 0);
         let mut run = Session { job, model, params, optimizer, log, journal, stop, start, known, best, kept, eval_peak };
         if run.log.trajectory().untrained.is_none() {
-            let scored = run.score(&job.examples.eval, true).context(DAMAGED)?;
+            let (scored, _) = run.score(&job.examples.eval, true).context(DAMAGED)?;
             run.log.untrained(scored)?;
         }
         let dev = match run.log.trajectory().dev.get(&0) {
             Some(scored) => *scored,
             None => {
-                let scored = run.score(&job.examples.dev, true).context(DAMAGED)?;
+                let (scored, _) = run.score(&job.examples.dev, true).context(DAMAGED)?;
                 run.log.dev(scored)?
             }
         };
@@ -216,6 +140,17 @@ impl<'a> Session<'a> {
         run.model.write_companions(&job.plan.output_dir, run.params.dtype(), &job.plan.inputs.model)?;
         run.go_to_where_it_stood(dev)?;
         Ok(run)
+    }
+
+    /// The loss above which a step is high.
+    fn limit(&self) -> Limit {
+        let Job { task, examples, .. } = self.job;
+        let untrained = self.log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss);
+        let choices = match task.loss {
+            Loss::Classification => examples.train.iter().map(|e| e.candidates.len()).max().unwrap_or(1),
+            Loss::TeacherForcing => self.model.shape().vocab_size,
+        };
+        Limit::new(untrained, choices)
     }
 
     fn go_to_where_it_stood(&mut self, untrained: Scored) -> Result<()> {
@@ -257,7 +192,7 @@ impl<'a> Session<'a> {
     }
 
     /// The score of the weights as they stand. To `hurry` is to heed a signal in the middle.
-    fn score(&mut self, examples: &[Example], hurry: bool) -> Result<Scored> {
+    fn score(&mut self, examples: &[Example], hurry: bool) -> Result<(Scored, Option<Answers>)> {
         let Job { plan, task, .. } = self.job;
         let stopped = || format!("stopped while scoring; {}", go_on(plan));
         let heed = |_| if hurry { self.stop.check(stopped) } else { Ok(()) };
@@ -265,7 +200,7 @@ impl<'a> Session<'a> {
         let found = evaluate(self.model, weights, examples, task.loss, plan.inputs.eval_batch_size, heed)?;
         self.eval_peak = self.eval_peak.max(found.activation_peak);
         let digest = Digest::of_digests(&Digest::of_trained(weights)?);
-        Ok(Scored { loss: found.loss, accuracy: found.accuracy, digest })
+        Ok((Scored { loss: found.loss, accuracy: found.accuracy, digest }, found.answers))
     }
 
     /// The dev score behind a step: what the log says, which the weights must bear out; a new one where it is due.
@@ -280,7 +215,7 @@ impl<'a> Session<'a> {
         if !due {
             return Ok(None);
         }
-        let scored = self.score(&self.job.examples.dev, false)?;
+        let (scored, _) = self.score(&self.job.examples.dev, false)?;
         self.warn_if_still(step, scored.digest);
         self.log.dev(scored).map(Some)
     }
@@ -315,8 +250,8 @@ impl<'a> Session<'a> {
     }
 
     fn held(&mut self) -> Held<'_> {
-        let Session { model, params, optimizer, journal, log, .. } = self;
-        Held { model, params, optimizer, journal, log }
+        let Session { model, params, optimizer, journal, log, kept, .. } = self;
+        Held { model, params, optimizer, journal, log, kept: *kept }
     }
 
     /// A checkpoint, where one is due; and the end of this process, where a signal asked for it.
@@ -345,7 +280,7 @@ impl<'a> Session<'a> {
             self.params.settle()?;
             self.model.restore(self.params, &plan.output_dir)?;
         }
-        let eval = self.score(&self.job.examples.eval, true)?;
+        let (eval, answers) = self.score(&self.job.examples.eval, true)?;
         if eval.digest != dev.digest {
             return Err(differs!(
                 "{} does not hold the weights of step {best_step}",
@@ -359,6 +294,7 @@ impl<'a> Session<'a> {
         let activations = totals.peaks.held.max(self.eval_peak);
         let memory = Memory::of(self.params.bytes(), state, snapshot, totals.peaks.aside, activations, peak_rss_bytes());
         Ok(Results {
+            about: About::new(plan, &self.job.task.name),
             steps: plan.max_steps,
             best_step,
             totals,
@@ -366,6 +302,7 @@ impl<'a> Session<'a> {
             dev_accuracy: dev.accuracy,
             eval_loss: eval.loss,
             eval_accuracy: eval.accuracy,
+            eval_answers: answers,
             eval_perplexity: (self.job.task.metric == Metric::Loss).then(|| eval.loss.exp()),
             untrained_eval_loss: untrained.loss,
             untrained_eval_accuracy: untrained.accuracy,
@@ -382,6 +319,33 @@ impl<'a> Session<'a> {
 pub fn conclude(plan: &Plan, task: &Task, results: &Value) -> Result<()> {
     files::write_bytes(&plan.output_dir.join("all_results.json"), &serde_json::to_vec_pretty(results)?)?;
     report::draw_losses(&plan.output_dir, &format!("{}, {}", task.name, plan.optimizer))
+}
+
+/// What to say where a run is stopped because it has diverged: since when, what is left of before, and what to try.
+fn diverged(plan: &Plan, log: &Log, limit: Limit, losses: &[f64], best: u64) -> Diverged {
+    let (step, folder) = (losses.len() + 1, plan.output_dir.display());
+    let good = limit.last_good(losses);
+    let kept = match best {
+        0 => "the weights from before training".into(),
+        best => format!("the weights of step {best}, which had the least loss on dev"),
+    };
+    let before = match checkpoint::newest(&plan.output_dir, good) {
+        Some(step) => format!(", checkpoint-{step} those of step {step}, the last ones kept from before"),
+        None if log.trajectory().header.replays && good > 0 => {
+            format!(
+                "; zotune replay {} --to-step {good} --output-dir FOLDER makes the last ones from before",
+                quoted(&plan.output_dir.to_string_lossy())
+            )
+        }
+        None => String::new(),
+    };
+    Diverged(format!(
+        "the run has diverged by step {step}: {}, which is far above guessing and the {:.4} on dev before training\n  {folder} has \
+         {kept}{before}\n  try --learning-rate {:.0e}, a tenth; --stop-if-diverged=false goes on all the same",
+        limit.describe(),
+        log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss),
+        plan.learning_rate.unwrap_or_default() / 10.0
+    ))
 }
 
 /// The command that goes on with a run.

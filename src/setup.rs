@@ -79,8 +79,17 @@ impl Bench {
 
     /// Tokenises the splits of a run, whose training split must fill a batch.
     pub fn encode_splits(&self, rows: &Splits, batch_size: usize) -> Result<Splits<Example>> {
-        if batch_size > rows.train.len() {
-            return Err(usage!("--batch-size {batch_size}: there are only {} training examples", rows.train.len()));
+        let Splits { train, dev, eval } = rows;
+        if batch_size > train.len() {
+            let there = if train.len() == 1 { "is only 1 training row" } else { "are fewer training rows" };
+            return Err(usage!(
+                "--batch-size {batch_size}{}: there {there}: {} train, {} dev, {} eval; give more rows, or --batch-size {}",
+                if batch_size == 16 { " (which is the default)" } else { "" },
+                train.len(),
+                dev.len(),
+                eval.len(),
+                train.len(),
+            ));
         }
         if self.tokenizer.end().is_none() && rows.train.iter().any(|row| row.answered.len() == 1) {
             tracing::warn!("the model's files name no end token: it is not taught where a completion ends");

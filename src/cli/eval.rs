@@ -4,28 +4,34 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::known::{Known, warn_of_seen};
+use super::words::worth;
 use super::{EvalArgs, check_new, describe_model, load, on_threads, progress_bar, say};
 use crate::config::Inputs;
 use crate::data::Example;
+use crate::error::given;
 use crate::eval::{Evaluation, evaluate};
 use crate::memory::peak_rss_bytes;
+use crate::pace::{Pace, roughly};
 use crate::setup::Bench;
-use crate::task::{Sizes, Task};
+use crate::task::{Files, PromptedRow, Repeats, Sizes, Task};
 use crate::trajectory::Trajectory;
 
 pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
     let threads = args.common.threads;
+    let run = Known::fill_in(&mut args.common)?;
     let tuned = Trajectory::fill_in(&mut args.common)?;
     let inputs = Inputs { tuned, ..Inputs::check(*args.common)? };
-    on_threads(threads, || eval_inputs(inputs, args.json, args.dump.as_deref(), quiet))
+    on_threads(threads, || eval_inputs(inputs, run.as_ref(), args.json, args.dump.as_deref(), quiet))
 }
 
-fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
-    let task = Task::of(inputs.task.as_deref(), inputs.data.as_deref())?;
+fn eval_inputs(inputs: Inputs, run: Option<&Known>, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
+    let task = given(Task::of(inputs.task.as_deref(), inputs.data.as_deref()))?;
     let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
-    let rows = task.eval_split(&task.data(inputs.data.as_deref())?, sizes, inputs.train_set_seed)?;
+    let files = given(task.data(inputs.data.as_deref()))?;
+    let rows = given(task.eval_split(&files, sizes, inputs.train_set_seed))?;
     if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
         return Err(usage!("--dump: there is no folder {}", folder.display()));
     }
@@ -36,21 +42,29 @@ fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: boo
     let start = Instant::now();
     let mut bench = load(outline, &inputs, quiet)?;
     let load_seconds = start.elapsed().as_secs_f64();
-    let examples = bench.encode(&rows)?;
+    let examples = given(bench.encode(&rows))?;
     describe_model(&inputs, &bench);
     let whence = task.whence(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
     tracing::info!("task    {}: {} eval ({whence}seed {})", task.name, examples.len(), inputs.train_set_seed);
+    let repeats = match run {
+        Some(run) => seen_by(run, &task, &rows),
+        None => seen_by_any(&inputs, &task, &files, &rows),
+    };
 
     let start = Instant::now();
     let bar = progress_bar(examples.len() as u64, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
+    let mut pace = Pace::new(0, examples.len() as u64);
     let done = |n: usize| {
         bar.set_position(n as u64);
+        if let Some(left) = pace.due(n as u64).filter(|_| bar.is_hidden()) {
+            tracing::info!("  {n:>6}/{}  {} left", examples.len(), roughly(left));
+        }
         Ok(())
     };
     let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, inputs.eval_batch_size, done)?;
     bar.finish_and_clear();
     let dumped = dump_to.map_or(Ok(()), |path| dump(path, &found, &examples));
-    let (right, perplexity) = (found.examples.iter().filter(|e| e.prediction == e.label).count(), found.loss.exp());
+    let perplexity = found.loss.exp();
     if as_json {
         let mut result = json!({
             "model": inputs.model,
@@ -61,20 +75,72 @@ fn eval_inputs(inputs: Inputs, as_json: bool, dump_to: Option<&Path>, quiet: boo
             "seconds": start.elapsed().as_secs_f64(),
             "peak_rss_bytes": peak_rss_bytes(),
         });
-        match found.accuracy {
-            Some(accuracy) => (result["correct"], result["accuracy"]) = (right.into(), accuracy.into()),
+        match &found.answers {
+            Some(answers) => {
+                result["accuracy"] = found.accuracy.into();
+                merge(&mut result, serde_json::to_value(answers)?);
+            }
             None => result["perplexity"] = perplexity.into(),
+        }
+        if let Some(run) = run {
+            result["run"] = serde_json::to_value(&run.folder)?;
+            result["other_than_the_run"] = serde_json::to_value(&run.differences)?;
+            result["rows_trained_on"] = repeats.map(|found| found.eval_in_train).into();
+            result["rows_of_dev"] = repeats.map(|found| found.eval_in_dev).into();
         }
         say(&result.to_string())?;
     } else {
-        say(&match found.accuracy {
-            Some(share) => {
-                format!("accuracy {:.2} % ({right} of {})  loss {:.4}", 100.0 * share, examples.len(), found.loss)
+        say(&match &found.answers {
+            Some(answers) => {
+                let share = 100.0 * found.accuracy.unwrap_or_default();
+                let (right, count) = (answers.correct, examples.len());
+                let worth = worth(&task, answers);
+                format!("accuracy {share:.2} % ({right} of {count})  loss {:.4}\n         {worth}", found.loss)
             }
             None => format!("loss {:.4}  perplexity {perplexity:.2}  ({} examples)", found.loss, examples.len()),
         })?;
     }
     dumped
+}
+
+/// Adds an object's fields to another.
+fn merge(to: &mut Value, from: Value) {
+    if let (Value::Object(to), Value::Object(from)) = (to, from) {
+        to.extend(from);
+    }
+}
+
+/// Says what the run that left the model has to do with these rows.
+fn seen_by(run: &Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
+    run.describe();
+    match run.seen(task, rows) {
+        Ok(Some(repeats)) => {
+            warn_of_seen(&run.folder, repeats, rows.len());
+            return Some(repeats);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!("whether the run was trained on these rows cannot be told: {error:#}"),
+    }
+    None
+}
+
+/// Says how many of the rows `zotune train` would train on, where they lie at hand.
+fn seen_by_any(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]) -> Option<Repeats> {
+    let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
+    if matches!(files, Files::Hub(_)) {
+        return None;
+    }
+    let (train, dev) = task.train_and_dev(files, sizes, inputs.train_set_seed).ok()?;
+    let repeats = Repeats::of(&train, &dev, rows);
+    if let Some(said) = words(repeats, rows.len()) {
+        tracing::info!("        {said}");
+    }
+    Some(repeats)
+}
+
+fn words(repeats: Repeats, count: usize) -> Option<String> {
+    let both = repeats.eval_in_train + repeats.eval_in_dev;
+    (both > 0).then(|| format!("{both} of the {count} rows stand word for word in its training or dev split too"))
 }
 
 /// One JSON object an example: what was scored, and how.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::words::task_flags;
+use super::words::eval_flags;
 use super::{ExportArgs, on_threads, say};
 use crate::config::{Common, Inputs};
 use crate::files::quoted;
@@ -24,7 +24,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
     let adapter = Adapter::open(from)?;
     adapter.check_merges()?;
     let then = match from.join(FILE).is_file() {
-        true => Some(Trajectory::open(from)?.header.config.inputs),
+        true => Some(folder::inputs_of(&Trajectory::open(from)?, from)),
         false => None,
     };
     let named = args.model.clone().or(then.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));
@@ -48,7 +48,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
     if args.json {
         return say(&json!({ "model": inputs.model, "adapter": from, "output_dir": out, "seconds": seconds }).to_string());
     }
-    let task = then.map_or("--task sst2".into(), |inputs| task_flags(&inputs));
+    let task = then.map_or("--task sst2".into(), |then| eval_flags(&Inputs { dtype: inputs.dtype, ..then }));
     say(&format!(
         "model    {}: {} with the adapter of {} in its weights, in {seconds:.1} s\n\
          next     zotune eval --model {} {task}",

@@ -1,6 +1,7 @@
 //! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
 
 mod eval;
+mod known;
 mod merge;
 mod train;
 mod trajectory;
@@ -11,10 +12,11 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::config::{Common, Inputs, Knobs, Precision};
+use crate::config::{Common, Inputs, Knobs, Precision, meant};
 use crate::error::nearest;
 use crate::hub::{self, at_commit};
 use crate::replay;
@@ -24,9 +26,18 @@ use crate::task::{BUILTIN, Task};
 
 use words::human_count;
 
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    the run failed: a damaged model, a full disk
+  2    a mistake in what was typed or written: flags, config, task file, data files; nothing was touched
+  4    the loss is not finite, or the run has diverged
+  5    the hub did not give what was asked
+  6    a replay or a base model is not the run's
+  130  stopped by a signal (143 by SIGTERM), with everything saved";
+
 /// Fine-tunes language models with forward passes alone, or with as little backpropagation as one asks for.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true, args_override_self = true)]
+#[command(version, propagate_version = true, arg_required_else_help = true, args_override_self = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -47,7 +58,7 @@ enum Verb {
     /// Say what a run would take, memory by part and time: tried on two and three blocks, no weights are read
     Plan(JobArgs),
     #[command(args_override_self = true)]
-    /// Score a model on a task's evaluation split
+    /// Score a model on a task's evaluation split; one that a run has left on the run's own, where nothing else is said
     Eval(EvalArgs),
     #[command(args_override_self = true)]
     /// Make the weights of a run again from its base model and its trajectory, without a forward pass
@@ -60,7 +71,8 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct TrainArgs {
-    /// Go on with a run that was killed, stopped, or is to have more --max-steps: as if nothing had happened
+    /// Go on with a run that was killed, stopped, or is to have more --max-steps: as if nothing had happened (but with more steps under a
+    /// cosine or a straight line, whose rates follow from their number, it is not the run that would have been begun so long)
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     #[command(flatten)]
@@ -108,7 +120,7 @@ struct ReplayArgs {
     /// Where the model goes, in Hugging Face layout
     #[arg(long, value_name = "FOLDER")]
     output_dir: PathBuf,
-    /// The step whose weights are wanted [default: the one that the run kept, best on dev]
+    /// The step whose weights are wanted [default: the one that the run kept, with the least loss on dev]
     #[arg(long, value_name = "STEP")]
     to_step: Option<u64>,
     /// Write into a folder that is not empty
@@ -177,7 +189,17 @@ impl Cli {
             }),
             Err(arg) => Err(usage!("the argument {arg:?} is not UTF-8; rename the file or folder that it names")),
         };
-        Ok(Cli::parse_from(args.map(dashed).collect::<Result<Vec<_>>>()?))
+        let args = args.map(dashed).collect::<Result<Vec<_>>>()?;
+        let trains = args.get(1).is_some_and(|verb| verb == "train" || verb == "plan");
+        Cli::try_parse_from(args).or_else(|error| match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(flag)) if trains && error.kind() == ErrorKind::UnknownArgument => {
+                match meant(flag.trim_start_matches('-')) {
+                    Some(meant) => Err(usage!("there is no {flag}: {meant}")),
+                    None => error.exit(),
+                }
+            }
+            _ => error.exit(),
+        })
     }
 
     /// Does what was asked.

@@ -5,19 +5,23 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::words::{duration, human_count, parts, short, summary, trained};
+use super::known::warn_of_base;
+use super::words::{human_count, outlook, parts, short, summary, trained};
 use super::{JobArgs, TrainArgs, describe_model, load, on_threads, progress_bar, say};
-use crate::config::{DEFAULT_JOB, Knobs, Plan, Tuned};
+use crate::config::{DEFAULT_JOB, Knobs, Plan, Schedule, Tuned};
 use crate::data::{Batches, Shown};
-use crate::error::{Differs, Interrupted, NotFinite, Usage};
+use crate::error::{Differs, Diverged, Interrupted, NotFinite, Usage, given as as_given};
+use crate::files::free_bytes;
 use crate::folder;
 use crate::forecast::{Forecast, forecast};
+use crate::memory::{human, machine_bytes};
 use crate::optim;
+use crate::pace::duration;
 use crate::params::Span;
 use crate::run::{Job, conclude, go_on, train};
 use crate::setup::{Bench, set_up};
 use crate::stop::Stop;
-use crate::task::{Loss, Metric, Task};
+use crate::task::{Loss, Metric, Repeats, Task};
 use crate::trajectory::{Data, Header, Log, Trajectory};
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
@@ -69,28 +73,81 @@ fn planned(args: JobArgs, work: impl FnOnce(Plan, bool) -> Result<()> + Send) ->
     on_threads(threads, || work(plan, args.json))
 }
 
-/// A run with everything open but its weights, and what it will take. What is cheap to check comes before what is large to
-/// read.
-fn prospect(mut plan: Plan) -> Result<(Job, Bench, Forecast, Shown)> {
+/// A run with everything open but its weights.
+struct Prospect {
+    job: Job,
+    outline: Bench,
+    /// What it will take.
+    forecast: Forecast,
+    /// The first example that it sees.
+    shown: Shown,
+    /// Rows that stand in several splits.
+    repeats: Repeats,
+}
+
+/// Opens a run as far as is cheap. What is cheap to check comes before what is large to read.
+fn prospect(mut plan: Plan) -> Result<Prospect> {
     optim::method(&plan.optimizer)?.check(&plan.settings)?;
-    let task = Task::of(plan.inputs.task.as_deref(), plan.inputs.data.as_deref())?;
-    let rows = task.splits(&task.data(plan.inputs.data.as_deref())?, plan.sizes(), plan.inputs.train_set_seed)?;
+    let data = plan.inputs.data.as_deref();
+    let task = as_given(Task::of(plan.inputs.task.as_deref(), data))?;
+    let files = as_given(task.data(data))?;
+    let rows = as_given(task.splits(&files, plan.sizes(), plan.inputs.train_set_seed))?;
+    let repeats = Repeats::of(&rows.train, &rows.dev, &rows.eval);
     let (mut outline, sizes) = Bench::outline(&plan.inputs)?;
     // A branch moves; the run is from this commit.
     plan.inputs.revision = outline.commit.clone();
-    let examples = outline.encode_splits(&rows, plan.batch_size)?;
+    let examples = as_given(outline.encode_splits(&rows, plan.batch_size))?;
     let first = Batches::first(rows.train.len(), plan.seed);
     let shown = Shown::of(&rows.train[first], &examples.train[first], &outline.tokenizer);
     tracing::debug!("{shown}");
+    warn_of_base(&plan.inputs, &task, &rows.eval);
     drop(rows);
     let forecast = forecast(&plan, &task, &mut outline, &sizes, &examples)?;
-    Ok((Job { plan, task, examples }, outline, forecast, shown))
+    Ok(Prospect { job: Job { plan, task, examples }, outline, forecast, shown, repeats })
+}
+
+/// Says so where rows of dev or evaluation are no news to whoever has seen the others.
+fn warn_of_repeats(repeats: Repeats, job: &Job) {
+    let Repeats { dev_in_train, eval_in_train, eval_in_dev } = repeats;
+    let (dev, eval) = (job.examples.dev.len(), job.examples.eval.len());
+    let mut said = Vec::new();
+    if dev_in_train > 0 {
+        said.push(format!("{dev_in_train} of the {dev} dev rows in train"));
+    }
+    if eval_in_train + eval_in_dev > 0 {
+        said.push(format!("{eval_in_train} of the {eval} evaluation rows in train and {eval_in_dev} more in dev"));
+    }
+    if !said.is_empty() {
+        let said = said.join(", ");
+        tracing::warn!(
+            "rows that stand word for word in two splits: {said}; scores are better for it than on rows that are new"
+        );
+    }
+}
+
+/// What of a run will not fit on this machine, for people.
+fn misfits(forecast: &Forecast, plan: &Plan) -> Vec<String> {
+    let mut said = Vec::new();
+    let (peak, there) = (forecast.memory.peak_rss_bytes, machine_bytes());
+    if let Some(there) = there.filter(|there| peak > *there) {
+        said.push(format!("it will not fit into memory: {} are wanted, and this machine has {}", human(peak), human(there)));
+    }
+    let (wanted, free) = (forecast.disk_peak_bytes, free_bytes(&plan.output_dir));
+    if let Some(free) = free.filter(|free| wanted > *free) {
+        said.push(format!("it will not fit on the disk: {} are wanted, and {} are free", human(wanted), human(free)));
+    }
+    said
 }
 
 fn forecast_plan(plan: Plan, as_json: bool) -> Result<()> {
-    let (Job { plan, .. }, _, forecast, _) = prospect(plan)?;
+    let Prospect { job: Job { plan, .. }, forecast, .. } = prospect(plan)?;
+    let misfits = misfits(&forecast, &plan);
     if as_json {
-        return say(&serde_json::to_string(&forecast)?);
+        let mut said = serde_json::to_value(forecast)?;
+        said["machine_bytes"] = machine_bytes().into();
+        said["disk_free_bytes"] = free_bytes(&plan.output_dir).into();
+        said["fits"] = misfits.is_empty().into();
+        return say(&said.to_string());
     }
     let Forecast { memory, seconds_per_step, seconds_per_snapshot, seconds, .. } = forecast;
     let snapshot = if seconds_per_snapshot > 0.0 {
@@ -103,7 +160,8 @@ fn forecast_plan(plan: Plan, as_json: bool) -> Result<()> {
     say(&format!(
         "model    {} with {} in {} blocks\n{trained}\
          memory   {}\n\
-         time     {} a step{snapshot}; {} for {} steps and their evaluations",
+         time     {} a step{snapshot}; {} for {} steps and their evaluations\n\
+         disk     {} in {}: {}{}{}",
         plan.inputs.model,
         human_count(forecast.num_weights),
         forecast.num_blocks,
@@ -111,13 +169,34 @@ fn forecast_plan(plan: Plan, as_json: bool) -> Result<()> {
         duration(seconds_per_step),
         duration(seconds),
         plan.max_steps,
+        human(forecast.disk_bytes),
+        plan.output_dir.display(),
+        disk_parts(&forecast),
+        if misfits.is_empty() { "" } else { "\nbut      " },
+        misfits.join("\n         "),
     ))
+}
+
+/// What takes the disk, for people.
+fn disk_parts(forecast: &Forecast) -> String {
+    let (kept, checkpoint, most) =
+        (human(forecast.kept_bytes), human(forecast.checkpoint_bytes), human(forecast.disk_peak_bytes));
+    match forecast.num_checkpoints {
+        0 => format!("the best weights {kept}, and the log"),
+        n => format!(
+            "the best weights {kept}, {n} checkpoint{} of {checkpoint} (less where its weights are the best: the same file), and the log; \
+             at most {most}, while another is written; --save-steps 0 leaves none",
+            if n == 1 { "" } else { "s" },
+        ),
+    }
 }
 
 /// A new run.
 fn begin(plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&plan)?;
-    let (mut job, outline, forecast, shown) = prospect(plan)?;
+    let Prospect { mut job, outline, forecast, shown, repeats } = prospect(plan)?;
+    // Before it is tried.
+    misfits(&forecast, &job.plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     let mut optimizer = set_up(&mut job.plan, &mut bench, job.examples.train.len())?;
     let method = optim::method(&job.plan.optimizer)?;
@@ -131,15 +210,16 @@ fn begin(plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     let data = Data::new(&job.examples, bench.max_length);
     let header = Header::new(&job.plan, &definition, &job.task, &bench.model, &mut bench.params, data)?;
     let mut log = folder::begin(&job.plan, header, &shown, &command())?;
-    describe(&job, &bench, &log);
+    describe(&job, &bench, &log, &forecast, repeats);
     let results = train_to_the_end(&job, &mut bench, &mut optimizer, &mut log, quiet)?;
-    finish(&job, results, forecast, as_json)
+    finish(&job, results, forecast, repeats, as_json)
 }
 
 /// A run that was begun by another process.
 fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<()> {
     let mut log = Log::resume(run)?;
-    let known = log.trajectory().plan();
+    let mut known = log.trajectory().plan();
+    known.inputs = folder::inputs_of(log.trajectory(), run);
     let plan = known.clone().resumed(given, run)?;
     let finished = log.trajectory().done.is_some() && plan.max_steps == known.max_steps;
     let results = std::fs::read(run.join("all_results.json")).ok().filter(|_| finished);
@@ -153,10 +233,13 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
             Err(lost) => tracing::warn!("the weights that {} has left are made again: {lost:#}", run.display()),
         }
     }
-    let (mut job, outline, forecast, _) = prospect(plan)?;
+    let Prospect { mut job, outline, forecast, repeats, .. } = prospect(plan)?;
+    // Before it is tried.
+    misfits(&forecast, &job.plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     bench.begin_adapter(&job.plan)?;
     let header = &log.trajectory().header;
+    // The model first: another one's tokenizer makes other examples of the same rows.
     header.check_base(&mut bench.params)?;
     header.check_function(&bench.model, Some(&job.task))?;
     Data::new(&job.examples, bench.max_length).check(&header.data)?;
@@ -171,13 +254,14 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
     if job.plan.max_steps > known.max_steps {
         log.extend(job.plan.max_steps)?;
         job.plan.stages = log.trajectory().stages.clone();
+        warn_of_schedule(&job.plan, known.max_steps);
     }
     log.set_fsync(job.plan.fsync);
     folder::go_on(&job.plan, log.trajectory().steps(), &command())?;
-    describe(&job, &bench, &log);
+    describe(&job, &bench, &log, &forecast, repeats);
     let found = train_to_the_end(&job, &mut bench, &mut optimizer, &mut log, quiet)?;
     match results {
-        None => finish(&job, found, forecast, as_json),
+        None => finish(&job, found, forecast, repeats, as_json),
         // Nothing is new but that the weights are there: what was measured stands.
         Some(results) => {
             let written = conclude(&job.plan, &job.task, &results);
@@ -189,12 +273,29 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
     }
 }
 
+/// Says so where a run that is made longer is not the one that would have been begun that long.
+fn warn_of_schedule(plan: &Plan, then: u64) {
+    if plan.lr_scheduler_type == Schedule::Constant {
+        return;
+    }
+    let at = |step| short(plan.learning_rate_at(step));
+    tracing::warn!(
+        "resume  the learning rate falls along a {} to the last step: {} behind {then} of {then} steps, and now {} at step {}. A run begun \
+         with --max-steps {} would have had other rates up to here, and other weights; with a constant rate they are the same",
+        plan.lr_scheduler_type.name(),
+        at(then),
+        at(then + 1),
+        then + 1,
+        plan.max_steps
+    );
+}
+
 fn command() -> Vec<String> {
     std::env::args().collect()
 }
 
 /// What a person should know before it starts.
-fn describe(job: &Job, bench: &Bench, log: &Log) {
+fn describe(job: &Job, bench: &Bench, log: &Log, forecast: &Forecast, repeats: Repeats) {
     let Job { plan, task, examples } = job;
     tracing::info!(
         "zotune {}  {}; lr {} {}",
@@ -222,6 +323,8 @@ fn describe(job: &Job, bench: &Bench, log: &Log) {
     if let Some(made) = &task.made {
         tracing::info!("        {made}");
     }
+    warn_of_repeats(repeats, job);
+    tracing::info!("plan    {}", outlook(forecast, plan));
     tracing::info!("run     {}  (if it is stopped, {})", plan.output_dir.display(), go_on(plan));
 }
 
@@ -232,13 +335,15 @@ fn train_to_the_end(
     optimizer: &mut optim::Optimizer,
     log: &mut Log,
     quiet: bool,
-) -> Result<crate::run::Results> {
-    let style = "{pos:>8}/{len} [{bar:20}] {msg}  {eta_precise} left";
+) -> Result<crate::results::Results> {
+    // The journal says how long it will take, once it has made a step.
+    let style = "{pos:>8}/{len} [{bar:20}] {msg}";
     let bar = progress_bar(job.plan.max_steps, quiet, style)?;
     let trained = train(job, bench, optimizer, log, &Stop::listen()?, bar);
     trained.map_err(|error| {
-        let own =
-            error.chain().any(|e| e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Differs>() || e.is::<Usage>());
+        let own = error.chain().any(|e| {
+            e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Diverged>() || e.is::<Differs>() || e.is::<Usage>()
+        });
         let step = log.trajectory().steps();
         if own {
             error
@@ -249,13 +354,15 @@ fn train_to_the_end(
 }
 
 /// Leaves the results, and says them. A disk that is full by now takes nothing away from what was found.
-fn finish(job: &Job, results: crate::run::Results, forecast: Forecast, as_json: bool) -> Result<()> {
+fn finish(job: &Job, results: crate::results::Results, forecast: Forecast, repeats: Repeats, as_json: bool) -> Result<()> {
     let comparison = forecast.compare(&results);
     let mut all = serde_json::to_value(&results)?;
     all["forecast"] = serde_json::to_value(comparison)?;
+    all["repeated_rows"] = serde_json::to_value(repeats)?;
     let written = conclude(&job.plan, &job.task, &all);
     let num_eval = job.examples.eval.len();
-    say(&if as_json { all.to_string() } else { summary(&job.plan, &results, &comparison, num_eval) })?;
+    let said = || summary(&job.plan, &job.task, &results, &comparison, num_eval, repeats);
+    say(&if as_json { all.to_string() } else { said() })?;
     written
 }
 

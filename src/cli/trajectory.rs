@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::words::{model_flags, task_flags};
+use super::words::{eval_flags, model_flags};
 use super::{ExportArgs, ReplayArgs, check_new, describe_model, load, on_threads, progress_bar, say};
 use crate::config::Inputs;
 use crate::digest::Digest;
@@ -21,7 +21,7 @@ pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
 
 fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     let trajectory = Trajectory::open(&args.place)?;
-    let recorded = &trajectory.header.config.inputs;
+    let recorded = &folder::inputs_of(&trajectory, &args.place);
     let is_recorded = args.model.as_ref().is_none_or(|model| *model == recorded.model);
     let inputs = Inputs {
         model: args.model.clone().unwrap_or(recorded.model.clone()),
@@ -70,7 +70,7 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
          next     zotune eval {} {}",
         out.display(),
         model_flags(&inputs, out),
-        task_flags(&inputs),
+        eval_flags(&inputs),
     ))
 }
 
@@ -102,6 +102,6 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
         to.display(),
         quoted(model),
         quoted(&to.to_string_lossy()),
-        task_flags(&trajectory.header.config.inputs),
+        eval_flags(&trajectory.header.config.inputs),
     ))
 }

@@ -3,15 +3,25 @@
 use std::path::Path;
 
 use crate::config::{Inputs, Plan, Precision, Tuned};
+use crate::eval::Answers;
 use crate::files::quoted;
-use crate::forecast::Comparison;
+use crate::forecast::{Comparison, Forecast};
 use crate::memory::human;
 use crate::model::kept_file;
-use crate::run::{Memory, Results};
+use crate::pace::duration;
+use crate::results::{Memory, Results};
+use crate::task::{Repeats, Task};
 use crate::trajectory::Trajectory;
 
 /// What happened, where it lies, and what a person would type next.
-pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval: usize) -> String {
+pub fn summary(
+    plan: &Plan,
+    task: &Task,
+    results: &Results,
+    comparison: &Comparison,
+    num_eval: usize,
+    repeats: Repeats,
+) -> String {
     let totals = &results.totals;
     let Results { untrained_eval_loss, eval_loss, .. } = results;
     let (what, before, after, loss) = match (results.untrained_eval_accuracy, results.eval_accuracy) {
@@ -26,8 +36,8 @@ pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval
         }
     };
     let kept = match results.best_step {
-        0 => "no step was better on dev than the start, which was kept; try a smaller --learning-rate".into(),
-        step => format!("the weights of step {step}, best on dev"),
+        0 => "no step had less loss on dev than the start, which was kept; try a smaller --learning-rate".into(),
+        step => format!("the weights of step {step}, which had the least loss on dev"),
     };
     // A process that only finished what another had trained has no times of its own.
     let own = totals.seconds_per_step.is_finite();
@@ -48,10 +58,15 @@ pub fn summary(plan: &Plan, results: &Results, comparison: &Comparison, num_eval
         true => ": from it and the base model zotune replay makes the weights of any",
         false => "",
     };
+    let new = match repeats.eval_in_train + repeats.eval_in_dev {
+        0 => "it never saw".into(),
+        n => format!("({n} of them also in train or dev, word for word)"),
+    };
+    let worth = results.eval_answers.map_or(String::new(), |answers| format!("         {}\n", worth(task, &answers)));
     let file = kept_file(plan.inputs.is_adapted());
     let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
-        "{what} on {num_eval} examples it never saw: {before} -> {after}   ({loss}; {kept})\n\
+        "{what} on {num_eval} examples {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
          took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
          memory   {}\n\
          forecast peak {} ({:+.1} %), {} a step{deviation}\n\
@@ -79,16 +94,6 @@ pub fn human_count(count: usize) -> String {
     if count < 1e6 { format!("{:.1} k parameters", count / 1e3) } else { format!("{:.1} M parameters", count / 1e6) }
 }
 
-/// Seconds as people read them.
-pub fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.1 => format!("{:.1} ms", 1e3 * s),
-        s if s < 120.0 => format!("{s:.2} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
 /// Where the memory went: the parts that are there, largest peak first said.
 pub fn parts(memory: &Memory) -> String {
     let parts = [
@@ -114,20 +119,53 @@ pub fn next_command(plan: &Plan) -> String {
              and dev.tsv)"
         );
     }
-    let mut command = format!("zotune eval {}", model_flags(inputs, &plan.output_dir));
+    format!("zotune eval {} {}", model_flags(inputs, &plan.output_dir), eval_flags(inputs)).trim_end().into()
+}
+
+/// The flags that score a model on the rows of a run, as the run does.
+pub fn eval_flags(inputs: &Inputs) -> String {
+    let mut flags = vec![task_flags(inputs)];
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
-            command += &format!(" --{flag} {}", quoted(&value));
+            flags.push(format!("--{flag} {}", quoted(&value)));
         }
     };
-    add("task", inputs.task.clone());
-    add("data", inputs.data.as_ref().map(|d| d.to_string_lossy().into_owned()));
+    if inputs.task.is_some() {
+        add("data", inputs.data.as_ref().map(|d| d.to_string_lossy().into_owned()));
+    }
     add("dtype", (inputs.dtype != Precision::F32).then(|| inputs.dtype.dtype().as_str().into()));
     add("bos-id", inputs.bos_id.map(|id| id.to_string()));
     add("max-length", inputs.max_length.map(|n| n.to_string()));
     add("num-eval", inputs.num_eval.map(|n| n.to_string()));
     add("train-set-seed", (inputs.train_set_seed != 0).then(|| inputs.train_set_seed.to_string()));
-    command
+    flags.join(" ")
+}
+
+/// What an accuracy is worth, in a line.
+pub fn worth(task: &Task, answers: &Answers) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let Answers { accuracy_low, accuracy_high, majority_share, majority_answer, only_answer, .. } = *answers;
+    let only = only_answer.map_or(String::new(), |only| format!("; every row was given {}", task.answer(only)));
+    format!(
+        "95 % interval (Wilson) {:.1} to {}; {}, the most frequent answer, would be right in {}{only}",
+        100.0 * accuracy_low,
+        percent(accuracy_high),
+        task.answer(majority_answer),
+        percent(majority_share)
+    )
+}
+
+/// What a run will take, in a line.
+pub fn outlook(forecast: &Forecast, plan: &Plan) -> String {
+    let Forecast { memory, seconds_per_step, seconds, disk_bytes, .. } = forecast;
+    format!(
+        "{} a step, {} for {} steps and their evaluations; peak {}; {} on the disk",
+        duration(*seconds_per_step),
+        duration(*seconds),
+        plan.max_steps,
+        human(memory.peak_rss_bytes),
+        human(*disk_bytes)
+    )
 }
 
 /// The flags that name what a run has left in `folder`: a model, or an adapter and the model that it is for.

@@ -117,6 +117,11 @@ pub struct Knobs {
     /// Steps between lines of the log [default: 10]
     #[arg(long, help_heading = "Output")]
     pub logging_steps: Option<u64>,
+    /// Stop with exit code 4 once the run has diverged: 10 of its last 20 steps had a training loss above twice the loss on dev before
+    /// training and above 5 + ln(answers to choose from; with teacher forcing the vocabulary). --stop-if-diverged=false goes on
+    /// [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
+    pub stop_if_diverged: Option<bool>,
     /// Steps between checkpoints, each a model folder with the method's state; 0: none, a zeroth-order run goes on from its log
     /// alone [default: --eval-steps]
     #[arg(long, help_heading = "Output")]
@@ -150,7 +155,8 @@ impl Knobs {
             });
             let Some(argument) = known else {
                 let names: Vec<&str> = arguments.get_arguments().filter_map(|a| a.get_long()).collect();
-                return Err(usage!("{}: there is no knob \"{key}\": {}", at(), nearest(&dashed, names)));
+                let near = meant(&dashed).unwrap_or_else(|| nearest(&dashed, names));
+                return Err(usage!("{}: there is no knob \"{key}\": {near}", at()));
             };
             let name = argument.get_id().to_string();
             let value = serde_json::to_value(value)?;
@@ -173,6 +179,31 @@ impl Knobs {
         merged.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
         Ok(serde_json::from_value(Value::Object(merged))?)
     }
+}
+
+/// What others call a knob, as flags without dashes, what it is called here, and what else to say.
+const ELSEWHERE: [(&[&str], &str, &str); 7] = [
+    (
+        &["steps", "iters", "iterations", "num-steps", "num-iters", "max-iters", "train-steps", "total-steps"],
+        "--max-steps",
+        "",
+    ),
+    (
+        &["epochs", "epoch", "num-epochs", "num-train-epochs", "max-epochs"],
+        "--max-steps",
+        " An epoch is the training rows divided by --batch-size",
+    ),
+    (&["bs", "batch", "batchsize", "train-batch-size"], "--batch-size", ""),
+    (&["rate", "learningrate", "step-size"], "--learning-rate", ""),
+    (&["bf16", "load-bfloat16", "bfloat16"], "--dtype bf16", ""),
+    (&["fp16", "load-float16", "float16"], "--dtype f16", ""),
+    (&["eps", "epsilon"], "--zo-eps", ""),
+];
+
+/// Which flag somebody means by the name that it has elsewhere.
+pub fn meant(name: &str) -> Option<String> {
+    let (_, flag, more) = ELSEWHERE.iter().find(|(names, ..)| names.contains(&name))?;
+    Some(format!("did you mean {flag}?{more}"))
 }
 
 /// The line, from 1, that sets `key`.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::Sizes;
 
-pub use knobs::{Common, Knobs};
+pub use knobs::{Common, Knobs, meant};
 pub use settings::{Preset, Selection, Settings, StateDtype, matches};
 pub use tuned::{Names, Tuned};
 pub use values::{Distribution, Fsync, Precision, Schedule, Sides};
@@ -64,6 +64,26 @@ impl Inputs {
     pub fn places(&self) -> Vec<&Path> {
         let named = [&self.data, &self.adapter, &self.trajectory];
         std::iter::once(Path::new(&self.model)).chain(named.into_iter().flatten().map(PathBuf::as_path)).collect()
+    }
+
+    /// The same as it was typed in the folder `from`: what is named relatively there, and lies there, under its whole name.
+    pub fn typed_in(mut self, from: &Path) -> Self {
+        let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
+        if here.is_some_and(|here| from.canonicalize().is_ok_and(|from| from == here)) {
+            return self;
+        }
+        let whole = |path: &Path| Some(from.join(path)).filter(|whole| path.is_relative() && whole.exists());
+        for path in [&mut self.data, &mut self.adapter, &mut self.trajectory].into_iter().flatten() {
+            *path = whole(path).unwrap_or_else(|| path.clone());
+        }
+        let is_builtin = self.model == "opt-mini" && !from.join("opt-mini/config.json").is_file();
+        let task = self.task.as_mut().filter(|task| task.ends_with(".toml"));
+        for name in task.into_iter().chain((!is_builtin).then_some(&mut self.model)) {
+            if let Some(whole) = whole(Path::new(name.as_str())) {
+                *name = whole.to_string_lossy().into_owned();
+            }
+        }
+        self
     }
 
     /// Checks what was typed.
@@ -117,6 +137,8 @@ pub struct Plan {
     pub num_dev: Option<usize>,
     pub eval_steps: u64,
     pub logging_steps: u64,
+    #[serde(default = "yes")]
+    pub stop_if_diverged: bool,
     pub save_steps: u64,
     pub save_total_limit: usize,
     pub fsync: Fsync,
@@ -170,6 +192,7 @@ impl Plan {
             num_dev: knobs.num_dev,
             eval_steps,
             logging_steps: knobs.logging_steps.unwrap_or(10),
+            stop_if_diverged: knobs.stop_if_diverged.unwrap_or(true),
             save_steps: knobs.save_steps.unwrap_or(eval_steps),
             save_total_limit: knobs.save_total_limit.unwrap_or(1),
             fsync: knobs.fsync.unwrap_or_default(),
@@ -201,6 +224,10 @@ impl Plan {
             Schedule::Cosine => peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done)),
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn positive(flag: &str, value: Option<usize>) -> Result<()> {
@@ -237,6 +264,35 @@ mod tests {
         let plan = Plan::check(file.overlaid(&flags)?)?;
         assert_eq!((plan.learning_rate, plan.max_steps, plan.batch_size), (Some(2e-5), 7, 16));
         assert_eq!(plan.inputs.model, "a");
+        Ok(())
+    }
+
+    #[test]
+    fn names_that_were_typed_in_another_folder_are_found_from_here() -> Result<()> {
+        let there = tempfile::tempdir()?;
+        let place = |name: &str| there.path().join(name);
+        for name in ["rows.jsonl", "mine.toml", "base.zot"] {
+            std::fs::write(place(name), "")?;
+        }
+        std::fs::create_dir(place("base"))?;
+        let named = |model: &str, adapter: &str| Common {
+            model: Some(model.into()),
+            adapter: Some(adapter.into()),
+            task: Some("mine.toml".into()),
+            data: Some("rows.jsonl".into()),
+            trajectory: Some("base.zot".into()),
+            ..Common::default()
+        };
+        let found = Inputs::check(named("base", "org/on-the-hub"))?.typed_in(there.path());
+        assert_eq!((Path::new(&found.model), found.data), (place("base").as_path(), Some(place("rows.jsonl"))));
+        assert_eq!((found.task.map(PathBuf::from), found.trajectory), (Some(place("mine.toml")), Some(place("base.zot"))));
+        // What is no place stays a name.
+        assert_eq!(found.adapter, Some("org/on-the-hub".into()));
+        std::fs::create_dir(place("opt-mini"))?;
+        assert_eq!(Inputs::check(named("opt-mini", "a"))?.typed_in(there.path()).model, "opt-mini");
+        // As it was typed where it was typed in this very folder.
+        let here = std::env::current_dir()?;
+        assert_eq!(Inputs::check(named("src", "tests"))?.typed_in(&here).model, "src");
         Ok(())
     }
 

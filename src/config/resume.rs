@@ -8,13 +8,14 @@ use serde_json::Value;
 use super::{Knobs, Plan};
 
 /// Knobs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "max_steps",
     "eval_steps",
     "logging_steps",
     "save_steps",
     "save_total_limit",
     "fsync",
+    "stop_if_diverged",
     "threads",
     "model",
     "revision",

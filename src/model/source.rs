@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{ADAPTER_CONFIG, ADAPTER_FILES, OPT_MINI, WEIGHT_FILES, gguf, weight_files};
+use crate::error::{Usage, listed};
 use crate::files::Source;
 use crate::hub::{Hub, Repo, Wanted};
 use crate::tokenizer::Tokenizer;
@@ -44,11 +45,21 @@ fn from_hub(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
     let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(Wanted::Optional);
     let wanted: Vec<Wanted> = std::iter::once(Wanted::Needed("config.json")).chain(optional).collect();
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.contains('/') {
-        true => error,
-        // Rather a folder that was misspelt.
+        true => or_misspelt("--model", name, error),
         false => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
     })?;
     Ok((Source::Folder(snapshot.folder), Some(snapshot.commit)))
+}
+
+/// Of a name that the hub has not given: where its first part is a folder here, rather a folder in it that was misspelt.
+fn or_misspelt(flag: &str, name: &str, error: anyhow::Error) -> anyhow::Error {
+    let Some((parent, _)) = name.split_once('/').filter(|(parent, _)| Path::new(parent).is_dir()) else { return error };
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let there = if names.is_empty() { "none".into() } else { listed(names.iter().map(String::as_str)) };
+    usage!("{flag} {name}: there is no such folder in {parent}, which has {there}; and as a name on the hub: {error:#}")
 }
 
 /// Sees to it that the weights of a model on the hub are in the cache, beside what [`find`] brought.
@@ -68,5 +79,10 @@ pub fn find_adapter(place: &Path) -> Result<PathBuf> {
     }
     let wanted = [Wanted::Needed(ADAPTER_CONFIG), Wanted::FirstOf(&ADAPTER_FILES)];
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted);
-    Ok(snapshot.with_context(|| format!("--adapter {}: there is no such folder", place.display()))?.folder)
+    let name = place.to_string_lossy();
+    let snapshot = snapshot.map_err(|error| match or_misspelt("--adapter", &name, error) {
+        misspelt if misspelt.is::<Usage>() => misspelt,
+        error => error.context(format!("--adapter {name}: there is no such folder")),
+    });
+    Ok(snapshot?.folder)
 }

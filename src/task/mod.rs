@@ -13,6 +13,7 @@ mod rows;
 mod sections;
 mod splits;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -113,6 +114,13 @@ pub struct PromptedRow {
     pub label: usize,
 }
 
+impl PromptedRow {
+    /// All that is learnt of it: two rows of the same are one, wherever they stand.
+    fn content(&self) -> (&[String], usize) {
+        (&self.answered, self.label)
+    }
+}
+
 /// The three splits of a task: as text, or tokenised.
 pub struct Splits<T = PromptedRow> {
     /// What is trained on.
@@ -121,6 +129,32 @@ pub struct Splits<T = PromptedRow> {
     pub dev: Vec<T>,
     /// What is reported.
     pub eval: Vec<T>,
+}
+
+/// How many rows of a split stand word for word, with the same right answer, in others too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repeats {
+    /// Of dev's rows those in the training split.
+    pub dev_in_train: usize,
+    /// Of the evaluation rows those in the training split.
+    pub eval_in_train: usize,
+    /// Of the evaluation rows those in dev, and not in the training split.
+    pub eval_in_dev: usize,
+}
+
+impl Repeats {
+    /// Of these splits.
+    pub fn of(train: &[PromptedRow], dev: &[PromptedRow], eval: &[PromptedRow]) -> Self {
+        let in_train: HashSet<_> = train.iter().map(PromptedRow::content).collect();
+        let in_dev: HashSet<_> = dev.iter().map(PromptedRow::content).collect();
+        let is_new = |row: &&PromptedRow| !in_train.contains(&row.content());
+        let left = eval.iter().filter(is_new);
+        Repeats {
+            dev_in_train: dev.iter().filter(|row| !is_new(row)).count(),
+            eval_in_train: eval.len() - left.clone().count(),
+            eval_in_dev: left.filter(|row| in_dev.contains(&row.content())).count(),
+        }
+    }
 }
 
 impl Task {
@@ -231,6 +265,12 @@ impl Task {
             Files::Hub(None) => self.hub.as_ref().map(|hub| format!("{} from the hub", hub.repo)),
             _ => None,
         }
+    }
+
+    /// An answer as the data have it: the label that it stands for, or which of the row's it is.
+    pub fn answer(&self, i: usize) -> String {
+        let label = self.label.as_ref().and_then(|label| label.values.get(i));
+        label.map_or(format!("answer {}", i + 1), |label| quoted(label))
     }
 
     /// A row as text; `values` are the labels as its file has them.

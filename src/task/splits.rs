@@ -18,6 +18,12 @@ impl Task {
     /// set is a draw of the evaluation file with the same seed. Where there is only one file, evaluation has the end of its
     /// permutation, which no other split's size moves. A dev file of one's own is drawn from like the evaluation file.
     pub fn splits(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Splits> {
+        let (train, dev) = self.train_and_dev(files, asked, seed)?;
+        Ok(Splits { train, dev, eval: self.eval_split(files, asked, seed)? })
+    }
+
+    /// The training and the dev split alone.
+    pub fn train_and_dev(&self, files: &Files, asked: Sizes, seed: u32) -> Result<(Vec<PromptedRow>, Vec<PromptedRow>)> {
         let file = RowFile::open(self, files, Part::Train)?;
         let (num_train, dev_apart) = self.num_train(files, &file, asked)?;
         let mut drawn = file.take(&permutation(seed, file.count)[..num_train + dev_apart])?;
@@ -27,7 +33,7 @@ impl Task {
             let num_dev = asked.num_dev.unwrap_or(NUM_DEV.min(file.count));
             dev = file.prompts(&file.first(num_dev, "num_dev", seed)?)?;
         }
-        Ok(Splits { train: file.prompts(&drawn)?, dev, eval: self.eval_split(files, asked, seed)? })
+        Ok((file.prompts(&drawn)?, dev))
     }
 
     /// The evaluation split alone.

@@ -135,7 +135,7 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--bos-id", "4096"], 2, "--bos-id 4096: the model's embedding has 4096 rows"),
         (&["--bos-id", "4294967295"], 2, "--bos-id 4294967295"),
         (&["--threads", "100000"], 2, "--threads 100000"),
-        (&["--batch-size", "17"], 2, "--batch-size 17: there are only 16 training examples"),
+        (&["--batch-size", "17"], 2, "--batch-size 17: there are fewer training rows: 16 train, 8 dev"),
         (&["--num-train", "18446744073709551615"], 2, "has 30 rows"),
         (
             &["--output-dir", "model", "--overwrite-output-dir"],
@@ -152,14 +152,14 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--config", "none.toml"], 2, "none.toml"),
         (&["--model", "./nowhere"], 2, "--model ./nowhere: there is no such folder"),
         (&["--data", "nowhere"], 2, "--data nowhere: there is no such folder"),
-        (&["--data", "model"], 1, "train.tsv is missing"),
+        (&["--data", "model"], 2, "train.tsv is missing"),
         (&["--num-train", "30"], 2, "has 30 rows, fewer than num_train 30 + num_dev 8"),
         (&["--num-train", "0"], 2, "num_train is 0"),
         (&["--num-dev", "0"], 2, "num_dev is 0"),
         (&["--num-eval", "0"], 2, "num_eval 0"),
         (&["--batch-size", "0"], 2, "--batch-size 0: it must be at least 1"),
         (&["--max-length", "9999"], 2, "--max-length 9999: the model has positions for 512 tokens"),
-        (&["--max-length", "1"], 1, "leaves no room for a prompt"),
+        (&["--max-length", "1"], 2, "leaves no room for a prompt"),
         (&["--output-dir", "full"], 2, "full is not empty"),
         (&["--optimizer", "adamw", "--num-directions", "2"], 2, "--num-directions: adamw has no such knob; its knobs are: "),
         (&["--optimizer", "sgd", "--fo-params", "fc7"], 2, "--fo-params fc7: no weight's name matches; they look like "),
@@ -179,7 +179,11 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
             "--direction-tolerance: it says when to stop before --max",
         ),
         (&["--optimizer", "vamo", "--snapshot-steps", "0"], 2, "--snapshot-steps 0: it must be at least 1"),
-        (&["--optimizer", "vamo", "--batch-size", "17"], 2, "--batch-size 17: there are only 16 training examples"),
+        (
+            &["--optimizer", "vamo", "--batch-size", "17"],
+            2,
+            "--batch-size 17: there are fewer training rows: 16 train, 8 dev",
+        ),
         (&["--optimizer", "r-adazo", "--beta2", "1"], 2, "--beta2 1: it must be at least 0 and below 1"),
         (&["--optimizer", "r-adazo", "--zeta", "0"], 2, "--zeta 0: it must be a number above 0"),
         (&["--output-dir", "full/precious/run"], 2, "full/precious/run"),
@@ -204,10 +208,10 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
 #[test]
 fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
     let place = workplace()?;
-    let fails = |expected: &str| -> Result<()> {
+    let fails = |code: i32, expected: &str| -> Result<()> {
         let output = zotune(place.path(), &SMALL)?;
         let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.starts_with("error: ") && said.contains(expected), "{said:?} does not say {expected:?}");
         assert!(!place.path().join("runs").exists());
         Ok(())
@@ -215,7 +219,7 @@ fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
     let model = place.path().join("model/model.safetensors");
     let whole = std::fs::read(&model)?;
     std::fs::write(&model, &whole[..whole.len() / 2])?;
-    fails("cut short")?;
+    fails(1, "cut short")?;
     std::fs::write(&model, &whole)?;
 
     // A token without a row in the embedding is no matter, until a text has it.
@@ -228,8 +232,8 @@ fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
     with("<image>")?;
     assert!(zotune(place.path(), &[&SMALL[..], &["--output-dir", "fits"]].concat())?.status.success());
     with("number")?;
-    fails("\"number\" is token 4096, for which the model's embedding of 4096 rows has none; leave it out")?;
-    fails("train.tsv, line ")?;
+    fails(2, "\"number\" is token 4096, for which the model's embedding of 4096 rows has none; leave it out")?;
+    fails(2, "train.tsv, line ")?;
     std::fs::write(&tokenizer, &text)?;
 
     let data = place.path().join("data/train.tsv");
@@ -243,15 +247,15 @@ fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
         std::fs::write(&data, damaged)?;
         let args = [&SMALL[..7], &["--num-train", "22", "--num-dev", "8"]].concat();
         let output = zotune(place.path(), &args)?;
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
     let mut bytes = text.clone().into_bytes();
     bytes.extend(b"caf\xe9\t1\n");
     std::fs::write(&data, bytes)?;
-    fails("train.tsv, line 32: byte 0xe9 is not UTF-8")?;
+    fails(2, "train.tsv, line 32: byte 0xe9 is not UTF-8")?;
     std::fs::write(&data, "sentence\tlabel\n")?;
-    fails("train.tsv has no rows")
+    fails(2, "train.tsv has no rows")
 }
 
 /// In half precision a radius below the spacing of the weights' numbers says so, and so do steps that move nothing.

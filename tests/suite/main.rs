@@ -18,6 +18,7 @@ mod hub_server;
 mod layout;
 mod methods;
 mod models;
+mod newcomer;
 mod noise;
 mod odd;
 mod own_data;

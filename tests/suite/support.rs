@@ -82,7 +82,7 @@ pub fn example(label: usize, prompt: &[u32], answers: &[&[u32]]) -> Example {
         .iter()
         .map(|a| Candidate { tokens: prompt.iter().chain(*a).copied().collect(), option_len: a.len() })
         .collect();
-    Example { index: 0, label, candidates, cut: false }
+    Example { index: 0, label, candidates, cut: false, shortened: false }
 }
 
 /// The `step`-th step, from 1, of a run seeded 5.
