@@ -115,6 +115,11 @@ impl Header {
         })
     }
 
+    /// Refuses what no run asks for. A sum says that a header is as it was written, not by whom.
+    fn check(&self) -> Result<()> {
+        self.config.check_extremes().context("its header asks for what no run has")
+    }
+
     /// The first weight that is another than the run began from, as an error.
     pub fn check_base(&self, params: &mut Params) -> Result<()> {
         let mut weights = Weight::all(params)?;
