@@ -101,7 +101,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
 
 /// What so many bytes may unfold to. Function values hardly compress; what stands in front of them does, tenfold.
 fn most(bytes: usize) -> u64 {
-    (16 << 20) + 64 * bytes as u64
+    (16 << 20) + 8 * bytes as u64
 }
 
 impl Trajectory {

@@ -91,19 +91,21 @@ fn measured(target: &Target, folder: &Path) -> (Result<Result<Vec<u8>>, String>,
 /// Attacks a target so many times, from the `first` input on.
 fn attack(target: &Target, first: usize, inputs: usize) -> Result<Tally> {
     let mut tally = Tally::default();
-    let mut honest = Vec::new();
+    let (mut honest, place) = (Vec::new(), tempfile::tempdir()?);
+    let folder = place.path().join("input");
+    let show = std::env::var_os("ZOTUNE_ATTACK_SHOW").is_some();
     for original in &target.originals {
-        let (read, peak, _) = measured(target, original.path());
+        copy(original.path(), &folder)?;
+        let (read, peak, _) = measured(target, &folder);
         let read = read.map_err(anyhow::Error::msg)?.with_context(|| format!("an original of {}", target.name))?;
         honest.push((read, peak));
+        std::fs::remove_dir_all(&folder)?;
     }
-    let place = tempfile::tempdir()?;
     for number in first..first + inputs {
         let seed =
             target.name.bytes().fold(number as u64, |seed, byte| seed.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte));
         let mut rng = Rng::new(seed);
         let which = rng.below(target.originals.len());
-        let folder = place.path().join("input");
         copy(target.originals[which].path(), &folder)?;
         let sealed = (target.attack)(&mut rng, &folder)?;
         // What aborts leaves its number here.
@@ -119,7 +121,12 @@ fn attack(target: &Target, first: usize, inputs: usize) -> Result<Tally> {
         tally.longest = tally.longest.max(time);
         tally.largest = tally.largest.max(peak.saturating_sub(*needed));
         match read {
-            Err(_) => tally.errors += 1,
+            Err(error) => {
+                if show {
+                    println!("{} {number}: {error:#}", target.name);
+                }
+                tally.errors += 1;
+            }
             Ok(found) if found == *expected => tally.same += 1,
             Ok(found) if sealed && !expected.starts_with(&found) => {
                 return keep(place, format!("{}: it was read as something else than was written", what()));
@@ -150,7 +157,7 @@ fn whatever_is_read_it_is_the_original_or_an_error() -> Result<()> {
     }
     std::panic::set_hook(Box::new(|info| PANIC.set(Some(info.to_string()))));
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<usize>().ok());
-    let (inputs, first) = (number("ZOTUNE_ATTACKS").unwrap_or(1500), number("ZOTUNE_ATTACK_FROM").unwrap_or(0));
+    let (inputs, first) = (number("ZOTUNE_ATTACKS").unwrap_or(5000), number("ZOTUNE_ATTACK_FROM").unwrap_or(0));
     let only = std::env::var("ZOTUNE_ATTACK_ONLY").ok();
     let (mut failures, mut total) = (Vec::new(), 0);
     println!(
