@@ -1,6 +1,10 @@
 //! The kinds of failure that decide the exit code. Everything else is exit code 1: the run failed.
 
+use std::cell::Cell;
 use std::fmt;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 /// A mistake in what was asked for or given: flags, config, task file, data files. Nothing was touched. Exit code 2.
 #[derive(Debug)]
@@ -168,6 +172,52 @@ pub fn bounded(said: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
+/// A text that a terminal shows and does not obey: of control characters (ESC above all) and those that turn the direction of writing
+/// their numbers, as JSON writes them. Lines and tabs stay. All that is said goes through here, for much of it comes from files.
+pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+    let is_odd = |c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_odd) {
+        return text.into();
+    }
+    text.chars().map(|c| if is_odd(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() }).collect::<String>().into()
+}
+
+/// Writes what [`plain`] leaves of a text.
+pub struct Plain<W>(pub W);
+
+impl<W: Write> Write for Plain<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(plain(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+thread_local!(static EXPECTS_PANICS: Cell<bool> = const { Cell::new(false) });
+
+/// What `read` gives, or None where it panics: some crates do so over damaged files. Nothing is said of it elsewhere. A last resort: what is
+/// known to make them panic is refused by name before.
+pub fn unless_panic<T>(read: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |info| {
+            if !EXPECTS_PANICS.get() {
+                others(info)
+            }
+        }));
+    });
+    let before = EXPECTS_PANICS.replace(true);
+    let read = catch_unwind(AssertUnwindSafe(read));
+    EXPECTS_PANICS.set(before);
+    read.ok()
+}
+
 /// Names in a line, as many as a person reads.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const MOST: usize = 20;
@@ -188,5 +238,16 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
         Some((score, k)) if score > 0.8 => format!("did you mean \"{k}\"?"),
         _ if known.len() > 40 => format!("none of the {} known ones is near", known.len()),
         _ => format!("known are: {}", listed(known)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_a_file() {
+        assert_eq!(plain("a\tb\nc \u{e9}"), "a\tb\nc \u{e9}");
+        assert_eq!(plain("\u{1b}]0;x\u{7}\r\u{9b}1m\u{202e}"), "\\u001b]0;x\\u0007\\u000d\\u009b1m\\u202e");
     }
 }

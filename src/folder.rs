@@ -171,7 +171,7 @@ pub fn go_on(plan: &Plan, step: u64, command: &[String]) -> Result<()> {
     }
     let path = folder.join("run.json");
     let read = || -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(&path)?)?) };
-    let mut run = read().unwrap_or_else(|_| json!({}));
+    let mut run = read().ok().filter(Value::is_object).unwrap_or_else(|| json!({}));
     run["config"] = serde_json::to_value(plan)?;
     match run["resumed"].as_array_mut() {
         Some(sessions) => sessions.push(session(step, command)),

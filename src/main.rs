@@ -1,10 +1,10 @@
 //! Parses, runs, prints the error chain, and exits with the code that says why.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use zotune::cli::Cli;
-use zotune::error::{Interrupted, bounded, exit_code};
+use zotune::error::{Interrupted, Plain, bounded, exit_code};
 use zotune::memory::Counting;
 
 #[global_allocator]
@@ -30,10 +30,10 @@ fn main() -> ExitCode {
     let filter: tracing_subscriber::EnvFilter = wanted.unwrap_or_else(|| level.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Plain(std::io::stderr()))
         // Whoever reads stderr may go away; the run goes on.
         .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(false)
         .without_time()
         .with_target(false)
         .with_level(cli.verbose)
@@ -48,11 +48,11 @@ fn main() -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
         // What was asked for is no error.
-        let _ = writeln!(std::io::stderr(), "{interrupted}");
+        let _ = writeln!(Plain(std::io::stderr()), "{interrupted}");
         return ExitCode::from(exit_code(error));
     }
     let causes: String = error.chain().skip(1).map(|cause| format!("  {}\n", bounded(&cause.to_string()))).collect();
     // Nowhere is left to report that this cannot be written.
-    let _ = write!(std::io::stderr(), "error: {}\n{causes}", bounded(&error.to_string()));
+    let _ = write!(Plain(std::io::stderr()), "error: {}\n{causes}", bounded(&error.to_string()));
     ExitCode::from(exit_code(error))
 }

@@ -141,6 +141,11 @@ pub fn rss_bytes() -> u64 {
     status("VmRSS:").unwrap_or(0)
 }
 
+/// What a process may still take without others being pushed out, in bytes, where the operating system says.
+pub fn available_bytes() -> Option<u64> {
+    line_of("/proc/meminfo", "MemAvailable:")
+}
+
 /// Gives memory that was freed back to the operating system, where the allocator would keep it for later: what is resident
 /// is then what is used.
 pub fn release_freed() {
@@ -153,8 +158,13 @@ pub fn release_freed() {
 
 /// A line of Linux's account of this process, in bytes.
 fn status(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line_of("/proc/self/status", field)
+}
+
+/// A line of an account of Linux's, in bytes.
+fn line_of(account: &str, field: &str) -> Option<u64> {
+    let account = std::fs::read_to_string(account).ok()?;
+    let line = account.lines().find_map(|line| line.strip_prefix(field))?;
     Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 

@@ -50,6 +50,13 @@ impl Bench {
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
+        if longest < 2 {
+            return Err(usage!(
+                "the model has positions for {} tokens, and a prefix of {} leaves none for a prompt and an answer",
+                model.positions(),
+                model.positions() - longest
+            ));
+        }
         let max_length = inputs.max_length.unwrap_or(longest.min(2048));
         Ok((Bench { model, params, tokenizer, max_length, blank, commit }, sizes))
     }

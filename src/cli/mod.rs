@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{Common, Inputs, Knobs, Precision, meant};
-use crate::error::nearest;
+use crate::error::{nearest, plain};
 use crate::hub::{self, at_commit};
 use crate::replay;
 use crate::setup::Bench;
@@ -206,6 +206,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         let quiet = self.quiet;
         simd::check_environment()?;
+        check_threads("RAYON_NUM_THREADS=", std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.trim().parse().ok()))?;
         if !quiet {
             hub::draw_bars_with(download_bar);
         }
@@ -239,12 +240,18 @@ fn tasks_verb(args: TasksArgs) -> Result<()> {
     }
 }
 
+/// Refuses threads without number, which nothing would come of but waiting.
+fn check_threads(said: &str, threads: Option<usize>) -> Result<()> {
+    let most = 4 * std::thread::available_parallelism().map_or(1, usize::from).max(16);
+    match threads.filter(|n| *n > most) {
+        Some(n) => Err(usage!("{said}{n}: more than {most} on this machine would only wait for each other")),
+        None => Ok(()),
+    }
+}
+
 /// Runs `work` on a thread of the pool that it computes with: nothing is handed from one thread to another to begin.
 fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    let most = 4 * std::thread::available_parallelism().map_or(1, usize::from).max(16);
-    if let Some(n) = threads.filter(|n| *n > most) {
-        return Err(usage!("--threads {n}: more than {most} on this machine would only wait for each other"));
-    }
+    check_threads("--threads ", threads)?;
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().context("cannot start the threads")?;
     pool.install(work)
@@ -286,7 +293,7 @@ fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<ProgressBar> {
 /// The bar of a file that comes from the hub.
 fn download_bar(name: &str, len: u64) -> ProgressBar {
     let style = "{bytes:>12}/{total_bytes} [{bar:20}] {msg}  {bytes_per_sec}  {eta_precise} left";
-    progress_bar(len, false, style).map_or_else(|_| ProgressBar::hidden(), |bar| bar.with_message(name.to_string()))
+    progress_bar(len, false, style).map_or_else(|_| ProgressBar::hidden(), |bar| bar.with_message(plain(name).into_owned()))
 }
 
 /// Whether what a flag names may be written: nothing is overwritten that nobody said so of. A device or a pipe is written to.
@@ -302,7 +309,7 @@ fn check_new(flag: &str, path: &Path) -> Result<()> {
 
 /// To stdout; a reader that has gone away is no error of ours.
 fn say(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
+    match writeln!(std::io::stdout(), "{}", plain(text)) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write to stdout"),
         _ => Ok(()),
     }

@@ -6,6 +6,7 @@ mod settings;
 mod tuned;
 mod values;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -94,7 +95,7 @@ impl Inputs {
         positive("--threads", common.threads)?;
         positive("--max-length", common.max_length)?;
         positive("--eval-batch-size", common.eval_batch_size)?;
-        Ok(Inputs {
+        let inputs = Inputs {
             model: common.model.unwrap_or("opt-mini".into()),
             revision: common.revision,
             trajectory: common.trajectory,
@@ -108,7 +109,23 @@ impl Inputs {
             num_eval: common.num_eval,
             train_set_seed: common.train_set_seed.unwrap_or(0),
             eval_batch_size: common.eval_batch_size.unwrap_or(16),
-        })
+        };
+        inputs.check_extremes()?;
+        Ok(inputs)
+    }
+
+    /// Refuses numbers that nothing is made for: too small to mean anything, too large to be counted with.
+    fn check_extremes(&self) -> Result<()> {
+        let Tuned { lora_r, lora_alpha, num_prefix, .. } = &self.tuned;
+        within("--max-length", self.max_length, 1, MOST_TOKENS)?;
+        within("--num-eval", self.num_eval, 0, MOST_ROWS)?;
+        within("--eval-batch-size", Some(self.eval_batch_size), 1, MOST_BATCH)?;
+        within("--lora-r", *lora_r, 1, 1 << 16)?;
+        within("--num-prefix", *num_prefix, 1, 65_535)?;
+        match lora_alpha.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
+            Some(alpha) => Err(usage!("--lora-alpha {alpha}: it must be a number above 0")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -176,7 +193,7 @@ impl Plan {
         let batch_size = knobs.batch_size.unwrap_or(16);
         let eval_steps = knobs.eval_steps.unwrap_or((max_steps / 20).max(1));
         let output_dir = knobs.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
-        Ok(Plan {
+        let plan = Plan {
             inputs,
             optimizer,
             learning_rate: knobs.learning_rate,
@@ -198,7 +215,38 @@ impl Plan {
             fsync: knobs.fsync.unwrap_or_default(),
             output_dir,
             overwrite_output_dir: knobs.overwrite_output_dir.unwrap_or(false),
-        })
+        };
+        plan.check_extremes()?;
+        Ok(plan)
+    }
+
+    /// Refuses numbers that nothing is made for, typed in or in a trajectory's header.
+    pub fn check_extremes(&self) -> Result<()> {
+        self.inputs.check_extremes()?;
+        for (flag, steps, least) in [
+            ("--max-steps", Some(self.max_steps), 1),
+            ("--eval-steps", Some(self.eval_steps), 1),
+            ("--logging-steps", Some(self.logging_steps), 1),
+            ("--save-steps", Some(self.save_steps), 0),
+            ("--warmup-steps", Some(self.warmup_steps), 0),
+            ("--snapshot-steps", self.settings.snapshot_steps, 1),
+        ] {
+            within(flag, steps, least, MOST_STEPS)?;
+        }
+        for stage in &self.stages {
+            within("--max-steps", Some(stage.max_steps.max(stage.last)), 0, MOST_STEPS)?;
+        }
+        within("--batch-size", Some(self.batch_size), 1, MOST_BATCH)?;
+        within("--micro-batch-size", Some(self.micro_batch_size), 1, MOST_BATCH)?;
+        within("--num-train", self.num_train, 0, MOST_ROWS)?;
+        within("--num-dev", self.num_dev, 0, MOST_ROWS)?;
+        within("--save-total-limit", Some(self.save_total_limit), 1, usize::MAX)?;
+        within("--num-directions", self.settings.num_directions, 1, MOST_DIRECTIONS)?;
+        within("--max-directions", self.settings.max_directions, 1, MOST_DIRECTIONS)?;
+        if let Some(x) = self.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
+            return Err(usage!("--learning-rate {x}: it must be a number above 0, within what f32 can hold"));
+        }
+        self.settings.check()
     }
 
     /// The sizes of the splits as asked for.
@@ -228,6 +276,22 @@ impl Plan {
 
 fn yes() -> bool {
     true
+}
+
+/// More than anybody counts to, and little enough to be counted with.
+const MOST_STEPS: u64 = 1 << 40;
+const MOST_ROWS: usize = 1 << 40;
+const MOST_BATCH: usize = 1 << 20;
+const MOST_DIRECTIONS: usize = 1 << 20;
+const MOST_TOKENS: usize = 1 << 24;
+
+/// Refuses a number that is none of `least` to `most`.
+fn within<N: PartialOrd + fmt::Display>(flag: &str, value: Option<N>, least: N, most: N) -> Result<()> {
+    match value {
+        Some(n) if n < least => Err(usage!("{flag} {n}: it must be at least {least}")),
+        Some(n) if n > most => Err(usage!("{flag} {n}: {most} is the most")),
+        _ => Ok(()),
+    }
 }
 
 fn positive(flag: &str, value: Option<usize>) -> Result<()> {

@@ -118,14 +118,18 @@ impl Cache {
         if path.is_file() {
             return Ok(path);
         }
-        // A link that is there and leads nowhere.
-        let _ = std::fs::remove_file(&path);
+        // Made beside and renamed, over a link that leads nowhere or one of another process that was quicker: at no time is there none.
+        let beside = path.with_file_name(format!(".{etag}.{}", std::process::id()));
+        let _ = std::fs::remove_file(&beside);
         let up = "../".repeat(name.split('/').count() + 1);
-        let linked = link(&format!("{up}blobs/{etag}"), &path);
-        // Another process may have been quicker.
-        if linked.is_err() && !path.is_file() {
-            std::fs::copy(&blob, &path).with_context(|| format!("cannot write {}", path.display()))?;
-        }
+        let placed = match link(&format!("{up}blobs/{etag}"), &beside) {
+            Ok(()) => Ok(()),
+            Err(_) => std::fs::copy(&blob, &beside).map(drop),
+        };
+        let placed = placed.and_then(|()| std::fs::rename(&beside, &path));
+        placed
+            .inspect_err(|_| drop(std::fs::remove_file(&beside)))
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }

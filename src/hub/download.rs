@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar};
+use sha1::{Digest as _, Sha1};
 
 use super::cache::{Cache, make_folder_of};
 use super::http::{ATTEMPTS, Client, Failure, Remote, stretch};
@@ -121,6 +122,7 @@ impl<'a> Download<'a> {
             (Some(size), Some(total)) if size != total => return Err(self.wrong_length(size, total)),
             (size, total) => self.size = size.or(total),
         }
+        self.check_most(self.size.unwrap_or(self.len))?;
         self.take(response.into_body().into_reader())
     }
 
@@ -144,6 +146,7 @@ impl<'a> Download<'a> {
             if let Some(size) = self.size.filter(|size| self.len + n as u64 > *size) {
                 return Err(self.wrong_length(size, self.len + n as u64));
             }
+            self.check_most(self.len + n as u64)?;
             self.file.write_all(&buffer[..n]).map_err(|e| self.unwritten(e))?;
             self.len += n as u64;
             self.bar.set_length(self.size.unwrap_or(self.len));
@@ -156,17 +159,24 @@ impl<'a> Download<'a> {
         if let Some(size) = self.size.filter(|size| *size != self.len) {
             return Err(self.wrong_length(size, self.len));
         }
-        let expected = self.etag;
-        if expected.len() != 64 || !expected.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Ok(());
-        }
-        self.file.seek(SeekFrom::Start(0)).map_err(|e| self.unwritten(e))?;
-        let found = sha256(&mut &self.file).map_err(|e| self.unwritten(e))?;
-        if found == expected.to_lowercase() {
+        let expected = self.etag.to_lowercase();
+        let (name, found) = match (expected.len(), expected.bytes().all(|b| b.is_ascii_hexdigit())) {
+            (64, true) => ("SHA-256", vec![self.hashed(|file, _| sha256(file))?]),
+            // git's of a small file; some mirrors have that of its bytes alone.
+            (40, true) => ("git hash", vec![self.hashed(git_hash)?, self.hashed(|file, _| sha1(Sha1::new(), file))?]),
+            _ => return Ok(()),
+        };
+        if found.contains(&expected) {
             return Ok(());
         }
         self.cut_to(0)?;
-        Err(Failure::lasting(format!("what came is damaged: its SHA-256 is {found}, and the hub says {expected}")))
+        Err(Failure::lasting(format!("what came is damaged: its {name} is {}, and the hub says {expected}", found[0])))
+    }
+
+    /// A hash of what came, of so many bytes.
+    fn hashed(&mut self, hash: impl FnOnce(&mut dyn Read, u64) -> Result<String>) -> Result<String, Failure> {
+        self.file.seek(SeekFrom::Start(0)).map_err(|e| self.unwritten(e))?;
+        hash(&mut &self.file, self.len).map_err(|e| self.unwritten(e))
     }
 
     /// Drops what is behind `len`.
@@ -175,6 +185,17 @@ impl<'a> Download<'a> {
         cut.map_err(|e| self.unwritten(e))?;
         self.len = len;
         Ok(())
+    }
+
+    /// Refuses more bytes than the file may have.
+    fn check_most(&mut self, bytes: u64) -> Result<(), Failure> {
+        let most = most(self.what, self.size);
+        if bytes <= most {
+            return Ok(());
+        }
+        self.cut_to(0)?;
+        let said = if self.size.is_some() { "" } else { ", whose length the hub does not say" };
+        Err(Failure::lasting(format!("it is longer than {} bytes, the most for a file like this{said}", most)))
     }
 
     fn wrong_length(&mut self, size: u64, sent: u64) -> Failure {
@@ -201,5 +222,27 @@ impl<'a> Download<'a> {
                 HumanBytes(len)
             ),
         }
+    }
+}
+
+/// What git calls a file's content by.
+fn git_hash(reader: &mut dyn Read, len: u64) -> Result<String> {
+    sha1(Sha1::new_with_prefix(format!("blob {len}\0")), reader)
+}
+
+fn sha1(mut hash: Sha1, reader: &mut dyn Read) -> Result<String> {
+    std::io::copy(reader, &mut hash)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The most that a file may have, in bytes: those that a program reads whole are no larger than the largest vocabularies, and neither is one
+/// of which nobody says how long it is.
+fn most(name: &str, size: Option<u64>) -> u64 {
+    let (small, unsaid) = (256 << 20, 64 << 20);
+    let is_small = [".json", ".txt", ".jinja", ".model"].iter().any(|ending| name.ends_with(ending));
+    match size {
+        None => unsaid,
+        Some(_) if is_small => small,
+        Some(_) => u64::MAX,
     }
 }

@@ -129,7 +129,7 @@ impl Client {
     pub fn describe(&self, repo: &Repo, patience: Patience) -> Result<RepoInfo, Failure> {
         let url = format!("{}/api/{}", self.settings.endpoint, repo.named().api_url());
         let (_, mut response) = self.patiently(patience, || self.follow(false, &url))?;
-        let body = response.body_mut().with_config().limit(256 << 20).read_to_vec().map_err(|e| self.failure(&url, e))?;
+        let body = response.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(|e| self.failure(&url, e))?;
         let info = serde_json::from_slice::<RepoInfo>(&body).ok().filter(|info| is_commit(&info.sha));
         info.ok_or_else(|| self.no_hub(&url))
     }
@@ -237,7 +237,7 @@ impl Client {
             shown(url),
             start.map_or(String::new(), |s| format!(" from {s}"))
         );
-        request
+        let answer = request
             .config()
             .timeout_resolve(timeout)
             .timeout_connect(timeout)
@@ -246,7 +246,16 @@ impl Client {
             .proxy(self.settings.proxy_for(&uri))
             .build()
             .call()
-            .map_err(|e| self.failure(url, e))
+            .map_err(|e| self.failure(url, e))?;
+        // It was not asked for: what unfolds here may be a thousand times what was sent.
+        match answer.headers().get("content-encoding").filter(|encoding| encoding.as_bytes() != b"identity") {
+            Some(encoding) => Err(Failure::lasting(format!(
+                "{} sends its answer in the encoding {:?}, which it was not asked for",
+                shown(url),
+                encoding.to_str().unwrap_or("?")
+            ))),
+            None => Ok(answer),
+        }
     }
 
     /// An answer that is one, or why it is not.

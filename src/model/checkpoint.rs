@@ -97,16 +97,18 @@ impl Checkpoint {
         self.entries.contains_key(name)
     }
 
-    /// One tensor, of the shape that the caller expects, in the dtype it is to be held in.
-    pub fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    /// Refuses a tensor that is not there, is of another shape than the caller expects, or is stored as what is not read: before
+    /// anything is allocated by what config.json says.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.entry(name, shape).map(drop)
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
         let Some(entry) = self.entries.get(name) else {
             let near = crate::error::nearest(name, self.tensor_names());
             bail!("{} has no tensor {name}, which config.json asks for ({near})", self.place(None));
         };
         let place = self.place(Some(entry.file));
-        if entry.shape != shape {
-            bail!("tensor {name} in {place} has the shape {:?}, but config.json asks for {shape:?}", entry.shape);
-        }
         if let Err(stored) = &entry.stored {
             let known = match &self.files {
                 Source::Single(..) => "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
@@ -114,6 +116,16 @@ impl Checkpoint {
             };
             bail!("tensor {name} in {place} is stored as {stored}; {known} can be read");
         }
+        if entry.shape != shape {
+            bail!("tensor {name} in {place} has the shape {:?}, but config.json asks for {shape:?}", entry.shape);
+        }
+        Ok(entry)
+    }
+
+    /// One tensor, of the shape that the caller expects, in the dtype it is to be held in.
+    pub fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let entry = self.entry(name, shape)?;
+        let place = self.place(Some(entry.file));
         let tensor = match entry.offset {
             Some(offset) => self.read_plain(entry, offset, dtype),
             None => self.pickles[&entry.file].read(name, |reader| read_tensor(reader, entry, dtype)),
@@ -156,7 +168,7 @@ impl Checkpoint {
         let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
         let pickle = Pickle::open(&folder.join(&self.names[file]))?;
         for (name, view) in pickle.views() {
-            let (shape, spread, stored) = (view.shape.clone(), view.spread.clone(), stored(view.dtype));
+            let (shape, spread, stored) = (view.shape.clone(), view.spread.clone(), view.dtype.clone().and_then(stored));
             self.entries.insert(name.clone(), Entry { shape, stored, file, offset: None, spread, undo: None });
         }
         self.pickles.insert(file, pickle);
@@ -200,14 +212,14 @@ fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Ten
             Err(ref other) => bail!("it is stored as {other}"),
         }?;
         Ok(match &entry.spread {
-            Some(spread) => spread.gather(&read),
+            Some(spread) => spread.gather(&read)?,
             None => read,
         })
     }
     fn held<H: Element + WithDType>(reader: &mut dyn Read, entry: &Entry) -> Result<Tensor> {
         let numbers = match entry.undo {
             Some(Undo::OneMore) => {
-                let (wide, mut held) = (numbers::<f32>(reader, entry)?, vec![H::zeroed(); entry.shape.iter().product()]);
+                let (wide, mut held) = (numbers::<f32>(reader, entry)?, zeros(entry.shape.iter().product())?);
                 convert(&wide.into_iter().map(|w| w - 1.0).collect::<Vec<_>>(), &mut held);
                 held
             }
@@ -301,13 +313,21 @@ pub fn read_header(reader: &mut dyn ReadSeek) -> Result<(safetensors::tensor::Me
     Ok((metadata, 8 + size))
 }
 
+/// So many zeros, or an error where there is no memory for them.
+pub fn zeros<H: Element>(len: usize) -> Result<Vec<H>> {
+    bytemuck::try_zeroed_vec(len).map_err(|()| {
+        let bytes = len.saturating_mul(size_of::<H>()) as u64;
+        anyhow!("there is no memory for a tensor of {} more", crate::memory::human(bytes))
+    })
+}
+
 /// `len` numbers that are stored as S: read a stretch at a time, and converted by all threads into the place where they stay.
 fn read_numbers<S: Element, H: Element>(reader: &mut dyn Read, len: usize) -> Result<Vec<H>> {
     /// Numbers read at a time.
     const STRETCH: usize = 1 << 20;
     /// Numbers that a thread converts at a time.
     const SHARE: usize = 1 << 16;
-    let mut held = vec![H::zeroed(); len];
+    let mut held = zeros::<H>(len)?;
     if TypeId::of::<S>() == TypeId::of::<H>() {
         reader.read_exact(bytemuck::cast_slice_mut(&mut held))?;
         return Ok(held);

@@ -221,6 +221,7 @@ impl Config {
             ("head_dim", dim),
             ("max_position_embeddings", max_length),
         ])?;
+        super::check_positive(&[("rms_norm_eps", Some(self.rms_norm_eps)), ("rope_theta", self.rope_theta)])?;
         if !queries.is_multiple_of(keys) {
             bail!("config.json: num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}");
         }

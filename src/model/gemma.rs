@@ -131,6 +131,10 @@ impl Config {
 
     fn design(&self, gate: Activation, usual: &Usual) -> Result<Design> {
         let design = self.base.design(gate, usual)?;
+        super::check_positive(&[
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+            ("rope_local_base_freq", self.rope_local_base_freq),
+        ])?;
         Ok(Design { norm_offset: 1.0, embedding_scale: (design.hidden as f64).sqrt(), ..design })
     }
 
@@ -171,7 +175,7 @@ impl Config {
 /// A soft cap, if there is one.
 fn cap(cap: Option<f32>) -> Result<Option<f32>> {
     match cap {
-        Some(cap) if cap.is_nan() || cap <= 0.0 => bail!("config.json: a soft cap is {cap}; it must be above 0"),
+        Some(cap) if !cap.is_finite() || cap <= 0.0 => bail!("config.json: a soft cap is {cap}; it must be above 0"),
         cap => Ok(cap),
     }
 }

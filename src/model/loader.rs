@@ -3,16 +3,18 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 
 use super::adapter::{self, Adapter, Kind};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, zeros};
 use super::head::Head;
 use super::linear::{Linear, LowRank};
 use super::ops::Heads;
 use super::packed::Prefix;
 use crate::files::Source;
+use crate::memory;
 use crate::params::{ParamId, Params};
 
 /// Where a loader's weights come from.
@@ -21,7 +23,7 @@ pub(super) enum Contents {
     Stored(Checkpoint),
     /// Nowhere: they are 0.
     Zeros,
-    /// Nowhere, and they have no numbers. They may lie here.
+    /// Nowhere, and they have no numbers. They may lie here: then config.json is held to the shapes that they have.
     Nothing(Source),
 }
 
@@ -31,6 +33,10 @@ const HEAD: &str = "lm_head.weight";
 /// Reads weights from a checkpoint into [`Params`], one tensor at a time.
 pub struct Loader {
     pub(super) contents: Contents,
+    /// What the weights' files say of them, where they are there and not read.
+    headers: Option<Checkpoint>,
+    /// Bytes of zeros so far.
+    zeros: u64,
     pub(super) params: Params,
     /// How many numbers each weight has.
     pub(super) sizes: Vec<usize>,
@@ -55,7 +61,51 @@ impl Loader {
         };
         let (params, sizes, linears) = (Params::new(dtype), Vec::new(), Vec::new());
         let (aliases, seen, untied) = (&[][..], RefCell::default(), false);
-        Ok(Loader { contents, params, sizes, aliases, seen, untied, dtype, adapter, adapter_tensors, linears })
+        // If they cannot be opened they are still to come, or whoever reads them says what is wrong.
+        let headers = match &contents {
+            Contents::Nothing(source) => Checkpoint::open(source).ok(),
+            _ => None,
+        };
+        let zeros = 0;
+        Ok(Loader {
+            contents,
+            headers,
+            zeros,
+            params,
+            sizes,
+            aliases,
+            seen,
+            untied,
+            dtype,
+            adapter,
+            adapter_tensors,
+            linears,
+        })
+    }
+
+    /// What is stored, whether it is read or not.
+    fn stored(&self) -> Option<&Checkpoint> {
+        match &self.contents {
+            Contents::Stored(checkpoint) => Some(checkpoint),
+            _ => self.headers.as_ref(),
+        }
+    }
+
+    /// A weight of zeros, if there is memory for it beside those that there are.
+    fn made(&mut self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        self.zeros = self.zeros.saturating_add(count(shape)?.saturating_mul(dtype.size_in_bytes()) as u64);
+        if let Some(free) = memory::available_bytes().filter(|free| self.zeros > *free) {
+            bail!(
+                "what is to be made beside the model takes {}, and {} are free",
+                memory::human(self.zeros),
+                memory::human(free)
+            );
+        }
+        Ok(match dtype {
+            DType::F16 => Tensor::from_vec(zeros::<f16>(count(shape)?)?, shape, &Device::Cpu),
+            DType::BF16 => Tensor::from_vec(zeros::<bf16>(count(shape)?)?, shape, &Device::Cpu),
+            _ => Tensor::from_vec(zeros::<f32>(count(shape)?)?, shape, &Device::Cpu),
+        }?)
     }
 
     /// Other spellings of a name's beginning that checkpoints use.
@@ -70,15 +120,17 @@ impl Loader {
 
     /// Reads what embeds tokens. Of a tied pair either may be the one that is stored, as transformers has it.
     pub(super) fn embedding(&mut self, name: &str, shape: &[usize], tied: bool) -> Result<ParamId> {
-        let only_the_head = match &self.contents {
-            Contents::Stored(checkpoint) => !checkpoint.has(&self.spelled(checkpoint, name)) && checkpoint.has(HEAD),
-            _ => false,
-        };
+        let is_only = |stored: &Checkpoint| !stored.has(&self.spelled(stored, name)) && stored.has(HEAD);
+        let only_the_head = self.stored().is_some_and(is_only);
         self.weight_from(name, if tied && only_the_head { HEAD } else { name }, shape)
     }
 
     /// Reads the tensor `stored` as the weight called `name`.
     fn weight_from(&mut self, name: &str, stored: &str, shape: &[usize]) -> Result<ParamId> {
+        let size = count(shape)?;
+        if let Some(headers) = &self.headers {
+            headers.check(&self.spelled(headers, stored), shape)?;
+        }
         let tensor = match &self.contents {
             Contents::Stored(checkpoint) => {
                 let spelled = self.spelled(checkpoint, stored);
@@ -86,10 +138,10 @@ impl Loader {
                 self.seen.borrow_mut().insert(spelled);
                 tensor
             }
-            Contents::Zeros => Tensor::zeros(shape, self.dtype, &Device::Cpu)?,
+            Contents::Zeros => self.made(shape, self.dtype)?,
             Contents::Nothing(_) => Tensor::zeros(0, self.dtype, &Device::Cpu)?,
         };
-        self.sizes.push(shape.iter().product());
+        self.sizes.push(size);
         self.params.insert(name, tensor)
     }
 
@@ -119,22 +171,23 @@ impl Loader {
     /// The prefix of an adapter that has one.
     pub(super) fn prefix(&mut self, heads: Heads, blocks: usize) -> Result<Option<Prefix>> {
         let Some(Kind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
-        let (tokens, width) = (*tokens, blocks * 2 * heads.keys * heads.dim);
+        let (tokens, width) = (*tokens, count(&[blocks, 2, heads.keys, heads.dim])?);
         self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_prefix(heads, blocks))?;
         Ok(Some(Prefix { embeddings: self.adapter_weight(adapter::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))
     }
 
     fn adapter_weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
         self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_shape(name, shape))?;
+        let size = count(shape)?;
         let tensor = match (&self.contents, &self.adapter_tensors) {
             (Contents::Nothing(_), _) => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
-            (_, None) => Tensor::zeros(shape, DType::F32, &Device::Cpu)?,
+            (_, None) => self.made(shape, DType::F32)?,
             (_, Some(stored)) => {
                 let known_as = Adapter::stored_name(name).filter(|known_as| stored.has(known_as));
                 stored.read(known_as.as_deref().unwrap_or(name), shape, DType::F32)?
             }
         };
-        self.sizes.push(shape.iter().product());
+        self.sizes.push(size);
         self.params.insert_adapter(name, tensor)
     }
 
@@ -180,20 +233,10 @@ impl Loader {
     /// Whether a head that is to be the embedding is stored beside it with other numbers: transformers (5) does not tie such a pair,
     /// whatever the config says, nor do we. Pickles have both where they are one.
     fn has_another_head(&self, embedding: ParamId, shape: &[usize]) -> Result<bool> {
-        let opened;
-        let (checkpoint, is_read) = match &self.contents {
-            Contents::Stored(checkpoint) => (checkpoint, true),
-            // Of a GGUF file the config was made by what it has.
-            Contents::Nothing(source) if !matches!(source, Source::Single(..)) => match Checkpoint::open(source) {
-                Ok(checkpoint) => {
-                    opened = checkpoint;
-                    (&opened, false)
-                }
-                // They are still to come, or whoever reads them says what is wrong.
-                Err(_) => return Ok(false),
-            },
-            _ => return Ok(false),
-        };
+        let is_read = matches!(self.contents, Contents::Stored(_));
+        // Of a GGUF file the config was made by what it has.
+        let is_made = matches!(&self.contents, Contents::Nothing(Source::Single(..)));
+        let Some(checkpoint) = self.stored().filter(|_| !is_made) else { return Ok(false) };
         let name = self.params.ids().find(|(id, _)| *id == embedding).map_or("", |(_, name)| name);
         let embedding = self.spelled(checkpoint, name);
         if !checkpoint.has(HEAD) || !checkpoint.has(&embedding) {
@@ -211,4 +254,10 @@ impl Loader {
         }
         Ok(true)
     }
+}
+
+/// How many numbers a weight has.
+fn count(shape: &[usize]) -> Result<usize> {
+    let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
+    count.with_context(|| format!("config.json asks for a weight of the shape {shape:?}, which no machine holds"))
 }

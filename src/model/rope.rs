@@ -91,9 +91,10 @@ impl Rope {
     /// so many `positions`.
     pub fn frequencies(&self, head_dim: usize, positions: usize) -> Result<Vec<f64>> {
         let theta = self.rope_theta.unwrap_or(10_000.0);
+        super::check_positive(&[("rope_theta", Some(theta))])?;
         let plain = (0..head_dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / head_dim as f64));
         let needed = |name: &str, value: Option<f64>| match value {
-            Some(value) if value.is_finite() && value > 0.0 => Ok(value),
+            Some(value) if (value as f32).is_normal() && value > 0.0 => Ok(value),
             Some(value) => bail!("config.json: the rope settings' {name} is {value}; it must be above 0"),
             None => bail!("config.json: the rope settings of the type \"{}\" have no {name}", self.kind()),
         };

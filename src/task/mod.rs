@@ -12,12 +12,13 @@ mod parquet;
 mod rows;
 mod sections;
 mod splits;
+mod templates;
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::Environment;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{listed, nearest, quoted};
@@ -190,11 +191,12 @@ impl Task {
 
     fn new(name: &str, file: TaskFile) -> Result<Self> {
         file.check()?;
-        let mut templates = environment();
+        let mut templates = templates::environment();
         let mut columns = Vec::new();
         let named = std::iter::once(("prompt".to_string(), file.prompt.template.clone()))
             .chain(file.prompt.candidates.iter().enumerate().map(|(i, c)| (candidate_name(i), c.clone())));
         for (name, source) in named {
+            templates::check(&source).with_context(|| format!("[prompt] {name}"))?;
             templates.add_template_owned(name.clone(), source).with_context(|| format!("[prompt] {name}"))?;
             let globals: Vec<&str> = templates.globals().map(|(name, _)| name).collect();
             let used = templates.get_template(&name)?.undeclared_variables(false);
@@ -276,7 +278,7 @@ impl Task {
     /// A row as text; `values` are the labels as its file has them.
     fn prompt(&self, row: &Row, values: &[String], place: String) -> Result<PromptedRow> {
         let label = self.right(row, values)?;
-        let render = |name: &str| -> Result<String> { Ok(self.templates.get_template(name)?.render(&row.fields)?) };
+        let render = |name: &str| templates::render(&self.templates, name, &row.fields);
         let prompt = render("prompt")?;
         let index = row.index;
         if self.num_candidates == 1 {
@@ -311,28 +313,4 @@ impl Task {
 /// What a candidate's template is called in errors.
 fn candidate_name(i: usize) -> String {
     format!("candidates[{i}]")
-}
-
-/// Templates see strict variables and two filters of our own.
-fn environment() -> Environment<'static> {
-    let mut env = Environment::new();
-    env.set_undefined_behavior(UndefinedBehavior::Strict);
-    env.set_keep_trailing_newline(true);
-    // A null inside a field would be trained on as the word "None".
-    env.set_formatter(|out, state, value| match value.is_none() {
-        true => Err(minijinja::Error::new(
-            minijinja::ErrorKind::InvalidOperation,
-            "a value that the template writes is null; leave the row out, or write {{ ... or \"\" }} where nothing is meant",
-        )),
-        false => minijinja::escape_formatter(out, state, value),
-    });
-    env.add_filter("strip_end", |text: &str, end: &str| text.strip_suffix(end).unwrap_or(text).to_string());
-    env.add_filter("lower_first", |text: &str| lower_first(text));
-    env
-}
-
-/// The first word in lower case, unless it is "I".
-fn lower_first(text: &str) -> String {
-    let first = text.find(' ').unwrap_or(text.len());
-    if &text[..first] == "I" { text.to_string() } else { format!("{}{}", text[..first].to_lowercase(), &text[first..]) }
 }

@@ -1,9 +1,7 @@
 //! Parquet files, row after row: a page of each column is held at a time.
 
-use std::cell::Cell;
 use std::io::{BufReader, Read, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -14,10 +12,10 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
 use super::rows::{Row, Visit, lacks};
-use crate::error::quoted;
+use crate::error::{quoted, unless_panic};
 use crate::files::{ReadSeek, Source};
 
 /// A parquet file where a source has it.
@@ -46,6 +44,9 @@ impl File {
         let reader = self.reader(place)?;
         let schema = self.projection(place, &reader, columns)?;
         let mut rows = RowIter::from_file(Some(schema), &reader).with_context(|| place.to_string())?;
+        // Repeated values take next to nothing in such a file, and all their length once they are read.
+        let most = self.len.saturating_mul(UNFOLDED).saturating_add(ALWAYS);
+        let mut left = most;
         for index in 0.. {
             let line = index as u64 + 1;
             let here = || format!("{place}, row {line}");
@@ -62,7 +63,15 @@ impl File {
                 let value = value(field).ok_or_else(|| anyhow!("{}: {}", here(), no_text(&name)))?;
                 Ok((name, value))
             };
-            let fields = row.into_columns().into_iter().map(value).collect::<Result<_>>()?;
+            let fields = row.into_columns().into_iter().map(value).collect::<Result<Map<String, Value>>>()?;
+            left = left.checked_sub(ROW + fields.values().map(weight).sum::<u64>()).with_context(|| {
+                format!(
+                    "{}: the file is {} bytes long, and its rows come to more than {most} here; write it as JSON lines if they are \
+                     meant",
+                    here(),
+                    self.len
+                )
+            })?;
             visit(Row { index, line, fields })?;
         }
         Ok(())
@@ -122,26 +131,9 @@ impl File {
     }
 }
 
-thread_local!(static EXPECTS_PANICS: Cell<bool> = const { Cell::new(false) });
-
-/// The crate panics over some kinds of damage; here they are errors like the others, and nothing is said of them elsewhere.
+/// The crate panics over some kinds of damage; here they are errors like the others.
 fn unless_damaged<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let others = take_hook();
-        set_hook(Box::new(move |info| {
-            if !EXPECTS_PANICS.get() {
-                others(info)
-            }
-        }));
-    });
-    EXPECTS_PANICS.set(true);
-    let read = catch_unwind(AssertUnwindSafe(read));
-    EXPECTS_PANICS.set(false);
-    match read {
-        Ok(read) => Ok(read?),
-        Err(_) => bail!("what stands there is no parquet"),
-    }
+    Ok(unless_panic(read).context("what stands there is no parquet")??)
 }
 
 impl Length for File {
@@ -165,6 +157,23 @@ impl ChunkReader for File {
             true => Ok(bytes.into()),
             false => Err(ParquetError::EOF(format!("{} bytes instead of {length} at byte {start}", bytes.len()))),
         }
+    }
+}
+
+/// What the rows of a file may come to, in bytes: so many for each of its own,
+const UNFOLDED: u64 = 1000;
+/// and so many for any,
+const ALWAYS: u64 = 64 << 20;
+/// where a row counts as so many beside its texts.
+const ROW: u64 = 32;
+
+/// What a value counts as.
+fn weight(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(list) => list.iter().map(|value| 8 + weight(value)).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() as u64 + weight(value)).sum(),
+        _ => 8,
     }
 }
 
@@ -216,8 +225,6 @@ fn value(field: Field) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use serde_json::Map;
 
     use super::*;
 

@@ -6,8 +6,8 @@ use tokenizers::Tokenizer as Inner;
 
 use super::class::Class;
 use super::settings::Settings;
-use super::{ADDED_TOKEN, COMPONENTS, TOKENIZER_JSON};
-use crate::error::nearest;
+use super::{ADDED_TOKEN, COMPONENTS, TOKENIZER_JSON, bounds};
+use crate::error::{nearest, unless_panic};
 use crate::fields::{self, Table};
 use crate::files::Source;
 
@@ -103,7 +103,10 @@ impl File {
         }
         fields.insert("version".into(), "1.0".into());
         fields.entry("added_tokens").or_insert(json!([]));
-        serde_json::from_value(Value::Object(fields)).with_context(|| format!("cannot read {}", self.place))
+        bounds::check(&fields).with_context(|| self.place.clone())?;
+        let made = unless_panic(|| serde_json::from_value(Value::Object(fields)));
+        made.with_context(|| format!("cannot read {}: it is damaged", self.place))?
+            .with_context(|| format!("cannot read {}", self.place))
     }
 
     /// Says that a class makes something else of text than the file says.

@@ -1,6 +1,7 @@
 //! Text to token ids, as transformers 5 makes them of the same folder: tokenizer.json, or vocab.json and merges.txt; and
 //! tokenizer_config.json, special_tokens_map.json and added_tokens.json beside them.
 
+mod bounds;
 mod class;
 mod made;
 mod settings;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, PostProcessor, Tokenizer as Inner};
 
+use crate::error::{quoted, unless_panic};
 use crate::files::Source;
 use class::Class;
 use made::File;
@@ -28,6 +30,8 @@ pub struct Tokenizer {
     fill: Option<u32>,
     /// How many rows the model's embedding has.
     rows: usize,
+    /// What it was made of.
+    place: String,
 }
 
 impl Tokenizer {
@@ -55,7 +59,8 @@ impl Tokenizer {
             None => File::of_vocabulary(files, settings.class)?,
         };
         let mut inner = file.make(&settings)?;
-        settings.add_tokens(&mut inner)?;
+        let added = unless_panic(|| settings.add_tokens(&mut inner));
+        added.with_context(|| format!("{} cannot take its tokens; the file is damaged", file.place))??;
         let (front, back) = match settings.template {
             Some(bos) => (Vec::from_iter(bos.then(|| settings.id(&inner, "bos_token")).flatten()), Vec::new()),
             None => around(&inner).with_context(|| file.place.clone())?,
@@ -78,7 +83,7 @@ impl Tokenizer {
         }
         let end = end(settings.id(&inner, "eos_token"), &stops(files, &config)?);
         let fill = (settings.class == Class::CodeLlama).then(|| inner.token_to_id(class::FILL)).flatten();
-        Ok(Tokenizer { inner, front: bos_id.map_or(front, |id| vec![id]), end, fill, rows: usize::MAX })
+        Ok(Tokenizer { inner, front: bos_id.map_or(front, |id| vec![id]), end, fill, rows: usize::MAX, place: file.place })
     }
 
     /// For a model whose embedding has so many rows: a text with a token that has none is an error.
@@ -107,7 +112,10 @@ impl Tokenizer {
     /// Token ids of `text`, with what the tokenizer puts in front, once: a text that has it already is left as it is. What a
     /// template puts behind is left off.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| anyhow!("cannot tokenise {text:?}: {e}"))?;
+        let encoded = unless_panic(|| self.inner.encode_fast(text, false));
+        let encoded =
+            encoded.with_context(|| format!("{} cannot tokenise {}; the file is damaged", self.place, quoted(text)))?;
+        let encoding = encoded.map_err(|e| anyhow!("cannot tokenise {}: {e}", quoted(text)))?;
         let body = encoding.get_ids();
         if let Some(id) = body.iter().find(|id| **id as usize >= self.rows) {
             let token = self.inner.id_to_token(*id).unwrap_or_default();
@@ -140,7 +148,8 @@ fn around(inner: &Inner) -> Result<(Vec<u32>, Vec<u32>)> {
         Vec::new(),
         Default::default(),
     );
-    let whole = processor.process(text, None, true).map_err(|e| anyhow!("its post-processor does not work: {e}"))?;
+    let whole = unless_panic(|| processor.process(text, None, true)).context("its post-processor is damaged")?;
+    let whole = whole.map_err(|e| anyhow!("its post-processor does not work: {e}"))?;
     let own: Vec<usize> = (0..whole.len()).filter(|i| whole.get_special_tokens_mask()[*i] == 0).collect();
     let [at] = own[..] else {
         bail!("its post-processor gives {} times the text that it is given; once is what zotune can score", own.len())

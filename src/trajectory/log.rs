@@ -164,7 +164,9 @@ fn read_header(bytes: &[u8]) -> Result<(Header, usize, u32)> {
     if checksum(0, json) != sum {
         bail!("its header is damaged");
     }
-    Ok((serde_json::from_slice(json).context("its header is of another version of zotune")?, start + len + 4, sum))
+    let header: Header = serde_json::from_slice(json).context("its header is of another version of zotune")?;
+    header.check()?;
+    Ok((header, start + len + 4, sum))
 }
 
 /// The record at `at`, None if it is of no known kind, and where it ends. The error is the checksum that it should have,
@@ -189,9 +191,16 @@ fn whole_behind(bytes: &[u8], at: usize, chain: u32) -> bool {
     {
         return true;
     }
+    // What stands there may claim to be long wherever it is looked at; after so many bytes it is no torn tail, which is short.
+    let mut left = 1usize << 30;
     (at + 1..bytes.len().saturating_sub(FRAME)).any(|next| {
         let known = (1..=5).contains(&bytes[next]);
-        known && word(bytes, next - 4).is_some_and(|chain| matches!(record_at(bytes, next, chain), Ok((Some(_), _))))
+        let len = word(bytes, next).map_or(0, |frame| FRAME + 4 * (frame >> 8) as usize);
+        if known && next + len <= bytes.len() {
+            left = left.saturating_sub(len);
+        }
+        left == 0
+            || known && word(bytes, next - 4).is_some_and(|chain| matches!(record_at(bytes, next, chain), Ok((Some(_), _))))
     })
 }
 

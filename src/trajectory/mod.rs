@@ -120,6 +120,11 @@ impl Header {
             replays: replays && crate::optim::method(&plan.optimizer)?.replays(),
         })
     }
+
+    /// Refuses what no run asks for. A sum says that a header is as it was written, not by whom.
+    fn check(&self) -> Result<()> {
+        self.config.check_extremes().context("its header asks for what no run has")
+    }
 }
 
 impl Weight {

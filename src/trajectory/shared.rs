@@ -74,14 +74,21 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
         bail!("it is damaged: its checksum is another");
     }
     let mut plain = Vec::new();
-    DeflateDecoder::new(body).read_to_end(&mut plain).context("it is damaged")?;
+    let most = most(body.len());
+    DeflateDecoder::new(body).take(most + 1).read_to_end(&mut plain).context("it is damaged")?;
+    if plain.len() as u64 > most {
+        bail!("its {} bytes unfold to more than {most}, and no trajectory's do; it is damaged", bytes.len());
+    }
     let len = plain.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
     let json = plain.get(4..4 + len).context("it is cut short")?;
     let front: Front = serde_json::from_slice(json).context("it is of another version of zotune")?;
     let (mut trajectory, columns) = (front.trajectory, &plain[4 + len..]);
-    let total = front.counts.iter().map(|(count, steps)| (*count as u128) * (*steps as u128)).sum::<u128>();
-    if 4 * total != columns.len() as u128 || front.counts.iter().any(|(count, _)| *count == 0) {
-        bail!("it has {} bytes of values, not {}", columns.len(), 4 * total);
+    trajectory.header.check()?;
+    // Each step has a value at least: so what is made by these counts is no more than there is of them.
+    let of = |(count, steps): &(usize, usize)| count.checked_mul(*steps).filter(|_| *count > 0);
+    let total = front.counts.iter().try_fold(0usize, |total, counts| total.checked_add(of(counts)?));
+    if total.and_then(|total| total.checked_mul(4)) != Some(columns.len()) {
+        bail!("it has {} bytes of values, and says that there are others", columns.len());
     }
     let mut end = 0;
     for count in front.counts.iter().flat_map(|(count, steps)| std::iter::repeat_n(*count, *steps)) {
@@ -90,6 +97,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
     }
     fill(&mut trajectory, columns);
     Ok(trajectory)
+}
+
+/// What so many bytes may unfold to. Function values hardly compress; what stands in front of them does, tenfold.
+fn most(bytes: usize) -> u64 {
+    (16 << 20) + 8 * bytes as u64
 }
 
 impl Trajectory {

@@ -136,7 +136,8 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
         (&["--bos-id", "4294967295"], 2, "--bos-id 4294967295"),
         (&["--threads", "100000"], 2, "--threads 100000"),
         (&["--batch-size", "17"], 2, "--batch-size 17: there are fewer training rows: 16 train, 8 dev"),
-        (&["--num-train", "18446744073709551615"], 2, "has 30 rows"),
+        (&["--num-train", "1099511627776"], 2, "has 30 rows"),
+        (&["--num-train", "18446744073709551615"], 2, "--num-train 18446744073709551615: 1099511627776 is the most"),
         (
             &["--output-dir", "model", "--overwrite-output-dir"],
             2,

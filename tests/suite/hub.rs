@@ -664,3 +664,84 @@ fn a_task_without_data_is_fetched_and_gives_the_same_bits_as_from_a_folder() -> 
     assert!(said.contains("has no data/validation-00000-of-00001.parquet at revision \"main\""), "{said}");
     Ok(())
 }
+
+/// The largest file in a cache.
+fn largest(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.path() {
+        path if path.is_dir() && !path.is_symlink() => largest(&path),
+        path => path.metadata().map_or(0, |metadata| metadata.len()),
+    });
+    sizes.max().unwrap_or(0)
+}
+
+/// A config.json of which nobody says how long it is, and which does not end; and one that unfolds to a thousand times what is sent.
+#[test]
+fn a_small_file_that_does_not_end_is_given_up() -> Result<()> {
+    use std::io::Write;
+    let (hub, home) = (hub()?, Home::new()?);
+    let usual = hub.usual();
+    let is_config = |request: &Request| request.target.contains("resolve") && request.target.ends_with("config.json");
+    hub.play(move |request| {
+        let answer = usual(request).filter(|answer| is_config(request) && answer.status == 200)?;
+        Some(Answer { times: Some(4096), body: vec![b' '; 1 << 20], ..answer })
+    });
+    let said = home.refused(&hub, &[])?;
+    assert!(
+        said.contains("it is longer than 67108864 bytes") && said.contains("whose length the hub does not say"),
+        "{said}"
+    );
+    assert!(largest(home.path()) < 1 << 20);
+
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    (0..200).try_for_each(|_| encoder.write_all(&vec![b' '; 1 << 20]))?;
+    let (usual, body) = (hub.usual(), encoder.finish()?);
+    assert!(body.len() < 2 << 20);
+    hub.play(move |request| {
+        let answer = usual(request).filter(|answer| is_config(request) && answer.status == 200)?;
+        Some(Answer { body: body.clone(), ..answer }.with("Content-Encoding", "gzip"))
+    });
+    let said = home.refused(&hub, &[])?;
+    assert!(said.contains("cannot download") && said.contains("config.json"), "{said}");
+    assert!(largest(home.path()) < 1 << 20);
+    Ok(())
+}
+
+/// Small files have git's hash for a name: what comes damaged is refused, and what an earlier process left of something else is begun anew.
+#[test]
+fn small_files_are_held_to_gits_hash() -> Result<()> {
+    let (hub, home) = (hub()?, Home::new()?);
+    let usual = hub.usual();
+    hub.play(move |request| {
+        let mut answer = usual(request).filter(|answer| request.target.ends_with("/config.json") && answer.status == 200)?;
+        let middle = answer.body.len() / 2;
+        answer.body[middle] ^= 1;
+        Some(answer)
+    });
+    let said = home.refused(&hub, &[])?;
+    assert!(said.contains("what came is damaged: its git hash is"), "{said}");
+    hub.behave();
+    let config = std::fs::read(fixture("opt-350m-tiny").join("config.json"))?;
+    let name = etag("config.json", &config);
+    std::fs::create_dir_all(home.cached().join("blobs"))?;
+    std::fs::write(home.cached().join("blobs").join(format!("{name}.incomplete")), vec![b'x'; 100])?;
+    home.eval(&hub, &[])?;
+    assert_eq!(std::fs::read(home.cached().join("blobs").join(&name))?, config);
+    Ok(())
+}
+
+/// Six processes that begin at once with nothing in the cache: none sees a file missing that another is putting in its place.
+#[test]
+fn processes_that_begin_at_once_do_not_take_files_from_each_other() -> Result<()> {
+    let hub = hub()?;
+    for _ in 0..3 {
+        let home = Home::new()?;
+        let begin = || home.command(&hub, &EVAL, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let begun: Vec<_> = (0..6).map(|_| begin()).collect::<std::io::Result<_>>()?;
+        for process in begun {
+            let output = process.wait_with_output()?;
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+    }
+    Ok(())
+}

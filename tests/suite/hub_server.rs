@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 /// What came in.
@@ -48,6 +49,8 @@ pub struct Answer {
     pub cut: Option<usize>,
     /// Behind so many bytes nothing more comes.
     pub stall: Option<usize>,
+    /// How often the body comes, without a word of how long it is.
+    pub times: Option<usize>,
 }
 
 impl Answer {
@@ -69,6 +72,10 @@ impl Answer {
         let mut head = format!("HTTP/1.1 {} Whatever\r\nConnection: close\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
+        }
+        if let Some(times) = self.times {
+            to.write_all(format!("{head}\r\n").as_bytes())?;
+            return (0..if is_head { 0 } else { times }).try_for_each(|_| to.write_all(&self.body));
         }
         head += &format!("Content-Length: {}\r\n\r\n", self.length.unwrap_or(self.body.len()));
         to.write_all(head.as_bytes())?;
@@ -135,10 +142,12 @@ pub struct Hub {
     state: Arc<Mutex<State>>,
 }
 
-/// What tells a content apart, as the hub does: SHA-256 of large files, something shorter of small ones.
+/// What tells a content apart, as the hub does: SHA-256 of large files, git's hash of small ones.
 pub fn etag(name: &str, bytes: &[u8]) -> String {
-    let hash = format!("{:x}", Sha256::digest(bytes));
-    if is_large(name) { hash } else { hash[..40].to_string() }
+    if is_large(name) {
+        return format!("{:x}", Sha256::digest(bytes));
+    }
+    format!("{:x}", Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
 }
 
 fn is_large(name: &str) -> bool {
@@ -176,6 +185,15 @@ impl Hub {
     /// Changes what is on it.
     pub fn change(&self, change: impl FnOnce(&mut Repo)) {
         change(&mut self.state.lock().unwrap().repo);
+    }
+
+    /// What it answers where nobody plays a trick.
+    pub fn usual(&self) -> impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static {
+        let state = self.state.clone();
+        move |request| {
+            let (repo, cdn) = state.lock().map(|state| (state.repo.clone(), state.cdn.clone())).ok()?;
+            if request.is_cdn { from_cdn(request, &repo) } else { from_hub(request, &repo, &cdn) }
+        }
     }
 
     /// The requests since the last time.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod adapters;
+mod attack;
 mod binary;
 mod checkpoints;
 mod determinism;
@@ -12,12 +13,14 @@ mod fields;
 mod gradients;
 mod gguf;
 mod graph;
+mod hostile;
 mod hub_data;
 mod hub;
 mod hub_server;
 mod layout;
 mod methods;
 mod models;
+mod mutate;
 mod newcomer;
 mod noise;
 mod odd;

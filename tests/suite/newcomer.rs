@@ -322,11 +322,11 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
         std::fs::copy(place.join("model").join(name), place.join("wide").join(name))?;
     }
     for (key, value) in
-        [("hidden_size", 1024), ("intermediate_size", 4096), ("num_attention_heads", 8), ("num_key_value_heads", 8)]
+        [("hidden_size", 2048), ("intermediate_size", 8192), ("num_attention_heads", 8), ("num_key_value_heads", 8)]
     {
         wide[key] = value.into();
     }
-    wide["num_hidden_layers"] = 50_000.into();
+    wide["num_hidden_layers"] = 8_000.into();
     std::fs::write(place.join("wide/config.json"), wide.to_string())?;
     let words = "plan --model wide --task reviews --num-train 8 --num-dev 2 --num-eval 2 --batch-size 2 --max-steps 2";
     let output = done(place, words)?;

@@ -79,6 +79,12 @@ impl Fixture {
     }
 }
 
+/// The files of every case, each in a folder.
+pub fn folders() -> Result<Vec<tempfile::TempDir>> {
+    let fixture = Fixture::read()?;
+    fixture.cases().map(|(name, _)| fixture.folder(&fixture.files(name))).collect()
+}
+
 fn open(folder: &Path) -> Result<Tokenizer> {
     Tokenizer::open(&Source::Folder(folder.into()), None)
 }

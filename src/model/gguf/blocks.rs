@@ -9,6 +9,7 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use rayon::prelude::*;
 
 use crate::element::{Element, convert};
+use crate::model::checkpoint::zeros;
 
 /// What the file has otherwise than the checkpoint that it was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub fn read_blocks<H: Element>(reader: &mut dyn Read, kind: GgmlDType, len: usiz
     /// Numbers that a thread opens at a time: whole blocks of every kind.
     const SHARE: usize = 1 << 14;
     let bytes_of = |numbers: usize| numbers / kind.block_size() * kind.type_size();
-    let mut held = vec![H::zeroed(); len];
+    let mut held = zeros::<H>(len)?;
     let mut stored = vec![0u8; bytes_of(STRETCH.min(len))];
     for held in held.chunks_mut(STRETCH) {
         let stored = &mut stored[..bytes_of(held.len())];

@@ -66,11 +66,14 @@ impl Header {
             let key = at.text()?;
             let kind = at.u32()?;
             let value = at.value(kind, 0).with_context(|| format!("the metadata {key:?} cannot be read"))?;
-            metadata.insert(key, value);
+            if metadata.insert(key.clone(), value).is_some() {
+                bail!("its metadata has {key:?} twice");
+            }
         }
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut order) = (BTreeMap::new(), Vec::new());
         for _ in 0..num_tensors {
             let name = at.text()?;
+            order.push(name.clone());
             let info = at.info().with_context(|| format!("what it says of tensor {name:?} cannot be read"))?;
             if tensors.insert(name.clone(), info).is_some() {
                 bail!("it has two tensors called {name}");
@@ -81,17 +84,33 @@ impl Header {
         if !alignment.is_power_of_two() || alignment > 1 << 20 {
             bail!("its general.alignment is {alignment}, which is no power of two up to 2^20");
         }
-        header.place_tensors(at.place.next_multiple_of(alignment as u64), len)?;
+        header.place_tensors(&order, at.place.next_multiple_of(alignment as u64), alignment as u64, len)?;
         Ok(header)
     }
 
-    /// From offsets behind the header to places in the file, which each tensor must lie within.
-    fn place_tensors(&mut self, start: u64, len: u64) -> Result<()> {
-        for (name, info) in &mut self.tensors {
-            let end = info.offset.checked_add(info.bytes()?.unwrap_or(0)).and_then(|end| end.checked_add(start));
-            if end.is_none_or(|end| end > len) {
+    /// From offsets behind the header to places in the file, which each tensor must lie within: one behind the other in the order in which
+    /// they are listed, each at the next multiple of the alignment, as llama.cpp has it. So none lies over another, or in its place.
+    fn place_tensors(&mut self, order: &[String], start: u64, alignment: u64, len: u64) -> Result<()> {
+        let mut due = 0u64;
+        for name in order {
+            let Some(info) = self.tensors.get_mut(name) else { continue };
+            let bytes = info.bytes()?;
+            let end = info.offset.checked_add(bytes.unwrap_or(0)).and_then(|end| end.checked_add(start));
+            let Some(end) = end.filter(|end| *end <= len) else {
                 bail!("the file is {len} bytes long, and tensor {name} goes beyond its end; was the download cut short?");
+            };
+            if info.offset != due {
+                bail!(
+                    "tensor {name} is to begin at byte {} of the data, and by the tensors before it and general.alignment {alignment} it is \
+                     {due}; the file is damaged, or convert the model again",
+                    info.offset
+                );
             }
+            // What takes an unknown number of bytes ends where the next begins, and is not read.
+            due = match bytes {
+                Some(_) => (end - start).next_multiple_of(alignment),
+                None => break,
+            };
             info.offset += start;
         }
         Ok(())
@@ -122,9 +141,9 @@ impl Header {
     pub fn float(&self, key: &str) -> Result<Option<f64>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Float(x)) => Ok(Some(*x)),
+            Some(Value::Float(x)) if x.is_finite() => Ok(Some(*x)),
             Some(Value::Integer(n)) => Ok(Some(*n as f64)),
-            Some(_) => Err(self.wrong(key, "a number")),
+            Some(_) => Err(self.wrong(key, "a finite number")),
         }
     }
 

@@ -226,7 +226,7 @@ fn byte_level<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFi
 
 fn sentence_piece<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFile<'a>> {
     let scores = header.list("tokenizer.ggml.scores", |value| match value {
-        Value::Float(score) => Some(*score),
+        Value::Float(score) => Some(*score).filter(|score| score.is_finite()),
         Value::Integer(score) => Some(*score as f64),
         _ => None,
     })?;
