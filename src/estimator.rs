@@ -138,6 +138,16 @@ pub trait Estimator {
     }
 }
 
+impl From<Distribution> for Direction {
+    /// On the sphere too they are drawn as normals, and divided by their length.
+    fn from(distribution: Distribution) -> Self {
+        match distribution {
+            Distribution::Gaussian | Distribution::Sphere => Direction::Gaussian,
+            Distribution::Rademacher => Direction::Rademacher,
+        }
+    }
+}
+
 /// How far along a direction, and what a slope is worth along it.
 #[derive(Clone, Copy, Debug)]
 pub struct Reach {
@@ -169,12 +179,9 @@ impl TwoPoint {
         TwoPoint { sides: Sides::Two, distribution, zo_eps, num_directions: 1, fresh_batches: false }
     }
 
-    /// What directions are of: on the sphere too they are drawn as normals, and divided by their length.
+    /// What directions are of.
     pub fn direction(&self) -> Direction {
-        match self.distribution {
-            Distribution::Gaussian | Distribution::Sphere => Direction::Gaussian,
-            Distribution::Rademacher => Direction::Rademacher,
-        }
+        self.distribution.into()
     }
 
     /// On the sphere u = z / ||z|| over the weights of `span`, exactly, and g has the factor d; elsewhere z is walked as it

@@ -6,7 +6,7 @@ use candle_core::DType;
 use crate::config::{Distribution, Inputs, Plan, Selection, Tuned, matches};
 use crate::data::{Batches, Example};
 use crate::model::{self, Adapter, Kind, Lora, Model, Shape};
-use crate::noise::{Term, direction_seed};
+use crate::noise::{Direction, direction_seed};
 use crate::objective::PromptLoss;
 use crate::optim::{self, Optimizer};
 use crate::params::{ParamId, Params, Role, Span};
@@ -128,7 +128,8 @@ fn warn_of_lost_looks(plan: &Plan, params: &mut Params) -> Result<()> {
         Some(Distribution::Sphere) => radius / (params.count_over(Span::Trained) as f64).sqrt(),
         _ => radius,
     };
-    let share = params.displaced_share(Term::gaussian(direction_seed(plan.seed, 1, 0), eps as f32), Span::Trained)?;
+    let direction = Direction::from(plan.settings.distribution.unwrap_or_default());
+    let share = params.displaced_share(direction.term(direction_seed(plan.seed, 1, 0), eps as f32), Span::Trained)?;
     if share < 0.5 {
         tracing::warn!(
             "of the way to where the loss is looked at, --zo-eps {radius:e}, {:.0} % is lost to rounding in {}: slopes are of little \

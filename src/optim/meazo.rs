@@ -36,7 +36,7 @@ impl Linear for Meazo {
         self.v[0] = self.beta2 * self.v[0] + (1.0 - self.beta2) * mean;
         let root = (self.v[0] / (1.0 - self.beta2.powi(at.step as i32))).sqrt() + self.zeta;
         let coeff = |t: &Term| (-f64::from(at.learning_rate) * f64::from(t.coeff) / root) as f32;
-        terms.iter().map(|t| Term::gaussian(t.seed, coeff(t))).collect()
+        terms.iter().map(|t| Term { coeff: coeff(t), ..*t }).collect()
     }
 
     fn definition(&self) -> String {

@@ -11,7 +11,7 @@ impl Linear for ZoSignScalar {
     fn moves(&mut self, at: &At, terms: &[Term]) -> Vec<Term> {
         let share = at.learning_rate / terms.len() as f32;
         let moving = terms.iter().filter(|t| t.coeff != 0.0);
-        moving.map(|t| Term::gaussian(t.seed, -share * t.coeff.signum())).collect()
+        moving.map(|t| Term { coeff: -share * t.coeff.signum(), ..*t }).collect()
     }
 
     fn definition(&self) -> String {

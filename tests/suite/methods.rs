@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use zotune::config::{Settings, StateDtype};
 use zotune::data::{Batches, Example};
 use zotune::estimator::Estimate;
-use zotune::noise::{Term, direction};
+use zotune::noise::{Direction, Term, direction, drawn};
 use zotune::objective::PromptLoss;
 use zotune::optim::{METHODS, Method, Optimizer, Order, Rule, method};
 use zotune::params::{Params, Role, Span, Weights};
@@ -177,6 +177,30 @@ fn every_method_is_its_equations() -> Result<()> {
         let allowed = if method.name == "zo-sign" { 3 } else { 0 };
         assert!(off <= allowed, "{} {settings:?}: {off} of {D} coordinates differ", method.name);
     }
+    Ok(())
+}
+
+/// Every rule moves the weights along the estimate's own directions, of whatever kind: a single one of signs moves each weight as far as
+/// the others from a state of zeros, against its sign.
+#[test]
+fn every_zeroth_order_rule_moves_along_the_directions_that_were_looked_along() -> Result<()> {
+    let signs = drawn(Direction::Rademacher, 7, "w", D);
+    let mut tried = 0;
+    for method in METHODS.iter().filter(|method| method.order == Order::Zeroth) {
+        let mut params = Params::new(DType::F32);
+        params.insert("w", Tensor::zeros(D, DType::F32, &Device::Cpu)?)?;
+        let mut rule = method.make(&Settings::default(), &params)?.rule;
+        let terms = vec![Direction::Rademacher.term(7, 0.5)];
+        rule.step(&at(1, 1e-2), &mut params, &Estimate { terms, ..Estimate::default() }, None)?;
+        let moved = values(params.settle()?)?;
+        let length = moved[0].abs();
+        assert!(length > 0.0, "{}: nothing moved", method.name);
+        for (moved, sign) in moved.iter().zip(&signs) {
+            assert!((moved + length * sign).abs() < 1e-5 * length, "{}: {moved} along {sign}", method.name);
+        }
+        tried += 1;
+    }
+    assert!(tried > 8, "{tried} methods");
     Ok(())
 }
 
