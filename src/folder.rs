@@ -137,13 +137,18 @@ impl Drop for Claim {
     }
 }
 
+/// The object that a folder's run.json is, if there is one.
+fn read_run(folder: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok().filter(Value::is_object)
+}
+
 /// What run.json says of the run that has left what is in `place`, its folder or a checkpoint: the run's folder, and its config as it
 /// was when it last went on, with its paths as they are from here.
 pub fn run_of(place: &Path) -> Option<(PathBuf, Plan)> {
     let is_checkpoint = place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
     let above = place.parent().map(|run| if run.as_os_str().is_empty() { Path::new(".") } else { run });
     let folder = above.filter(|_| is_checkpoint).unwrap_or(place).to_path_buf();
-    let run: Value = serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok()?;
+    let run = read_run(&folder)?;
     let mut plan: Plan = serde_json::from_value(run["config"].clone()).ok()?;
     let last = run["resumed"].as_array().and_then(|sessions| sessions.last()).unwrap_or(&run);
     if let Some(typed_in) = last["directory"].as_str() {
@@ -155,8 +160,7 @@ pub fn run_of(place: &Path) -> Option<(PathBuf, Plan)> {
 /// The inputs of a run as its log has them, with their paths as they are from here: run.json says in which folder they were typed.
 pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     let inputs = trajectory.header.config.inputs.clone();
-    let read = || -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(place.join("run.json"))?)?) };
-    match read().ok().as_ref().and_then(|run| run["directory"].as_str()) {
+    match read_run(place).as_ref().and_then(|run| run["directory"].as_str()) {
         Some(typed_in) => inputs.typed_in(Path::new(typed_in)),
         None => inputs,
     }
@@ -169,15 +173,13 @@ pub fn go_on(plan: &Plan, step: u64, command: &[String]) -> Result<()> {
     for name in ["all_results.json", "loss.svg"] {
         remove(&folder.join(name))?;
     }
-    let path = folder.join("run.json");
-    let read = || -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(&path)?)?) };
-    let mut run = read().ok().filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let mut run = read_run(folder).unwrap_or_else(|| json!({}));
     run["config"] = serde_json::to_value(plan)?;
     match run["resumed"].as_array_mut() {
         Some(sessions) => sessions.push(session(step, command)),
         None => run["resumed"] = json!([session(step, command)]),
     }
-    files::write_bytes(&path, &serde_json::to_vec_pretty(&run)?)
+    files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)
 }
 
 fn remove(path: &Path) -> Result<()> {

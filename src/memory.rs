@@ -187,9 +187,7 @@ pub fn peak_rss_bytes() -> u64 {
 /// The memory that this machine has for a process, in bytes: what is there, or what its control group may take; None where the
 /// operating system does not say.
 pub fn machine_bytes() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let there = 1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?;
+    let there = line_of("/proc/meminfo", "MemTotal:")?;
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limit = |place: &&str| std::fs::read_to_string(place).ok()?.trim().parse::<u64>().ok();
     Some(limits.iter().filter_map(limit).fold(there, u64::min))

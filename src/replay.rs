@@ -15,6 +15,7 @@ pub fn open(outline: Bench, inputs: &Inputs, done: &mut dyn FnMut(u64, u64) -> R
     let mut bench = outline.load(inputs)?;
     if let Some(place) = &inputs.trajectory {
         let trajectory = Trajectory::open(place)?;
+        trajectory.warn_if_part(place);
         let kept = trajectory.kept();
         replay(&trajectory, &mut bench, kept, &mut |step| done(step, kept))?;
     }

@@ -48,7 +48,10 @@ fn eval_inputs(inputs: Inputs, run: Option<&Known>, as_json: bool, dump_to: Opti
     tracing::info!("task    {}: {} eval ({whence}seed {})", task.name, examples.len(), inputs.train_set_seed);
     let repeats = match run {
         Some(run) => seen_by(run, &task, &rows),
-        None => seen_by_any(&inputs, &task, &files, &rows),
+        None => {
+            say_repeats(&inputs, &task, &files, &rows);
+            None
+        }
     };
 
     let start = Instant::now();
@@ -125,22 +128,18 @@ fn seen_by(run: &Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
 }
 
 /// Says how many of the rows `zotune train` would train on, where they lie at hand.
-fn seen_by_any(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]) -> Option<Repeats> {
+fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]) {
     let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
     if matches!(files, Files::Hub(_)) {
-        return None;
+        return;
     }
-    let (train, dev) = task.train_and_dev(files, sizes, inputs.train_set_seed).ok()?;
-    let repeats = Repeats::of(&train, &dev, rows);
-    if let Some(said) = words(repeats, rows.len()) {
-        tracing::info!("        {said}");
+    // What cannot be read of the others is no matter of these rows.
+    let Ok((train, dev)) = task.train_and_dev(files, sizes, inputs.train_set_seed) else { return };
+    let Repeats { eval_in_train, eval_in_dev, .. } = Repeats::of(&train, &dev, rows);
+    let (both, count) = (eval_in_train + eval_in_dev, rows.len());
+    if both > 0 {
+        tracing::info!("        {both} of the {count} rows stand word for word in its training or dev split too");
     }
-    Some(repeats)
-}
-
-fn words(repeats: Repeats, count: usize) -> Option<String> {
-    let both = repeats.eval_in_train + repeats.eval_in_dev;
-    (both > 0).then(|| format!("{both} of the {count} rows stand word for word in its training or dev split too"))
 }
 
 /// One JSON object an example: what was scored, and how.

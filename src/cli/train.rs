@@ -139,6 +139,11 @@ fn misfits(forecast: &Forecast, plan: &Plan) -> Vec<String> {
     said
 }
 
+/// Says so before it is tried.
+fn warn_of_misfits(forecast: &Forecast, plan: &Plan) {
+    misfits(forecast, plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
+}
+
 fn forecast_plan(plan: Plan, as_json: bool) -> Result<()> {
     let Prospect { job: Job { plan, .. }, forecast, .. } = prospect(plan)?;
     let misfits = misfits(&forecast, &plan);
@@ -195,8 +200,7 @@ fn disk_parts(forecast: &Forecast) -> String {
 fn begin(plan: Plan, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&plan)?;
     let Prospect { mut job, outline, forecast, shown, repeats } = prospect(plan)?;
-    // Before it is tried.
-    misfits(&forecast, &job.plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
+    warn_of_misfits(&forecast, &job.plan);
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     let mut optimizer = set_up(&mut job.plan, &mut bench, job.examples.train.len())?;
     let method = optim::method(&job.plan.optimizer)?;
@@ -234,8 +238,7 @@ fn resume_run(run: &Path, given: &Knobs, as_json: bool, quiet: bool) -> Result<(
         }
     }
     let Prospect { mut job, outline, forecast, repeats, .. } = prospect(plan)?;
-    // Before it is tried.
-    misfits(&forecast, &job.plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
+    warn_of_misfits(&forecast, &job.plan);
     let mut bench = load(outline, &job.plan.inputs, quiet)?;
     bench.begin_adapter(&job.plan)?;
     let header = &log.trajectory().header;

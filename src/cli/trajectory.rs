@@ -21,6 +21,7 @@ pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
 
 fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     let trajectory = Trajectory::open(&args.place)?;
+    trajectory.warn_if_part(&args.place);
     let recorded = &folder::inputs_of(&trajectory, &args.place);
     let is_recorded = args.model.as_ref().is_none_or(|model| *model == recorded.model);
     let inputs = Inputs {
@@ -78,6 +79,7 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
     let Some(to) = &args.trajectory else { return Err(usage!("--trajectory: it wants the file to write")) };
     let from = &args.run;
     let trajectory = Trajectory::open(from)?;
+    trajectory.warn_if_part(from);
     if !trajectory.header.replays {
         return Err(usage!(
             "the steps of {} have first-order gradients, which no trajectory holds; hand on {}",

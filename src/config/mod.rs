@@ -93,8 +93,6 @@ impl Inputs {
             return Err(usage!("--device {device}: this build computes on: cpu"));
         }
         positive("--threads", common.threads)?;
-        positive("--max-length", common.max_length)?;
-        positive("--eval-batch-size", common.eval_batch_size)?;
         let inputs = Inputs {
             model: common.model.unwrap_or("opt-mini".into()),
             revision: common.revision,
@@ -173,20 +171,6 @@ impl Plan {
             ));
         }
         let inputs = Inputs { tuned, ..Inputs::check(knobs.common)? };
-        for (flag, value) in [
-            ("--max-steps", knobs.max_steps),
-            ("--eval-steps", knobs.eval_steps),
-            ("--logging-steps", knobs.logging_steps),
-            ("--batch-size", knobs.batch_size.map(|n| n as u64)),
-            ("--micro-batch-size", knobs.micro_batch_size.map(|n| n as u64)),
-        ] {
-            positive(flag, value.map(|n| n as usize))?;
-        }
-        positive("--save-total-limit", knobs.save_total_limit)?;
-        if let Some(x) = knobs.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
-            return Err(usage!("--learning-rate {x}: it must be a number above 0, within what f32 can hold"));
-        }
-        knobs.settings.check()?;
         let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
         let seed = knobs.seed.unwrap_or(0);
         let max_steps = knobs.max_steps.unwrap_or(20_000);
@@ -240,7 +224,7 @@ impl Plan {
         within("--micro-batch-size", Some(self.micro_batch_size), 1, MOST_BATCH)?;
         within("--num-train", self.num_train, 0, MOST_ROWS)?;
         within("--num-dev", self.num_dev, 0, MOST_ROWS)?;
-        within("--save-total-limit", Some(self.save_total_limit), 1, usize::MAX)?;
+        positive("--save-total-limit", Some(self.save_total_limit))?;
         within("--num-directions", self.settings.num_directions, 1, MOST_DIRECTIONS)?;
         within("--max-directions", self.settings.max_directions, 1, MOST_DIRECTIONS)?;
         if let Some(x) = self.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
@@ -295,7 +279,7 @@ fn within<N: PartialOrd + fmt::Display>(flag: &str, value: Option<N>, least: N, 
 }
 
 fn positive(flag: &str, value: Option<usize>) -> Result<()> {
-    if value == Some(0) { Err(usage!("{flag} 0: it must be at least 1")) } else { Ok(()) }
+    within(flag, value, 1, usize::MAX)
 }
 
 /// runs/TASK-MODEL-OPTIMIZER-SEED, where data that are their own task give it their name; with a number behind it while that is taken.

@@ -154,9 +154,6 @@ pub struct Settings {
 impl Settings {
     /// Checks each number by itself.
     pub fn check(&self) -> Result<()> {
-        super::positive("--num-directions", self.num_directions)?;
-        super::positive("--max-directions", self.max_directions)?;
-        super::positive("--snapshot-steps", self.snapshot_steps.map(|n| n as usize))?;
         // They are used in f32, so it is there that they must be numbers and not 0.
         for (flag, value) in [("--zo-eps", self.zo_eps), ("--zeta", self.zeta)] {
             if let Some(x) = value.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {

@@ -1,10 +1,9 @@
 //! Directions by name, and how far along them: what a zeroth-order gradient is a list of.
 
 /// What the coordinates of a direction are drawn from. (A direction on the sphere is a Gaussian one whose term is divided by its length.)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// z ~ N(0, I).
-    #[default]
     Gaussian,
     /// Every coordinate +1 or -1 with equal chances.
     Rademacher,

@@ -1,4 +1,5 @@
-//! A line of JSON as an object in which no name stands twice: of two values a reader would take one, and nobody would know which.
+//! A line of JSON as an object in which no name stands twice: of two values a reader would take one, and nobody would know which. And how
+//! much text a value is.
 
 use std::fmt;
 
@@ -17,6 +18,16 @@ pub fn object(line: &str) -> Result<Map<String, Value>> {
         // A list that goes over lines.
         Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; each row is an object in a line of its own"),
         Err(error) => Err(anyhow::Error::new(error).context("not a JSON object")),
+    }
+}
+
+/// About how many bytes of text a value is, each item of a list counted as so many beside its own.
+pub fn weight(value: &Value, an_item: usize) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(|value| an_item + weight(value, an_item)).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + weight(value, an_item)).sum(),
+        _ => 8,
     }
 }
 

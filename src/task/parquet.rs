@@ -14,6 +14,7 @@ use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
+use super::json::weight;
 use super::rows::{Row, Visit, lacks};
 use crate::error::{quoted, unless_panic};
 use crate::files::{ReadSeek, Source};
@@ -64,7 +65,7 @@ impl File {
                 Ok((name, value))
             };
             let fields = row.into_columns().into_iter().map(value).collect::<Result<Map<String, Value>>>()?;
-            left = left.checked_sub(ROW + fields.values().map(weight).sum::<u64>()).with_context(|| {
+            left = left.checked_sub(ROW + fields.values().map(|value| weight(value, 8) as u64).sum::<u64>()).with_context(|| {
                 format!(
                     "{}: the file is {} bytes long, and its rows come to more than {most} here; write it as JSON lines if they are \
                      meant",
@@ -166,16 +167,6 @@ const UNFOLDED: u64 = 1000;
 const ALWAYS: u64 = 64 << 20;
 /// where a row counts as so many beside its texts.
 const ROW: u64 = 32;
-
-/// What a value counts as.
-fn weight(value: &Value) -> u64 {
-    match value {
-        Value::String(text) => text.len() as u64,
-        Value::Array(list) => list.iter().map(|value| 8 + weight(value)).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() as u64 + weight(value)).sum(),
-        _ => 8,
-    }
-}
 
 /// What the crate says of a string that is marked as one and is none.
 const NOT_UTF8: &str = "Error reading BYTE_ARRAY as String";

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use minijinja::value::{StringInput, Value};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, filters};
 
+use super::json::weight;
 use crate::error::{listed, quoted};
 
 /// The longest template, in bytes.
@@ -91,16 +92,6 @@ fn too_long(most: usize) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("it makes a text of more than {most} bytes, longer than any prompt"))
 }
 
-/// About how many bytes of text a row's values are.
-fn length(value: &serde_json::Value) -> usize {
-    match value {
-        serde_json::Value::String(text) => text.len(),
-        serde_json::Value::Array(values) => values.iter().map(length).sum(),
-        serde_json::Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + length(value)).sum(),
-        _ => 8,
-    }
-}
-
 /// minijinja's, of a text that is no longer than a prompt may be.
 fn replace(state: &State, text: StringInput, from: StringInput, to: StringInput) -> Result<Value, Error> {
     let (whole, from_text, to_text) = (text.as_str(), from.as_str(), to.as_str());
@@ -126,7 +117,7 @@ fn join(state: &State, list: &Value, joiner: Option<StringInput>) -> Result<Valu
 
 /// A template of the environment with a row's values in it.
 pub fn render(env: &Environment, name: &str, values: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
-    let most = LONGEST_BESIDE + MOST_TIMES * values.values().map(length).sum::<usize>();
+    let most = LONGEST_BESIDE + MOST_TIMES * values.values().map(|value| weight(value, 0)).sum::<usize>();
     let mut out = Bounded { text: Vec::new(), most };
     let rendered = env.get_template(name)?.render_captured_to(values, &mut out).map(drop);
     if let Err(error) = rendered {
@@ -193,37 +184,25 @@ fn tags(source: &str) -> Result<Vec<Tag<'_>>> {
     Ok(found)
 }
 
-/// Where a tag ends that is closed by `close`.
-fn end_of_tag(text: &str, close: &str) -> Option<usize> {
+/// What of a tag stands outside the texts between quotes in it, and where.
+fn outside_texts(tag: &str) -> impl Iterator<Item = (usize, char)> {
     let (mut quote, mut escaped) = (None, false);
-    for (at, c) in text.char_indices() {
+    tag.char_indices().filter(move |(_, c)| {
+        let is_text = quote.is_some() || matches!(c, '"' | '\'');
         match quote {
             _ if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if c == '"' || c == '\'' => quote = Some(c),
-            None if text[at..].starts_with(close) => return Some(at),
-            None => {}
+            Some(_) if *c == '\\' => escaped = true,
+            Some(open) if *c == open => quote = None,
+            None if is_text => quote = Some(*c),
+            _ => {}
         }
-    }
-    None
+        !is_text
+    })
 }
 
-/// A tag without the texts between quotes in it.
-fn without_texts(tag: &str) -> String {
-    let (mut quote, mut escaped, mut left) = (None, false, String::new());
-    for c in tag.chars() {
-        match quote {
-            _ if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if c == '"' || c == '\'' => quote = Some(c),
-            None => left.push(c),
-        }
-    }
-    left
+/// Where a tag ends that is closed by `close`.
+fn end_of_tag(text: &str, close: &str) -> Option<usize> {
+    outside_texts(text).map(|(at, _)| at).find(|at| text[*at..].starts_with(close))
 }
 
 /// Refuses a template that is more than a prompt's, before it is parsed.
@@ -236,7 +215,7 @@ pub fn check(source: &str) -> Result<()> {
         if inner.len() > LONGEST_TAG {
             bail!("the tag {} is {} bytes long, and {LONGEST_TAG} is the most", quoted(inner), inner.len());
         }
-        let bare = without_texts(inner);
+        let bare: String = outside_texts(inner).map(|(_, c)| c).collect();
         let joins = bare.matches(['~', '+']).count();
         if bare.contains('*') {
             bail!("the tag {} has a *, which prompts do not need: texts are not repeated", quoted(inner));

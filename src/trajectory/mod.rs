@@ -222,14 +222,15 @@ impl Trajectory {
         if let Some(torn) = torn {
             tracing::warn!("{}: {torn}", path.display());
         }
-        if trajectory.done.is_none() {
-            let (steps, of) = (trajectory.steps(), trajectory.max_steps);
-            tracing::warn!(
-                "{}: it ends behind step {steps} of {of}: its run has not ended, or the rest of it is lost",
-                path.display()
-            );
-        }
         Ok(trajectory)
+    }
+
+    /// Says of what was read of `place` that it is not a whole run's, where it is not.
+    pub fn warn_if_part(&self, place: &Path) {
+        if self.done.is_none() {
+            let (place, steps, of) = (place.display(), self.steps(), self.max_steps);
+            tracing::warn!("{place}: it ends behind step {steps} of {of}: its run has not ended, or the rest of it is lost");
+        }
     }
 
     /// Reads the bytes of a log or of a file that [`export`] wrote. Of a log whose tail is torn it gives the whole records, and what

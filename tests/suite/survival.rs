@@ -48,6 +48,15 @@ pub(crate) fn done(folder: &Path, words: &str) -> Result<Output> {
     Ok(output)
 }
 
+/// Sees that a command ends with this exit code and says what is expected.
+pub(crate) fn says(folder: &Path, words: &str, code: i32, expected: &str) -> Result<()> {
+    let output = zotune(folder, words).output()?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+    assert!(said.contains(expected) && !said.contains("panicked"), "{words}: {said:?} does not say {expected:?}");
+    Ok(())
+}
+
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -424,13 +433,7 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     let folder = workplace()?;
     let place = folder.path();
     done(place, &format!("train {RUN} --output-dir run"))?;
-    let says = |words: &str, code: i32, expected: &str| -> Result<()> {
-        let output = zotune(place, words).output()?;
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{words}: {said}");
-        assert!(said.contains(expected) && !said.contains("panicked"), "{words}: {said:?} does not say {expected:?}");
-        Ok(())
-    };
+    let says = |words: &str, code: i32, expected: &str| says(place, words, code, expected);
     // Another base model, by one bit of one weight.
     let stored = std::fs::read(place.join("model/model.safetensors"))?;
     std::fs::create_dir(place.join("other"))?;

@@ -13,18 +13,10 @@ use zotune::trajectory::Trajectory;
 
 use crate::run_folder::{copy_all, damage};
 use crate::support::edit;
-use crate::survival::{RUN, done, outcome, stderr, workplace, zotune};
+use crate::survival::{RUN, done, outcome, says, workplace, zotune};
 
 /// A run of few steps, which is made longer to be gone on with.
 const SHORT: &str = "--max-steps 4 --eval-steps 2 --num-dev 4 --num-eval 2 --save-steps 2";
-
-fn says(place: &Path, words: &str, code: i32, expected: &str) -> Result<()> {
-    let output = zotune(place, words).output()?;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{words}: {said}");
-    assert!(said.contains(expected), "{words}: {said:?} does not say {expected:?}");
-    Ok(())
-}
 
 /// Everything that a run's losses are computed with, edited between its beginning and its end: exit code 6 and the name of it. Taken
 /// back, the run goes on.
