@@ -1,6 +1,6 @@
 #!/bin/sh
 # Whether a change has changed any result: writes down what short runs of every kind come to, the SHA-256 of their weights and of the
-# values in their trajectories, and every result that is no time and no memory; and compares what two programs come to.
+# values in their trajectories, and every result that is no time, no memory and no place; and compares what two programs come to.
 #
 #   scripts/same_bits.sh FILE [PROGRAM]      writes FILE, which is not there, with PROGRAM (else target/release/zotune)
 #   scripts/same_bits.sh FILE [PROGRAM]      again, where it is there: compares, and fails where a line differs
@@ -29,9 +29,9 @@ while at < len(log):
     values.update(log[at : at + 4 + 4 * words])
     at += 8 + 4 * words
 weights = [sha(path.read_bytes()) for path in sorted(run.glob("*.safetensors"))]
-clocked = ("seconds", "rss", "rest", "forecast", "scratch", "activation", "trajectory_bytes")
+left_out = ("seconds", "rss", "rest", "forecast", "scratch", "activation", "trajectory_bytes", "output_dir")
 results = json.loads((run / "all_results.json").read_text())
-results = {key: value for key, value in sorted(results.items()) if not any(word in key for word in clocked)}
+results = {key: value for key, value in sorted(results.items()) if not any(word in key for word in left_out)}
 print(name, *weights, values.hexdigest()[:16], json.dumps(results))
 PYTHON
 }
