@@ -5,8 +5,11 @@
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use zotune::noise::{Direction, Key, Leg, displace, tensor_id, walk};
-use zotune::simd;
+use zotune::device::cpu::Leg;
+use zotune::device::cpu::displaced::displace;
+use zotune::device::cpu::walk::walk;
+use zotune::direction::seed::tensor_id;
+use zotune::direction::{Direction, Key};
 
 fn walks(c: &mut Criterion) {
     let mut group = c.benchmark_group("walk");
@@ -20,7 +23,7 @@ fn walks(c: &mut Criterion) {
     let signs = [along(Direction::Rademacher, &[1])];
     let end = |leg: Leg| Leg { rounding: Some(Key::of_rounding(1, tensor_id("w"))), ..leg };
     let (one, two, step) = ([leg(&[1])], [leg(&[1, 2])], [end(leg(&[1]))]);
-    for machine in simd::machines() {
+    for machine in zotune::device::cpu::simd::machines() {
         for (name, legs) in [("1 direction", &one[..]), ("2 directions", &two), ("signs", &signs)] {
             let id = BenchmarkId::new(format!("f32, {}", machine.name()), name);
             group.bench_function(id, |b| {
@@ -31,7 +34,7 @@ fn walks(c: &mut Criterion) {
                         (0..times).for_each(|_| walk(weights, 0, legs));
                         start.elapsed()
                     };
-                    simd::on(machine, 1, run).unwrap_or_default()
+                    zotune::device::cpu::simd::on(machine, 1, run).unwrap_or_default()
                 });
             });
         }

@@ -7,15 +7,17 @@
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, Throughput};
-use zotune::batch::Batch;
-use zotune::data::{Batches, Candidate, Example};
-use zotune::files::Source;
+use zotune::base::Source;
+use zotune::data::task::Loss;
+use zotune::data::{Batch, Candidate, Example};
+use zotune::device::cpu::Kernel;
+use zotune::device::{Activation, Heads, Scores};
+use zotune::direction::Term;
 use zotune::model::Model;
-use zotune::model::ops::{self, Activation, Heads, Part, PrefixRows, Scores};
-use zotune::noise::{Kernel, Term};
-use zotune::objective::{Objective, PromptLoss};
-use zotune::params::{Descent, Params, Points, Span};
-use zotune::task::Loss;
+use zotune::ops::{self, Part, PrefixRows};
+use zotune::params::{ParamSet, Params, Points, UpdateInput};
+use zotune::prompt::PromptLoss;
+use zotune::zo::{Batches, Objective};
 
 /// OPT-125m's width, its heads, the tokens of a step on SST-2 and the examples that they come from.
 const HIDDEN: usize = 768;
@@ -30,7 +32,7 @@ fn weights(outer: usize, dtype: DType) -> Params {
     for (name, shape) in [("w", vec![outer, HIDDEN]), ("b", vec![outer])] {
         params.insert(name, Tensor::zeros(shape, dtype, &Device::Cpu).unwrap()).unwrap();
     }
-    params.walk(&[Term::gaussian(0, 0.02)]);
+    params.perturb(&[Term::gaussian(0, 0.02)]);
     params.settle().unwrap();
     params
 }
@@ -56,7 +58,7 @@ fn passes(c: &mut Criterion) {
         group.bench_function(format!("settle one direction, {}", dtype.as_str()), |b| {
             b.iter(|| {
                 seed += 1;
-                params.walk(&[Term::gaussian(seed, 1e-9)]);
+                params.perturb(&[Term::gaussian(seed, 1e-9)]);
                 params.settle().unwrap();
             });
         });
@@ -65,7 +67,7 @@ fn passes(c: &mut Criterion) {
             b.iter(|| {
                 seed += 1;
                 let terms = [Term::gaussian(seed, 1e-3)];
-                let descent = Descent { terms: &terms, correction: &[], shrink: 1.0, seed };
+                let descent = UpdateInput { terms: &terms, correction: &[], shrink: 1.0, seed };
                 params.update(&descent, &mut state, &Adam).unwrap();
             });
         });
@@ -141,7 +143,7 @@ fn losses(c: &mut Criterion) {
     let examples = examples();
     for dtype in [DType::F32, DType::BF16] {
         let (model, mut params) =
-            Model::outline(&Source::Folder(folder.path().into()), dtype, None).unwrap().0.stand_in(dtype, 2).unwrap();
+            Model::open_meta(&Source::Folder(folder.path().into()), dtype, None).unwrap().0.stand_in(dtype, 2).unwrap();
         for loss in [Loss::Classification, Loss::TeacherForcing] {
             let batches = Batches::new(EXAMPLES, EXAMPLES, 0);
             let mut problem = PromptLoss::new(&model, loss, &examples, batches, EXAMPLES);
@@ -158,7 +160,7 @@ fn losses(c: &mut Criterion) {
             b.iter(|| {
                 seed += 1;
                 let sides = [1e-3, -1e-3].map(|coeff| vec![Term::gaussian(seed, coeff)]);
-                problem.losses_at(&mut params, Points::new(Span::Estimated, &sides)).unwrap()
+                problem.losses_at(&mut params, Points::new(ParamSet::Estimated, &sides)).unwrap()
             });
         });
     }

@@ -10,39 +10,19 @@
 //! The modules below stand in reading order: each uses only what stands above it, and a test keeps it so.
 
 #[macro_use]
-pub mod error;
-pub mod stop;
-pub mod files;
-pub mod fields;
+pub mod base;
 pub mod hub;
-pub mod memory;
-pub mod pace;
+pub mod direction;
 #[macro_use]
-pub mod simd;
-pub mod element;
-pub mod task;
-pub mod config;
-pub mod tokenizer;
-pub mod noise;
-pub mod data;
-pub mod batch;
+pub mod device;
 pub mod params;
-pub mod digest;
+pub mod zo;
+pub mod data;
+pub mod ops;
+pub mod formats;
 pub mod model;
-pub mod loss;
-pub mod objective;
-pub mod estimator;
-pub mod optim;
-pub mod trajectory;
-pub mod setup;
-pub mod replay;
-pub mod eval;
-pub mod report;
-pub mod divergence;
-pub mod journal;
-pub mod checkpoint;
-pub mod folder;
-pub mod results;
+pub mod prompt;
+pub mod config;
 pub mod run;
-pub mod forecast;
+pub mod report;
 pub mod cli;

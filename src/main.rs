@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use zotune::base::errors::{Interrupted, exit_code};
+use zotune::base::memory::Counting;
+use zotune::base::text::{Plain, bounded};
 use zotune::cli::Cli;
-use zotune::error::{Interrupted, Plain, bounded, exit_code};
-use zotune::memory::Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

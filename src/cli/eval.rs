@@ -6,18 +6,21 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::known::{Known, warn_of_seen};
-use super::words::worth;
-use super::{EvalArgs, check_new, describe_model, load, on_threads, progress_bar, say};
+use super::args::EvalArgs;
+use super::format::worth;
+use super::screen::{check_new, describe_model, load, on_threads, progress_bar, say};
+use crate::base::errors::given;
+use crate::base::files;
+use crate::base::memory::peak_rss_bytes;
 use crate::config::Inputs;
 use crate::data::Example;
-use crate::error::given;
-use crate::eval::{Evaluation, evaluate};
-use crate::memory::peak_rss_bytes;
-use crate::pace::{Pace, roughly};
-use crate::setup::Bench;
-use crate::task::{Files, PromptedRow, Repeats, Sizes, Task};
-use crate::trajectory::Trajectory;
+use crate::data::task::{Files, PromptedRow, Repeats, Sizes, Task};
+use crate::prompt::Evaluation;
+use crate::prompt::evaluate::evaluate;
+use crate::run::known::{Known, warn_of_seen};
+use crate::run::pace::roughly;
+use crate::run::trajectory::Trajectory;
+use crate::run::{LoadedModel, Pace};
 
 pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
     let threads = args.common.threads;
@@ -38,7 +41,7 @@ fn eval_inputs(inputs: Inputs, run: Option<&Known>, as_json: bool, dump_to: Opti
     if let Some(path) = dump_to {
         check_new("--dump", path)?;
     }
-    let outline = Bench::outline(&inputs)?.0;
+    let outline = LoadedModel::open_meta(&inputs)?.0;
     let start = Instant::now();
     let mut bench = load(outline, &inputs, quiet)?;
     let load_seconds = start.elapsed().as_secs_f64();
@@ -144,7 +147,7 @@ fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]
 
 /// One JSON object an example: what was scored, and how.
 fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
-    crate::files::write_whole(path, |out| {
+    files::write_whole(path, |out| {
         for (scored, example) in found.examples.iter().zip(examples) {
             let tokens: Vec<&[u32]> = example.candidates.iter().map(|c| c.tokens.as_slice()).collect();
             let mut line = json!({ "index": scored.index, "scores": scored.scores, "tokens": tokens });

@@ -5,14 +5,15 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::words::eval_flags;
-use super::{ExportArgs, on_threads, say};
+use super::args::ExportArgs;
+use super::format::eval_flags;
+use super::screen::{self, on_threads, say};
+use crate::base::text::shell_quoted;
 use crate::config::{Common, Inputs};
-use crate::files::quoted;
-use crate::folder;
-use crate::model::Adapter;
-use crate::setup::Bench;
-use crate::trajectory::{FILE, Trajectory};
+use crate::model::adapter::Adapter;
+use crate::run::trajectory::Trajectory;
+use crate::run::trajectory::record::FILE;
+use crate::run::{Claim, LoadedModel, folder};
 
 pub fn merge_verb(args: ExportArgs) -> Result<()> {
     on_threads(None, || merge(&args))
@@ -39,9 +40,9 @@ fn merge(args: &ExportArgs) -> Result<()> {
     };
     let inputs = Inputs::check(common)?;
     folder::check(out, args.overwrite_output_dir, &inputs.places())?;
-    let claim = folder::Claim::new(out, args.overwrite_output_dir)?;
+    let claim = Claim::new(out, args.overwrite_output_dir)?;
     let start = Instant::now();
-    let Bench { model, params, .. } = super::load(Bench::outline(&inputs)?.0, &inputs, true)?;
+    let LoadedModel { model, params, .. } = screen::load(LoadedModel::open_meta(&inputs)?.0, &inputs, true)?;
     claim.clear(false)?;
     model.write_merged(params, out)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -55,6 +56,6 @@ fn merge(args: &ExportArgs) -> Result<()> {
         out.display(),
         inputs.model,
         from.display(),
-        quoted(&out.to_string_lossy()),
+        shell_quoted(&out.to_string_lossy()),
     ))
 }

@@ -5,15 +5,17 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::words::{eval_flags, model_flags};
-use super::{ExportArgs, ReplayArgs, check_new, describe_model, load, on_threads, progress_bar, say};
+use super::args::{ExportArgs, ReplayArgs};
+use super::format::{eval_flags, model_flags};
+use super::screen::{check_new, describe_model, load, on_threads, progress_bar, say};
+use crate::base::Digest;
+use crate::base::text::shell_quoted;
 use crate::config::Inputs;
-use crate::digest::Digest;
-use crate::files::quoted;
-use crate::folder;
-use crate::replay::replay;
-use crate::setup::Bench;
-use crate::trajectory::{Trajectory, export};
+use crate::params::digest::trained_digests;
+use crate::run::replay::replay_model;
+use crate::run::trajectory::Trajectory;
+use crate::run::trajectory::export::export;
+use crate::run::{Claim, LoadedModel, folder};
 
 pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
     on_threads(args.threads, || replay_to(&args, quiet))
@@ -35,19 +37,19 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
         return Err(usage!("--to-step {to}: the trajectory has {steps} steps"));
     }
     folder::check(&args.output_dir, args.overwrite_output_dir, &[&inputs.places()[..], &[&args.place]].concat())?;
-    let claim = folder::Claim::new(&args.output_dir, args.overwrite_output_dir)?;
+    let claim = Claim::new(&args.output_dir, args.overwrite_output_dir)?;
 
     let start = Instant::now();
-    let mut bench = load(Bench::outline(&inputs)?.0, &inputs, quiet)?;
+    let mut bench = load(LoadedModel::open_meta(&inputs)?.0, &inputs, quiet)?;
     describe_model(&inputs, &bench);
     let bar = progress_bar(to, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
-    replay(&trajectory, &mut bench, to, &mut |step| {
+    replay_model(&trajectory, &mut bench, to, &mut |step| {
         bar.set_position(step);
         Ok(())
     })?;
     bar.finish_and_clear();
     let (weights, out) = (bench.params.settle()?, &args.output_dir);
-    let digest = Digest::of_digests(&Digest::of_trained(weights)?);
+    let digest = Digest::of_digests(&trained_digests(weights)?);
     claim.clear(inputs.is_adapted())?;
     bench.model.write_companions(out, bench.params.dtype(), &inputs.model)?;
     bench.model.save(bench.params.settle()?, out)?;
@@ -102,8 +104,8 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
         "wrote    {}: {bytes} bytes for {steps} steps ({a_step:.1} a step)\n\
          next     zotune eval --model {} --trajectory {} {}",
         to.display(),
-        quoted(model),
-        quoted(&to.to_string_lossy()),
+        shell_quoted(model),
+        shell_quoted(&to.to_string_lossy()),
         eval_flags(&trajectory.header.config.inputs),
     ))
 }

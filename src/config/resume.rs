@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Knobs, Plan};
+use super::args::RawArgs;
+use super::run_config::RunConfig;
 
-/// Knobs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
+/// RawArgs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
 const FREE: [&str; 13] = [
     "max_steps",
     "eval_steps",
@@ -24,9 +25,9 @@ const FREE: [&str; 13] = [
     "adapter",
 ];
 
-impl Plan {
+impl RunConfig {
     /// The plan of the run in `folder`, gone on with as `given` says. A knob that would change what is computed is refused.
-    pub fn resumed(self, given: &Knobs, folder: &Path) -> Result<Self> {
+    pub fn resumed(self, given: &RawArgs, folder: &Path) -> Result<Self> {
         if given.overwrite_output_dir == Some(true) {
             return Err(usage!("--overwrite-output-dir: --resume goes on with what is there; take one of the two"));
         }
@@ -37,7 +38,7 @@ impl Plan {
             return Err(usage!("--max-steps {steps}: it can only be raised; the run was to have {}", self.max_steps));
         }
         // Checked as in a run that begins.
-        let Value::Object(checked) = serde_json::to_value(Plan::check(given.clone())?)? else { return Ok(self) };
+        let Value::Object(checked) = serde_json::to_value(RunConfig::check(given.clone())?)? else { return Ok(self) };
         let Value::Object(given) = serde_json::to_value(given)? else { return Ok(self) };
         let mut plan = serde_json::to_value(&self)?;
         if given["model"].as_str().is_some_and(|model| model != self.inputs.model) {
@@ -54,7 +55,7 @@ impl Plan {
                 return Err(usage!("--{flag} {value}: the run was begun {then}, and --resume goes on with what was begun"));
             }
         }
-        Ok(Plan { output_dir: folder.into(), overwrite_output_dir: false, ..serde_json::from_value(plan)? })
+        Ok(RunConfig { output_dir: folder.into(), overwrite_output_dir: false, ..serde_json::from_value(plan)? })
     }
 }
 
@@ -64,8 +65,8 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_may_change_and_the_rest_is_refused() -> Result<()> {
-        let begun = Plan::check(Knobs::from_toml("lr = 1e-4\nmax_steps = 100", "a")?)?;
-        let resumed = |toml: &str| begun.clone().resumed(&Knobs::from_toml(toml, "b")?, Path::new("run"));
+        let begun = RunConfig::check(RawArgs::from_toml("lr = 1e-4\nmax_steps = 100", "a")?)?;
+        let resumed = |toml: &str| begun.clone().resumed(&RawArgs::from_toml(toml, "b")?, Path::new("run"));
         let plan = resumed("max_steps = 200\nlr = 1e-4\nfsync = \"every\"\nsave_steps = 0\nbatch_size = 16")?;
         assert_eq!((plan.max_steps, plan.eval_steps, plan.save_steps, plan.learning_rate), (200, 5, 0, Some(1e-4)));
         for (toml, expected) in [

@@ -6,28 +6,7 @@ use candle_core::DType;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Names, Selection};
-
-/// A file has it as it is typed, which [`std::str::FromStr`] reads and [`fmt::Display`] writes.
-macro_rules! as_typed {
-    ($($value:ty),*) => {$(
-        impl TryFrom<String> for $value {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-
-        impl From<$value> for String {
-            fn from(value: $value) -> String {
-                value.to_string()
-            }
-        }
-    )*};
-}
-
-as_typed!(Fsync, Names, Selection);
+as_typed!(Fsync);
 
 /// How the weights are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -64,54 +43,6 @@ pub enum Schedule {
     Linear,
     /// Down to 0 along half a cosine.
     Cosine,
-}
-
-/// On which sides of the weights the objective is evaluated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub enum Sides {
-    /// f(theta + eps z) and f(theta - eps z) for each direction.
-    #[default]
-    #[value(name = "two-side")]
-    #[serde(rename = "two-side")]
-    Two,
-    /// f(theta + eps z) for each direction, and f(theta) once.
-    #[value(name = "one-side")]
-    #[serde(rename = "one-side")]
-    One,
-}
-
-/// Where directions are drawn from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Distribution {
-    /// z ~ N(0, I): MeZO's.
-    #[default]
-    Gaussian,
-    /// u = z / ||z||, uniform on the unit sphere, and the factor d in the estimate. `--zo-eps` is mu = eps sqrt(d).
-    Sphere,
-    /// Every coordinate +1 or -1 with equal chances.
-    Rademacher,
-}
-
-impl Distribution {
-    /// As it is written in a definition.
-    pub fn name(self) -> &'static str {
-        match self {
-            Distribution::Gaussian => "z ~ N(0, I)",
-            Distribution::Sphere => "u = z / |z| on the unit sphere, factor d",
-            Distribution::Rademacher => "z of signs, +1 or -1",
-        }
-    }
-}
-
-impl Sides {
-    /// As it is typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Sides::Two => "two-side",
-            Sides::One => "one-side",
-        }
-    }
 }
 
 impl Schedule {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Repo, Wanted};
-use crate::files;
+use super::repo::{Repo, Wanted};
+use crate::base::files;
 
 /// One repo's part of the cache. Looking into it touches no network.
 pub struct Cache {

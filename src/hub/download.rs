@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar};
 use sha1::{Digest as _, Sha1};
 
+use super::bars;
 use super::cache::{Cache, make_folder_of};
 use super::http::{ATTEMPTS, Client, Failure, Remote, stretch};
-use crate::files::sha256;
+use crate::base::hash::sha256;
 
 /// Sees to it that a content is in the cache. `what` is how people know it: `facebook/opt-125m@27dcfa7/config.json`.
 /// `again` looks the content up once more, for the address of one on a content network is valid for a while only.
@@ -69,7 +70,7 @@ impl<'a> Download<'a> {
         let rest = if len > 0 { format!(", going on from {}", HumanBytes(len)) } else { String::new() };
         tracing::info!("fetch   {what}{length}{rest}");
         let name = what.rsplit('/').next().unwrap_or(what);
-        let bar = if client.settings().bars { super::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };
+        let bar = if client.settings().bars { bars::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };
         // What is there already says nothing of the speed.
         bar.set_position(len);
         bar.reset_eta();

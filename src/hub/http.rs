@@ -8,14 +8,16 @@ use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-use super::Repo;
 use super::cache::is_commit;
+use super::repo::Repo;
 use super::settings::{Settings, shown};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
+
 /// How often in a row the hub may fail in passing before it is given up.
 pub const ATTEMPTS: u32 = 5;
+
 /// What a server may ask to wait at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 

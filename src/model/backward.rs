@@ -10,8 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use candle_core::{Tensor, Var};
 
-use super::{Model, Packed};
-use crate::batch::Batch;
+use super::lm::Model;
+use super::packed::Packed;
+use crate::data::Batch;
 use crate::params::{Gradient, ParamId, Recorder, Role, Weights};
 
 /// A backward pass under way, over the micro-batches of one batch.

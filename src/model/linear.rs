@@ -3,7 +3,8 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::ops::{self, Activation};
+use crate::device::Activation;
+use crate::ops::{self, Part};
 use crate::params::{ParamId, Weights};
 
 /// A linear layer as handles.
@@ -25,8 +26,8 @@ pub(super) struct LowRank {
 }
 
 impl Linear {
-    fn part(&self, weights: Weights) -> ops::Part {
-        ops::Part { weight: weights.leaf(self.weight), bias: self.bias.map(|b| weights.leaf(b)) }
+    fn part(&self, weights: Weights) -> Part {
+        Part { weight: weights.leaf(self.weight), bias: self.bias.map(|b| weights.leaf(b)) }
     }
 
     /// x W^T + b: [tokens, inner] -> [tokens, outer].
@@ -59,7 +60,7 @@ impl Linear {
         let (mut down, mut up, mut column) = (Vec::new(), Vec::new(), 0);
         for layer in layers {
             if let Some(LowRank { a, b, scale }) = layer.low_rank {
-                down.push(ops::Part { weight: weights.leaf(a), bias: None });
+                down.push(Part { weight: weights.leaf(a), bias: None });
                 up.push(ops::LowRank { b: weights.leaf(b), scale, column });
             }
             column += layer.outer;

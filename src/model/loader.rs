@@ -7,14 +7,14 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
-use super::adapter::{self, Adapter, Kind};
-use super::checkpoint::{Checkpoint, zeros};
 use super::head::Head;
 use super::linear::{Linear, LowRank};
-use super::ops::Heads;
 use super::packed::Prefix;
-use crate::files::Source;
-use crate::memory;
+use crate::base::{Source, memory};
+use crate::device::Heads;
+use crate::formats::Checkpoint;
+use crate::formats::numbers::zeros;
+use crate::model::adapter::{Adapter, Kind, stored};
 use crate::params::{ParamId, Params};
 
 /// Where a loader's weights come from.
@@ -173,7 +173,7 @@ impl Loader {
         let Some(Kind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
         let (tokens, width) = (*tokens, count(&[blocks, 2, heads.keys, heads.dim])?);
         self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_prefix(heads, blocks))?;
-        Ok(Some(Prefix { embeddings: self.adapter_weight(adapter::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))
+        Ok(Some(Prefix { embeddings: self.adapter_weight(stored::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))
     }
 
     fn adapter_weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {

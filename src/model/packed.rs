@@ -5,9 +5,11 @@ use std::cell::RefCell;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::ops::{self, Heads, PrefixRows, Scores};
-use crate::batch::Batch;
-use crate::params::{Displaced, ParamId, Weights};
+use crate::data::Batch;
+use crate::device::cpu::Displaced;
+use crate::device::{Heads, Scores};
+use crate::ops::{self, Place, PrefixRows};
+use crate::params::{ParamId, Weights};
 
 /// A batch, prepared for an architecture.
 pub struct Packed<'a> {
@@ -56,7 +58,7 @@ impl<'a> Packed<'a> {
                 let embeddings = weights.leaf(prefix.embeddings);
                 let points = embeddings.displaced().map_or(1, Displaced::points);
                 let rows = PrefixRows { rows: prefix.tokens, points };
-                let qkv = ops::with_prefix(qkv, embeddings, ops::Place { heads, block })?;
+                let qkv = ops::with_prefix(qkv, embeddings, Place { heads, block })?;
                 return ops::attention(&qkv, self.batch.blocks(), rows, heads, scores);
             }
             Front::Noted(noted) => {

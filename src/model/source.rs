@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{ADAPTER_CONFIG, ADAPTER_FILES, OPT_MINI, WEIGHT_FILES, gguf, weight_files};
-use crate::error::{Usage, listed};
-use crate::files::Source;
+use super::builtin::OPT_MINI;
+use crate::base::text::listed;
+use crate::base::{Source, Usage};
+use crate::data::tokenizer::Tokenizer;
+use crate::formats::gguf::folder;
+use crate::formats::weight_files::{WEIGHT_FILES, weight_files};
 use crate::hub::{Hub, Repo, Wanted};
-use crate::tokenizer::Tokenizer;
+use crate::model::adapter::stored::{CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES};
 
 /// Where a model's files are: a folder or a GGUF file of that name, else the model built in under it, else the hub's, whose commit
 /// comes with it. Of the hub's, the weights are still to come: [`fetch_weights`].
@@ -18,8 +21,8 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
         (OPT_MINI, "built in")
     } else if path.is_dir() {
         (folder, "a folder")
-    } else if gguf::is_gguf(path) {
-        (gguf::open(path)?, "a file")
+    } else if folder::is_gguf(path) {
+        (folder::open(path)?, "a file")
     } else {
         return from_hub(name, revision);
     };

@@ -1,10 +1,22 @@
 //! What rules and estimators keep from step to step, laid open under names.
 
 use anyhow::Result;
+use clap::ValueEnum;
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
-use crate::config::StateDtype;
-use crate::noise::Held;
+use crate::device::cpu::Held;
+
+/// How a rule's moments are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateDtype {
+    /// 4 bytes a number.
+    #[default]
+    F32,
+    /// 2 bytes, rounded at random so that the mean is kept.
+    Bf16,
+}
 
 /// A buffer of state, lent.
 #[derive(Debug)]

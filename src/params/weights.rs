@@ -5,34 +5,38 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
-use super::{Displaced, Leaf, Param, ParamId, Params, Points, Recorder, Role};
+use super::leaf::Leaf;
+use super::param::Param;
+use super::points::Points;
+use super::recorder::Recorder;
+use super::role::{ParamId, Role};
 
 /// The weights as they stand, nothing pending. What models read through.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
-    params: &'a Params,
+    params: &'a [Param],
     recorder: Option<&'a Arc<Recorder>>,
     points: Option<&'a Arc<Points>>,
 }
 
 impl<'a> Weights<'a> {
-    /// Those of `params`, where nothing is pending.
-    pub(super) fn of(params: &'a Params) -> Self {
+    /// Of these, nothing pending.
+    pub(super) fn of(params: &'a [Param]) -> Self {
         Weights { params, recorder: None, points: None }
     }
 
     /// The tensor of a weight, sharing its storage.
     pub fn get(&self, id: ParamId) -> &'a Tensor {
-        &self.params.params[id.0].tensor
+        &self.params[id.0].tensor
     }
 
     /// A weight as an operation reads it: with the place where its gradient goes, if one is wanted.
     pub fn leaf(&self, id: ParamId) -> Leaf {
-        let param = &self.params.params[id.0];
+        let param = &self.params[id.0];
         let displaced = self
             .points
             .filter(|points| points.span().holds(param.role))
-            .map(|points| Displaced::new(points, points.directions().iter().map(|&(d, seed)| param.key(d, seed)).collect()));
+            .map(|points| points.of_weight(points.directions().iter().map(|&(d, seed)| param.key(d, seed)).collect()));
         Leaf::new(param.tensor.clone(), self.recorder, id, displaced)
     }
 
@@ -68,26 +72,26 @@ impl<'a> Weights<'a> {
     /// A recorder for the weights that are to be differentiated.
     pub fn recorder(&self) -> Result<Arc<Recorder>> {
         let wanted = |p: &Param| (p.role == Role::Differentiated).then(|| p.tensor.elem_count());
-        Ok(Arc::new(Recorder::new(self.params.params.iter().map(wanted))?))
+        Ok(Arc::new(Recorder::new(self.params.iter().map(wanted))?))
     }
 
     /// Where a weight's gradient comes from.
     pub fn role(&self, id: ParamId) -> Role {
-        self.params.role(id)
+        self.params[id.0].role
     }
 
     /// All weights in order, with their names.
     pub fn ids(&self) -> impl Iterator<Item = (ParamId, &'a str)> + use<'a> {
-        self.params.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
+        self.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
     }
 
     /// Names and tensors of those that are trained, in order.
     pub fn trained(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
-        self.params.params.iter().filter(|p| p.role != Role::Frozen).map(|p| (p.name.as_str(), &p.tensor))
+        self.params.iter().filter(|p| p.role != Role::Frozen).map(|p| (p.name.as_str(), &p.tensor))
     }
 
     /// Names and tensors in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
-        self.params.params.iter().map(|p| (p.name.as_str(), &p.tensor))
+        self.params.iter().map(|p| (p.name.as_str(), &p.tensor))
     }
 }

@@ -8,15 +8,15 @@ use std::process::{Command, Output};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
-use zotune::batch::Batch;
-use zotune::data::Example;
-use zotune::files::Source;
-use zotune::model::{Adapter, Kind, Lora, Model};
-use zotune::noise::{self, Term};
-use zotune::objective::{Problem, PromptLoss};
+use zotune::base::Source;
+use zotune::data::task::Loss;
+use zotune::data::{Batch, Example};
+use zotune::direction::Term;
+use zotune::model::Model;
+use zotune::model::adapter::{Adapter, Kind, Lora};
 use zotune::params::{Params, Role};
-use zotune::simd;
-use zotune::task::Loss;
+use zotune::prompt::PromptLoss;
+use zotune::zo::Problem;
 
 use crate::support::{example, fixture, open};
 
@@ -62,7 +62,8 @@ fn assert_close(place: &str, found: &[f32], expected: &[f32], tolerance: f32) {
 /// Gives every weight of the adapter some value.
 fn scatter(model: &Model, params: &mut Params) -> Result<()> {
     for id in model.adapter_ids(params) {
-        let values: Vec<f32> = noise::uniform(7, &format!("{id:?}"), params.len(id)).iter().map(|u| 0.3 * u).collect();
+        let values: Vec<f32> =
+            zotune::direction::uniform::uniform(7, &format!("{id:?}"), params.len(id)).iter().map(|u| 0.3 * u).collect();
         params.overwrite(id, &mut bytemuck::cast_slice::<f32, u8>(&values))?;
     }
     Ok(())
@@ -166,7 +167,7 @@ fn a_new_prefix_is_as_if_its_tokens_stood_in_front() -> Result<()> {
         assert_eq!(model.shape().max_length + 5, plain.shape().max_length);
         model.begin_adapter(&mut params, 3)?;
         let vocab = plain.shape().vocab_size as u64;
-        let front: Vec<u32> = (0..5).map(|i| (noise::direction_seed(3, 0, i) % vocab) as u32).collect();
+        let front: Vec<u32> = (0..5).map(|i| (zotune::direction::seed::direction_seed(3, 0, i) % vocab) as u32).collect();
         let whole = logits(&plain, &mut weights, &[&front, tokens].concat())?;
         let expected = &whole[5 * vocab as usize..];
         assert_close(base, &logits(&model, &mut params, tokens)?, expected, 2e-5);
@@ -334,9 +335,9 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
 fn every_method_trains_an_adapter_or_a_part_alone() -> Result<()> {
     let place = tempfile::tempdir()?;
     let folder = place.path();
-    let before = zotune::model::OPT_MINI.read("model.safetensors")?.unwrap();
+    let before = zotune::model::builtin::OPT_MINI.read("model.safetensors")?.unwrap();
     let before = candle_core::safetensors::load_buffer(&before, &Device::Cpu)?;
-    for method in zotune::optim::METHODS.iter().map(|method| method.name) {
+    for method in zotune::zo::methods::METHODS.iter().map(|method| method.name) {
         for kind in ["--lora-r 2", "--prefix-tuning", "--tune layers.1.,layer_norm"] {
             let out = format!("{method}{}", kind.replace(' ', ""));
             let trained =
@@ -399,7 +400,7 @@ fn blocks_that_stay_as_they_are_are_gone_through_once_a_batch() -> Result<()> {
         };
         let mut problem = PromptLoss::of_all(&model, Loss::Classification, &examples, 1);
         for seed in 0..3 {
-            params.walk(&[Term::gaussian(seed, 0.1)]);
+            params.perturb(&[Term::gaussian(seed, 0.1)]);
             assert_eq!(problem.loss(params.settle()?)?, whole(&mut params)?, "{base}, {seed}");
         }
         let before = problem.loss(params.settle()?)?;
@@ -426,8 +427,8 @@ fn adapters_give_the_same_bits_on_every_instruction_set_and_any_number_of_thread
         let (model, mut params) = adapted("llama-tiny", DType::F32, adapter)?;
         scatter(&model, &mut params)?;
         let expected = logits(&model, &mut params, &tokens)?;
-        for machine in simd::machines() {
-            let found = simd::on(machine, 2, || logits(&model, &mut params, &tokens))?;
+        for machine in zotune::device::cpu::simd::machines() {
+            let found = zotune::device::cpu::simd::on(machine, 2, || logits(&model, &mut params, &tokens))?;
             assert!(found? == expected, "{machine:?}");
         }
         for threads in [1, 3] {

@@ -18,17 +18,17 @@ use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use serde_json::Value;
-use zotune::batch::Batch;
+use zotune::base::Source;
 use zotune::config::{Common, Inputs};
-use zotune::files::Source;
+use zotune::data::Batch;
+use zotune::data::task::{Sizes, Task};
+use zotune::data::tokenizer::Tokenizer;
 use zotune::hub::Wanted;
-use zotune::memory;
-use zotune::model::{Adapter, Model, gguf};
-use zotune::replay::replay;
-use zotune::setup::Bench;
-use zotune::task::{Sizes, Task};
-use zotune::tokenizer::Tokenizer;
-use zotune::trajectory::Trajectory;
+use zotune::model::Model;
+use zotune::model::adapter::Adapter;
+use zotune::run::LoadedModel;
+use zotune::run::replay::replay_model;
+use zotune::run::trajectory::Trajectory;
 
 use crate::gguf::Gguf;
 use crate::hub_server::{Answer, Hub, Repo, Request};
@@ -83,7 +83,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Reads, and gives what it took.
 fn measured(target: &Target, folder: &Path) -> (Result<Result<Vec<u8>>, String>, usize, Duration) {
     let start = Instant::now();
-    let (read, peak) = memory::peak_of(|| catch_unwind(AssertUnwindSafe(|| (target.read)(folder))));
+    let (read, peak) = zotune::base::memory::peak_of(|| catch_unwind(AssertUnwindSafe(|| (target.read)(folder))));
     let read = read.map_err(|_| PANIC.take().unwrap_or_else(|| "a panic".into()));
     (read, peak, start.elapsed())
 }
@@ -233,7 +233,7 @@ fn weights(params: &mut zotune::params::Params) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for (name, tensor) in params.settle()?.iter() {
         all.extend(name.as_bytes());
-        zotune::params::with_bytes(tensor, |bytes| all.extend(bytes))?;
+        zotune::device::bytes::with_bytes(tensor, |bytes| all.extend(bytes))?;
     }
     Ok(all)
 }
@@ -316,7 +316,7 @@ fn ggufs() -> Result<Vec<tempfile::TempDir>> {
 }
 
 fn read_gguf(folder: &Path) -> Result<Vec<u8>> {
-    let source = gguf::open(&folder.join("model.gguf"))?;
+    let source = zotune::formats::gguf::folder::open(&folder.join("model.gguf"))?;
     let tokens = Tokenizer::open(&source, None)?.encode("a t1 of t2")?;
     let (model, mut params) = Model::open(&source, DType::F32)?;
     let mut all = weights(&mut params)?;
@@ -344,7 +344,7 @@ fn attack_config(rng: &mut Rng, folder: &Path) -> Result<bool> {
 
 fn read_config(folder: &Path) -> Result<Vec<u8>> {
     let source = Source::Folder(folder.into());
-    let (outline, _, sizes) = Model::outline(&source, DType::F32, None)?;
+    let (outline, _, sizes) = Model::open_meta(&source, DType::F32, None)?;
     // Where no weights say otherwise a model may be as large as this says, and what is tried in its place takes what it takes.
     if sizes.iter().sum::<usize>() < 1 << 20 {
         let (stand_in, mut params) = outline.stand_in(DType::F32, 2)?;
@@ -431,7 +431,7 @@ fn attack_adapter(rng: &mut Rng, folder: &Path) -> Result<bool> {
 fn read_adapter(folder: &Path) -> Result<Vec<u8>> {
     let adapter = Adapter::open(&folder.join("adapter"))?;
     let source = Source::Folder(folder.join("model"));
-    let (outline, ..) = Model::outline(&source, DType::F32, Some(adapter.clone()))?;
+    let (outline, ..) = Model::open_meta(&source, DType::F32, Some(adapter.clone()))?;
     outline.stand_in(DType::F32, 2)?;
     let (_, mut params) = Model::open_adapted(&source, DType::F32, Some(adapter))?;
     weights(&mut params)
@@ -590,9 +590,9 @@ fn read_trajectory(folder: &Path) -> Result<Vec<u8>> {
         Inputs::check(Common { model: Some(folder.join("model").to_string_lossy().into()), ..Common::default() })?;
     inputs.tuned = trajectory.header.config.inputs.tuned.clone();
     inputs.dtype = trajectory.header.config.inputs.dtype;
-    let mut bench = Bench::open(&inputs)?;
+    let mut bench = LoadedModel::open(&inputs)?;
     let steps = trajectory.steps().min(50);
-    replay(&trajectory, &mut bench, steps, &mut |_| Ok(()))?;
+    replay_model(&trajectory, &mut bench, steps, &mut |_| Ok(()))?;
     Ok(all)
 }
 

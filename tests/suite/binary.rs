@@ -26,7 +26,7 @@ fn workplace() -> Result<tempfile::TempDir> {
     std::fs::create_dir(&model)?;
     std::fs::create_dir(&data)?;
     for name in ["config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"] {
-        std::fs::write(model.join(name), zotune::model::OPT_MINI.read(name)?.unwrap())?;
+        std::fs::write(model.join(name), zotune::model::builtin::OPT_MINI.read(name)?.unwrap())?;
     }
     let rows: String = (0..30).map(|i| format!("a film of number {i}\t{}\n", i % 2)).collect();
     for name in ["train.tsv", "dev.tsv"] {
@@ -377,10 +377,10 @@ fn a_full_disk_ends_the_run_with_a_clear_message() -> Result<()> {
 fn tasks_are_listed_and_shown() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let list = String::from_utf8(zotune(folder.path(), &["tasks"])?.stdout)?;
-    assert_eq!(list.lines().count(), zotune::task::BUILTIN.len());
+    assert_eq!(list.lines().count(), zotune::data::task::definition::BUILTIN.len());
     let shown = zotune(folder.path(), &["tasks", "show", "copa"])?;
     std::fs::write(folder.path().join("mine.toml"), &shown.stdout)?;
-    assert_eq!(zotune::task::Task::open(&folder.path().join("mine.toml").to_string_lossy())?.name, "mine");
+    assert_eq!(zotune::data::task::Task::open(&folder.path().join("mine.toml").to_string_lossy())?.name, "mine");
     assert_eq!(zotune(folder.path(), &["tasks", "show", "cpoa"])?.status.code(), Some(2));
     Ok(())
 }

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use candle_core::DType;
-use zotune::files::Source;
-use zotune::memory;
+use zotune::base::Source;
+use zotune::direction::Term;
 use zotune::model::Model;
-use zotune::noise::Term;
 
 use crate::support::{FIXTURES, Llama, alone, copy_of, edit, fixture, open};
 
@@ -21,18 +20,21 @@ fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let folder = tempfile::tempdir()?;
             let (model, mut params) = Model::open(&Source::Folder(fixture(name)), dtype)?;
-            params.walk(&[Term::gaussian(1, 0.01)]);
+            params.perturb(&[Term::gaussian(1, 0.01)]);
             let file = folder.path().join("model.safetensors");
             model.save(params.settle()?, folder.path())?;
             model.write_companions(folder.path(), dtype, name)?;
             let bytes = |weights: zotune::params::Weights| -> Result<Vec<(String, Vec<u8>)>> {
-                weights.iter().map(|(n, t)| Ok((n.to_string(), zotune::params::with_bytes(t, <[u8]>::to_vec)?))).collect()
+                weights
+                    .iter()
+                    .map(|(n, t)| Ok((n.to_string(), zotune::device::bytes::with_bytes(t, <[u8]>::to_vec)?)))
+                    .collect()
             };
             let saved = bytes(params.settle()?)?;
             let (_, mut again) = Model::open(&Source::Folder(folder.path().into()), dtype)?;
             assert!(bytes(again.settle()?)? == saved, "{name} in {dtype:?}");
             // The same file back into weights that have moved on.
-            params.walk(&[Term::gaussian(2, 0.01)]);
+            params.perturb(&[Term::gaussian(2, 0.01)]);
             params.settle()?;
             model.restore(&mut params, folder.path())?;
             assert!(bytes(params.settle()?)? == saved, "{name} in {dtype:?}, restored");
@@ -54,7 +56,8 @@ fn loading_holds_the_weights_and_one_tensor() -> Result<()> {
     let sizes = Llama { vocab: 4000, hidden: 256, inner: 1024, layers: 4, heads: 4, kv_heads: 4, tied: true };
     for stored in [DType::F32, DType::F16] {
         let (folder, _) = sizes.write(stored)?;
-        let (opened, held) = memory::peak_of(|| Model::open(&Source::Folder(folder.path().into()), DType::F32));
+        let (opened, held) =
+            zotune::base::memory::peak_of(|| Model::open(&Source::Folder(folder.path().into()), DType::F32));
         let (_, params) = opened?;
         let (weights, largest) = (params.bytes(), sizes.vocab * sizes.hidden * 4);
         assert!(held < weights + largest + (64 << 10), "{stored:?}: {held} bytes held for {weights} of weights");
@@ -169,7 +172,7 @@ fn checkpoints_that_the_log_does_not_reach_are_removed() -> Result<()> {
     };
     let left = |known| -> Result<Vec<String>> {
         make()?;
-        zotune::checkpoint::clear(folder.path(), known)?;
+        zotune::run::checkpoint::clear(folder.path(), known)?;
         let entries = std::fs::read_dir(folder.path())?.collect::<std::io::Result<Vec<_>>>()?;
         let mut names: Vec<String> = entries.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
         names.sort();

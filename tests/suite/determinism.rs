@@ -2,47 +2,45 @@
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use zotune::batch::{Batch, Pick};
-use zotune::config::{Knobs, Plan};
-use zotune::data::{Example, Shown};
-use zotune::estimator::At;
-use zotune::folder;
-use zotune::loss::scores;
-use zotune::objective::PromptLoss;
-use zotune::results::Results;
-use zotune::run::{Job, train};
-use zotune::setup::{Bench, problem, set_up};
-use zotune::simd::{self, Machine};
-use zotune::stop::Stop;
-use zotune::task::{Loss, Task};
-use zotune::trajectory::{Data, Header};
+use zotune::base::Stop;
+use zotune::config::{RawArgs, RunConfig};
+use zotune::data::task::{Loss, Task};
+use zotune::data::{Batch, Example, Pick};
+use zotune::device::cpu::Machine;
+use zotune::prompt::PromptLoss;
+use zotune::prompt::loss::scores;
+use zotune::run::setup::{language_task, set_up};
+use zotune::run::train::train;
+use zotune::run::trajectory::Header;
+use zotune::run::{LoadedModel, Results};
+use zotune::zo::{StepContext, Workload};
 
 use crate::support::{FIXTURES, Llama, example, flat, open};
 
 /// A run on the built-in model and sentences, on `threads` threads: its results, and the bytes of its weights.
 fn run(threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
-    run_on(simd::machine(), threads, toml)
+    run_on(zotune::device::cpu::simd::machine(), threads, toml)
 }
 
 /// The same, held to a part of the machine.
 fn run_on(machine: Machine, threads: usize, toml: &str) -> Result<(Results, Vec<u8>)> {
     let folder = tempfile::tempdir()?;
-    let knobs = Knobs::from_toml(toml, "test")?;
-    let mut plan = Plan::check(knobs)?;
+    let knobs = RawArgs::from_toml(toml, "test")?;
+    let mut plan = RunConfig::check(knobs)?;
     plan.output_dir = folder.path().join("run");
-    simd::on(machine, threads, || {
+    zotune::device::cpu::simd::on(machine, threads, || {
         let task = Task::of(plan.inputs.task.as_deref(), None)?;
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
-        let mut bench = Bench::open(&plan.inputs)?;
+        let mut bench = LoadedModel::open(&plan.inputs)?;
         let examples = bench.encode_splits(&rows, plan.batch_size)?;
         let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
-        let data = Data::new(&examples, bench.max_length);
-        let header = Header::new(&plan, "as tested", &task, &bench.model, &mut bench.params, data)?;
-        let shown = Shown::of(&rows.train[0], &examples.train[0], &bench.tokenizer);
-        let mut log = folder::begin(&plan, header, &shown, &[])?;
-        let job = Job { plan, task, examples };
-        let results = train(&job, &mut bench, &mut optimizer, &mut log, &Stop::default(), ProgressBar::hidden())?;
-        Ok((results, std::fs::read(job.plan.output_dir.join("model.safetensors"))?))
+        let LoadedModel { model, params, max_length, .. } = &mut bench;
+        let workload = language_task(&plan, &task, model, &examples, *max_length);
+        let header = Header::new(&plan, "as tested", &workload, params)?;
+        let mut log = zotune::run::folder::begin(&plan, header, &"an example".into(), &[])?;
+        let (stop, bar) = (Stop::default(), ProgressBar::hidden());
+        let results = train(&plan, &workload, params, &mut optimizer, &mut log, &stop, bar)?;
+        Ok((results, std::fs::read(plan.output_dir.join("model.safetensors"))?))
     })?
 }
 
@@ -66,11 +64,12 @@ fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
         // Nor does the instruction set matter: products, norms and noise add up in one order on all of them. Units for pairs of bf16
         // numbers have orders of their own.
         let without_unit = |machine: &Machine| *machine <= Machine::Avx512;
-        let (of_plain, plain) = run_on(simd::machines().filter(without_unit).last().unwrap(), 2, &toml)?;
+        let (of_plain, plain) =
+            run_on(zotune::device::cpu::simd::machines().filter(without_unit).last().unwrap(), 2, &toml)?;
         if dtype != "bf16" {
             assert!(plain == weights && of_plain.dev_loss == results.dev_loss, "{dtype}: the unit for bf16 was used");
         }
-        for machine in simd::machines().filter(without_unit) {
+        for machine in zotune::device::cpu::simd::machines().filter(without_unit) {
             let (again, same) = run_on(machine, 2, &toml)?;
             assert!(same == plain && again.dev_loss == of_plain.dev_loss, "{dtype}: {machine:?} gives other bits");
         }
@@ -85,16 +84,17 @@ fn a_run_gives_the_same_bits_for_any_number_of_threads() -> Result<()> {
 fn a_run_along_signs_walks_along_signs() -> Result<()> {
     for (distribution, along_signs) in [("rademacher", true), ("gaussian", false)] {
         let toml = format!("{SHORT}distribution = \"{distribution}\"\n");
-        let mut plan = Plan::check(Knobs::from_toml(&toml, "test")?)?;
+        let mut plan = RunConfig::check(RawArgs::from_toml(&toml, "test")?)?;
         let task = Task::of(plan.inputs.task.as_deref(), None)?;
         let rows = task.splits(&task.data(None)?, plan.sizes(), 0)?;
-        let mut bench = Bench::open(&plan.inputs)?;
+        let mut bench = LoadedModel::open(&plan.inputs)?;
         let examples = bench.encode_splits(&rows, plan.batch_size)?;
         let mut optimizer = set_up(&mut plan, &mut bench, examples.train.len())?;
-        let mut problem = problem(&plan, &task, &bench.model, &examples.train);
+        let workload = language_task(&plan, &task, &bench.model, &examples, bench.max_length);
+        let mut problem = workload.problem();
         let before = flat(bench.params.settle()?)?;
-        let at = At { learning_rate: 1e-2, ..At::of(&plan, 1) };
-        let (estimate, _) = optimizer.estimator.estimate(&at, &mut bench.params, &mut problem)?;
+        let at = StepContext { learning_rate: 1e-2, ..plan.step_context(1) };
+        let (estimate, _) = optimizer.estimator.estimate(&at, &mut bench.params, problem.as_mut())?;
         optimizer.rule.step(&at, &mut bench.params, &estimate, None)?;
         let after = flat(bench.params.settle()?)?;
         let moved = f64::from(1e-2 * estimate.terms[0].coeff).abs();
@@ -140,8 +140,8 @@ fn wide_models_give_the_same_bits_for_any_number_of_threads_and_any_vector_width
     for threads in [2, 3, 8] {
         assert_eq!(on(threads)?, one, "{threads} threads");
     }
-    for machine in simd::machines() {
-        let again = simd::on(machine, 2, || scores(&model, weights, &batch))?;
+    for machine in zotune::device::cpu::simd::machines() {
+        let again = zotune::device::cpu::simd::on(machine, 2, || scores(&model, weights, &batch))?;
         assert_eq!(again?, one, "{machine:?}");
     }
     Ok(())

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::config::{Distribution, Settings, Sides};
-use zotune::estimator::{Estimate, TwoPoint};
-use zotune::noise::{Direction, Term, direction};
-use zotune::objective::Objective;
-use zotune::optim::method;
-use zotune::params::{Params, Points, Span, Weights};
+use zotune::device::cpu::drawn::direction;
+use zotune::direction::{Direction, Term};
+use zotune::params::{ParamSet, Params, Points, Weights};
+use zotune::zo::estimators::TwoPoint;
+use zotune::zo::methods::method;
+use zotune::zo::{Distribution, Estimate, Objective, Settings, Sides};
 
 use crate::support::{at, at_copies};
 
@@ -113,7 +113,7 @@ fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
     let (mut params, gradient) = start()?;
     let z: Vec<f64> = direction(7, "x", D).into_iter().map(f64::from).collect();
     let norm = dot(&z, &z).sqrt();
-    assert!((params.gram(Direction::Gaussian, &[7], Span::Trained)[0].sqrt() - norm).abs() < 1e-5 * norm);
+    assert!((params.gram(Direction::Gaussian, &[7], ParamSet::Trained)[0].sqrt() - norm).abs() < 1e-5 * norm);
     let sphere = TwoPoint { distribution: Distribution::Sphere, zo_eps: 1e-2, ..TWO };
     let term = sphere.along(&[7], &mut params, &mut Quadratic)?.terms[0];
     // g = d (grad . u) u, written along z.
@@ -122,12 +122,12 @@ fn the_sphere_is_normalised_exactly_and_signs_are_signs() -> Result<()> {
 
     let (mut params, _) = start()?;
     let before = values(params.settle()?)?;
-    params.walk(&[Direction::Rademacher.term(7, 1.0)]);
+    params.perturb(&[Direction::Rademacher.term(7, 1.0)]);
     let moves: Vec<f32> = values(params.settle()?)?.iter().zip(&before).map(|(a, b)| a - b).collect();
     assert!(moves.iter().all(|m| (m.abs() - 1.0).abs() < 1e-6));
     let up = moves.iter().filter(|m| **m > 0.0).count();
     assert!((D / 2 - 40..D / 2 + 40).contains(&up), "{up} of {D} go up");
-    assert!((params.gram(Direction::Rademacher, &[7], Span::Trained)[0].sqrt() - (D as f64).sqrt()).abs() < 1e-9);
+    assert!((params.gram(Direction::Rademacher, &[7], ParamSet::Trained)[0].sqrt() - (D as f64).sqrt()).abs() < 1e-9);
     Ok(())
 }
 

@@ -9,21 +9,30 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::DType;
 use serde_json::{Map, Value, json};
-use zotune::fields::{self, Table, Use};
-use zotune::files::Source;
-use zotune::model::{self, Adapter, Model, gguf};
-use zotune::tokenizer;
+use zotune::base::{Source, Table, Use};
+use zotune::model::Model;
+use zotune::model::adapter::Adapter;
 
 use crate::support::{FIXTURES, copy_of, edit, fixture, fixture_json};
 
 /// Every table, in the order of docs/fields.md.
 fn tables() -> Vec<Table> {
     let of_tokens = [
-        &[tokenizer::GENERATION_CONFIG, tokenizer::TOKENIZER_CONFIG][..],
-        &[tokenizer::SPECIAL_TOKENS_MAP, tokenizer::ADDED_TOKEN, tokenizer::TOKENIZER_JSON],
-        tokenizer::COMPONENTS,
+        &[zotune::data::tokenizer::tables::GENERATION_CONFIG, zotune::data::tokenizer::tables::TOKENIZER_CONFIG][..],
+        &[
+            zotune::data::tokenizer::tables::SPECIAL_TOKENS_MAP,
+            zotune::data::tokenizer::tables::ADDED_TOKEN,
+            zotune::data::tokenizer::tables::TOKENIZER_JSON,
+        ],
+        zotune::data::tokenizer::tables::COMPONENTS,
     ];
-    [&model::CONFIG_TABLES[..], &of_tokens.concat(), &model::ADAPTER_TABLES[..], &gguf::TABLES[..]].concat()
+    [
+        &zotune::model::kinds::TABLES[..],
+        &of_tokens.concat(),
+        &zotune::model::adapter::peft::TABLES[..],
+        &zotune::formats::gguf::fields::TABLES[..],
+    ]
+    .concat()
 }
 
 /// docs/fields.md.
@@ -81,10 +90,10 @@ fn known(tables: &[Table], name: &str) -> Option<Use> {
 #[test]
 fn transformers_fields_are_in_the_tables() -> Result<()> {
     let reference = fixture_json("fields.json")?;
-    for kind in model::ARCHITECTURES {
-        let tables = [&model::CONFIG_TABLES[..1], kind.fields].concat();
+    for kind in zotune::model::kinds::ARCHITECTURES {
+        let tables = [&zotune::model::kinds::TABLES[..1], kind.fields].concat();
         let own = reference["config"][kind.name].as_object().unwrap();
-        fields::check(&tables, kind.name, own)?;
+        zotune::base::fields::check(&tables, kind.name, own)?;
         for name in own
             .keys()
             .map(String::as_str)
@@ -94,12 +103,13 @@ fn transformers_fields_are_in_the_tables() -> Result<()> {
         }
         assert!(own.len() > 25);
     }
-    assert_eq!(model::ARCHITECTURES.len(), reference["config"].as_object().unwrap().len());
-    for (kind, tables) in
-        [("LORA", &model::ADAPTER_TABLES[..2]), ("PREFIX_TUNING", &[model::ADAPTER_TABLES[0], model::ADAPTER_TABLES[2]])]
-    {
+    assert_eq!(zotune::model::kinds::ARCHITECTURES.len(), reference["config"].as_object().unwrap().len());
+    for (kind, tables) in [
+        ("LORA", &zotune::model::adapter::peft::TABLES[..2]),
+        ("PREFIX_TUNING", &[zotune::model::adapter::peft::TABLES[0], zotune::model::adapter::peft::TABLES[2]]),
+    ] {
         let own = reference["adapter"][kind].as_object().unwrap();
-        fields::check(tables, kind, own)?;
+        zotune::base::fields::check(tables, kind, own)?;
         for name in own.keys() {
             assert!(known(tables, name).is_some(), "{kind}: {name} is in no table");
         }
@@ -112,7 +122,7 @@ fn transformers_fields_are_in_the_tables() -> Result<()> {
     // Older than the list, and llama.cpp's alone.
     let others = ["rope.scale_linear", "ggml.cls_token_id"];
     for (table, names) in [(0, &architecture), (1, &architecture), (2, &tokenizer)] {
-        for (name, _, _) in gguf::TABLES[table].fields {
+        for (name, _, _) in zotune::formats::gguf::fields::TABLES[table].fields {
             assert!(names.contains(*name) || others.contains(name), "gguf has no key {name}");
         }
     }
@@ -120,7 +130,7 @@ fn transformers_fields_are_in_the_tables() -> Result<()> {
 }
 
 fn refusal(folder: &Path) -> Option<String> {
-    Model::outline(&Source::Folder(folder.into()), DType::F32, None).err().map(|error| format!("{error:#}"))
+    Model::open_meta(&Source::Folder(folder.into()), DType::F32, None).err().map(|error| format!("{error:#}"))
 }
 
 /// In every architecture's config.json: a field that is not known, one that is refused, and another value than those that are known.
@@ -134,8 +144,8 @@ fn what_is_not_understood_is_refused_by_name() -> Result<()> {
     let mut tried = 0;
     for name in FIXTURES {
         let config: Value = serde_json::from_slice(&std::fs::read(fixture(name).join("config.json"))?)?;
-        let kind = model::ARCHITECTURES.iter().find(|kind| kind.name == config["model_type"]).unwrap();
-        let all = [&model::CONFIG_TABLES[..1], kind.fields].concat();
+        let kind = zotune::model::kinds::ARCHITECTURES.iter().find(|kind| kind.name == config["model_type"]).unwrap();
+        let all = [&zotune::model::kinds::TABLES[..1], kind.fields].concat();
         let mut cases =
             vec![("a_field_of_tomorrow", json!(1)), ("hiden_size", json!(16)), ("attention_multiplier", json!(0.5))];
         for (field, made_of, _) in all.iter().flat_map(|table| table.fields) {
@@ -188,7 +198,7 @@ fn what_is_absent_is_what_transformers_takes() -> Result<()> {
                 );
                 change(config);
             })?;
-            let (model, _, sizes) = Model::outline(&Source::Folder(folder.path().into()), DType::F32, None)?;
+            let (model, _, sizes) = Model::open_meta(&Source::Folder(folder.path().into()), DType::F32, None)?;
             Ok((model.shape().max_length, sizes))
         };
         for field in ["max_position_embeddings", "sliding_window", "num_key_value_heads", "head_dim", "tie_word_embeddings"]
@@ -231,7 +241,7 @@ fn public_models_are_read() -> Result<()> {
     for (name, config) in configs.as_object().unwrap() {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("config.json"), config.to_string())?;
-        let (model, _, sizes) = Model::outline(&Source::Folder(folder.path().into()), DType::F32, None)?;
+        let (model, _, sizes) = Model::open_meta(&Source::Folder(folder.path().into()), DType::F32, None)?;
         assert!(sizes.len() > 20, "{name}");
         let window = config["sliding_window"].as_u64().filter(|_| name.contains("v0.1") || name.contains("gemma"));
         let positions = config["max_position_embeddings"].as_u64().unwrap();
@@ -245,7 +255,10 @@ fn public_models_are_read() -> Result<()> {
 #[test]
 fn adapters_that_are_not_understood_are_refused_by_name() -> Result<()> {
     let mut tried = 0;
-    for (name, own) in [("llama-tiny-lora", model::ADAPTER_TABLES[1]), ("llama-tiny-prefix", model::ADAPTER_TABLES[2])] {
+    for (name, own) in [
+        ("llama-tiny-lora", zotune::model::adapter::peft::TABLES[1]),
+        ("llama-tiny-prefix", zotune::model::adapter::peft::TABLES[2]),
+    ] {
         let opened = |change: &dyn Fn(&mut Map<String, Value>)| -> Result<std::result::Result<Adapter, anyhow::Error>> {
             let (folder, from) = (tempfile::tempdir()?, fixture("adapters").join(name));
             for file in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -255,7 +268,7 @@ fn adapters_that_are_not_understood_are_refused_by_name() -> Result<()> {
             Ok(Adapter::open(folder.path()))
         };
         let mut cases = vec![("a_field_of_tomorrow", json!(1))];
-        for (field, made_of, _) in model::ADAPTER_TABLES[0].fields.iter().chain(own.fields) {
+        for (field, made_of, _) in zotune::model::adapter::peft::TABLES[0].fields.iter().chain(own.fields) {
             match made_of {
                 Use::Only(_) | Use::Refused => cases.push((field, json!(["other"]))),
                 Use::Read | Use::NoEffect => {}

@@ -8,12 +8,11 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value as Json, json};
-use zotune::batch::Batch;
-use zotune::files::Source;
-use zotune::memory;
-use zotune::model::{self, Model, gguf};
+use zotune::base::Source;
+use zotune::data::Batch;
+use zotune::data::tokenizer::Tokenizer;
+use zotune::model::Model;
 use zotune::params::Weights;
-use zotune::tokenizer::Tokenizer;
 
 use crate::support::{Llama, alone, edit, fixture, fixture_json, numbers, tokens};
 
@@ -108,9 +107,10 @@ impl Gguf {
 
     /// That of opt-mini, which is GPT-2's in small, with its begin token in front.
     pub fn set_opt_minis_vocabulary(&mut self, pre: &str) -> Result<()> {
-        let vocab: BTreeMap<String, usize> = serde_json::from_slice(&model::OPT_MINI.read("vocab.json")?.unwrap())?;
+        let vocab: BTreeMap<String, usize> =
+            serde_json::from_slice(&zotune::model::builtin::OPT_MINI.read("vocab.json")?.unwrap())?;
         let by_id: BTreeMap<usize, &str> = vocab.iter().map(|(word, id)| (*id, word.as_str())).collect();
-        let merges = String::from_utf8(model::OPT_MINI.read("merges.txt")?.unwrap())?;
+        let merges = String::from_utf8(zotune::model::builtin::OPT_MINI.read("merges.txt")?.unwrap())?;
         let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
         self.set_vocabulary(by_id.values().copied(), &merges, pre);
         let special = ["<s>", "<pad>", "</s>", "<unk>"];
@@ -159,11 +159,11 @@ fn llama_cpp_name(theirs: &str, four_norms: bool) -> String {
 }
 
 fn open(path: &Path, dtype: DType) -> Result<(Model, zotune::params::Params)> {
-    Model::open(&gguf::open(path)?, dtype)
+    Model::open(&zotune::formats::gguf::folder::open(path)?, dtype)
 }
 
 fn bytes(weights: Weights) -> Result<Vec<(String, Vec<u8>)>> {
-    weights.iter().map(|(name, t)| Ok((name.to_string(), zotune::params::with_bytes(t, <[u8]>::to_vec)?))).collect()
+    weights.iter().map(|(name, t)| Ok((name.to_string(), zotune::device::bytes::with_bytes(t, <[u8]>::to_vec)?))).collect()
 }
 
 /// The fixtures and what llama.cpp calls their architectures.
@@ -253,11 +253,11 @@ fn llama_3s_rotary_frequencies_come_back_from_their_factors() -> Result<()> {
     };
     file.write(&path)?;
     let expected = logits(&Source::Folder(folder.path().into()))?;
-    assert_ne!(logits(&gguf::open(&path)?)?, expected, "the scaling makes no difference");
+    assert_ne!(logits(&zotune::formats::gguf::folder::open(&path)?)?, expected, "the scaling makes no difference");
     let stored = |factors: &[f32]| QTensor::quantize(&Tensor::new(factors, &Device::Cpu)?, GgmlDType::F32);
     file.tensors.insert("rope_freqs.weight".into(), stored(&factors)?);
     file.write(&path)?;
-    assert_eq!(logits(&gguf::open(&path)?)?, expected);
+    assert_eq!(logits(&zotune::formats::gguf::folder::open(&path)?)?, expected);
     file.tensors.insert("rope_freqs.weight".into(), stored(&[1.0, 2.0, 3.0, 4.0])?);
     file.write(&path)?;
     assert!(error(&path).contains("rope_freqs.weight is not LLaMA 3's scaling"), "{}", error(&path));
@@ -389,7 +389,8 @@ fn positions_windows_and_caps_are_llama_cpps() -> Result<()> {
             dropped.iter().for_each(|field| drop(config.remove(*field)));
             config.extend(changes.as_object().unwrap().clone());
         })?;
-        let (found, wanted) = (run(&gguf::open(&path)?)?, run(&Source::Folder(copy.path().into()))?);
+        let (found, wanted) =
+            (run(&zotune::formats::gguf::folder::open(&path)?)?, run(&Source::Folder(copy.path().into()))?);
         let difference = found.0.iter().zip(&wanted.0).map(|(f, w)| (f - w).abs()).fold(0.0, f32::max);
         assert!(difference < 1e-5 && found.1 == wanted.1, "{name} {changes}: {difference}, {} and {}", found.1, wanted.1);
     }
@@ -432,8 +433,8 @@ fn loading_holds_the_weights_and_little_more() -> Result<()> {
     let (folder, _) = sizes.write(DType::F32)?;
     let path = folder.path().join("model.gguf");
     Gguf::of(folder.path(), "llama", GgmlDType::Q8_0)?.write(&path)?;
-    let source = gguf::open(&path)?;
-    let (opened, held) = memory::peak_of(|| Model::open(&source, DType::F32));
+    let source = zotune::formats::gguf::folder::open(&path)?;
+    let (opened, held) = zotune::base::memory::peak_of(|| Model::open(&source, DType::F32));
     let (_, params) = opened?;
     // A stretch of a million numbers in blocks, and what each thread opens at a time.
     assert!(held < params.bytes() + (3 << 20), "{held} bytes held for {} of weights", params.bytes());
@@ -491,14 +492,17 @@ fn text_is_cut_as_the_file_says() -> Result<()> {
     for (pre, text, ids) in expected {
         file.set_opt_minis_vocabulary(pre)?;
         file.write(&path)?;
-        let tokenizer = Tokenizer::open(&gguf::open(&path)?, None)?;
+        let tokenizer = Tokenizer::open(&zotune::formats::gguf::folder::open(&path)?, None)?;
         assert_eq!(tokenizer.encode(text)?, [&[2], ids].concat(), "{pre}: {text}");
         assert_eq!(tokenizer.encode("a<pad>b")?[2], 1, "a special token is found in a text");
     }
     // opt-mini's own tokenizer is another way to the same.
     file.set_opt_minis_vocabulary("gpt-2")?;
     file.write(&path)?;
-    let (found, own) = (Tokenizer::open(&gguf::open(&path)?, None)?, Tokenizer::open(&model::OPT_MINI, None)?);
+    let (found, own) = (
+        Tokenizer::open(&zotune::formats::gguf::folder::open(&path)?, None)?,
+        Tokenizer::open(&zotune::model::builtin::OPT_MINI, None)?,
+    );
     for text in ["A fine film, isn't it?", "", " \n\t x  12 ½", "naïve 北京 🙂\r\n", "f(x) = x**2;"] {
         assert_eq!(found.encode(text)?, own.encode(text)?, "{text}");
     }
@@ -507,7 +511,7 @@ fn text_is_cut_as_the_file_says() -> Result<()> {
         file.set_opt_minis_vocabulary(pre)?;
         file.metadata.remove("tokenizer.ggml.add_bos_token");
         file.write(&path)?;
-        let ids = Tokenizer::open(&gguf::open(&path)?, None)?.encode("film")?;
+        let ids = Tokenizer::open(&zotune::formats::gguf::folder::open(&path)?, None)?.encode("film")?;
         assert_eq!(ids.first() == Some(&2), begins, "{pre}: {ids:?}");
     }
     Ok(())
@@ -534,7 +538,7 @@ fn sentencepieces_are_found_as_sentencepiece_finds_them() -> Result<()> {
         file.set("tokenizer.ggml.unknown_token_id", Value::U32(0));
         file.set("tokenizer.ggml.add_space_prefix", Value::Bool(prefix));
         file.write(&path)?;
-        let tokenizer = Tokenizer::open(&gguf::open(&path)?, None)?;
+        let tokenizer = Tokenizer::open(&zotune::formats::gguf::folder::open(&path)?, None)?;
         let texts = reference[name]["texts"].as_array().unwrap();
         for row in texts {
             let text = row["text"].as_str().unwrap();
@@ -546,7 +550,7 @@ fn sentencepieces_are_found_as_sentencepiece_finds_them() -> Result<()> {
 }
 
 fn error(path: &Path) -> String {
-    let opened = gguf::open(path).and_then(|source| {
+    let opened = zotune::formats::gguf::folder::open(path).and_then(|source| {
         Tokenizer::open(&source, None)?;
         Model::open(&source, DType::F32)
     });
@@ -574,13 +578,16 @@ fn damaged_files_say_what_is_wrong() -> Result<()> {
         std::fs::write(&path, damaged)?;
         Ok(error(&path))
     };
-    assert!(!gguf::is_gguf(&fixture("logits.json")) && !gguf::is_gguf(folder.path()));
+    assert!(
+        !zotune::formats::gguf::folder::is_gguf(&fixture("logits.json"))
+            && !zotune::formats::gguf::folder::is_gguf(folder.path())
+    );
     assert!(damaged(0, b"GGML")?.contains("does not begin with GGUF"));
     assert!(damaged(4, &1u32.to_le_bytes())?.contains("version 1"));
     assert!(damaged(4, &3u32.to_be_bytes())?.contains("big-endian"));
     assert!(damaged(4, &90u32.to_le_bytes())?.contains("version 90; 2 and 3 can be read"));
     // Counts that no file has the bytes for allocate nothing.
-    let ((), held) = memory::peak_of(|| {
+    let ((), held) = zotune::base::memory::peak_of(|| {
         for (place, count) in [(8, u64::MAX), (8, 1 << 23), (16, 1 << 40), (16, 1 << 23), (24, 1 << 62), (24, 1 << 23)] {
             let error = damaged(place, &count.to_le_bytes()).unwrap();
             assert!(error.contains("cut short") || error.contains("damaged"), "{place}, {count}: {error}");
@@ -592,7 +599,7 @@ fn damaged_files_say_what_is_wrong() -> Result<()> {
         let mut damaged = whole.clone();
         damaged[place] ^= 0xff;
         std::fs::write(&path, damaged)?;
-        let _ = gguf::open(&path).and_then(|source| Model::open(&source, DType::F32));
+        let _ = zotune::formats::gguf::folder::open(&path).and_then(|source| Model::open(&source, DType::F32));
     }
     Ok(())
 }

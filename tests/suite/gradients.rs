@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::data::{Batches, Example};
-use zotune::files::Source;
+use zotune::base::Source;
+use zotune::data::Example;
+use zotune::data::task::Loss;
+use zotune::device::cpu::simd::pair_unit;
 use zotune::model::Model;
-use zotune::objective::{Problem, PromptLoss};
 use zotune::params::{Params, Role};
-use zotune::simd::pair_unit;
-use zotune::task::Loss;
+use zotune::prompt::PromptLoss;
+use zotune::zo::{Batches, Problem};
 
 use crate::graph::loss_and_gradients;
 use crate::support::{FIXTURES, Llama, alone, copy_of, example, fixture, open};

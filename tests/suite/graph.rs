@@ -10,11 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::ops::{log_softmax, softmax};
 use serde_json::{Value, json};
+use zotune::base::Source;
+use zotune::data::task::Loss;
 use zotune::data::{Candidate, Example};
-use zotune::files::Source;
 use zotune::model::Model;
-use zotune::objective::PromptLoss;
-use zotune::task::Loss;
+use zotune::prompt::PromptLoss;
 
 use crate::support::{FIXTURES, copy_of, example};
 

@@ -5,12 +5,11 @@ use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value as Metadata;
 use serde_json::{Value, json};
-use zotune::files::Source;
-use zotune::memory;
-use zotune::model::{Model, gguf};
-use zotune::task::Task;
-use zotune::tokenizer::Tokenizer;
-use zotune::trajectory::Trajectory;
+use zotune::base::Source;
+use zotune::data::task::Task;
+use zotune::data::tokenizer::Tokenizer;
+use zotune::model::Model;
+use zotune::run::trajectory::Trajectory;
 
 use crate::gguf::Gguf;
 use crate::support::{Column, alone, copy_of, edit, write_parquet};
@@ -89,15 +88,15 @@ fn a_config_is_held_to_the_weights_before_anything_is_allocated() -> Result<()> 
             config.insert(name.into(), size.into());
         })?;
         let source = Source::Folder(folder.path().into());
-        let (errors, held) = memory::peak_of(|| {
-            [refused(Model::outline(&source, DType::F32, None)), refused(Model::open(&source, DType::F32))]
+        let (errors, held) = zotune::base::memory::peak_of(|| {
+            [refused(Model::open_meta(&source, DType::F32, None)), refused(Model::open(&source, DType::F32))]
         });
         for error in errors {
             assert!(error.contains(with) || name == "hidden_size" && error.contains("config.json asks for"), "{error}");
         }
         // Weights that are still to come have no shapes yet.
         std::fs::remove_file(folder.path().join("model.safetensors"))?;
-        let (outlined, more) = memory::peak_of(|| Model::outline(&source, DType::F32, None).map(|_| ()));
+        let (outlined, more) = zotune::base::memory::peak_of(|| Model::open_meta(&source, DType::F32, None).map(|_| ()));
         assert_eq!(outlined.is_ok(), without.is_empty(), "{name} {size}");
         assert!(held.max(more) < 64 << 20, "{name} {size}: {held} and {more} bytes were held");
     }
@@ -146,7 +145,7 @@ fn tensors_of_a_gguf_file_lie_one_behind_the_other() -> Result<()> {
     };
     let open = |bytes: &[u8]| -> Result<()> {
         std::fs::write(&path, bytes)?;
-        Model::open(&gguf::open(&path)?, DType::F32).map(drop)
+        Model::open(&zotune::formats::gguf::folder::open(&path)?, DType::F32).map(drop)
     };
     let whole = write(&|_| ())?;
     open(&whole)?;
@@ -208,7 +207,7 @@ fn an_exported_trajectory_holds_what_it_says_and_no_more() -> Result<()> {
     assert_eq!(Trajectory::read(&zot)?.0.steps(), 12);
     let read = |change: &dyn Fn(&mut Value), columns: &[u8]| -> Result<String> {
         let bytes = resealed(&zot, change, columns)?;
-        let (error, held) = memory::peak_of(|| refused(Trajectory::read(&bytes)));
+        let (error, held) = zotune::base::memory::peak_of(|| refused(Trajectory::read(&bytes)));
         assert!(held < 64 << 20, "{held} bytes were held: {error}");
         Ok(error)
     };
@@ -240,13 +239,13 @@ fn a_parquet_file_that_unfolds_to_gigabytes_is_refused() -> Result<()> {
     write_parquet(&path, &[("text", Column::Texts(vec![text; 3000])), ("label", Column::Numbers(labels))], 3000)?;
     let len = path.metadata()?.len();
     assert!(len < 1 << 20, "{len} bytes");
-    let (error, held) = memory::peak_of(|| refused(Task::of(None, Some(&path))));
+    let (error, held) = zotune::base::memory::peak_of(|| refused(Task::of(None, Some(&path))));
     assert!(error.contains(&format!("the file is {len} bytes long, and its rows come to more than")), "{error}");
     assert!(held < 64 << 20, "{held} bytes were held");
     Ok(())
 }
 
-/// Knobs at their ends, and files that are not what they were: exit code 2 or as it was, never a panic.
+/// RawArgs at their ends, and files that are not what they were: exit code 2 or as it was, never a panic.
 #[test]
 fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
     let work = survival::workplace()?;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use serde_json::Value;
-use zotune::hub;
 
 use crate::hub_server::{Answer, Hub, Repo, Request, etag, file};
 use crate::support::{Column, fixture, write_parquet};
@@ -566,28 +565,28 @@ fn a_data_set_gives_single_files() -> Result<()> {
     let home = Home::new()?;
     let open = |offline: bool| {
         let cache = home.path().to_string_lossy().into_owned();
-        hub::Hub::from_variables(&|variable| match variable {
+        zotune::hub::Hub::from_variables(&|variable| match variable {
             "HF_ENDPOINT" => Some(server.url.clone() + "/"),
             "HF_HUB_CACHE" => Some(cache.clone()),
             "HF_HUB_OFFLINE" => offline.then(|| "1".into()),
             _ => None,
         })
     };
-    let repo = hub::Repo::dataset("stanfordnlp/sst2", None);
+    let repo = zotune::hub::Repo::dataset("stanfordnlp/sst2", None);
     let error = open(true)?.file(&repo, name).unwrap_err();
-    assert_eq!(zotune::error::exit_code(&error), 5);
+    assert_eq!(zotune::base::errors::exit_code(&error), 5);
     assert!(error.to_string().contains(&format!("{name} of the data set stanfordnlp/sst2")), "{error}");
     let path = open(false)?.file(&repo, name)?;
     assert_eq!(std::fs::read(&path)?.len(), 9_000);
     assert_eq!(path, home.path().join("datasets--stanfordnlp--sst2/snapshots").join(COMMIT).join(name));
     server.requests();
     assert_eq!(open(true)?.file(&repo, name)?, path);
-    assert_eq!(open(false)?.file(&hub::Repo::dataset("stanfordnlp/sst2", Some(COMMIT)), name)?, path);
+    assert_eq!(open(false)?.file(&zotune::hub::Repo::dataset("stanfordnlp/sst2", Some(COMMIT)), name)?, path);
     assert_eq!(lines(&server.requests()), [""; 0]);
     let error = open(false)?.file(&repo, "data/none.parquet").unwrap_err().to_string();
     assert!(error.contains("has no data/none.parquet at revision \"main\""), "{error}");
     for bad in ["../etc/passwd", "/etc/passwd", "", "a//b", "a\\b"] {
-        assert_eq!(zotune::error::exit_code(&open(false)?.file(&repo, bad).unwrap_err()), 2, "{bad}");
+        assert_eq!(zotune::base::errors::exit_code(&open(false)?.file(&repo, bad).unwrap_err()), 2, "{bad}");
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::Value;
-use zotune::task::{PromptedRow, Sizes, Splits, Task};
+use zotune::data::task::{PromptedRow, Sizes, Splits, Task};
 
 use crate::support::{Column, shared, write_parquet};
 

@@ -1,13 +1,177 @@
-//! The shape of the program: modules in reading order, and no file that is nobody's.
+//! The shape of the program: rooms in reading order, two wings that do not know each other, and no file that is nobody's.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-/// The modules as src/lib.rs lists them.
-fn modules() -> Result<Vec<String>> {
-    let lib = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"))?;
-    Ok(lib.lines().filter_map(|l| Some(l.strip_prefix("pub mod ")?.strip_suffix(';')?.to_string())).collect())
+/// The sources: each module's path from the root, as `model::arch::opt`, with its text. The root's is empty.
+struct Sources {
+    text: BTreeMap<Vec<String>, String>,
+    /// The modules that a folder's mod.rs lists, in order.
+    lists: HashMap<Vec<String>, Vec<String>>,
+    /// What a mod.rs names anew: a name to the path that it stands for.
+    names: HashMap<(Vec<String>, String), Vec<String>>,
+}
+
+/// A use of one module by another.
+#[derive(Debug)]
+struct Reference {
+    /// The folder in which the two ways part.
+    folder: Vec<String>,
+    /// What uses, and what is used, there.
+    from: String,
+    to: String,
+    /// The module and what it wrote.
+    place: String,
+}
+
+impl Sources {
+    fn read() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        sources(&root, &mut files)?;
+        let (mut text, mut lists) = (BTreeMap::new(), HashMap::new());
+        for file in files.iter().filter(|file| !file.ends_with("main.rs")) {
+            let inside = file.strip_prefix(&root)?.with_extension("");
+            let mut module: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+            let code = code_of(&std::fs::read_to_string(file)?);
+            if module.last().is_some_and(|last| last == "mod" || last == "lib") {
+                module.pop();
+                let list = code.lines().filter_map(|line| {
+                    let line =
+                        line.trim_start_matches("pub(super) ").trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+                    Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_string())
+                });
+                lists.insert(module.clone(), list.collect());
+            }
+            text.insert(module, code);
+        }
+        let mut this = Sources { text, lists, names: HashMap::new() };
+        for module in this.lists.keys() {
+            for (path, name) in uses_of(&this.text[module], "pub use ").chain(uses_of(&this.text[module], "pub(super) use "))
+            {
+                if let Some(path) = this.absolute(module, &path) {
+                    this.names.insert((module.clone(), name), path);
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// A path that a module wrote, from the root; None of another crate's.
+    fn absolute(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
+        let mut base = module.to_vec();
+        let mut rest = path;
+        match rest.first()?.as_str() {
+            "crate" => {
+                base.clear();
+                rest = &rest[1..];
+            }
+            "super" => {
+                while rest.first().is_some_and(|part| part == "super") {
+                    base.pop();
+                    rest = &rest[1..];
+                }
+            }
+            "self" => rest = &rest[1..],
+            // In a folder's mod.rs one of its own modules.
+            first => drop(self.lists.get(module)?.iter().find(|own| *own == first)?),
+        }
+        base.extend(rest.iter().filter(|part| *part != "self").cloned());
+        Some(base)
+    }
+
+    /// The module that a path leads to, through names that a mod.rs gives anew.
+    fn module_of(&self, path: &[String]) -> Vec<String> {
+        let len = (0..=path.len()).rev().find(|len| self.text.contains_key(&path[..*len])).unwrap_or(0);
+        let (module, rest) = path.split_at(len);
+        match rest.first().and_then(|name| self.names.get(&(module.to_vec(), name.clone()))) {
+            Some(other) if other != path => self.module_of(other),
+            _ => module.to_vec(),
+        }
+    }
+
+    /// All uses of one module by another that is neither above nor below it in the tree.
+    fn references(&self) -> Result<Vec<Reference>> {
+        let mut all = Vec::new();
+        for (module, code) in &self.text {
+            let imported = uses_of(code, "use ").map(|(path, _)| path);
+            let inline = inline_paths(code);
+            for path in imported.chain(inline) {
+                let Some(path) = self.absolute(module, &path) else { continue };
+                let to = self.module_of(&path);
+                let common = module.iter().zip(&to).take_while(|(a, b)| a == b).count();
+                let place = format!("{}: {}", module.join("::"), path.join("::"));
+                if common == module.len() {
+                    continue;
+                }
+                // Macros stand at the root.
+                if to.is_empty() && path.len() == 1 {
+                    continue;
+                }
+                let used = to.get(common).with_context(|| format!("{place} is in no file below {}", to.join("::")))?;
+                let (folder, from) = (module[..common].to_vec(), module[common].clone());
+                all.push(Reference { folder, from, to: used.clone(), place });
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A file without its comments and its tests.
+fn code_of(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The paths that lines beginning with `start` import, and under which names.
+fn uses_of<'a>(code: &'a str, start: &'a str) -> impl Iterator<Item = (Vec<String>, String)> + 'a {
+    let begins = code.match_indices(start).filter(move |(at, _)| {
+        let before = &code[..*at];
+        before.is_empty() || before.ends_with('\n') || before.ends_with("    ")
+    });
+    begins.flat_map(move |(at, _)| {
+        let tree = code[at + start.len()..].split(';').next().unwrap_or_default();
+        leaves(&tree.split_whitespace().collect::<Vec<_>>().join(" "))
+    })
+}
+
+/// The leaves of a tree of imports: `a::{b, c::D as E}`.
+fn leaves(tree: &str) -> Vec<(Vec<String>, String)> {
+    let Some(open) = tree.find('{') else {
+        let (path, name) = tree.split_once(" as ").unwrap_or((tree, tree.rsplit("::").next().unwrap_or(tree)));
+        return vec![(path.trim().split("::").map(String::from).collect(), name.trim().to_string())];
+    };
+    let (front, body) = (&tree[..open], &tree[open + 1..tree.rfind('}').unwrap_or(tree.len())]);
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (i, c) in body.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&body[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&body[start..]);
+    parts.iter().filter(|part| !part.trim().is_empty()).flat_map(|part| leaves(&format!("{front}{}", part.trim()))).collect()
+}
+
+/// Paths that are written out where they are used.
+fn inline_paths(code: &str) -> impl Iterator<Item = Vec<String>> + '_ {
+    ["crate::", "super::"].into_iter().flat_map(move |start| code.match_indices(start)).filter_map(|(at, _)| {
+        let line = code[..at].rsplit('\n').next().unwrap_or_default();
+        let inside_a_path = line.ends_with("::") || line.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+        if inside_a_path || line.contains("use ") {
+            return None;
+        }
+        let path: String = code[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+        Some(path.trim_end_matches(':').split("::").map(String::from).collect())
+    })
 }
 
 fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
@@ -22,40 +186,58 @@ fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// In every folder a module uses only what stands above it in the folder's list, or in a list of those above it. So there are no circles.
 #[test]
 fn a_module_uses_only_what_stands_above_it() -> Result<()> {
-    let modules = modules()?;
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files)?;
-    let mut checked = 0;
-    for file in &files {
-        let inside = file.strip_prefix(&src)?;
-        let own = inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_string();
-        let Some(place) = modules.iter().position(|m| *m == own) else { continue };
-        let text = std::fs::read_to_string(file)?;
-        for (i, line) in text.lines().enumerate() {
-            assert!(
-                !line.contains("crate::{"),
-                "{}, line {}: one use a module, so that it can be checked",
-                inside.display(),
-                i + 1
-            );
-            for used in line.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if let Some(other) = modules.iter().position(|m| *m == used) {
-                    assert!(
-                        other <= place,
-                        "{}, line {}: {own} uses {used}, which stands below it",
-                        inside.display(),
-                        i + 1
-                    );
-                    checked += 1;
-                }
-            }
+    let sources = Sources::read()?;
+    let references = sources.references()?;
+    for Reference { folder, from, to, place } in &references {
+        let list = &sources.lists[folder];
+        let stands = |name: &String| list.iter().position(|listed| listed == name);
+        let folder = folder.join("::");
+        assert!(stands(to) < stands(from), "{place}: in {folder} {to} does not stand above {from}");
+    }
+    let (files, folders) = (sources.text.len(), sources.lists.len());
+    println!("{files} files in {folders} folders, {} uses", references.len());
+    assert!(
+        files > 200 && folders > 20 && references.len() > 700,
+        "{files} files, {folders} folders, {} uses",
+        references.len()
+    );
+    Ok(())
+}
+
+/// The optimiser wing knows nothing of language models, the language wing nothing of optimisers. They meet in prompt/.
+#[test]
+fn the_two_wings_do_not_know_each_other() -> Result<()> {
+    const OPTIMISERS: [&str; 4] = ["direction", "params", "zo", "labs"];
+    const LANGUAGE: [&str; 4] = ["hub", "data", "formats", "model"];
+    let sources = Sources::read()?;
+    for wing in [OPTIMISERS, LANGUAGE] {
+        assert!(wing.iter().all(|room| sources.lists[&Vec::new()].iter().any(|listed| listed == room)), "{wing:?}");
+    }
+    let is_in = |wing: &[&str], name: &str| wing.contains(&name);
+    for Reference { from, to, place, .. } in sources.references()?.iter().filter(|r| r.folder.is_empty()) {
+        assert!(!(is_in(&OPTIMISERS, from) && is_in(&LANGUAGE, to)), "{place}: {from} is of the optimiser wing");
+        let optimisers = is_in(&LANGUAGE, from) && ["zo", "labs"].contains(&to.as_str());
+        assert!(!optimisers, "{place}: {from} is of the language wing");
+    }
+    Ok(())
+}
+
+/// A folder's mod.rs is a table of contents.
+#[test]
+fn a_mod_rs_lists_its_modules_and_nothing_else() -> Result<()> {
+    let sources = Sources::read()?;
+    for module in sources.lists.keys() {
+        let mut open = false;
+        for line in sources.text[module].lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let is_listed = line.contains("mod ") && line.ends_with(';') || line.starts_with("#[macro_use]");
+            let begins = line.starts_with("pub use ") || line.starts_with("pub(super) use ");
+            assert!(is_listed || begins || open, "{}: {line}", module.join("::"));
+            open = (open || begins) && !line.ends_with(';');
         }
     }
-    assert!(modules.len() > 10 && files.len() > 20 && checked > 40, "{} modules, {checked} uses", modules.len());
     Ok(())
 }
 
@@ -89,20 +271,23 @@ fn every_config_and_every_task_loads() -> Result<()> {
             }
             let place = path.display().to_string();
             if n == 0 {
-                let knobs = zotune::config::Knobs::from_toml(&std::fs::read_to_string(&path)?, &place)?;
-                let plan = zotune::config::Plan::check(knobs)?;
-                zotune::optim::method(&plan.optimizer)?.check(&plan.settings)?;
+                let knobs = zotune::config::RawArgs::from_toml(&std::fs::read_to_string(&path)?, &place)?;
+                let plan = zotune::config::RunConfig::check(knobs)?;
+                zotune::zo::methods::method(&plan.optimizer)?.check(&plan.settings)?;
                 if folder == "configs/methods" {
                     assert_eq!(path.file_stem().and_then(|s| s.to_str()), Some(plan.optimizer.as_str()));
                 }
-                zotune::task::Task::of(plan.inputs.task.as_deref(), None)?;
+                zotune::data::task::Task::of(plan.inputs.task.as_deref(), None)?;
             } else {
-                zotune::task::Task::open(&place)?;
+                zotune::data::task::Task::open(&place)?;
             }
             counts[n] += 1;
         }
     }
     println!("{} configs and {} tasks load", counts[0], counts[1]);
-    assert!(counts[0] >= 2 + zotune::optim::METHODS.len() && counts[1] == zotune::task::BUILTIN.len(), "{counts:?}");
+    assert!(
+        counts[0] >= 2 + zotune::zo::methods::METHODS.len() && counts[1] == zotune::data::task::definition::BUILTIN.len(),
+        "{counts:?}"
+    );
     Ok(())
 }

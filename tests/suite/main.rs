@@ -41,4 +41,4 @@ mod walks;
 
 /// The heap is counted as in the binary, so that what is held can be tested.
 #[global_allocator]
-static ALLOCATOR: zotune::memory::Counting = zotune::memory::Counting;
+static ALLOCATOR: zotune::base::Counting = zotune::base::Counting;

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::config::{Settings, StateDtype};
-use zotune::data::{Batches, Example};
-use zotune::estimator::Estimate;
-use zotune::noise::{Direction, Term, direction, drawn};
-use zotune::objective::PromptLoss;
-use zotune::optim::{METHODS, Method, Optimizer, Order, Rule, method};
-use zotune::params::{Params, Role, Span, Weights};
-use zotune::task::Loss;
+use zotune::data::Example;
+use zotune::data::task::Loss;
+use zotune::device::cpu::drawn::{direction, drawn};
+use zotune::direction::{Direction, Term};
+use zotune::params::{ParamSet, Params, Role, StateDtype, Weights};
+use zotune::prompt::PromptLoss;
+use zotune::zo::methods::{METHODS, method};
+use zotune::zo::rules::Rule;
+use zotune::zo::{Batches, Estimate, Method, Optimizer, Order, Problem, Settings};
 
 use crate::support::{Regression, at, example, fixture_json, flat, given, numbers, open, tokens};
 
@@ -113,9 +114,9 @@ fn drive(method: &Method, rule: &mut dyn Rule, params: &mut Params, lr: f32, ste
         let estimate = estimate(method, step);
         if method.order == Order::Zeroth {
             let seed = estimate.terms[0].seed;
-            params.walk(&[Term::gaussian(seed, -1e-3)]);
+            params.perturb(&[Term::gaussian(seed, -1e-3)]);
             params.settle()?;
-            params.walk(&[Term::gaussian(seed, 1e-3)]);
+            params.perturb(&[Term::gaussian(seed, 1e-3)]);
             rule.step(&at(step, lr), params, &estimate, None)?;
         } else {
             let mut gradients = given(&first_order(step), params.settle()?);
@@ -135,7 +136,8 @@ fn cases() -> Vec<(&'static Method, Settings)> {
 }
 
 fn make(method: &Method, settings: &Settings, params: &Params) -> Result<Optimizer> {
-    let settings = method.resolve(settings, 1e-3, params.count_over(Span::Trained), params.count_over(Span::Estimated), 3);
+    let settings =
+        method.resolve(settings, 1e-3, params.count_over(ParamSet::Trained), params.count_over(ParamSet::Estimated), 3);
     method.make(&settings, params)
 }
 
@@ -452,7 +454,8 @@ fn a_printed_rule_is_what_is_done() -> Result<()> {
 /// On the sphere of d weights the radius goes as far as eps goes along z, whose length is about sqrt d; R-AdaZO's own radius is a number.
 #[test]
 fn the_default_radius_goes_equally_far_on_the_sphere() -> Result<()> {
-    use zotune::config::{Distribution, Preset};
+    use zotune::zo::Distribution;
+    use zotune::zo::Preset;
     let eps = |name: &str, settings: Settings| -> Result<f64> {
         Ok(method(name)?.resolve(&settings, 1e-3, 40_000, 40_000, 3).zo_eps.unwrap())
     };
@@ -468,7 +471,8 @@ fn the_default_radius_goes_equally_far_on_the_sphere() -> Result<()> {
 /// Every knob that a method has shows in what is printed of it.
 #[test]
 fn every_knob_shows_in_what_is_printed() -> Result<()> {
-    use zotune::config::{Knobs, Plan};
+    use zotune::config::RawArgs;
+    use zotune::config::RunConfig;
     let knobs = [
         "preset = \"paper\"",
         "perturbation-mode = \"one-side\"",
@@ -494,10 +498,10 @@ fn every_knob_shows_in_what_is_printed() -> Result<()> {
     ];
     for method in METHODS {
         let printed = |toml: &str| -> Result<String> {
-            let mut settings = Plan::check(Knobs::from_toml(toml, "test")?)?.settings;
+            let mut settings = RunConfig::check(RawArgs::from_toml(toml, "test")?)?.settings;
             if method.order == Order::Mixed && settings.fo_params.is_none() {
                 // So that something is left to estimate.
-                settings.fo_params = Some(zotune::config::Selection::Last(2));
+                settings.fo_params = Some(zotune::zo::Selection::Last(2));
             }
             let mut params = regression_params(method, DType::F32, false)?;
             if method.order == Order::Mixed {
@@ -524,8 +528,8 @@ fn every_knob_shows_in_what_is_printed() -> Result<()> {
     // VAMO's snapshot looks along what is asked for, and what it estimates beside is MeZO's.
     let method = method("vamo")?;
     let settings = Settings {
-        distribution: Some(zotune::config::Distribution::Rademacher),
-        fo_params: Some(zotune::config::Selection::Last(1)),
+        distribution: Some(zotune::zo::Distribution::Rademacher),
+        fo_params: Some(zotune::zo::Selection::Last(1)),
         ..Settings::default()
     };
     let definition = make(method, &settings, &params(DType::F32, method)?)?.estimator.definition();
@@ -560,7 +564,7 @@ fn a_hybrid_step_is_both_gradients() -> Result<()> {
 #[test]
 fn help_names_every_method() {
     use clap::Args;
-    let mut train = zotune::config::Knobs::augment_args(clap::Command::new("train"));
+    let mut train = zotune::config::RawArgs::augment_args(clap::Command::new("train"));
     let help = train.render_long_help().to_string();
     let listed: Vec<&str> = help.split([' ', ',', '\n']).collect();
     for method in METHODS {
@@ -577,7 +581,8 @@ fn help_names_every_method() {
 
 #[test]
 fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
-    use zotune::config::{Knobs, Plan};
+    use zotune::config::RawArgs;
+    use zotune::config::RunConfig;
     let knobs = [
         "preset = \"paper\"",
         "perturbation-mode = \"one-side\"",
@@ -600,13 +605,13 @@ fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
     for method in METHODS {
         for toml in knobs {
             let knob = toml.split(' ').next().unwrap();
-            let mut settings = Plan::check(Knobs::from_toml(toml, "test")?)?.settings;
+            let mut settings = RunConfig::check(RawArgs::from_toml(toml, "test")?)?.settings;
             assert_eq!(settings.given()?, [knob]);
             if method.name == "sgd" && method.knobs().any(|own| own == knob) && knob != "fo-params" && knob != "weight-decay"
             {
                 // It has a two-point estimate only where something is left to estimate.
                 assert!(method.check(&settings).unwrap_err().to_string().contains("with --fo-params all"));
-                settings.fo_params = Some(zotune::config::Selection::Last(1));
+                settings.fo_params = Some(zotune::zo::Selection::Last(1));
             }
             let outcome = method.check(&settings);
             if method.knobs().any(|own| own == knob) {

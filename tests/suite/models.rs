@@ -3,12 +3,12 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
-use zotune::batch::{Batch, Pick};
-use zotune::files::Source;
-use zotune::loss::scores;
+use zotune::base::Source;
+use zotune::data::{Batch, Pick};
+use zotune::direction::Term;
 use zotune::model::Model;
-use zotune::noise::Term;
 use zotune::params::Params;
+use zotune::prompt::loss::scores;
 
 use crate::support::{FIXTURES, Llama, copy_of, edit, example, fixture, fixture_json, numbers, open, tokens};
 
@@ -100,7 +100,7 @@ fn half_precision_agrees_with_f32_to_its_rounding() -> Result<()> {
             let same: Vec<f64> = logits(&model, &mut widened, &sequence)?.into_iter().map(f64::from).collect();
             let difference = largest_difference(&logits(&model, &mut params, &sequence)?, &same);
             // Units for pairs of bf16 take the activations in bf16 too.
-            let pairs = dtype == DType::BF16 && zotune::simd::pair_unit().is_some();
+            let pairs = dtype == DType::BF16 && zotune::device::cpu::simd::pair_unit().is_some();
             let limit = if pairs { 0.05 } else { 1e-4 };
             assert!(difference < limit, "{name} in {dtype:?} and the same weights in f32: {difference}");
         }
@@ -202,7 +202,7 @@ fn a_sliding_window_bounds_the_length() -> Result<()> {
     let of = |params: &mut Params, changes: serde_json::Value| -> Result<Vec<f32>> {
         let folder = copy_of("gemma3-tiny")?;
         edit(folder.path(), "config.json", |config| config.extend(changes.as_object().unwrap().clone()))?;
-        logits(&Model::outline(&Source::Folder(folder.path().into()), DType::F32, None)?.0, params, &sequence)
+        logits(&Model::open_meta(&Source::Folder(folder.path().into()), DType::F32, None)?.0, params, &sequence)
     };
     let older = of(&mut params, json!({}))?;
     let newer = json!({
@@ -261,9 +261,9 @@ fn tied_weights_are_one_parameter() -> Result<()> {
     assert!(tied.id("lm_head.weight").is_none());
     let id = tied.id("model.decoder.embed_tokens.weight").unwrap();
     let before: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
-    tied.walk(&[Term::gaussian(1, 1.0)]);
+    tied.perturb(&[Term::gaussian(1, 1.0)]);
     let after: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
-    let z = zotune::noise::direction(1, "model.decoder.embed_tokens.weight", before.len());
+    let z = zotune::device::cpu::drawn::direction(1, "model.decoder.embed_tokens.weight", before.len());
     for ((a, b), z) in after.iter().zip(&before).zip(z) {
         assert!((a - b - z).abs() < 1e-6);
     }

@@ -8,10 +8,10 @@ use std::process::Output;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use zotune::config::{Common, Inputs};
-use zotune::eval::wilson;
-use zotune::setup::Bench;
-use zotune::task::{Repeats, Sizes, Task};
-use zotune::trajectory::Trajectory;
+use zotune::data::task::{Repeats, Sizes, Task};
+use zotune::run::LoadedModel;
+use zotune::run::trajectory::Trajectory;
+use zotune::zo::score::wilson;
 
 use crate::survival::{RUN, done, stderr, workplace, zotune};
 
@@ -121,7 +121,8 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     let files = task.data(None)?;
     let (trained, dev) = task.train_and_dev(&files, Sizes::default(), 3)?;
     let rows = task.eval_split(&files, Sizes::default(), 0)?;
-    let among = |of: &[zotune::task::PromptedRow]| rows.iter().filter(|row| of.iter().any(|o| o.index == row.index)).count();
+    let among =
+        |of: &[zotune::data::task::PromptedRow]| rows.iter().filter(|row| of.iter().any(|o| o.index == row.index)).count();
     assert_eq!((&seed["rows_trained_on"], &seed["rows_of_dev"]), (&among(&trained).into(), &among(&dev).into()), "{said}");
     assert!(among(&trained) > 0 && said.contains("--train-set-seed 0 (the run's: 3)"), "{said}");
     // Another file, ten of whose forty rows the run has; and other precision.
@@ -171,7 +172,7 @@ fn rows_in_two_splits_are_said() -> Result<()> {
     let task = Task::of(None, Some(&place.join("mine.jsonl")))?;
     let splits = task.splits(&task.data(None)?, Sizes::default(), 0)?;
     // Of two rows of one text one is n, the other n + 40.
-    let text = |rows: &[zotune::task::PromptedRow]| -> Vec<usize> { rows.iter().map(|row| row.index % 40).collect() };
+    let text = |rows: &[zotune::data::task::PromptedRow]| -> Vec<usize> { rows.iter().map(|row| row.index % 40).collect() };
     let (train, dev, eval) = (text(&splits.train), text(&splits.dev), text(&splits.eval));
     let both = |a: &[usize], b: &[usize]| a.iter().filter(|row| b.contains(row)).count();
     let found = Repeats::of(&splits.train, &splits.dev, &splits.eval);
@@ -467,7 +468,7 @@ fn a_long_completion_is_cut_and_counted() -> Result<()> {
     rows[11] = json!({ "prompt": words(400), "completion": words(3) });
     write(&place.join("long.jsonl"), &rows)?;
     let inputs = Inputs::check(Common { max_length: Some(32), ..Common::default() })?;
-    let bench = Bench::open(&inputs)?;
+    let bench = LoadedModel::open(&inputs)?;
     let task = Task::of(None, Some(&place.join("long.jsonl")))?;
     let splits = task.splits(&task.data(None)?, Sizes { num_dev: Some(1), num_eval: Some(1), ..Sizes::default() }, 0)?;
     for row in splits.train.iter().chain(&splits.dev).chain(&splits.eval) {

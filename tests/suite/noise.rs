@@ -2,8 +2,12 @@
 //! every instruction set.
 
 use anyhow::Result;
-use zotune::noise::{Direction, GROUP, Key, Leg, direction, direction_seed, drawn, tensor_id, walk};
-use zotune::simd::{self, Machine};
+use zotune::device::cpu::drawn::{direction, drawn};
+use zotune::device::cpu::walk::walk;
+use zotune::device::cpu::{Leg, Machine};
+use zotune::direction::group::GROUP;
+use zotune::direction::seed::{direction_seed, tensor_id};
+use zotune::direction::{Direction, Key};
 
 const N: usize = 1 << 20;
 
@@ -31,7 +35,11 @@ fn the_generator_is_threefry() {
         ([0x243f_6a88, 0x85a3_08d3], [0x1319_8a2e, 0x0370_7344], [0xba3e_4725, 0xf27d_669e]),
     ];
     for (counter, key, result) in known {
-        assert_eq!(zotune::noise::threefry(key, counter), result.map(|word| [word]), "counter {counter:x?}, key {key:x?}");
+        assert_eq!(
+            zotune::direction::threefry::threefry(key, counter),
+            result.map(|word| [word]),
+            "counter {counter:x?}, key {key:x?}"
+        );
     }
 }
 
@@ -43,7 +51,7 @@ fn every_element_is_box_mullers_transform_of_its_word() {
     for (i, z) in z.iter().enumerate() {
         let (group, word) = (i / GROUP, i % (GROUP / 2));
         let counter = (group * (GROUP / 4) + word % (GROUP / 4)) as u32;
-        let word = zotune::noise::threefry::<1>(key.words(), [counter, 0])[word / (GROUP / 4)][0];
+        let word = zotune::direction::threefry::threefry::<1>(key.words(), [counter, 0])[word / (GROUP / 4)][0];
         let radius = (-2.0 * ((f64::from(word >> 12) + 0.5) / 2f64.powi(20)).ln()).sqrt();
         let angle = std::f64::consts::FRAC_PI_4 * (f64::from(word & 0x1ff) + 0.5) / 512.0;
         let (mut first, mut second) = (angle.cos(), angle.sin());
@@ -144,7 +152,7 @@ fn every_sign_is_a_bit_of_the_generator() {
     for (i, z) in z.iter().enumerate() {
         let (block, bit, word) = (i / 2048, i % 2048 / 64, i % 64);
         let (half, counter) = (word / 32, word % 32);
-        let word = zotune::noise::threefry::<1>(key.words(), [(32 * block + counter) as u32, 0])[half][0];
+        let word = zotune::direction::threefry::threefry::<1>(key.words(), [(32 * block + counter) as u32, 0])[half][0];
         assert_eq!(*z, if word >> bit & 1 == 1 { -1.0 } else { 1.0 }, "element {i}");
     }
 }
@@ -204,9 +212,9 @@ fn every_instruction_set_gives_the_same_bits() -> Result<()> {
         let halves: Vec<u16> = bf16s.iter().map(|x| x.to_bits()).chain(f16s.iter().map(|x| x.to_bits())).collect();
         (bits, halves)
     };
-    let baseline = simd::on(Machine::Baseline, 1, run)?;
-    for machine in simd::machines() {
-        assert!(simd::on(machine, 1, run)? == baseline, "{machine:?} differs from the baseline");
+    let baseline = zotune::device::cpu::simd::on(Machine::Baseline, 1, run)?;
+    for machine in zotune::device::cpu::simd::machines() {
+        assert!(zotune::device::cpu::simd::on(machine, 1, run)? == baseline, "{machine:?} differs from the baseline");
     }
     Ok(())
 }

@@ -7,9 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
-use zotune::batch::Batch;
-use zotune::files::Source;
-use zotune::model::{Checkpoint, Model};
+use zotune::base::Source;
+use zotune::data::Batch;
+use zotune::formats::Checkpoint;
+use zotune::model::Model;
 
 use crate::support::{copy_of, edit, fixture, fixture_json, numbers, tokens};
 
@@ -178,9 +179,9 @@ fn a_head_of_its_own_is_written_as_one() -> Result<()> {
         let folder = copy_of(name)?;
         let source = Source::Folder(folder.path().into());
         let heads = |params: &zotune::params::Params| params.id("lm_head.weight").is_some();
-        assert!(!heads(&Model::outline(&source, DType::F32, None)?.1), "{name}");
+        assert!(!heads(&Model::open_meta(&source, DType::F32, None)?.1), "{name}");
         change_head(folder.path(), "rolled")?;
-        let (outline, params, sizes) = Model::outline(&source, DType::F32, None)?;
+        let (outline, params, sizes) = Model::open_meta(&source, DType::F32, None)?;
         assert!(heads(&params) && heads(&outline.stand_in(DType::F32, 2)?.1), "{name}");
         let (model, mut params) = Model::open(&source, DType::F32)?;
         assert_eq!(params.ids().count(), sizes.len(), "{name}");
@@ -196,7 +197,7 @@ fn a_head_of_its_own_is_written_as_one() -> Result<()> {
         assert_eq!(compute(written.path(), &sequence)?, compute(folder.path(), &sequence)?, "{name}");
         // Where config.json alone is there, it is what counts.
         std::fs::remove_file(folder.path().join("model.safetensors"))?;
-        assert!(!heads(&Model::outline(&source, DType::F32, None)?.1), "{name}");
+        assert!(!heads(&Model::open_meta(&source, DType::F32, None)?.1), "{name}");
     }
     // One that is to be there and is not is nothing that could be invented.
     let folder = copy_of("qwen2-tiny")?;

@@ -6,9 +6,10 @@ use std::process::{Command, Output};
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use zotune::base::permutation::permutation;
 use zotune::config::{Common, Inputs};
-use zotune::setup::Bench;
-use zotune::task::{PromptedRow, Sizes, Splits, Task, permutation};
+use zotune::data::task::{PromptedRow, Sizes, Splits, Task};
+use zotune::run::LoadedModel;
 
 use crate::support::{Column, write_parquet};
 
@@ -122,8 +123,8 @@ fn a_completion_is_learnt_to_its_end_and_a_text_from_its_beginning() -> Result<(
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("own.jsonl");
     write(&file, &completions(10))?;
-    let mut bench = Bench::open(&Inputs::check(Common::default())?)?;
-    let text = |bench: &Bench, text: &str| bench.tokenizer.encode(text);
+    let mut bench = LoadedModel::open(&Inputs::check(Common::default())?)?;
+    let text = |bench: &LoadedModel, text: &str| bench.tokenizer.encode(text);
     let rows = splits(&file, Sizes::default())?.train;
     for (row, example) in rows.iter().zip(bench.encode(&rows)?) {
         let (prompt, whole) = (format!("Film {}: ", row.index), format!("Film {}: number {}", row.index, row.index.pow(2)));
@@ -389,12 +390,12 @@ fn a_run_shows_what_it_trains() -> Result<()> {
     let example = &run["example"];
     // The first of the first step's.
     let splits = splits(&place.join("a.jsonl"), Sizes::default())?;
-    let first = zotune::data::Batches::new(splits.train.len(), 4, 0).at(0)[0];
+    let first = zotune::zo::Batches::new(splits.train.len(), 4, 0).at(0)[0];
     let row = &splits.train[first];
     let line = row.place.rsplit('/').next().unwrap();
     assert_eq!((example["row"].as_str(), example["prompt"].as_str()), (Some(line), Some(row.prompt.as_str())));
     assert_eq!((&example["right"], &example["cut"]), (&row.label.into(), &false.into()));
-    let bench = Bench::open(&Inputs::check(Common::default())?)?;
+    let bench = LoadedModel::open(&Inputs::check(Common::default())?)?;
     for (i, answer) in ["bad", "good"].iter().enumerate() {
         let candidate = &example["candidates"][i];
         assert_eq!(candidate["answer"], format!(" {answer}"));

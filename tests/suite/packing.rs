@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use candle_core::{D, DType};
-use zotune::batch::Batch;
-use zotune::data::{Batches, Example};
-use zotune::eval::evaluate;
+use zotune::data::task::Loss;
+use zotune::data::{Batch, Example};
 use zotune::model::Model;
-use zotune::objective::{Objective, Problem, PromptLoss};
 use zotune::params::Params;
-use zotune::task::Loss;
+use zotune::prompt::PromptLoss;
+use zotune::prompt::evaluate::evaluate;
+use zotune::zo::{Batches, Objective, Problem};
 
 use crate::support::{FIXTURES, Llama, alone, example, open};
 

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
-use zotune::data::{Batches, Example};
-use zotune::files::Source;
-use zotune::model::{Adapter, Kind, Lora, Model};
-use zotune::noise::{Direction, Term, direction};
-use zotune::objective::{Objective, Problem, PromptLoss};
-use zotune::params::{Params, Points, Role, Span};
-use zotune::simd::{self, Machine};
-use zotune::task::Loss;
+use zotune::base::Source;
+use zotune::data::Example;
+use zotune::data::task::Loss;
+use zotune::device::cpu::Machine;
+use zotune::device::cpu::drawn::direction;
+use zotune::direction::{Direction, Term};
+use zotune::model::Model;
+use zotune::model::adapter::{Adapter, Kind, Lora};
+use zotune::params::{ParamSet, Params, Points, Role};
+use zotune::prompt::PromptLoss;
+use zotune::zo::{Batches, Objective, Problem};
 
 use crate::support::{FIXTURES, Llama, at_copies, example, fixture, flat};
 
@@ -28,7 +31,7 @@ fn four() -> Points {
         vec![term(3, -1e-2)],
         vec![term(3, 5e-3), term(4, 1e-2), Direction::Rademacher.term(3, 2e-3)],
     ];
-    Points::new(Span::Estimated, &points)
+    Points::new(ParamSet::Estimated, &points)
 }
 
 /// How much of the way to a point is left in half precision, where all weights are 1.5 and lie 2^-7 apart (bf16): for eps = c 2^-7
@@ -41,11 +44,11 @@ fn lost_ways_are_told_from_those_that_are_made() -> Result<()> {
         assert!((closed - share).abs() < 2e-3, "{c}: {closed}");
         let mut p = Params::new(DType::BF16);
         p.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?.to_dtype(DType::BF16)?)?;
-        let found = p.displaced_share(term(3, c as f32 / 128.0), Span::Estimated)?;
+        let found = p.displaced_share(term(3, c as f32 / 128.0), ParamSet::Estimated)?;
         assert!((found - closed).abs() < 0.02, "{c}: {found}, not {closed}");
         let mut exact = Params::new(DType::F32);
         exact.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?)?;
-        assert_eq!(exact.displaced_share(term(3, c as f32 / 128.0), Span::Estimated)?, 1.0);
+        assert_eq!(exact.displaced_share(term(3, c as f32 / 128.0), ParamSet::Estimated)?, 1.0);
     }
     Ok(())
 }
@@ -54,8 +57,8 @@ fn lost_ways_are_told_from_those_that_are_made() -> Result<()> {
 /// instruction set.
 #[test]
 fn a_displaced_weight_is_the_one_that_walked() -> Result<()> {
-    for machine in simd::machines() {
-        simd::on(machine, 2, || displaced_weights_are_those_that_walked(machine))??;
+    for machine in zotune::device::cpu::simd::machines() {
+        zotune::device::cpu::simd::on(machine, 2, || displaced_weights_are_those_that_walked(machine))??;
     }
     Ok(())
 }
@@ -136,7 +139,7 @@ fn assert_same_losses(name: &str, model: &Model, params: &mut Params) -> Result<
             let found = objective.losses_at(params, four())?;
             assert!(found == expected, "{name}, {loss:?}: {found:?}, not {expected:?}");
         }
-        let alone = Points::new(Span::Estimated, &[vec![term(3, -1e-2)]]);
+        let alone = Points::new(ParamSet::Estimated, &[vec![term(3, -1e-2)]]);
         assert_eq!(objective.losses_at(params, alone)?, expected[2..3], "{name}, {loss:?}, one point");
     }
     // Of the whole training set too, example by example.
@@ -186,7 +189,7 @@ fn so_do_adapters_and_models_of_which_a_part_is_trained() -> Result<()> {
             let adapter = if adapter == "lora" { lora(name) } else { Adapter::new(Kind::Prefix(3)) };
             let (model, mut params) = Model::open_adapted(&Source::Folder(fixture(name)), dtype, Some(adapter))?;
             // A new adapter's second factor is 0.
-            params.walk(&[term(9, 0.05)]);
+            params.perturb(&[term(9, 0.05)]);
             assert_same_losses(&format!("{name} with an adapter, {dtype:?}"), &model, &mut params)?;
         }
     }

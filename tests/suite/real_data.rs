@@ -3,9 +3,9 @@
 use anyhow::Result;
 use serde_json::Value;
 use zotune::config::{Common, Inputs};
-use zotune::eval::evaluate;
-use zotune::setup::Bench;
-use zotune::task::{Sizes, Task};
+use zotune::data::task::{Sizes, Task};
+use zotune::prompt::evaluate::evaluate;
+use zotune::run::LoadedModel;
 
 use crate::support::{numbers, shared, skipped, tokens};
 
@@ -44,7 +44,7 @@ fn agrees_with_transformers(name: &str, model: &str) -> Result<()> {
             Common { model: Some(model.into()), task: Some(name_of_task.into()), data: Some(data), ..Common::default() };
         let inputs = Inputs::check(common)?;
         let task = Task::of(inputs.task.as_deref(), None)?;
-        let mut bench = Bench::open(&inputs)?;
+        let mut bench = LoadedModel::open(&inputs)?;
         let examples = bench.encode(&task.eval_split(&task.data(inputs.data.as_deref())?, Sizes::default(), 0)?)?;
         assert_eq!(examples.len() as u64, expected["examples"].as_u64().unwrap());
         let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, 16, |_| Ok(()))?;
@@ -80,7 +80,7 @@ fn every_task_splits_its_real_data_as_mezo_does() -> Result<()> {
         ("wsc", "data/WSC", (54, 500, 104)),
     ] {
         let Some(data) = shared(data) else { return Ok(()) };
-        let task = zotune::task::Task::open(task)?;
+        let task = zotune::data::task::Task::open(task)?;
         let found = task.splits(&task.data(Some(&data))?, Default::default(), 0)?;
         assert_eq!((found.train.len(), found.dev.len(), found.eval.len()), sizes, "{}", task.name);
     }

@@ -183,7 +183,7 @@ fn of_files_that_are_written_at_once_one_is_there_whole() -> Result<()> {
                 let path = &path;
                 scope.spawn(move || {
                     let mut rest = 50;
-                    zotune::files::write_whole(path, |out| {
+                    zotune::base::files::write_whole(path, |out| {
                         while rest > 0 {
                             out.write_all(&[n; 40_000])?;
                             rest -= 1;

@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::config::{Distribution, Settings, Sides};
-use zotune::estimator::{Estimate, TwoPoint};
-use zotune::noise::{Term, direction, direction_seed};
-use zotune::objective::Problem;
-use zotune::optim::{Optimizer, method};
-use zotune::params::{Params, Role, Span};
+use zotune::device::cpu::drawn::direction;
+use zotune::direction::Term;
+use zotune::direction::seed::direction_seed;
+use zotune::params::{ParamSet, Params, Role};
+use zotune::zo::estimators::TwoPoint;
+use zotune::zo::methods::method;
+use zotune::zo::{Distribution, Estimate, Optimizer, Problem, Settings, Sides};
 
 use crate::support::{Regression, at, flat};
 
@@ -28,7 +29,7 @@ fn params_in(dtype: DType) -> Result<Params> {
 
 fn vamo(params: &Params, settings: Settings) -> Result<Optimizer> {
     let method = method("vamo")?;
-    let settings = method.resolve(&settings, 1e-3, params.count_over(Span::Trained), 0, 4);
+    let settings = method.resolve(&settings, 1e-3, params.count_over(ParamSet::Trained), 0, 4);
     method.make(&settings, params)
 }
 
@@ -60,7 +61,7 @@ fn a_snapshot_moves_no_weight() -> Result<()> {
                     .into_iter()
                     .for_each(|id| params.set_role(id, Role::Estimated));
             }
-            let estimated = params.count_over(Span::Estimated);
+            let estimated = params.count_over(ParamSet::Estimated);
             let mut optimizer = method.make(&method.resolve(&Settings::default(), 1e-2, D, estimated, 4), &params)?;
             let before = flat(params.settle()?)?;
             let mut problem = Regression::new(N, D, 4);

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, WithDType};
 use serde_json::Value;
+use zotune::base::Source;
 use zotune::data::{Candidate, Example};
-use zotune::element::Element;
-use zotune::estimator::At;
-use zotune::files::Source;
+use zotune::device::Element;
+use zotune::direction::Term;
 use zotune::model::Model;
-use zotune::noise::Term;
-use zotune::objective::{Gradients, Objective, Problem};
 use zotune::params::{Gradient, Leaf, ParamId, Params, Points, Role, Weights};
+use zotune::zo::{Gradients, Objective, Problem, StepContext};
 
 /// All fixture models.
 pub const FIXTURES: [&str; 11] = [
@@ -86,8 +85,8 @@ pub fn example(label: usize, prompt: &[u32], answers: &[&[u32]]) -> Example {
 }
 
 /// The `step`-th step, from 1, of a run seeded 5.
-pub fn at(step: u64, learning_rate: f32) -> At {
-    At { step, run_seed: 5, learning_rate }
+pub fn at(step: u64, learning_rate: f32) -> StepContext {
+    StepContext { step, run_seed: 5, learning_rate }
 }
 
 /// A finite sum in closed form: f_i(x) = (a_i . x - b_i)^2 / 2, over all numbers of all weights in order.
@@ -184,7 +183,7 @@ pub fn at_copies(params: &mut Params, points: &Points, mut loss: impl FnMut(Weig
     params.settle()?;
     let look = |terms: Vec<Term>| {
         let mut there = params.copy()?;
-        there.walk_over(points.span(), &terms);
+        there.perturb_over(points.span(), &terms);
         loss(there.settle()?)
     };
     points.each().map(look).collect()
@@ -328,7 +327,7 @@ impl Llama {
         let mut tensors = HashMap::new();
         for (name, shape) in shapes {
             let (mean, sd) = if shape.len() == 1 { (1.0, 0.1) } else { (0.0, 1.0 / (shape[1] as f32).sqrt()) };
-            let z = zotune::noise::direction(1, &name, shape.iter().product());
+            let z = zotune::device::cpu::drawn::direction(1, &name, shape.iter().product());
             let values: Vec<f32> = z.into_iter().map(|z| sd * z + mean).collect();
             tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?);
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use serde_json::Value;
-use zotune::files::Source;
-use zotune::trajectory::Trajectory;
+use zotune::base::Source;
+use zotune::run::trajectory::Trajectory;
 
 use crate::support::{Llama, skipped};
 
@@ -25,7 +25,7 @@ pub(crate) fn workplace() -> Result<tempfile::TempDir> {
         std::fs::copy(model.path().join(name), place.join(name))?;
     }
     for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
-        std::fs::write(place.join(name), zotune::model::OPT_MINI.read(name)?.context("built in")?)?;
+        std::fs::write(place.join(name), zotune::model::builtin::OPT_MINI.read(name)?.context("built in")?)?;
     }
     Ok(folder)
 }
@@ -179,7 +179,7 @@ fn kill_and_resume(folder: &Path, words: &str, unbroken: &Outcome, kills: usize,
         }
         let mut logged: Vec<u8> = Vec::new();
         loop {
-            random = zotune::noise::mix(random + 1);
+            random = zotune::direction::seed::mix(random + 1);
             let words = match Trajectory::open(&run) {
                 Ok(_) => "train --resume killed --threads 1".to_string(),
                 // Killed before it had begun.

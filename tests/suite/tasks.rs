@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
+use zotune::base::Source;
+use zotune::base::permutation::permutation;
 use zotune::data::Example;
-use zotune::files::Source;
-use zotune::task::{Sizes, Splits, Task, permutation};
-use zotune::tokenizer::Tokenizer;
+use zotune::data::task::{Sizes, Splits, Task};
+use zotune::data::tokenizer::Tokenizer;
 
 use crate::support::fixture_json;
 
@@ -92,7 +93,7 @@ fn dev_is_the_last_of_the_draw_and_sizes_follow_the_data() -> Result<()> {
     let data = folder(&[("train.tsv", &text), ("dev.tsv", &text)])?;
     let task = Task::open("sst2")?;
     let found = splits(&task, data.path(), 25, 10)?;
-    let indices = |rows: &[zotune::task::PromptedRow]| rows.iter().map(|r| r.index).collect::<Vec<_>>();
+    let indices = |rows: &[zotune::data::task::PromptedRow]| rows.iter().map(|r| r.index).collect::<Vec<_>>();
     let order = permutation(0, 40);
     assert_eq!(indices(&found.train), order[..25]);
     assert_eq!(indices(&found.dev), order[25..35]);
@@ -128,7 +129,7 @@ fn the_built_in_sentences_are_balanced_and_disjoint() -> Result<()> {
     let task = Task::open("reviews")?;
     let found = task.splits(&task.data(None)?, Sizes::default(), 0)?;
     assert_eq!((found.train.len(), found.dev.len(), found.eval.len()), (300, 100, 200));
-    let positive = |rows: &[zotune::task::PromptedRow]| rows.iter().filter(|r| r.label == 1).count();
+    let positive = |rows: &[zotune::data::task::PromptedRow]| rows.iter().filter(|r| r.label == 1).count();
     assert_eq!(positive(&found.train) + positive(&found.dev), 200);
     assert_eq!(positive(&found.eval), 100);
     let mut prompts: Vec<_> = found.train.iter().chain(&found.dev).chain(&found.eval).map(|r| &r.prompt).collect();
@@ -252,7 +253,7 @@ fn a_tokenizer_json_is_read_without_its_truncation_and_padding() -> Result<()> {
 
 #[test]
 fn opt_puts_its_begin_token_in_front_and_long_prompts_are_cut_on_the_left() -> Result<()> {
-    let files: Source = zotune::model::OPT_MINI;
+    let files: Source = zotune::model::builtin::OPT_MINI;
     let tokenizer = Tokenizer::open(&files, None)?;
     assert_eq!(tokenizer.encode("the movie was great")?[..2], [2, 569]);
     assert_eq!(Tokenizer::open(&files, Some(0))?.encode("the")?, [0, 569]);

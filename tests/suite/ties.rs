@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use zotune::trajectory::Trajectory;
+use zotune::run::trajectory::Trajectory;
 
 use crate::run_folder::{copy_all, damage};
 use crate::support::edit;
@@ -84,7 +84,7 @@ fn what_opt_computes_is_tied_to_the_run() -> Result<()> {
     let place = folder.path();
     let random = crate::support::copy_of("opt-tiny")?;
     copy_all(random.path(), &place.join("opt"))?;
-    let model = zotune::model::Model::open(&zotune::files::Source::Folder(place.join("opt")), candle_core::DType::F32)?.0;
+    let model = zotune::model::Model::open(&zotune::base::Source::Folder(place.join("opt")), candle_core::DType::F32)?.0;
     let numbers = model.numbers();
     for (field, value) in [
         ("num_attention_heads", json!(1)),
@@ -94,7 +94,7 @@ fn what_opt_computes_is_tied_to_the_run() -> Result<()> {
     ] {
         copy_all(random.path(), &place.join("opt"))?;
         edit(&place.join("opt"), "config.json", |config| drop(config.insert(field.into(), value.clone())))?;
-        let source = zotune::files::Source::Folder(place.join("opt"));
+        let source = zotune::base::Source::Folder(place.join("opt"));
         let other = zotune::model::Model::open(&source, candle_core::DType::F32)?.0.numbers();
         let differing: Vec<_> = other.iter().filter(|(name, number)| numbers.get(*name) != Some(number)).collect();
         assert!(differing.iter().any(|(name, _)| name.as_str() == field), "{field}: {differing:?}");
@@ -249,7 +249,7 @@ fn checkpoints_are_whole_though_the_base_model_is_gone() -> Result<()> {
     let status = running.0.wait()?;
     assert!(status.success(), "{}", std::fs::read_to_string(place.join("said"))?);
     for name in names {
-        let built_in = zotune::model::OPT_MINI.read(name)?.context("built in")?;
+        let built_in = zotune::model::builtin::OPT_MINI.read(name)?.context("built in")?;
         for at in ["run", "run/checkpoint-400"] {
             assert!(std::fs::read(place.join(at).join(name))? == built_in, "{at}/{name}");
         }
@@ -280,7 +280,7 @@ fn a_replay_or_merge_that_is_killed_leaves_all_or_nothing() -> Result<()> {
         let (time, right) = (began.elapsed(), std::fs::read(&at)?);
         clear()?;
         for _ in 0..kills {
-            random = zotune::noise::mix(random);
+            random = zotune::direction::seed::mix(random);
             let again = if out.is_empty() { words.into() } else { format!("{words} --overwrite-output-dir") };
             let mut process = Running(zotune(place, &again).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
             std::thread::sleep(time.mul_f64((random % 1000) as f64 / 900.0));

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use serde_json::{Map, Value, json};
+use zotune::base::{Source, Table, Use};
 use zotune::data::Example;
-use zotune::fields::{self, Table, Use};
-use zotune::files::Source;
-use zotune::model::OPT_MINI;
-use zotune::task::PromptedRow;
-use zotune::tokenizer::{self, Tokenizer};
+use zotune::data::task::PromptedRow;
+use zotune::data::tokenizer::Tokenizer;
+use zotune::model::builtin::OPT_MINI;
 
 use crate::support::{fixture_json, tokens};
 
@@ -355,13 +354,15 @@ fn what_is_not_understood_of_a_tokenizer_is_refused() -> Result<()> {
 /// Every field of each table with a value that it does not know, and one that no table knows.
 #[test]
 fn the_tables_refuse_what_they_do_not_know() -> Result<()> {
-    use tokenizer::{ADDED_TOKEN, COMPONENTS, GENERATION_CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, TOKENIZER_JSON};
+    use zotune::data::tokenizer::tables::{
+        ADDED_TOKEN, COMPONENTS, GENERATION_CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, TOKENIZER_JSON,
+    };
     let own = [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKEN, GENERATION_CONFIG, TOKENIZER_JSON];
     let (mut refusals, mut passed) = (0, 0);
     for table in own.iter().chain(COMPONENTS) {
         let check = |name: &str, value: Value| {
             let object = Map::from_iter([(name.to_string(), value)]);
-            fields::check(std::slice::from_ref(table), "a file", &object).map_err(|e| anyhow!("{e:#}"))
+            zotune::base::fields::check(std::slice::from_ref(table), "a file", &object).map_err(|e| anyhow!("{e:#}"))
         };
         for (name, what, _) in table.fields {
             let odd = check(name, json!("some other value"));
@@ -390,7 +391,7 @@ fn the_tables_refuse_what_they_do_not_know() -> Result<()> {
 /// tokenizer_config.json as public models have it, each field but with a short value: none is refused.
 #[test]
 fn the_fields_of_public_models_are_known() -> Result<()> {
-    let table: Table = tokenizer::TOKENIZER_CONFIG;
+    let table: Table = zotune::data::tokenizer::tables::TOKENIZER_CONFIG;
     for (model, fields) in PUBLIC {
         for name in fields.split_whitespace() {
             let is_token = name.ends_with("_token") && !name.starts_with("add_");

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::config::{Distribution, Fsync, Knobs, Plan, Settings, Sides};
-use zotune::digest::Digest;
-use zotune::estimator::At;
-use zotune::optim::{METHODS, Method, Optimizer, Order};
-use zotune::params::{Params, Span};
-use zotune::trajectory::{Data, Done, Header, Log, Record, Scored, Tape, Trajectory, Untold, Weight, export};
+use zotune::base::Digest;
+use zotune::config::{Fsync, RawArgs, RunConfig};
+use zotune::params::{ParamSet, Params};
+use zotune::run::trajectory::export::export;
+use zotune::run::trajectory::{Done, Header, Log, Record, Scored, Trajectory, Weight};
+use zotune::zo::Data;
+use zotune::zo::methods::METHODS;
+use zotune::zo::{Distribution, Method, Optimizer, Order, RecordedProblem, ReplayOnly, Settings, Sides, StepContext};
 
 use crate::support::{Regression, at, flat};
 
@@ -48,7 +50,8 @@ fn cases() -> Vec<(&'static Method, Settings)> {
 }
 
 fn make(method: &Method, settings: &Settings, params: &mut Params) -> Result<Optimizer> {
-    let settings = method.resolve(settings, 1e-3, params.count_over(Span::Trained), params.count_over(Span::Estimated), 3);
+    let settings =
+        method.resolve(settings, 1e-3, params.count_over(ParamSet::Trained), params.count_over(ParamSet::Estimated), 3);
     method.make(&settings, params)
 }
 
@@ -66,7 +69,7 @@ fn every_zeroth_order_method_replays_to_the_bit() -> Result<()> {
                 problem.turn_to_step(step);
                 let heard = RefCell::default();
                 let at = at(step, 1e-3);
-                let mut tape = Tape::new(&mut problem, None, &heard);
+                let mut tape = RecordedProblem::new(&mut problem, None, &heard);
                 let before = flat(theta.settle()?)?;
                 let (estimate, _) = optimizer.estimator.estimate(&at, &mut theta, &mut tape)?;
                 assert!(flat(theta.settle()?)? == before, "{}: to look moves theta in {dtype:?}", method.name);
@@ -85,8 +88,8 @@ fn every_zeroth_order_method_replays_to_the_bit() -> Result<()> {
                         optimizer.estimator.condense(&mut told);
                         assert!(told.contains(&0.0), "{}: nothing is left out of {told:?}", method.name);
                     }
-                    let (at, heard, mut untold): (At, _, _) = (at(step, 1e-3), RefCell::default(), Untold);
-                    let mut tape = Tape::new(&mut untold, Some(&told), &heard);
+                    let (at, heard, mut untold): (StepContext, _, _) = (at(step, 1e-3), RefCell::default(), ReplayOnly);
+                    let mut tape = RecordedProblem::new(&mut untold, Some(&told), &heard);
                     let (estimate, _) = optimizer.estimator.estimate(&at, &mut again, &mut tape)?;
                     optimizer.rule.step(&at, &mut again, &estimate, None)?;
                     assert_eq!(heard.into_inner().len(), told.len(), "{} asked for fewer values", method.name);
@@ -108,7 +111,7 @@ fn log() -> Result<(tempfile::TempDir, Vec<u8>, Trajectory)> {
     let header = Header {
         zotune: "test".into(),
         instruction_set: "any".into(),
-        config: Plan::check(Knobs::from_toml("lr = 1e-4\nmax_steps = 20", "test")?)?,
+        config: RunConfig::check(RawArgs::from_toml("lr = 1e-4\nmax_steps = 20", "test")?)?,
         method: "as tested".into(),
         model: [("model.safetensors".to_string(), "00".to_string())].into(),
         weights: vec![Weight { name: "w".into(), shape: vec![3, 4], digest }],
@@ -172,7 +175,7 @@ fn is_prefix(part: &Trajectory, whole: &Trajectory) -> bool {
 fn a_run_in_parts_keeps_what_it_would_have_kept_in_one() -> Result<()> {
     let (_folder, _, whole) = log()?;
     let mut trajectory =
-        Trajectory::new(Header { config: Plan { eval_steps: 4, ..whole.header.config.clone() }, ..whole.header });
+        Trajectory::new(Header { config: RunConfig { eval_steps: 4, ..whole.header.config.clone() }, ..whole.header });
     let scored = |loss: f64| Scored { loss, accuracy: None, digest: Digest(1) };
     for step in 1..=30u64 {
         trajectory.push(Record::Step(vec![0.0, 1.0]))?;
@@ -199,7 +202,7 @@ fn a_log_reads_back_as_it_was_written_and_a_torn_tail_is_left_out() -> Result<()
     let (read, torn) = Trajectory::read(&bytes)?;
     assert!(same(&read, &written)? && torn.is_none());
     assert_eq!(read.best(40).map(|(step, _)| step), Some(40));
-    assert_eq!((read.plan().max_steps, read.plan().stages[0].last, read.plan().stages[0].max_steps), (40, 20, 20));
+    assert_eq!((read.config().max_steps, read.config().stages[0].last, read.config().stages[0].max_steps), (40, 20, 20));
     let header = 8 + 4 + u32::from_le_bytes(bytes[8..12].try_into()?) as usize + 4;
     let mut whole = 0;
     for cut in 0..bytes.len() {
@@ -265,7 +268,7 @@ fn no_damage_makes_a_wrong_replay() -> Result<()> {
     let (condensed, _) = Trajectory::read(&shared)?;
     let mut state = 1u64;
     let mut random = |below: usize| {
-        state = zotune::noise::mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        state = zotune::direction::seed::mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
         (state % below as u64) as usize
     };
     let (mut errors, mut parts) = (0, 0);

@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use zotune::noise::{Kernel, Term, direction};
-use zotune::params::{Descent, Params};
+use zotune::device::cpu::Kernel;
+use zotune::device::cpu::drawn::direction;
+use zotune::direction::Term;
+use zotune::params::{Params, UpdateInput};
 
 const LEN: usize = 20_000;
 
@@ -29,7 +31,7 @@ fn term(seed: u64, coeff: f32) -> Term {
 fn a_walk_adds_the_direction_of_each_tensor() -> Result<()> {
     let mut p = params(DType::F32)?;
     let before = values(&mut p, 0)?;
-    p.walk(&[term(3, 0.5), term(4, -0.25)]);
+    p.perturb(&[term(3, 0.5), term(4, -0.25)]);
     let after = values(&mut p, 0)?;
     let (a, b) = (direction(3, "w", LEN), direction(4, "w", LEN));
     for i in 0..LEN {
@@ -43,8 +45,8 @@ fn a_walk_adds_the_direction_of_each_tensor() -> Result<()> {
 fn there_and_back_without_reading_moves_nothing() -> Result<()> {
     let mut p = params(DType::F32)?;
     let before = values(&mut p, 0)?;
-    p.walk(&[term(3, 1e-3)]);
-    p.walk(&[term(3, -1e-3)]);
+    p.perturb(&[term(3, 1e-3)]);
+    p.perturb(&[term(3, -1e-3)]);
     assert_eq!(values(&mut p, 0)?, before);
     Ok(())
 }
@@ -54,9 +56,9 @@ fn weight_decay_shrinks_matrices_and_leaves_norms_and_biases() -> Result<()> {
     let mut p = params(DType::F32)?;
     let before = values(&mut p, 0)?;
     // What is pending when the weights shrink shrinks with them: the moves keep their order.
-    p.walk(&[term(1, 1.0)]);
+    p.perturb(&[term(1, 1.0)]);
     p.shrink(0.5);
-    p.walk(&[term(2, 1.0)]);
+    p.perturb(&[term(2, 1.0)]);
     let (w, norm) = (values(&mut p, 0)?, values(&mut p, 1)?);
     let (a, b) = (direction(1, "w", LEN), direction(2, "w", LEN));
     for i in 0..LEN {
@@ -76,7 +78,7 @@ fn noise_belongs_to_the_name_and_not_to_the_order() -> Result<()> {
     let mut two = Params::new(DType::F32);
     two.insert("norm", Tensor::ones(300, DType::F32, &Device::Cpu)?)?;
     for p in [&mut one, &mut two] {
-        p.walk(&[term(9, 1.0)]);
+        p.perturb(&[term(9, 1.0)]);
     }
     assert_eq!(values(&mut one, 1)?, values(&mut two, 0)?);
     Ok(())
@@ -112,7 +114,7 @@ fn half_precision_loses_no_step() -> Result<()> {
                 let mut p = spread(dtype, width, NUMBERS)?;
                 let before = values(&mut p, 0)?;
                 for seed in 0..STEPS {
-                    p.walk(&[term(5, step)]);
+                    p.perturb(&[term(5, step)]);
                     p.end_step(seed)?;
                 }
                 let found = share(&before, &values(&mut p, 0)?, &to);
@@ -121,7 +123,7 @@ fn half_precision_loses_no_step() -> Result<()> {
                 // The same without chance: what the steps are up against.
                 if dtype == DType::BF16 && width == 0.02 {
                     let mut p = spread(dtype, width, NUMBERS)?;
-                    p.walk(&[term(5, step)]);
+                    p.perturb(&[term(5, step)]);
                     let one: Vec<f64> = z.iter().map(|z| f64::from(step) * f64::from(*z)).collect();
                     let kept = share(&before, &values(&mut p, 0)?, &one);
                     assert!(
@@ -166,10 +168,10 @@ fn a_fused_pass_rounds_as_a_walk_does() -> Result<()> {
         let (mut fused, mut walked) = (params(dtype)?, params(dtype)?);
         let mut state = fused.state([], Default::default());
         for step in 0..5 {
-            let descent = Descent { terms: &[term(step, 1e-5)], correction: &[], shrink: 0.75, seed: 70 + step };
+            let descent = UpdateInput { terms: &[term(step, 1e-5)], correction: &[], shrink: 0.75, seed: 70 + step };
             fused.update(&descent, &mut state, &Descend)?;
             walked.shrink(0.75);
-            walked.walk(&[term(step, -1e-5)]);
+            walked.perturb(&[term(step, -1e-5)]);
             walked.end_step(70 + step)?;
         }
         // Products with 1e-5 are rounded before they are added in one of them: of f32 the last bit may differ.
@@ -188,7 +190,7 @@ fn half_precision_is_computed_in_f32_and_rounded_once() -> Result<()> {
     for dtype in [DType::BF16, DType::F16] {
         let mut p = params(dtype)?;
         let before = values(&mut p, 0)?;
-        p.walk(&[term(3, 1e-3), term(4, 1e-3)]);
+        p.perturb(&[term(3, 1e-3), term(4, 1e-3)]);
         let after = values(&mut p, 0)?;
         let (a, b) = (direction(3, "w", LEN), direction(4, "w", LEN));
         let exact: Vec<f32> = (0..LEN).map(|i| 1e-3f32.mul_add(b[i], 1e-3f32.mul_add(a[i], before[i]))).collect();
@@ -206,12 +208,12 @@ fn reading_between_steps_changes_nothing() -> Result<()> {
             let mut p = params(dtype)?;
             for step in 0..20 {
                 for coeff in [1e-2, -2e-2] {
-                    p.walk(&[term(step, coeff)]);
+                    p.perturb(&[term(step, coeff)]);
                     p.settle()?;
                 }
-                p.walk(&[term(step, 1e-2)]);
+                p.perturb(&[term(step, 1e-2)]);
                 p.shrink(0.999);
-                p.walk(&[term(step, 3e-3)]);
+                p.perturb(&[term(step, 3e-3)]);
                 p.end_step(step)?;
                 if reads {
                     p.settle()?;
@@ -232,7 +234,7 @@ fn many_steps_in_one_pass_are_the_steps_one_by_one() -> Result<()> {
             let mut p = params(dtype)?;
             for step in 0..75 {
                 p.shrink(0.999);
-                p.walk(&[term(step, 3e-3), term(1000 + step, 1e-3)]);
+                p.perturb(&[term(step, 3e-3), term(1000 + step, 1e-3)]);
                 p.end_step(step)?;
                 if reads {
                     p.settle()?;

@@ -1,0 +1,213 @@
+//! What the verbs say at the end, and numbers as people read them.
+
+use std::path::Path;
+
+use crate::base::memory::human;
+use crate::base::text::shell_quoted;
+use crate::config::{Inputs, Precision, RunConfig, TrainableArgs};
+use crate::data::task::{Repeats, Task};
+use crate::model::save::kept_file;
+use crate::run::pace::duration;
+use crate::run::trajectory::Trajectory;
+use crate::run::{Comparison, Forecast, Memory, Results};
+use crate::zo::Answers;
+
+/// What happened, where it lies, and what a person would type next.
+pub fn summary(
+    plan: &RunConfig,
+    task: &Task,
+    results: &Results,
+    comparison: &Comparison,
+    num_eval: usize,
+    repeats: Repeats,
+) -> String {
+    let totals = &results.totals;
+    let Results { untrained_eval_loss, eval_loss, .. } = results;
+    let (what, before, after, loss) = match (results.untrained_eval_accuracy, results.eval_accuracy) {
+        (Some(before), Some(after)) => {
+            let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+            ("accuracy", percent(before), percent(after), format!("loss {untrained_eval_loss:.4} -> {eval_loss:.4}"))
+        }
+        _ => {
+            let perplexity = |loss: &f64| format!("{:.2}", loss.exp());
+            let both = format!("perplexity {} -> {}", perplexity(untrained_eval_loss), perplexity(eval_loss));
+            ("loss", format!("{untrained_eval_loss:.4}"), format!("{eval_loss:.4}"), both)
+        }
+    };
+    let kept = match results.best_step {
+        0 => "no step had less loss on dev than the start, which was kept; try a smaller --learning-rate".into(),
+        step => format!("the weights of step {step}, which had the least loss on dev"),
+    };
+    // A process that only finished what another had trained has no times of its own.
+    let own = totals.seconds_per_step.is_finite();
+    let times = match own {
+        true => format!(
+            " ({:.1} ms a step: model {:.1}, walks {:.1})",
+            1e3 * totals.seconds_per_step,
+            1e3 * totals.forward_seconds_per_step,
+            1e3 * totals.walk_seconds_per_step
+        ),
+        false => String::new(),
+    };
+    let deviation = match own {
+        true => format!(" ({:+.0} %)", 100.0 * comparison.seconds_per_step_deviation),
+        false => String::new(),
+    };
+    let replays = match results.replays {
+        true => ": from it and the base model zotune replay makes the weights of any",
+        false => "",
+    };
+    let new = match repeats.eval_in_train + repeats.eval_in_dev {
+        0 => "it never saw".into(),
+        n => format!("({n} of them also in train or dev, word for word)"),
+    };
+    let worth = results.eval_answers.map_or(String::new(), |answers| format!("         {}\n", worth(task, &answers)));
+    let file = kept_file(plan.inputs.is_adapted());
+    let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
+    format!(
+        "{what} on {num_eval} examples {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
+         took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
+         memory   {}\n\
+         forecast peak {} ({:+.1} %), {} a step{deviation}\n\
+         run      {}: {file}{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
+         steps    trajectory.bin, {} for {} steps{replays}\n\
+         next     {}",
+        results.steps,
+        totals.train_seconds,
+        totals.function_evaluations,
+        totals.tokens_per_step,
+        parts(&results.memory),
+        human(comparison.forecast.memory.peak_rss_bytes),
+        100.0 * comparison.peak_rss_deviation,
+        duration(comparison.forecast.seconds_per_step),
+        plan.output_dir.display(),
+        human(results.trajectory_bytes),
+        results.steps,
+        next_command(plan),
+    )
+}
+
+/// A number of parameters as people read it.
+pub fn human_count(count: usize) -> String {
+    let count = count as f64;
+    if count < 1e6 { format!("{:.1} k parameters", count / 1e3) } else { format!("{:.1} M parameters", count / 1e6) }
+}
+
+/// Where the memory went: the parts that are there, largest peak first said.
+pub fn parts(memory: &Memory) -> String {
+    let parts = [
+        ("weights", memory.weights_bytes),
+        ("optimizer state", memory.optimizer_state_bytes),
+        ("snapshot", memory.snapshot_bytes),
+        ("gradients", memory.gradient_peak_bytes),
+        ("activations", memory.activation_peak_bytes),
+        ("noise", memory.noise_scratch_bytes),
+        ("the rest", memory.rest_bytes),
+    ];
+    let said = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", human(*bytes as u64)));
+    format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
+}
+
+/// From the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
+pub fn next_command(plan: &RunConfig) -> String {
+    let inputs = &plan.inputs;
+    if inputs.task.as_deref() == Some("reviews") {
+        let model = shell_quoted(&inputs.model);
+        return format!(
+            "zotune train --model {model} --task sst2    (fetches SST-2 from the hub; --data takes GLUE's folder with train.tsv \
+             and dev.tsv)"
+        );
+    }
+    format!("zotune eval {} {}", model_flags(inputs, &plan.output_dir), eval_flags(inputs)).trim_end().into()
+}
+
+/// The flags that score a model on the rows of a run, as the run does.
+pub fn eval_flags(inputs: &Inputs) -> String {
+    let mut flags = vec![task_flags(inputs)];
+    let mut add = |flag: &str, value: Option<String>| {
+        if let Some(value) = value {
+            flags.push(format!("--{flag} {}", shell_quoted(&value)));
+        }
+    };
+    if inputs.task.is_some() {
+        add("data", inputs.data.as_ref().map(|d| d.to_string_lossy().into_owned()));
+    }
+    add("dtype", (inputs.dtype != Precision::F32).then(|| inputs.dtype.dtype().as_str().into()));
+    add("bos-id", inputs.bos_id.map(|id| id.to_string()));
+    add("max-length", inputs.max_length.map(|n| n.to_string()));
+    add("num-eval", inputs.num_eval.map(|n| n.to_string()));
+    add("train-set-seed", (inputs.train_set_seed != 0).then(|| inputs.train_set_seed.to_string()));
+    flags.join(" ")
+}
+
+/// What an accuracy is worth, in a line.
+pub fn worth(task: &Task, answers: &Answers) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let Answers { accuracy_low, accuracy_high, majority_share, majority_answer, only_answer, .. } = *answers;
+    let only = only_answer.map_or(String::new(), |only| format!("; every row was given {}", task.answer(only)));
+    format!(
+        "95 % interval (Wilson) {:.1} to {}; {}, the most frequent answer, would be right in {}{only}",
+        100.0 * accuracy_low,
+        percent(accuracy_high),
+        task.answer(majority_answer),
+        percent(majority_share)
+    )
+}
+
+/// What a run will take, in a line.
+pub fn outlook(forecast: &Forecast, plan: &RunConfig) -> String {
+    let Forecast { memory, seconds_per_step, seconds, disk_bytes, .. } = forecast;
+    format!(
+        "{} a step, {} for {} steps and their evaluations; peak {}; {} on the disk",
+        duration(*seconds_per_step),
+        duration(*seconds),
+        plan.max_steps,
+        human(memory.peak_rss_bytes),
+        human(*disk_bytes)
+    )
+}
+
+/// The flags that name what a run has left in `folder`: a model, or an adapter and the model that it is for.
+pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
+    let folder = shell_quoted(&folder.to_string_lossy());
+    match inputs.is_adapted() {
+        true => {
+            let to_base = Trajectory::to_base(inputs).map(|place| shell_quoted(&place.to_string_lossy()));
+            let to_base = to_base.map_or(String::new(), |place| format!(" --trajectory {place}"));
+            format!("--model {}{to_base} --adapter {folder}", shell_quoted(&inputs.model))
+        }
+        false => format!("--model {folder}"),
+    }
+}
+
+/// What is trained, where it is not the whole model.
+pub fn trained(inputs: &Inputs) -> Option<String> {
+    let TrainableArgs { tune, lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
+    match (tune, lora_r, num_prefix, &inputs.adapter) {
+        (Some(selection), ..) => Some(selection.to_string()),
+        (_, Some(r), ..) => {
+            let targets = lora_target_modules.clone().map_or(String::new(), String::from);
+            Some(format!("LoRA of rank {r}, alpha {}, on {targets}", lora_alpha.unwrap_or_default()))
+        }
+        (_, _, Some(tokens), _) => Some(format!("a prefix of {tokens} tokens")),
+        (.., Some(folder)) => Some(format!("the adapter of {}", folder.display())),
+        _ => None,
+    }
+}
+
+/// The flags that name what a run was trained on.
+pub fn task_flags(inputs: &Inputs) -> String {
+    match (&inputs.task, &inputs.data) {
+        (Some(task), _) => format!("--task {}", shell_quoted(task)),
+        (None, Some(data)) => format!("--data {}", shell_quoted(&data.to_string_lossy())),
+        (None, None) => "--data FILE".into(),
+    }
+}
+
+/// A number in three digits, as people write it: 1e-4, 1.38e-5, 0.
+pub fn short(x: f64) -> String {
+    let text = format!("{x:.2e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
+}

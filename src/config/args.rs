@@ -1,0 +1,216 @@
+//! RawArgs as typed: flags, and the keys of a TOML file. Nothing here is checked beyond its type.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Command};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::trainable::TrainableArgs;
+use super::values::{Fsync, Precision, Schedule};
+use crate::base::numbers::number;
+use crate::base::text::nearest;
+use crate::zo::Settings;
+
+/// What every verb that opens a model and a task takes. As typed: None where nothing was said.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Common {
+    /// The model: a folder in Hugging Face layout, a name on the hub (facebook/opt-125m), a GGUF file, or opt-mini (built in)
+    /// [default: opt-mini]
+    #[arg(long, value_name = "FOLDER_OR_NAME", alias = "model-name-or-path", help_heading = "Model and data")]
+    pub model: Option<String>,
+    /// The branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, help_heading = "Model and data")]
+    pub revision: Option<String>,
+    /// A trajectory to begin from, replayed over the model: a run folder, or a file that zotune export wrote
+    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
+    pub trajectory: Option<PathBuf>,
+    /// An adapter to begin from, LoRA or prefix, as PEFT writes it: its folder, a run's that trained one, or a name on the hub
+    #[arg(long, value_name = "FOLDER", help_heading = "Model and data")]
+    pub adapter: Option<PathBuf>,
+    /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: what --data says of
+    /// itself; without it reviews]
+    #[arg(long, alias = "task-name", help_heading = "Model and data")]
+    pub task: Option<String>,
+    /// The folder that the task's data files are in [default: fetched from the hub]. Without --task: rows of your own, a file
+    /// or a folder with train.jsonl and valid.jsonl or test.jsonl (.csv, .tsv and .parquet too), with the columns prompt and
+    /// completion, or text and label, or text alone
+    #[arg(long, value_name = "FOLDER|FILE", help_heading = "Model and data")]
+    pub data: Option<PathBuf>,
+    /// How the weights are held [default: f32]
+    #[arg(long, help_heading = "Model and data")]
+    pub dtype: Option<Precision>,
+    /// Where to compute: cpu [default: cpu]
+    #[arg(long, help_heading = "Model and data")]
+    pub device: Option<String>,
+    /// Threads to compute with; results have the same bits for any number [default: RAYON_NUM_THREADS, else all]
+    #[arg(long, help_heading = "Model and data")]
+    pub threads: Option<usize>,
+    /// The begin token in front of every prompt, instead of the tokenizer's (MeZO's OPT runs: 0)
+    #[arg(long, value_name = "ID", help_heading = "Model and data")]
+    pub bos_id: Option<u32>,
+    /// Longer prompts are cut on the left [default: 2048, or the model's positions if fewer]
+    #[arg(long, value_name = "TOKENS", help_heading = "Model and data")]
+    pub max_length: Option<usize>,
+    /// Rows in the evaluation split [default: 1000, or all if fewer; of one file of your own a tenth at most]
+    #[arg(long, help_heading = "Model and data")]
+    pub num_eval: Option<usize>,
+    /// Seed that the splits are drawn with [default: 0]
+    #[arg(long, help_heading = "Model and data")]
+    pub train_set_seed: Option<u32>,
+    /// Examples in a batch of evaluation; changes memory and speed, and results to rounding only [default: 16]
+    #[arg(long, alias = "per-device-eval-batch-size", help_heading = "Model and data")]
+    pub eval_batch_size: Option<usize>,
+}
+
+/// Everything that `train` takes. As typed: None where nothing was said.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RawArgs {
+    /// What it shares with the other verbs.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    /// The method: zo-sgd, zo-sgd-momentum, zo-sign, zo-sign-scalar, zo-conservative, zo-rmsprop, zo-adamm, zo-adam,
+    /// r-adazo, meazo, mezo-svrg, vamo, sgd, adamw, svrg [default: zo-sgd]
+    #[arg(long, help_heading = "Training")]
+    pub optimizer: Option<String>,
+    /// Learning rate [default: 0.016 / sqrt(number of weights) for zo-sgd, 1e-5 at 2.6 M and 1.4e-6 at
+    /// 135 M, 40 times as much for a prefix; a multiple of it for the other zeroth-order methods; sgd, svrg, vamo: 1e-3, but zo-sgd's where
+    /// --fo-params leaves weights to estimate; adamw: 1e-5; a backward pass's 10 times as much for LoRA, 300 for a prefix]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
+    pub learning_rate: Option<f64>,
+    /// What of the model is trained.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tuned: TrainableArgs,
+    /// The method's own.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// How the learning rate goes after the warm-up [default: constant]
+    #[arg(long, help_heading = "Training")]
+    pub lr_scheduler_type: Option<Schedule>,
+    /// Steps over which the learning rate rises from 0 [default: 0]
+    #[arg(long, help_heading = "Training")]
+    pub warmup_steps: Option<u64>,
+    /// Steps to train for [default: 20000]
+    #[arg(long, help_heading = "Training")]
+    pub max_steps: Option<u64>,
+    /// Examples a step [default: 16]
+    #[arg(long, alias = "per-device-train-batch-size", help_heading = "Training")]
+    pub batch_size: Option<usize>,
+    /// Examples in one forward pass: a large batch with small activations, the same loss [default: the batch]
+    #[arg(long, help_heading = "Training")]
+    pub micro_batch_size: Option<usize>,
+    /// Seed of batches and directions [default: 0]
+    #[arg(long, help_heading = "Training")]
+    pub seed: Option<u64>,
+    /// Rows in the training split [default: 1000, or what dev leaves if fewer; of your own all that the others leave]
+    #[arg(long, help_heading = "Training")]
+    pub num_train: Option<usize>,
+    /// Rows in the dev split [default: 500; cb, copa and reviews: 100; of your own a tenth of the training rows at most]
+    #[arg(long, help_heading = "Training")]
+    pub num_dev: Option<usize>,
+    /// Steps between evaluations on the dev split [default: a twentieth of the steps]
+    #[arg(long, help_heading = "Output")]
+    pub eval_steps: Option<u64>,
+    /// Steps between lines of the log [default: 10]
+    #[arg(long, help_heading = "Output")]
+    pub logging_steps: Option<u64>,
+    /// Stop with exit code 4 once the run has diverged: 10 of its last 20 steps had a training loss above twice the loss on dev before
+    /// training and above 5 + ln(answers to choose from; with teacher forcing the vocabulary). --stop-if-diverged=false goes on
+    /// [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
+    pub stop_if_diverged: Option<bool>,
+    /// Steps between checkpoints, each a model folder with the method's state; 0: none, a zeroth-order run goes on from its log
+    /// alone [default: --eval-steps]
+    #[arg(long, help_heading = "Output")]
+    pub save_steps: Option<u64>,
+    /// Checkpoints to keep, the newest ones [default: 1]
+    #[arg(long, help_heading = "Output")]
+    pub save_total_limit: Option<usize>,
+    /// How often the trajectory is forced to the disk, for machines that lose their power: with every step, every so many
+    /// seconds, or never [default: 5]
+    #[arg(long, value_name = "every|SECONDS|never", help_heading = "Output")]
+    pub fsync: Option<Fsync>,
+    /// The run folder [default: runs/TASK-MODEL-OPTIMIZER-SEED]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub output_dir: Option<PathBuf>,
+    /// Write into a folder that is not empty, replacing the files of an older run
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
+    pub overwrite_output_dir: Option<bool>,
+}
+
+impl RawArgs {
+    /// The knobs of a TOML file called `place`. An unknown key is an error with the nearest name.
+    pub fn from_toml(text: &str, place: &str) -> Result<Self> {
+        let table: toml::Table = toml::from_str(text).map_err(|e| usage!("{place}: {e}"))?;
+        let arguments = RawArgs::augment_args(Command::new("train"));
+        let mut fields = Map::new();
+        for (key, value) in table {
+            let at = || line_of(text, &key).map_or(place.to_string(), |line| format!("{place}, line {line}"));
+            let dashed = key.replace('_', "-");
+            let known = arguments.get_arguments().find(|a| {
+                a.get_long() == Some(&dashed) || a.get_all_aliases().is_some_and(|all| all.contains(&dashed.as_str()))
+            });
+            let Some(argument) = known else {
+                let names: Vec<&str> = arguments.get_arguments().filter_map(|a| a.get_long()).collect();
+                let near = meant(&dashed).unwrap_or_else(|| nearest(&dashed, names));
+                return Err(usage!("{}: there is no knob \"{key}\": {near}", at()));
+            };
+            let name = argument.get_id().to_string();
+            let value = serde_json::to_value(value)?;
+            if value.is_null() {
+                return Err(usage!("{}: {key}: it must be a finite number", at()));
+            }
+            serde_json::from_value::<RawArgs>(Value::Object(Map::from_iter([(name.clone(), value.clone())])))
+                .map_err(|e| usage!("{}: {key}: {e}", at()))?;
+            if fields.insert(name.clone(), value).is_some() {
+                return Err(usage!("{}: {name} is there twice", at()));
+            }
+        }
+        Ok(serde_json::from_value(Value::Object(fields))?)
+    }
+
+    /// These knobs with `flags` on top.
+    pub fn overlaid(self, flags: &RawArgs) -> Result<Self> {
+        let Value::Object(mut merged) = serde_json::to_value(self)? else { unreachable!("a struct is an object") };
+        let Value::Object(flags) = serde_json::to_value(flags)? else { unreachable!("a struct is an object") };
+        merged.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
+        Ok(serde_json::from_value(Value::Object(merged))?)
+    }
+}
+
+/// What others call a knob, as flags without dashes, what it is called here, and what else to say.
+const ELSEWHERE: [(&[&str], &str, &str); 7] = [
+    (
+        &["steps", "iters", "iterations", "num-steps", "num-iters", "max-iters", "train-steps", "total-steps"],
+        "--max-steps",
+        "",
+    ),
+    (
+        &["epochs", "epoch", "num-epochs", "num-train-epochs", "max-epochs"],
+        "--max-steps",
+        " An epoch is the training rows divided by --batch-size",
+    ),
+    (&["bs", "batch", "batchsize", "train-batch-size"], "--batch-size", ""),
+    (&["rate", "learningrate", "step-size"], "--learning-rate", ""),
+    (&["bf16", "load-bfloat16", "bfloat16"], "--dtype bf16", ""),
+    (&["fp16", "load-float16", "float16"], "--dtype f16", ""),
+    (&["eps", "epsilon"], "--zo-eps", ""),
+];
+
+/// Which flag somebody means by the name that it has elsewhere.
+pub fn meant(name: &str) -> Option<String> {
+    let (_, flag, more) = ELSEWHERE.iter().find(|(names, ..)| names.contains(&name))?;
+    Some(format!("did you mean {flag}?{more}"))
+}
+
+/// The line, from 1, that sets `key`.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    text.lines().position(sets).map(|i| i + 1)
+}

@@ -1,0 +1,246 @@
+//! Every knob: as typed (a file with flags on top), then checked. Two types, so nothing unchecked gets further.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::args::RawArgs;
+use super::inputs::Inputs;
+use super::limits::{MOST_BATCH, MOST_DIRECTIONS, MOST_ROWS, MOST_STEPS, positive, within};
+use super::trainable::TrainableArgs;
+use super::values::{Fsync, Schedule};
+use crate::data::task::Sizes;
+use crate::zo::{Settings, StepContext};
+
+/// What `zotune train` does when nothing is said: the file configs/reviews.toml, compiled in.
+pub const DEFAULT_JOB: &str = include_str!("../../configs/reviews.toml");
+
+/// A stretch of a run under another `--max-steps` than the last: schedules go by it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// The last step of the stretch.
+    pub last: u64,
+    /// What the knob was.
+    pub max_steps: u64,
+}
+
+/// A training run, checked: what run.json and the trajectory keep.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each is the flag of its name, documented there")]
+pub struct RunConfig {
+    #[serde(flatten)]
+    pub inputs: Inputs,
+    pub optimizer: String,
+    /// None until the model is open: the default follows its size.
+    pub learning_rate: Option<f64>,
+    /// The method's own knobs.
+    #[serde(flatten)]
+    pub settings: Settings,
+    pub lr_scheduler_type: Schedule,
+    pub warmup_steps: u64,
+    pub max_steps: u64,
+    /// What it was before it was raised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+    pub batch_size: usize,
+    pub micro_batch_size: usize,
+    pub seed: u64,
+    pub num_train: Option<usize>,
+    pub num_dev: Option<usize>,
+    pub eval_steps: u64,
+    pub logging_steps: u64,
+    #[serde(default = "yes")]
+    pub stop_if_diverged: bool,
+    pub save_steps: u64,
+    pub save_total_limit: usize,
+    pub fsync: Fsync,
+    pub output_dir: PathBuf,
+    pub overwrite_output_dir: bool,
+}
+
+impl RunConfig {
+    /// Checks what was typed, and fills in what was not.
+    pub fn check(knobs: RawArgs) -> Result<Self> {
+        let tuned = knobs.tuned.checked()?;
+        if knobs.common.adapter.is_some() && tuned != TrainableArgs::default() {
+            return Err(usage!(
+                "--adapter: it is trained further as it is; --tune, --lora-r and --prefix-tuning go without it"
+            ));
+        }
+        let inputs = Inputs { tuned, ..Inputs::check(knobs.common)? };
+        let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
+        let seed = knobs.seed.unwrap_or(0);
+        let max_steps = knobs.max_steps.unwrap_or(20_000);
+        let batch_size = knobs.batch_size.unwrap_or(16);
+        let eval_steps = knobs.eval_steps.unwrap_or((max_steps / 20).max(1));
+        let output_dir = knobs.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
+        let plan = RunConfig {
+            inputs,
+            optimizer,
+            learning_rate: knobs.learning_rate,
+            settings: knobs.settings,
+            lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
+            warmup_steps: knobs.warmup_steps.unwrap_or(0),
+            max_steps,
+            stages: Vec::new(),
+            batch_size,
+            micro_batch_size: knobs.micro_batch_size.unwrap_or(batch_size),
+            seed,
+            num_train: knobs.num_train,
+            num_dev: knobs.num_dev,
+            eval_steps,
+            logging_steps: knobs.logging_steps.unwrap_or(10),
+            stop_if_diverged: knobs.stop_if_diverged.unwrap_or(true),
+            save_steps: knobs.save_steps.unwrap_or(eval_steps),
+            save_total_limit: knobs.save_total_limit.unwrap_or(1),
+            fsync: knobs.fsync.unwrap_or_default(),
+            output_dir,
+            overwrite_output_dir: knobs.overwrite_output_dir.unwrap_or(false),
+        };
+        plan.check_extremes()?;
+        Ok(plan)
+    }
+
+    /// Refuses numbers that nothing is made for, typed in or in a trajectory's header.
+    pub fn check_extremes(&self) -> Result<()> {
+        self.inputs.check_extremes()?;
+        for (flag, steps, least) in [
+            ("--max-steps", Some(self.max_steps), 1),
+            ("--eval-steps", Some(self.eval_steps), 1),
+            ("--logging-steps", Some(self.logging_steps), 1),
+            ("--save-steps", Some(self.save_steps), 0),
+            ("--warmup-steps", Some(self.warmup_steps), 0),
+            ("--snapshot-steps", self.settings.snapshot_steps, 1),
+        ] {
+            within(flag, steps, least, MOST_STEPS)?;
+        }
+        for stage in &self.stages {
+            within("--max-steps", Some(stage.max_steps.max(stage.last)), 0, MOST_STEPS)?;
+        }
+        within("--batch-size", Some(self.batch_size), 1, MOST_BATCH)?;
+        within("--micro-batch-size", Some(self.micro_batch_size), 1, MOST_BATCH)?;
+        within("--num-train", self.num_train, 0, MOST_ROWS)?;
+        within("--num-dev", self.num_dev, 0, MOST_ROWS)?;
+        positive("--save-total-limit", Some(self.save_total_limit))?;
+        within("--num-directions", self.settings.num_directions, 1, MOST_DIRECTIONS)?;
+        within("--max-directions", self.settings.max_directions, 1, MOST_DIRECTIONS)?;
+        if let Some(x) = self.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
+            return Err(usage!("--learning-rate {x}: it must be a number above 0, within what f32 can hold"));
+        }
+        self.settings.check()
+    }
+
+    /// Warns if a run that had `then` steps and is made longer is not the run that would have been begun that long.
+    pub fn warn_of_schedule(&self, then: u64) {
+        if self.lr_scheduler_type == Schedule::Constant {
+            return;
+        }
+        let at = |step| format!("{:.2e}", self.learning_rate_at(step));
+        tracing::warn!(
+            "resume  the learning rate falls along a {} to the last step: {} behind {then} of {then} steps, and now {} at step {}. A run begun \
+             with --max-steps {} would have had other rates up to here, and other weights; with a constant rate they are the same",
+            self.lr_scheduler_type.name(),
+            at(then),
+            at(then + 1),
+            then + 1,
+            self.max_steps
+        );
+    }
+
+    /// The sizes of the splits as asked for.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { num_train: self.num_train, num_dev: self.num_dev, num_eval: self.inputs.num_eval }
+    }
+
+    /// What an estimator and a rule are told of `step`, counted from 1. The plan must have been set up.
+    pub fn step_context(&self, step: u64) -> StepContext {
+        StepContext { step, run_seed: self.seed, learning_rate: self.learning_rate_at(step) as f32 }
+    }
+
+    /// The learning rate of `step`, counted from 1: a pure function of the step. The plan must have been set up.
+    pub fn learning_rate_at(&self, step: u64) -> f64 {
+        let peak = self.learning_rate.unwrap_or_default();
+        let stage = self.stages.iter().find(|stage| step <= stage.last);
+        let max_steps = stage.map_or(self.max_steps, |stage| stage.max_steps);
+        if step <= self.warmup_steps {
+            return peak * step as f64 / self.warmup_steps as f64;
+        }
+        let rest = (max_steps.max(self.warmup_steps + 1) - self.warmup_steps) as f64;
+        // The first step after the warm-up has the full rate; a step past the last would have none.
+        let done = (step - self.warmup_steps - 1) as f64 / rest;
+        match self.lr_scheduler_type {
+            Schedule::Constant => peak,
+            Schedule::Linear => peak * (1.0 - done),
+            // The C library's cosine is another on other machines.
+            Schedule::Cosine => peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done)),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// runs/TASK-MODEL-OPTIMIZER-SEED, where data that are their own task give it their name; with a number behind it while that is taken.
+fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
+    let data = inputs.data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
+    let task = inputs.task.as_ref().map(PathBuf::from).or(data).unwrap_or_default();
+    let stem = task.file_stem().unwrap_or_default().to_string_lossy();
+    let model = Path::new(&inputs.model);
+    let model = model.canonicalize().unwrap_or(model.to_path_buf());
+    // The name that was typed where it says something, the folder's own where it is `.` or `..`.
+    let model = Path::new(&inputs.model).file_name().or(model.file_name()).unwrap_or_default().to_string_lossy();
+    let name = format!("{stem}-{model}-{optimizer}-{seed}");
+    let taken = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let numbered = |n: u32| Path::new("runs").join(if n == 1 { name.clone() } else { format!("{name}.{n}") });
+    (1..).map(numbered).find(|folder| !taken(folder)).unwrap_or_else(|| numbered(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(toml: &str) -> Result<RunConfig> {
+        RunConfig::check(RawArgs::from_toml(toml, "my.toml")?)
+    }
+
+    #[test]
+    fn flags_go_over_the_file_and_the_file_over_defaults() -> Result<()> {
+        let file = RawArgs::from_toml("learning-rate = 1e-5\nmax_steps = 7\nmodel = \"a\"", "my.toml")?;
+        let flags = RawArgs { learning_rate: Some(2e-5), ..RawArgs::default() };
+        let plan = RunConfig::check(file.overlaid(&flags)?)?;
+        assert_eq!((plan.learning_rate, plan.max_steps, plan.batch_size), (Some(2e-5), 7, 16));
+        assert_eq!(plan.inputs.model, "a");
+        Ok(())
+    }
+
+    #[test]
+    fn bad_knobs_name_the_place_and_the_nearest_name() {
+        let error = |toml: &str| plan(toml).unwrap_err().to_string();
+        assert_eq!(
+            error("seed = 1\nlearning_rte = 1"),
+            "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"
+        );
+        assert!(error("max_steps = \"many\"").starts_with("my.toml, line 1: max_steps: invalid type: string"));
+        assert_eq!(error("lr = -1.0"), "--learning-rate -1: it must be a number above 0, within what f32 can hold");
+        assert!(error("zo_eps = 1e-50").starts_with("--zo-eps 0.00000000000000"));
+        assert_eq!(error("weight_decay = nan"), "my.toml, line 1: weight_decay: it must be a finite number");
+        assert_eq!(error("batch_size = 0"), "--batch-size 0: it must be at least 1");
+        assert!(error("lr = 1.0\nlearning_rate = 1.0").ends_with("learning_rate is there twice"));
+    }
+
+    #[test]
+    fn schedules_rise_then_hold_or_fall() -> Result<()> {
+        let rates = |kind: &str| -> Result<Vec<f64>> {
+            let plan = plan(&format!("lr = 8.0\nmax_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
+            Ok((1..=6).map(|step| plan.learning_rate_at(step)).collect())
+        };
+        assert_eq!(rates("constant")?, [4.0, 8.0, 8.0, 8.0, 8.0, 8.0]);
+        assert_eq!(rates("linear")?, [4.0, 8.0, 8.0, 6.0, 4.0, 2.0]);
+        let cosine = rates("cosine")?;
+        assert_eq!(cosine[2], 8.0);
+        assert!((cosine[4] - 4.0).abs() < 1e-12 && cosine[5] > 0.0);
+        Ok(())
+    }
+}

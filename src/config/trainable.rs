@@ -1,0 +1,140 @@
+//! What of a model is trained: all of it, some of its weights, or an adapter in their place.
+
+use std::fmt;
+
+use anyhow::Result;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::limits;
+use crate::base::numbers::number;
+use crate::zo::Selection;
+
+/// The knobs that say what is trained. None: not given.
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainableArgs {
+    /// Train only some of the model's weights: last:N (blocks), or patterns of names, separated by commas [default: all]
+    #[arg(long, value_name = "last:N|PATTERNS", help_heading = "What is trained")]
+    pub tune: Option<Selection>,
+    /// Train a LoRA adapter of this rank (MeZO: 8) and leave the model as it is; written as PEFT reads it
+    #[arg(long, value_name = "RANK", help_heading = "What is trained")]
+    pub lora_r: Option<usize>,
+    /// LoRA's alpha: what the adapter adds is multiplied by alpha / rank [default: twice the rank]
+    #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "What is trained")]
+    pub lora_alpha: Option<f64>,
+    /// The linear layers that LoRA adapts, by the last part of their names, separated by commas; or all-linear [default:
+    /// q_proj,v_proj]
+    #[arg(long, value_name = "NAMES", help_heading = "What is trained")]
+    pub lora_target_modules: Option<Names>,
+    /// Train keys and values in front of every layer's own (prefix tuning), begun as those of tokens drawn at random, and leave
+    /// the model as it is; written as PEFT reads it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "What is trained")]
+    pub prefix_tuning: Option<bool>,
+    /// Tokens in the prefix [default: 5]
+    #[arg(long, value_name = "TOKENS", help_heading = "What is trained")]
+    pub num_prefix: Option<usize>,
+}
+
+/// Names, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Names(pub Vec<String>);
+
+impl std::str::FromStr for Names {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_string()).collect();
+        if names.iter().any(String::is_empty) { Err("a name is empty".into()) } else { Ok(Names(names)) }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+impl TrainableArgs {
+    /// Whether an adapter is to be made.
+    pub fn is_adapter(&self) -> bool {
+        self.lora_r.is_some() || self.prefix_tuning == Some(true)
+    }
+
+    /// Checks what was typed, and fills in what goes with it.
+    pub fn checked(mut self) -> Result<Self> {
+        if self.prefix_tuning == Some(false) {
+            self.prefix_tuning = None;
+        }
+        if matches!(self.tune, Some(Selection::None)) {
+            return Err(usage!("--tune none: nothing would be trained"));
+        }
+        let ways = [
+            ("--tune", self.tune.is_some()),
+            ("--lora-r", self.lora_r.is_some()),
+            ("--prefix-tuning", self.prefix_tuning.is_some()),
+        ];
+        let given: Vec<&str> = ways.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect();
+        if let [first, second, ..] = given[..] {
+            return Err(usage!("{first} and {second}: each says what is trained; take one of them"));
+        }
+        limits::positive("--lora-r", self.lora_r)?;
+        limits::positive("--num-prefix", self.num_prefix)?;
+        if let Some(alpha) = self.lora_alpha.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
+            return Err(usage!("--lora-alpha {alpha}: it must be a number above 0"));
+        }
+        match self.lora_r {
+            Some(r) => {
+                self.lora_alpha.get_or_insert(2.0 * r as f64);
+                self.lora_target_modules.get_or_insert_with(|| Names(vec!["q_proj".into(), "v_proj".into()]));
+            }
+            None if self.lora_alpha.is_some() || self.lora_target_modules.is_some() => {
+                let flag = if self.lora_alpha.is_some() { "--lora-alpha" } else { "--lora-target-modules" };
+                return Err(usage!("{flag}: it goes with --lora-r, which is not given"));
+            }
+            None => {}
+        }
+        match self.prefix_tuning {
+            Some(_) => drop(self.num_prefix.get_or_insert(5)),
+            None if self.num_prefix.is_some() => {
+                return Err(usage!("--num-prefix: it goes with --prefix-tuning, which is not given"));
+            }
+            None => {}
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_trained_is_said_once_and_filled_in() -> Result<()> {
+        let lora = TrainableArgs { lora_r: Some(8), ..TrainableArgs::default() }.checked()?;
+        assert_eq!(
+            (lora.lora_alpha, lora.lora_target_modules.map(String::from)),
+            (Some(16.0), Some("q_proj,v_proj".into()))
+        );
+        assert_eq!(TrainableArgs { prefix_tuning: Some(true), ..TrainableArgs::default() }.checked()?.num_prefix, Some(5));
+        let whole = TrainableArgs { prefix_tuning: Some(false), ..TrainableArgs::default() }.checked()?;
+        assert_eq!(whole, TrainableArgs::default());
+        let error = |tuned: TrainableArgs| tuned.checked().unwrap_err().to_string();
+        let both = TrainableArgs { lora_r: Some(8), tune: Some(Selection::Last(1)), ..TrainableArgs::default() };
+        assert_eq!(error(both), "--tune and --lora-r: each says what is trained; take one of them");
+        assert!(
+            error(TrainableArgs { lora_alpha: Some(1.0), ..TrainableArgs::default() })
+                .starts_with("--lora-alpha: it goes with")
+        );
+        assert!(error(TrainableArgs { lora_r: Some(0), ..TrainableArgs::default() }).starts_with("--lora-r 0"));
+        assert!(
+            error(TrainableArgs { num_prefix: Some(3), ..TrainableArgs::default() })
+                .starts_with("--num-prefix: it goes with")
+        );
+        assert!("q_proj,,v_proj".parse::<Names>().is_err());
+        Ok(())
+    }
+}
+
+as_typed!(Names);

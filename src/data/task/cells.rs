@@ -1,0 +1,300 @@
+//! Records of cells between commas or tabs. Where quotes are the writer's and where they are the text's own is decided by a rule, and what is
+//! either is refused: a guess would train on other texts than were written.
+
+use std::borrow::Cow;
+
+use anyhow::{Result, bail};
+
+use crate::base::text::quoted;
+
+/// One record: where it begins, and what stands in it.
+pub struct Record<'a> {
+    /// From 1.
+    pub line: u64,
+    /// What stands between the delimiters, without the quotes of a writer.
+    pub cells: Vec<Cow<'a, str>>,
+    /// Whether a writer put quotes around some cell.
+    has_quotes: bool,
+    /// Whether a quote stands doubled in a cell in quotes: no text has that, a writer does it.
+    has_doubled: bool,
+    /// Whether a cell in quotes goes over a delimiter or the end of a line.
+    has_breaks: bool,
+}
+
+/// The records of a text. Empty lines are passed over; \n, \r\n and \r end a line.
+pub struct Cells<'a> {
+    text: &'a str,
+    at: usize,
+    line: u64,
+    delimiter: u8,
+    /// Whether a cell that begins with a quote ends with one, as RFC 4180 has it; else quotes are characters like others.
+    quoted: bool,
+}
+
+impl<'a> Cells<'a> {
+    /// From the beginning of a text.
+    pub fn new(text: &'a str, delimiter: u8, quoted: bool) -> Self {
+        Cells { text, at: 0, line: 1, delimiter, quoted }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Over one end of a line, if one is here.
+    fn over_end(&mut self) -> bool {
+        let rest = &self.text.as_bytes()[self.at..];
+        let len = match rest {
+            [b'\r', b'\n', ..] => 2,
+            [b'\r' | b'\n', ..] => 1,
+            _ => return false,
+        };
+        self.at += len;
+        self.line += 1;
+        true
+    }
+
+    /// The next record; None behind the last.
+    pub fn record(&mut self) -> Result<Option<Record<'a>>> {
+        while self.over_end() {}
+        if self.at == self.text.len() {
+            return Ok(None);
+        }
+        let mut record =
+            Record { line: self.line, cells: Vec::new(), has_quotes: false, has_doubled: false, has_breaks: false };
+        loop {
+            let cell = match self.byte() {
+                Some(b'"') if self.quoted => self.in_quotes(&mut record)?,
+                _ => self.plain()?,
+            };
+            record.cells.push(cell);
+            if self.byte() != Some(self.delimiter) {
+                self.over_end();
+                return Ok(Some(record));
+            }
+            self.at += 1;
+        }
+    }
+
+    fn plain(&mut self) -> Result<Cow<'a, str>> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let len = rest.iter().position(|b| *b == self.delimiter || matches!(b, b'\r' | b'\n')).unwrap_or(rest.len());
+        let cell = &self.text[self.at..self.at + len];
+        let inner = cell.trim();
+        if self.quoted && inner.len() > 1 && inner.starts_with('"') && inner.ends_with('"') {
+            bail!("line {}: the quote of {} stands behind a space; remove the space", self.line, quoted(cell));
+        }
+        self.at += len;
+        Ok(cell.into())
+    }
+
+    fn in_quotes(&mut self, record: &mut Record) -> Result<Cow<'a, str>> {
+        let (first, line) = (self.at + 1, self.line);
+        let bytes = self.text.as_bytes();
+        let (mut end, mut doubled) = (first, false);
+        loop {
+            let Some(len) = bytes[end..].iter().position(|b| *b == b'"') else {
+                bail!(
+                    "line {line}: the quote that a cell begins with there is never closed: {}",
+                    quoted(&self.text[first - 1..])
+                );
+            };
+            end += len;
+            if bytes.get(end + 1) != Some(&b'"') {
+                break;
+            }
+            doubled = true;
+            end += 2;
+        }
+        let inner = &self.text[first..end];
+        let ends = inner.as_bytes();
+        let lines =
+            (0..ends.len()).filter(|&i| ends[i] == b'\n' || ends[i] == b'\r' && ends.get(i + 1) != Some(&b'\n')).count();
+        self.at = end + 1;
+        self.line += lines as u64;
+        if !matches!(self.byte(), None | Some(b'\r' | b'\n')) && self.byte() != Some(self.delimiter) {
+            let behind = &self.text[first - 1..];
+            bail!(
+                "line {line}: something stands behind the quote that ends a cell; quotes in a cell are doubled: {}",
+                quoted(behind)
+            );
+        }
+        record.has_quotes = true;
+        record.has_doubled |= doubled;
+        record.has_breaks |= lines > 0 || ends.contains(&self.delimiter);
+        Ok(if doubled { inner.replace("\"\"", "\"").into() } else { inner.into() })
+    }
+}
+
+/// What a look through all records finds.
+#[derive(Default)]
+struct Looked {
+    /// Why it cannot be read so.
+    error: Option<String>,
+    /// The first line with a cell in quotes.
+    quotes: Option<u64>,
+    /// With a doubled quote, or where the header is in quotes.
+    doubled: Option<u64>,
+    /// With a cell in quotes that goes over a tab or a line's end.
+    breaks: Option<u64>,
+}
+
+fn look(text: &str, quoted: bool) -> Looked {
+    let mut cells = Cells::new(text, b'\t', quoted);
+    let (mut looked, mut width) = (Looked::default(), None);
+    loop {
+        match cells.record() {
+            Ok(None) => return looked,
+            Ok(Some(record)) => {
+                let is_header = width.is_none();
+                if *width.get_or_insert(record.cells.len()) != record.cells.len() {
+                    looked.error = Some(format!("line {} has {} cells", record.line, record.cells.len()));
+                    return looked;
+                }
+                let line = Some(record.line);
+                looked.quotes = looked.quotes.or(line.filter(|_| record.has_quotes));
+                looked.doubled = looked.doubled.or(line.filter(|_| record.has_doubled || is_header && record.has_quotes));
+                looked.breaks = looked.breaks.or(line.filter(|_| record.has_breaks));
+            }
+            Err(error) => {
+                looked.error = Some(error.to_string());
+                return looked;
+            }
+        }
+    }
+}
+
+/// A line in which a cell, its quotes taken for characters, looks as a writer of quotes leaves it: in quotes, with doubled ones inside and no
+/// others.
+fn doubled_line(text: &str) -> Option<u64> {
+    let is_doubled = |cell: &str| {
+        let inner = cell.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        inner.is_some_and(|inner| inner.contains("\"\"") && !inner.replace("\"\"", "").contains('"'))
+    };
+    let mut cells = Cells::new(text, b'\t', false);
+    while let Ok(Some(record)) = cells.record() {
+        if record.cells.iter().any(|cell| is_doubled(cell)) {
+            return Some(record.line);
+        }
+    }
+    None
+}
+
+/// Whether the quotes of a tab-separated text are its writer's, as pandas and Python's csv put them, or the text's own, as in GLUE's files.
+///
+/// They are the writer's where all that begin a cell end one too, in records of one width, and some cell shows it: a quote inside is
+/// doubled, the header is in quotes, or a cell goes over a tab or a line. They are the text's own where some quote cannot be a writer's. What is
+/// both, or has signs of both, is an error.
+pub fn has_writers_quotes(text: &str) -> Result<bool> {
+    const SAY: &str =
+        "write the file as JSON lines or as CSV, or name its format in a task file: \"tsv-quoted\" or \"tsv-raw\"";
+    if !text.starts_with('"') && !["\t\"", "\n\"", "\r\""].iter().any(|begin| text.contains(begin)) {
+        return Ok(false);
+    }
+    let (raw, quoted) = (look(text, false), look(text, true));
+    match (raw.error, quoted.error) {
+        (None, Some(why)) => match doubled_line(text) {
+            Some(line) => bail!(
+                "line {line}: quotes are doubled there, as a writer of quoted cells does it, but not all that begin a cell are a writer's ({why}); {SAY}"
+            ),
+            None => Ok(false),
+        },
+        (Some(why), Some(other)) => {
+            bail!("{why}, fewer or more than the header; nor can its quotes be a writer's ({other})")
+        }
+        (_, None) if quoted.quotes.is_none() => Ok(false),
+        (Some(_), None) => match swallows(text) {
+            Some(line) => bail!(
+                "line {line}: the cell in quotes there goes over the end of a line and over a tab: a quote may not be closed; {SAY}"
+            ),
+            None => Ok(true),
+        },
+        (None, None) => match (quoted.doubled, quoted.breaks, quoted.quotes) {
+            (Some(_), None, _) => Ok(true),
+            (_, Some(line), _) => bail!("line {line}: the quotes there may be the text's own or its writer's; {SAY}"),
+            (_, _, line) => bail!(
+                "line {}: the quotes around a cell there may be the text's own or its writer's; {SAY}",
+                line.unwrap_or_default()
+            ),
+        },
+    }
+}
+
+/// A record with a cell in quotes that goes over a line's end and a tab: it may be several.
+fn swallows(text: &str) -> Option<u64> {
+    let mut cells = Cells::new(text, b'\t', true);
+    while let Ok(Some(record)) = cells.record() {
+        if record.cells.iter().any(|cell| cell.contains('\t') && cell.contains(['\n', '\r'])) {
+            return Some(record.line);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(text: &str, delimiter: u8, quoted: bool) -> Result<Vec<(u64, Vec<String>)>> {
+        let (mut cells, mut all) = (Cells::new(text, delimiter, quoted), Vec::new());
+        while let Some(record) = cells.record()? {
+            all.push((record.line, record.cells.into_iter().map(Cow::into_owned).collect()));
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn records_end_with_lines_of_every_system_and_know_theirs() -> Result<()> {
+        let expected = |lines: [u64; 3]| {
+            let cells = [["a", "b"], ["1\n2", "x"], ["", "y"]];
+            lines.into_iter().zip(cells).map(|(line, cells)| (line, cells.map(String::from).to_vec())).collect::<Vec<_>>()
+        };
+        assert_eq!(all("a,b\n\"1\n2\",x\n\n,y\n", b',', true)?, expected([1, 2, 5]));
+        assert_eq!(all("a,b\r\n\"1\n2\",x\r\n,y", b',', true)?, expected([1, 2, 4]));
+        assert_eq!(all("a,b\r\"1\n2\",x\r\r\r,y\r", b',', true)?, expected([1, 2, 6]));
+        assert_eq!(all("a\t\"b\n", b'\t', false)?, [(1, vec!["a".to_string(), "\"b".into()])]);
+        assert_eq!(all("a,\n", b',', true)?, [(1, vec!["a".to_string(), String::new()])]);
+        Ok(())
+    }
+
+    #[test]
+    fn quotes_that_do_not_match_are_refused() {
+        let error = |text: &str| all(text, b',', true).unwrap_err().to_string();
+        assert!(error("a,b\nx,\"y\nz,1\n").starts_with("line 2: the quote that a cell begins with there is never closed"));
+        assert!(error("a,b\n\"x\"y,1\n").starts_with("line 2: something stands behind the quote that ends a cell"));
+        assert!(error("a,b\nx, \"y\"\n").starts_with("line 2: the quote of \" \\\"y\\\"\" stands behind a space"));
+    }
+
+    #[test]
+    fn whose_the_quotes_of_a_tsv_are_follows_a_rule() {
+        let whose = |text: &str| has_writers_quotes(text).map_err(|e| e.to_string());
+        // No cell begins with one.
+        assert_eq!(whose("text\tlabel\nsay \"no\"\t1\n"), Ok(false));
+        // A doubled one, a header in quotes, a tab or a line in a cell.
+        assert_eq!(whose("text\tlabel\n\"say \"\"no\"\"\"\t1\n\"plain\"\t0\n"), Ok(true));
+        assert_eq!(whose("\"text\"\t\"label\"\n\"plain\"\t\"1\"\n"), Ok(true));
+        assert_eq!(whose("text\tlabel\n\"a\tb\"\t1\nx\t0\n"), Ok(true));
+        assert_eq!(whose("text\tlabel\n\"a\nb\"\t1\nx\t0\n"), Ok(true));
+        // Not closed, or closed in the middle: the text's own.
+        assert_eq!(whose("text\tlabel\n\"an open one\t1\nx\t0\n"), Ok(false));
+        assert_eq!(whose("text\tlabel\n\"good\" film\t1\n\"all\"\t0\n"), Ok(false));
+        // Both, and signs of both.
+        assert!(
+            whose("text\tlabel\nx\t0\n\"good\"\t1\n")
+                .unwrap_err()
+                .starts_with("line 3: the quotes around a cell there may be")
+        );
+        assert!(whose("text\n\"a\nb\"\n").unwrap_err().starts_with("line 2: the quotes there may be"));
+        assert!(
+            whose("text\tlabel\n\"\"\"a\"\"\"\t1\n\"b\" c\t0\n")
+                .unwrap_err()
+                .starts_with("line 2: quotes are doubled there")
+        );
+        // One that is not closed until another line has one before a tab: three rows, not one.
+        let swallowed = whose("text\tlabel\n\"a\nb\t1\nc\"\t0\n").unwrap_err();
+        assert!(
+            swallowed.starts_with("line 2: the cell in quotes there goes over the end of a line and over a tab"),
+            "{swallowed}"
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! Tasks: where the rows are, how a row becomes a prompt with candidate answers, which loss and which metric.
+
+pub mod kinds;
+pub mod prompted;
+mod json;
+mod cells;
+mod row;
+mod parquet;
+mod rows;
+mod hub;
+mod sections;
+mod templates;
+mod own_files;
+mod files;
+pub mod definition;
+mod row_file;
+mod splits;
+mod inferred;
+
+pub use definition::{BUILTIN, Task};
+pub use files::Files;
+pub use kinds::{Loss, Metric, Sizes};
+pub use prompted::{PromptedRow, Repeats, Splits};
+pub use row::Row;
+pub use rows::Format;

@@ -1,0 +1,314 @@
+//! Parquet files, row after row: a page of each column is held at a time.
+
+use std::io::{BufReader, Read, SeekFrom};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, FileReader, Length};
+use parquet::file::serialized_reader::SerializedFileReader;
+use parquet::record::Field;
+use parquet::record::reader::RowIter;
+use parquet::schema::types::Type;
+use serde_json::{Map, Number, Value};
+
+use super::json::weight;
+use super::row::{Row, Visit, lacks};
+use crate::base::panics::unless_panic;
+use crate::base::text::quoted;
+use crate::base::{ReadSeek, Source};
+
+/// A parquet file where a source has it.
+#[derive(Clone)]
+pub struct File {
+    source: Source,
+    name: String,
+    len: u64,
+}
+
+impl File {
+    /// Of that name; it must be there.
+    pub fn open(source: &Source, name: &str) -> Result<Self> {
+        let len = source.open(name)?.1;
+        Ok(File { source: source.clone(), name: name.into(), len })
+    }
+
+    fn at(&self, start: u64) -> Result<Box<dyn ReadSeek>, ParquetError> {
+        let (mut file, _) = self.source.open(&self.name).map_err(|e| ParquetError::External(e.into()))?;
+        file.seek(SeekFrom::Start(start))?;
+        Ok(file)
+    }
+
+    /// Visits all rows with the values of their `columns`, which must be there; None: with all values.
+    pub fn visit(&self, place: &str, columns: Option<&[&str]>, visit: &mut Visit) -> Result<()> {
+        let reader = self.reader(place)?;
+        let schema = self.projection(place, &reader, columns)?;
+        let mut rows = RowIter::from_file(Some(schema), &reader).with_context(|| place.to_string())?;
+        // Repeated values take next to nothing in such a file, and all their length once they are read.
+        let most = self.len.saturating_mul(UNFOLDED).saturating_add(ALWAYS);
+        let mut left = most;
+        for index in 0.. {
+            let line = index as u64 + 1;
+            let here = || format!("{place}, row {line}");
+            let row = match unless_damaged(|| rows.next().transpose()) {
+                Ok(row) => row,
+                Err(error) if error.to_string().contains(NOT_UTF8) => {
+                    let column = self.not_utf8(place, &reader, columns);
+                    bail!("{}: {}", here(), no_text(&column.unwrap_or_default()));
+                }
+                Err(error) => return Err(error.context(format!("{}: the file is damaged", here()))),
+            };
+            let Some(row) = row else { break };
+            let value = |(name, field): (String, Field)| {
+                let value = value(field).ok_or_else(|| anyhow!("{}: {}", here(), no_text(&name)))?;
+                Ok((name, value))
+            };
+            let fields = row.into_columns().into_iter().map(value).collect::<Result<Map<String, Value>>>()?;
+            left = left.checked_sub(ROW + fields.values().map(|value| weight(value, 8) as u64).sum::<u64>()).with_context(|| {
+                format!(
+                    "{}: the file is {} bytes long, and its rows come to more than {most} here; write it as JSON lines if they are \
+                     meant",
+                    here(),
+                    self.len
+                )
+            })?;
+            visit(Row { index, line, fields })?;
+        }
+        Ok(())
+    }
+
+    /// Its columns.
+    pub fn columns(&self, place: &str) -> Result<Vec<String>> {
+        let reader = self.reader(place)?;
+        let schema = reader.metadata().file_metadata().schema();
+        once(place, schema)?;
+        Ok(schema.get_fields().iter().map(|field| field.name().to_string()).collect())
+    }
+
+    fn reader(&self, place: &str) -> Result<SerializedFileReader<Self>> {
+        let reader = unless_damaged(|| SerializedFileReader::new(self.clone()));
+        reader.with_context(|| format!("{place} is no whole parquet file"))
+    }
+
+    /// The first column in which a string is none.
+    fn not_utf8(&self, place: &str, reader: &SerializedFileReader<Self>, columns: Option<&[&str]>) -> Option<String> {
+        let fields = reader.metadata().file_metadata().schema().get_fields();
+        let names = fields.iter().map(|field| field.name()).filter(|name| columns.is_none_or(|c| c.contains(name)));
+        names.into_iter().find(|name| self.is_not_utf8(place, reader, name)).map(String::from)
+    }
+
+    fn is_not_utf8(&self, place: &str, reader: &SerializedFileReader<Self>, name: &str) -> bool {
+        let rows = self.projection(place, reader, Some(&[name])).and_then(|s| Ok(RowIter::from_file(Some(s), reader)?));
+        let mut error = rows.into_iter().flatten().find_map(Result::err);
+        error.take().is_some_and(|error| error.to_string().contains(NOT_UTF8))
+    }
+
+    /// The part of a file's schema that the columns are, once all of them are found and can be read.
+    fn projection(&self, place: &str, reader: &SerializedFileReader<Self>, columns: Option<&[&str]>) -> Result<Type> {
+        let metadata = reader.metadata();
+        let schema = metadata.file_metadata().schema();
+        let fields = schema.get_fields();
+        once(place, schema)?;
+        if let Some(column) = columns.unwrap_or_default().iter().find(|c| !fields.iter().any(|f| f.name() == **c)) {
+            return Err(lacks(place, column, fields.iter().map(|f| f.name())));
+        }
+        let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
+        for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+            let name = chunk.column_path().parts().first().map_or("", String::as_str);
+            let readable =
+                matches!(chunk.compression(), Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_));
+            if wanted(name) && !readable {
+                let named = chunk.compression().to_string();
+                bail!(
+                    "{place}: column \"{name}\" is compressed by {}, which zotune does not read; write the file with snappy, \
+                     gzip or no compression",
+                    named.split('(').next().unwrap_or_default()
+                );
+            }
+        }
+        let kept = fields.iter().filter(|f| wanted(f.name())).map(Arc::clone).collect();
+        Type::group_type_builder(schema.name()).with_fields(kept).build().with_context(|| place.to_string())
+    }
+}
+
+/// The crate panics over some kinds of damage; here they are errors like the others.
+fn unless_damaged<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+    Ok(unless_panic(read).context("what stands there is no parquet")??)
+}
+
+impl Length for File {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl ChunkReader for File {
+    type T = BufReader<Box<dyn ReadSeek>>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(BufReader::new(self.at(start)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        // No more than there is, whatever a damaged file says.
+        let mut bytes = Vec::with_capacity(length.min(self.len as usize));
+        self.at(start)?.take(length as u64).read_to_end(&mut bytes)?;
+        match bytes.len() == length {
+            true => Ok(bytes.into()),
+            false => Err(ParquetError::EOF(format!("{} bytes instead of {length} at byte {start}", bytes.len()))),
+        }
+    }
+}
+
+/// What the rows of a file may come to, in bytes: so many for each of its own,
+const UNFOLDED: u64 = 1000;
+
+/// and so many for any,
+const ALWAYS: u64 = 64 << 20;
+
+/// where a row counts as so many beside its texts.
+const ROW: u64 = 32;
+
+/// What the crate says of a string that is marked as one and is none.
+const NOT_UTF8: &str = "Error reading BYTE_ARRAY as String";
+
+fn no_text(column: &str) -> String {
+    format!("column {} is no text in UTF-8; convert it, or leave the column out", quoted(column))
+}
+
+/// Sees that each name stands once in a group of columns: a row would keep one of two.
+fn once(place: &str, group: &Type) -> Result<()> {
+    let fields = group.get_fields();
+    for (i, field) in fields.iter().enumerate() {
+        let same = |other: &&Arc<Type>| other.name() == field.name();
+        if fields[..i].iter().any(|other| same(&other)) {
+            bail!("{place} has {} columns {}", fields.iter().filter(same).count(), quoted(field.name()));
+        }
+        if field.is_group() {
+            once(place, field)?;
+        }
+    }
+    Ok(())
+}
+
+/// As JSON has it. Strings that their writer did not mark as such are strings; None of bytes that are none.
+fn value(field: Field) -> Option<Value> {
+    Some(match field {
+        Field::Str(text) => text.into(),
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok()?.into(),
+        // The number that was written, not that of its bits in more precision: 0.1 and not 0.10000000149011612.
+        Field::Float(x) => x.to_string().parse::<f64>().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number),
+        Field::Group(row) => {
+            let fields = row.into_columns().into_iter().map(|(name, field)| Some((name, value(field)?)));
+            Value::Object(fields.collect::<Option<_>>()?)
+        }
+        Field::ListInternal(list) => Value::Array(list.elements().iter().cloned().map(value).collect::<Option<_>>()?),
+        Field::MapInternal(map) => {
+            let entry = |(key, field): &(Field, Field)| {
+                let key = value(key.clone())?;
+                Some((key.as_str().map_or_else(|| key.to_string(), String::from), value(field.clone())?))
+            };
+            Value::Object(map.entries().iter().map(entry).collect::<Option<_>>()?)
+        }
+        other => other.to_json_value(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn rows(name: &str, columns: Option<&[&str]>) -> Result<Vec<Row>> {
+        let source = Source::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"));
+        let mut rows = Vec::new();
+        File::open(&source, name)?.visit(name, columns, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Strings of both lengths, numbers, lists, structs and nulls in dictionaries and without, as scripts/make_fixtures.py has
+    /// pyarrow write them.
+    #[test]
+    fn what_pyarrow_writes_are_the_rows_that_json_lines_are() -> Result<()> {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rows.jsonl"))?;
+        let expected: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        for name in ["rows.parquet", "rows-gzip.parquet"] {
+            let found = rows(name, None)?;
+            assert_eq!(found.len(), 20);
+            for (i, (row, expected)) in found.into_iter().zip(&expected).enumerate() {
+                assert_eq!((row.index, row.line), (i, i as u64 + 1));
+                assert_eq!(&Value::Object(row.fields), expected, "{name}, row {}", i + 1);
+            }
+            let some = rows(name, Some(&["label", "target"]))?;
+            assert_eq!(some[3].fields["target"], expected[3]["target"]);
+            assert_eq!(some[3].columns(), ["label", "target"]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let error = |name, columns| format!("{:#}", rows(name, columns).unwrap_err());
+        assert_eq!(
+            error("rows.parquet", Some(&["sentence", "mark"])),
+            "rows.parquet has no column \"mark\"; its columns are: sentence, label, idx, flag, score, note, target, words"
+        );
+        let zstd = error("rows-zstd.parquet", None);
+        assert!(zstd.starts_with("rows-zstd.parquet: column \"idx\" is compressed by ZSTD, which"), "{zstd}");
+        assert!(error("rows.jsonl", None).starts_with("rows.jsonl is no whole parquet file: "));
+    }
+
+    /// Kinds of columns that JSON has not, as datasets reads them (scripts/make_cells.py); what is no text, and what stands there twice.
+    #[test]
+    fn every_kind_of_column_is_text_or_refused() -> Result<()> {
+        let expected: Vec<Map<String, Value>> =
+            serde_json::from_slice(include_bytes!("../../../tests/fixtures/cells/kinds.json"))?;
+        let found = rows("cells/kinds.parquet", None)?;
+        assert_eq!(found.into_iter().map(|row| row.fields).collect::<Vec<_>>(), expected);
+        let error = |name, columns| format!("{:#}", rows(name, columns).unwrap_err());
+        let both = Some(&["text", "label"][..]);
+        assert_eq!(error("cells/twice.parquet", both), "cells/twice.parquet has 2 columns \"text\"");
+        for name in ["cells/bytes.parquet", "cells/marked.parquet"] {
+            assert_eq!(
+                error(name, both),
+                format!("{name}, row 2: column \"text\" is no text in UTF-8; convert it, or leave the column out")
+            );
+        }
+        // Pictures beside the text are nobody's matter.
+        assert_eq!(rows("cells/beside.parquet", both)?.len(), 2);
+        assert!(error("cells/beside.parquet", None).contains("row 2: column \"image\" is no text in UTF-8"));
+        Ok(())
+    }
+
+    /// Whatever is damaged in a file, it is rows or an error and nothing else.
+    #[test]
+    fn damage_is_an_error_or_other_rows() -> Result<()> {
+        let whole = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rows.parquet"))?;
+        let folder = tempfile::tempdir()?;
+        let (source, path) = (Source::Folder(folder.path().into()), folder.path().join("x.parquet"));
+        let (mut errors, mut read) = (0, 0);
+        for at in (0..whole.len()).step_by(17) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x5a;
+            if at % 5 == 0 {
+                bytes.truncate(at);
+            }
+            std::fs::write(&path, &bytes)?;
+            match File::open(&source, "x.parquet")?.visit("x.parquet", None, &mut |_| Ok(())) {
+                Ok(()) => read += 1,
+                Err(error) => {
+                    assert!(error.to_string().starts_with("x.parquet"), "{error:#}");
+                    errors += 1;
+                }
+            }
+        }
+        assert!(errors > 200 && read > 20, "{errors} errors, {read} read");
+        Ok(())
+    }
+}

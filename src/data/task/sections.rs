@@ -1,0 +1,83 @@
+//! What stands in a task file.
+
+use anyhow::{Result, bail};
+use serde::Deserialize;
+
+use super::hub::HubSection;
+use super::kinds::{Loss, Metric, Sizes};
+use super::rows::Format;
+
+/// A task as its file has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFile {
+    pub description: String,
+    pub loss: Loss,
+    pub metric: Metric,
+    pub data: DataSection,
+    pub prompt: PromptSection,
+    pub label: Option<LabelSection>,
+    pub hub: Option<HubSection>,
+    #[serde(default)]
+    pub splits: Sizes,
+}
+
+/// [data]: the files that the data set's authors handed out.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    pub format: Format,
+    pub train: String,
+    pub eval: String,
+    pub builtin: Option<String>,
+}
+
+/// [prompt]: templates over the columns.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptSection {
+    pub template: String,
+    pub candidates: Vec<String>,
+}
+
+/// [label]: which candidate is right, the candidates' labels in their order.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelSection {
+    pub column: String,
+    pub values: Vec<String>,
+}
+
+impl TaskFile {
+    /// Whether its parts fit together.
+    pub fn check(&self) -> Result<()> {
+        let num_candidates = self.prompt.candidates.len();
+        let Some(label) = &self.label else {
+            if num_candidates != 1 {
+                bail!("[label] is missing: it says which of the {num_candidates} candidates is right");
+            }
+            if (self.loss, self.metric) != (Loss::TeacherForcing, Metric::Loss) {
+                bail!("one candidate is a completion: loss = \"teacher-forcing\" and metric = \"loss\"");
+            }
+            return self.hub.as_ref().map_or(Ok(()), HubSection::check);
+        };
+        if num_candidates < 2 {
+            bail!("[prompt] candidates: a choice needs at least two; a completion is one, without [label]");
+        }
+        if self.metric == Metric::Loss {
+            bail!("metric = \"loss\" is for one candidate; a choice has an accuracy");
+        }
+        let of_hub = self.hub.as_ref().and_then(|hub| hub.labels.as_ref());
+        for (section, values) in
+            std::iter::once(("[label] values", &label.values)).chain(of_hub.map(|l| ("[hub] labels", l)))
+        {
+            if values.len() != num_candidates {
+                bail!("{section}: {} for {num_candidates} candidates", values.len());
+            }
+            if let Some((_, twice)) = values.iter().enumerate().find(|(i, v)| values[..*i].contains(v)) {
+                bail!("{section}: \"{twice}\" stands there twice");
+            }
+        }
+        self.hub.as_ref().map_or(Ok(()), HubSection::check)
+    }
+}

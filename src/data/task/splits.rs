@@ -1,0 +1,118 @@
+//! Splits, and the permutations that they are drawn by, exactly as NumPy's legacy generator has them: MeZO's depend on it.
+
+use anyhow::Result;
+
+use super::definition::Task;
+use super::files::Files;
+use super::kinds::{Part, Sizes};
+use super::prompted::{PromptedRow, Splits};
+use super::row_file::RowFile;
+use crate::base::permutation::permutation;
+
+/// MeZO's sizes, used where neither the user nor the task says otherwise and the data are large enough.
+const NUM_TRAIN: usize = 1000;
+
+const NUM_DEV: usize = 500;
+
+const NUM_EVAL: usize = 1000;
+
+impl Task {
+    /// Draws the splits by MeZO's rule with NumPy's generator, and turns their rows into prompts.
+    ///
+    /// Train and dev are one draw of num_train + num_dev rows of the training file, dev the last of it; the evaluation
+    /// set is a draw of the evaluation file with the same seed. Where there is only one file, evaluation has the end of its
+    /// permutation, which no other split's size moves. A dev file of one's own is drawn from like the evaluation file.
+    pub fn splits(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Splits> {
+        let (train, dev) = self.train_and_dev(files, asked, seed)?;
+        Ok(Splits { train, dev, eval: self.eval_split(files, asked, seed)? })
+    }
+
+    /// The training and the dev split alone.
+    pub fn train_and_dev(&self, files: &Files, asked: Sizes, seed: u32) -> Result<(Vec<PromptedRow>, Vec<PromptedRow>)> {
+        let file = RowFile::open(self, files, Part::Train)?;
+        let (num_train, dev_apart) = self.num_train(files, &file, asked)?;
+        let mut drawn = file.take(&permutation(seed, file.count)[..num_train + dev_apart])?;
+        let mut dev = file.prompts(&drawn.split_off(num_train))?;
+        if files.have(Part::Dev) {
+            let file = RowFile::open(self, files, Part::Dev)?;
+            let num_dev = asked.num_dev.unwrap_or(NUM_DEV.min(file.count));
+            dev = file.prompts(&file.first(num_dev, "num_dev", seed)?)?;
+        }
+        Ok((file.prompts(&drawn)?, dev))
+    }
+
+    /// The evaluation split alone.
+    pub fn eval_split(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
+        let file = RowFile::open(self, files, Part::Eval)?;
+        let num_eval = self.num_eval(files, &file, asked)?;
+        let drawn = match files.have(Part::Eval) {
+            true => file.first(num_eval, "num_eval", seed)?,
+            false => file.take(&permutation(seed, file.count)[file.count - num_eval..])?,
+        };
+        file.prompts(&drawn)
+    }
+
+    /// How many rows of the training file are trained on, and how many are dev's.
+    fn num_train(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<(usize, usize)> {
+        let (place, count) = (&file.rows.place, file.count);
+        let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(files.share(count, NUM_DEV));
+        let dev_apart = if files.have(Part::Dev) { 0 } else { num_dev };
+        let eval_apart = if files.have(Part::Eval) { 0 } else { self.num_eval(files, file, asked)? };
+        let apart = dev_apart.saturating_add(eval_apart);
+        if apart >= count || asked.num_train.is_some_and(|n| n > count - apart) {
+            let (num_eval, flags) = match eval_apart {
+                0 => (String::new(), "--num-train and --num-dev"),
+                n => (format!(" + num_eval {n}"), "--num-train, --num-dev and --num-eval"),
+            };
+            return Err(usage!(
+                "{place} has {count} rows, fewer than num_train {} + num_dev {dev_apart}{num_eval}; give {flags} that fit",
+                asked.num_train.map_or("1".into(), |n| n.to_string()),
+            ));
+        }
+        let usual = if matches!(files, Files::Own(_)) { usize::MAX } else { NUM_TRAIN };
+        let num_train = asked.num_train.or(self.splits.num_train).unwrap_or(usual).min(count - apart);
+        for (name, size) in [("num_train", num_train), ("num_dev", num_dev)] {
+            if size == 0 {
+                return Err(usage!("{name} is 0: training needs a split that is not empty"));
+            }
+        }
+        Ok((num_train, dev_apart))
+    }
+
+    /// How many rows of `file` the evaluation split takes.
+    fn num_eval(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<usize> {
+        let mut asked = asked.num_eval.or(self.splits.num_eval);
+        let (place, count) = (&file.rows.place, file.count);
+        match asked {
+            // MeZO's published commands ask for 1,000 of SST-2's 872.
+            Some(n) if n > count && files.have(Part::Eval) => {
+                tracing::info!("--num-eval {n}: {place} has {count} rows, and all of them are taken");
+                asked = Some(count);
+            }
+            Some(n) if n == 0 || n > count => return Err(usage!("num_eval {n}: {place} has {count} rows")),
+            _ => {}
+        }
+        let usual = if files.have(Part::Eval) { NUM_EVAL } else { files.share(file.count, NUM_EVAL) };
+        Ok(asked.unwrap_or(usual.min(file.count)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first values that `np.random.seed(0); np.random.permutation(n)` gives.
+    #[test]
+    fn permutations_are_numpys() {
+        for (n, first) in [
+            (10, vec![2, 8, 4, 9, 1, 6, 7, 3, 0, 5]),
+            (67349, vec![43787, 16159, 59015, 5108, 67052, 35938, 49879, 51591]),
+            (872, vec![372, 676, 548, 293, 382, 532, 263, 636]),
+            (400, vec![132, 309, 341, 196, 246, 60, 155, 261]),
+            (100, vec![26, 86, 2, 55, 75, 93, 16, 73]),
+        ] {
+            assert_eq!(permutation(0, n)[..first.len()], first, "permutation({n})");
+        }
+        assert_eq!(permutation(0, 0), Vec::<usize>::new());
+    }
+}

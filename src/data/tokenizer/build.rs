@@ -1,0 +1,101 @@
+//! The tokenizer that a file describes, as it stands or as its class builds it anew.
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::{Map, Value, json};
+use tokenizers::Tokenizer as Inner;
+
+use super::bounds;
+use super::class::Class;
+use super::file::File;
+use super::settings::Settings;
+use crate::base::panics::unless_panic;
+
+impl File {
+    /// The tokenizer, without the tokens that are named beside it; the content goes into it.
+    pub fn make(&mut self, settings: &Settings) -> Result<Inner> {
+        let mut fields = std::mem::take(&mut self.fields);
+        if settings.class != Class::AsItStands {
+            let (normalizer, pre_tokenizer, mut model) = settings.class.steps(settings);
+            if self.whole {
+                self.warn_of_class(&fields, settings.class, &normalizer, &pre_tokenizer, &model);
+            }
+            for part in ["vocab", "merges"] {
+                let own = fields.get_mut("model").and_then(|model| model.get_mut(part)).map(Value::take);
+                let own = own.filter(|own| if part == "vocab" { own.is_object() } else { own.is_array() });
+                model[part] = own.ok_or_else(|| anyhow!("{}: its model has no {part} as BPE has them", self.place))?;
+            }
+            fields.insert("model".into(), model);
+            fields.insert("normalizer".into(), normalizer);
+            fields.insert("pre_tokenizer".into(), pre_tokenizer);
+            fields.insert("added_tokens".into(), json!([]));
+        }
+        // How long a text may be is for us to say; and nothing is decoded.
+        for left in ["truncation", "padding", "decoder"] {
+            fields.insert(left.into(), Value::Null);
+        }
+        for absent in ["normalizer", "pre_tokenizer", "post_processor"] {
+            fields.entry(absent).or_insert(Value::Null);
+        }
+        fields.insert("version".into(), "1.0".into());
+        fields.entry("added_tokens").or_insert(json!([]));
+        bounds::check(&fields).with_context(|| self.place.clone())?;
+        let made = unless_panic(|| serde_json::from_value(Value::Object(fields)));
+        made.with_context(|| format!("cannot read {}: it is damaged", self.place))?
+            .with_context(|| format!("cannot read {}", self.place))
+    }
+
+    /// Says that a class makes something else of text than the file says.
+    fn warn_of_class(
+        &self,
+        fields: &Map<String, Value>,
+        class: Class,
+        normalizer: &Value,
+        pre_tokenizer: &Value,
+        model: &Value,
+    ) {
+        let own = |step: &str| fields.get(step).unwrap_or(&Value::Null);
+        // LLaMA's older way to write its spaces; the class leaves off the one behind a special token where `legacy` is false.
+        let (front, spaces) = (
+            json!({ "type": "Prepend", "prepend": "▁" }),
+            json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" }),
+        );
+        let older = json!({ "type": "Sequence", "normalizers": [front, spaces] });
+        let is_llama = matches!(class, Class::Llama | Class::CodeLlama);
+        let as_ever = is_llama && own("pre_tokenizer").is_null() && [&older, &spaces].contains(&own("normalizer"));
+        // Where spaces are gone, nothing is left to cut at.
+        let uncut = class == Class::Gemma && own("pre_tokenizer").is_null() && same(own("normalizer"), normalizer);
+        let flag = |model: &Value, flag: &str| model.get(flag) == Some(&Value::Bool(true));
+        let flags = ["byte_fallback", "ignore_merges"].iter().all(|key| flag(own("model"), key) == flag(model, key));
+        let steps = same(own("normalizer"), normalizer) && same(own("pre_tokenizer"), pre_tokenizer);
+        if !(flags && (steps || as_ever || uncut)) {
+            // A Qwen2 has no other class.
+            let how = match class {
+                Class::Qwen2 => "",
+                _ => {
+                    "; \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json takes the file as it stands"
+                }
+            };
+            tracing::warn!(
+                "{}: transformers 5 makes this tokenizer anew as {} has it, and does not cut text as the file says; zotune does \
+                 as it does{how}",
+                self.place,
+                class.name()
+            );
+        }
+    }
+}
+
+/// Whether two steps do the same; where a token lies in its text is nothing to us.
+fn same(a: &Value, b: &Value) -> bool {
+    fn essence(value: &Value) -> Value {
+        match value {
+            Value::Array(list) => Value::Array(list.iter().map(essence).collect()),
+            Value::Object(fields) => {
+                let fields = fields.iter().filter(|(key, value)| *key != "trim_offsets" && !value.is_null());
+                Value::Object(fields.map(|(key, value)| (key.clone(), essence(value))).collect())
+            }
+            other => other.clone(),
+        }
+    }
+    essence(a) == essence(b)
+}

@@ -1,0 +1,16 @@
+//! A JSON object among the tokenizer files.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+
+use crate::base::Source;
+
+/// A JSON file's object, if the file is there.
+pub(super) fn read_json(files: &Source, name: &str) -> Result<Option<Map<String, Value>>> {
+    let Some(bytes) = files.read(name)? else { return Ok(None) };
+    let place = files.place(name);
+    match serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))? {
+        Value::Object(fields) => Ok(Some(fields)),
+        _ => bail!("{place} is no JSON object"),
+    }
+}

@@ -1,0 +1,32 @@
+//! TODO
+
+use serde::Serialize;
+
+/// An activation by the formulas that checkpoints name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x
+    None,
+    /// max(x, 0)
+    Relu,
+    /// x/2 (1 + erf(x / sqrt 2))
+    Gelu,
+    /// The tanh form of GELU.
+    GeluNew,
+    /// x sigmoid(x)
+    Silu,
+}
+
+impl Activation {
+    /// By the name that config.json uses.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "relu" => Some(Activation::Relu),
+            "gelu" => Some(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Some(Activation::GeluNew),
+            "silu" | "swish" => Some(Activation::Silu),
+            _ => None,
+        }
+    }
+}

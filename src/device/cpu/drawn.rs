@@ -1,0 +1,17 @@
+//! TODO
+
+use super::walk::{Leg, walk};
+use crate::direction::seed::tensor_id;
+use crate::direction::{Direction, Key};
+
+/// A Gaussian direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
+pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
+    drawn(Direction::Gaussian, seed, name, len)
+}
+
+/// A direction of any kind itself.
+pub fn drawn(direction: Direction, seed: u64, name: &str, len: usize) -> Vec<f32> {
+    let mut z = vec![0f32; len];
+    walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(direction, seed, tensor_id(name)), 1.0)], rounding: None }]);
+    z
+}

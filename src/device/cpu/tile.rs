@@ -1,0 +1,207 @@
+//! The f32 kernel: C [rows, lanes] += A [rows, k] B [k, lanes], A read number by number where it lies, B a vector at a time, C in
+//! registers.
+//!
+//! Each element is one chain of fused multiply-adds in the order of k, whatever the vector width and the tile: the same bits on
+//! every machine.
+
+use super::simd::{self, Level};
+
+/// Numbers in a line of a cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+
+/// How far along k the kernel of AVX2 goes before the next rows take their turn: what all of them read of B stays in the first cache.
+#[cfg(target_arch = "x86_64")]
+const DEPTH: usize = 256;
+
+/// The vector unit that a product runs on. Asked for once a product: what it is laid out for, it must be run on.
+#[derive(Clone, Copy)]
+pub struct Unit(Level);
+
+/// A matrix in a larger buffer: where it starts, and how far apart its rows are.
+pub struct Rows<T> {
+    /// The first number.
+    pub start: *const T,
+    /// Numbers from one row to the next.
+    pub stride: usize,
+}
+
+impl<T> Clone for Rows<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Rows<T> {}
+
+impl<T> Rows<T> {
+    /// Where an element is, or would be.
+    #[inline(always)]
+    pub fn at(self, row: usize, col: usize) -> *const T {
+        self.start.wrapping_add(row * self.stride + col)
+    }
+}
+
+impl Unit {
+    /// The best that the machine has.
+    pub fn best() -> Self {
+        Unit(simd::level())
+    }
+
+    /// Numbers in a vector. Buffers are padded to it.
+    pub fn lanes(self) -> usize {
+        if self.0 == Level::Avx512 { 16 } else { 8 }
+    }
+
+    /// Vectors of B that a kernel takes at a time, at most: 8 x 3 sums and what they are made of fill the 32 registers of AVX-512,
+    /// 6 x 2 the 16 of AVX2.
+    pub fn vectors(self) -> usize {
+        if self.0 == Level::Avx512 { 3 } else { 2 }
+    }
+
+    /// Rows of A for a thread to take in one go: a few times what the kernel takes.
+    pub fn strip(self) -> usize {
+        if self.0 == Level::Avx2 { 48 } else { 32 }
+    }
+
+    /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors]. Rows of A that will be wanted next, so many `ahead`, are
+    /// fetched meanwhile; 0: none.
+    ///
+    /// # Safety
+    /// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn tile(
+        self,
+        rows: usize,
+        k: usize,
+        vectors: usize,
+        a: Rows<f32>,
+        b: Rows<f32>,
+        c: *mut f32,
+        c_stride: usize,
+        ahead: usize,
+    ) {
+        /// Splits into tiles whose sums the registers hold.
+        macro_rules! split {
+            ($kernel:ident, $lanes:literal, $depth:expr, [$($rows:literal),*]) => {
+                for first in (0..vectors).step_by(self.vectors()) {
+                    for from in (0..k).step_by($depth) {
+                        let (deep, b) = ($depth.min(k - from), Rows { start: b.at(from, first * $lanes), ..b });
+                        let mut row = 0;
+                        $(while rows - row >= $rows {
+                            let a = Rows { start: a.at(row, from), ..a };
+                            let c = c.wrapping_add(row * c_stride + first * $lanes);
+                            // SAFETY: as of the function.
+                            match self.vectors().min(vectors - first) {
+                                1 => unsafe { $kernel::<$rows, 1>(deep, a, b, c, c_stride, ahead) },
+                                2 => unsafe { $kernel::<$rows, 2>(deep, a, b, c, c_stride, ahead) },
+                                _ => unsafe { $kernel::<$rows, 3>(deep, a, b, c, c_stride, ahead) },
+                            }
+                            row += $rows;
+                        })*
+                    }
+                }
+            };
+        }
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => split!(avx512, 16, usize::MAX, [8, 4, 2, 1]),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => split!(avx2, 8, DEPTH, [6, 4, 2, 1]),
+            _ => split!(baseline, 8, usize::MAX, [1]),
+        }
+    }
+}
+
+/// # Safety
+/// As of [`Unit::tile`].
+unsafe fn baseline<const R: usize, const V: usize>(
+    k: usize,
+    a: Rows<f32>,
+    b: Rows<f32>,
+    c: *mut f32,
+    c_stride: usize,
+    _ahead: usize,
+) {
+    for r in 0..R {
+        for j in 0..8 * V {
+            // SAFETY: within the tile.
+            unsafe {
+                let mut sum = *c.add(r * c_stride + j);
+                for i in 0..k {
+                    sum = (*a.start.add(r * a.stride + i)).mul_add(*b.start.add(i * b.stride + j), sum);
+                }
+                *c.add(r * c_stride + j) = sum;
+            }
+        }
+    }
+}
+
+/// The kernel with the intrinsics of an instruction set.
+#[cfg(target_arch = "x86_64")]
+macro_rules! kernel {
+    ($name:ident, $features:literal, $lanes:expr, $load:ident, $store:ident, $set1:ident, $fma:ident) => {
+        /// # Safety
+        /// As of [`Unit::tile`]; the machine has the features.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize, const V: usize>(
+            k: usize,
+            a: Rows<f32>,
+            b: Rows<f32>,
+            c: *mut f32,
+            c_stride: usize,
+            ahead: usize,
+        ) {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, $fma, $load, $set1, $store};
+            // SAFETY: within the tile.
+            unsafe {
+                let mut sums = [[$set1(0.0); V]; R];
+                for r in 0..R {
+                    for v in 0..V {
+                        sums[r][v] = $load(c.add(r * c_stride + v * $lanes));
+                    }
+                }
+                let mut at = b.start;
+                for line in (0..k).step_by(LINE) {
+                    if ahead > 0 {
+                        for r in 0..R {
+                            _mm_prefetch::<_MM_HINT_T1>(a.at(r + ahead, line).cast());
+                        }
+                    }
+                    for i in line..k.min(line + LINE) {
+                        let mut x = [$set1(0.0); V];
+                        for v in 0..V {
+                            x[v] = $load(at.add(v * $lanes));
+                        }
+                        for r in 0..R {
+                            let w = $set1(*a.at(r, i));
+                            for v in 0..V {
+                                sums[r][v] = $fma(w, x[v], sums[r][v]);
+                            }
+                        }
+                        at = at.add(b.stride);
+                    }
+                }
+                for r in 0..R {
+                    for v in 0..V {
+                        $store(c.add(r * c_stride + v * $lanes), sums[r][v]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx512,
+    "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma",
+    16,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps
+);
+
+#[cfg(target_arch = "x86_64")]
+kernel!(avx2, "avx2,fma", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps);

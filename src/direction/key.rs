@@ -1,0 +1,37 @@
+//! TODO
+
+use super::seed::mix;
+use super::term::Direction;
+
+/// The generator's key for one direction on one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub(super) words: [u32; 2],
+    pub(crate) direction: Direction,
+}
+
+impl Key {
+    /// For a fixed tensor and kind this is a bijection of the seed: no two seeds share a direction.
+    pub fn new(direction: Direction, seed: u64, tensor_id: u64) -> Self {
+        match direction {
+            Direction::Gaussian => Key::of(seed, tensor_id),
+            // Words of their own, so that the signs of a seed tell nothing of its Gaussian direction.
+            Direction::Rademacher => Key { direction, ..Key::of(mix(mix(!seed)), tensor_id) },
+        }
+    }
+
+    pub(super) fn of(seed: u64, tensor_id: u64) -> Self {
+        let key = mix(mix(seed) ^ tensor_id);
+        Key { words: [key as u32, (key >> 32) as u32], direction: Direction::Gaussian }
+    }
+
+    /// For rounding at random: words that no direction is made of.
+    pub fn of_rounding(seed: u64, tensor_id: u64) -> Self {
+        Key::of(mix(!seed), tensor_id)
+    }
+
+    /// The key as the generator takes it.
+    pub fn words(self) -> [u32; 2] {
+        self.words
+    }
+}

@@ -1,0 +1,13 @@
+//! TODO
+
+pub mod group;
+pub mod seed;
+pub mod term;
+mod key;
+pub mod sign;
+pub mod threefry;
+pub mod uniform;
+pub mod normal;
+
+pub use key::Key;
+pub use term::{Direction, Term};

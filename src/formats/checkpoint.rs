@@ -1,0 +1,238 @@
+//! Checkpoint files, read tensor by tensor: the peak is the weights and one tensor.
+//!
+//! `model.safetensors`, its shards, `pytorch_model.bin` and its shards; a GGUF file. Nothing is mapped into memory, because a mapped
+//! file counts into the resident set.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+
+use anyhow::{Context, Result, bail};
+use candle_core::quantized::GgmlDType;
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
+
+use super::layout::Undo;
+use super::numbers::{read_numbers, zeros};
+use super::weight_files::{is_lfs_pointer, weight_files};
+use crate::base::{Source, text};
+use crate::device::cpu::convert::convert;
+use crate::device::{Element, bytes};
+use crate::formats::gguf::{Listed, blocks, tensors};
+use crate::formats::pickle::{Pickle, Spread};
+use crate::params::file::read_header;
+
+/// What the checkpoint says of a tensor, and where its numbers are.
+struct Entry {
+    shape: Vec<usize>,
+    /// What its numbers are stored in, or the name of a type that is not read.
+    stored: Result<GgmlDType, String>,
+    file: usize,
+    /// Where the numbers begin in the file; None for a pickle, which is asked by name.
+    offset: Option<u64>,
+    /// How they lie among those that are read, if not one after the other.
+    spread: Option<Spread>,
+    /// What a GGUF file has otherwise.
+    undo: Option<Undo>,
+}
+
+/// The tensors of one model, by name; their numbers stay on disk until they are read.
+pub struct Checkpoint {
+    files: Source,
+    names: Vec<String>,
+    pickles: BTreeMap<usize, Pickle>,
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Checkpoint {
+    /// Finds the weight files and reads their headers.
+    pub fn open(files: &Source) -> Result<Self> {
+        Self::of_files(files, weight_files(files)?)
+    }
+
+    /// Reads the headers of these files.
+    pub fn of_files(files: &Source, names: Vec<String>) -> Result<Self> {
+        let mut checkpoint =
+            Checkpoint { files: files.clone(), names: names.clone(), pickles: BTreeMap::new(), entries: BTreeMap::new() };
+        for (i, name) in names.iter().enumerate() {
+            if !files.has(name) {
+                bail!("{} is missing; the index beside it names it as a shard", files.place(name));
+            }
+            if is_lfs_pointer(files, name)? {
+                bail!("{} is a git-lfs pointer, not the file itself; fetch it with: git lfs pull", files.place(name));
+            }
+            let read = match name.rsplit_once('.') {
+                Some((_, "bin")) => checkpoint.add_pickle(i),
+                Some((_, "safetensors")) => checkpoint.add_safetensors(i),
+                _ => checkpoint.add_gguf(i),
+            };
+            read.with_context(|| format!("cannot read the weights in {}", files.place(name)))?;
+        }
+        if checkpoint.entries.is_empty() {
+            bail!(
+                "{} holds no tensors by name; a state dict as save_pretrained writes it is wanted",
+                files.place(&names[0])
+            );
+        }
+        Ok(checkpoint)
+    }
+
+    /// The weight files, in order.
+    pub fn file_names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The names of all tensors.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// All tensors' names and shapes.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Refuses a tensor that is not there, is of another shape than the caller expects, or is stored as what is not read: before
+    /// anything is allocated by what config.json says.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.entry(name, shape).map(drop)
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
+        let Some(entry) = self.entries.get(name) else {
+            let near = text::nearest(name, self.tensor_names());
+            bail!("{} has no tensor {name}, which config.json asks for ({near})", self.place(None));
+        };
+        let place = self.place(Some(entry.file));
+        if let Err(stored) = &entry.stored {
+            let known = match &self.files {
+                Source::Single(..) => "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
+                _ => "f32, f16 and bf16",
+            };
+            bail!("tensor {name} in {place} is stored as {stored}; {known} can be read");
+        }
+        if entry.shape != shape {
+            bail!("tensor {name} in {place} has the shape {:?}, but config.json asks for {shape:?}", entry.shape);
+        }
+        Ok(entry)
+    }
+
+    /// One tensor, of the shape that the caller expects, in the dtype it is to be held in.
+    pub fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let entry = self.entry(name, shape)?;
+        let place = self.place(Some(entry.file));
+        let tensor = match entry.offset {
+            Some(offset) => self.read_plain(entry, offset, dtype),
+            None => self.pickles[&entry.file].read(name, |reader| read_tensor(reader, entry, dtype)),
+        };
+        tensor.with_context(|| format!("cannot read tensor {name} in {place}"))
+    }
+
+    /// Whether two tensors of one shape are the same numbers, held in `dtype`.
+    pub fn are_same(&self, [a, b]: [&str; 2], shape: &[usize], dtype: DType) -> Result<bool> {
+        if let (Some(one), Some(other)) = (self.entries.get(a), self.entries.get(b))
+            && one.file == other.file
+            && self.pickles.get(&one.file).is_some_and(|pickle| pickle.are_one(a, b))
+        {
+            return Ok(true);
+        }
+        let (a, b) = (self.read(a, shape, dtype)?, self.read(b, shape, dtype)?);
+        bytes::with_bytes(&a, |a| bytes::with_bytes(&b, |b| a == b))?
+    }
+
+    fn place(&self, file: Option<usize>) -> String {
+        match file.or(if self.names.len() == 1 { Some(0) } else { None }) {
+            Some(i) => self.files.place(&self.names[i]),
+            None => format!("{} (and {} more)", self.files.place(&self.names[0]), self.names.len() - 1),
+        }
+    }
+
+    fn add_safetensors(&mut self, file: usize) -> Result<()> {
+        let (mut reader, _) = self.files.open(&self.names[file])?;
+        let (metadata, start) = read_header(&mut reader)?;
+        for (name, info) in metadata.tensors() {
+            let stored = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype)).and_then(stored);
+            let offset = Some(start + info.data_offsets.0 as u64);
+            let entry = Entry { shape: info.shape.clone(), stored, file, offset, spread: None, undo: None };
+            self.entries.insert(name, entry);
+        }
+        Ok(())
+    }
+
+    fn add_pickle(&mut self, file: usize) -> Result<()> {
+        let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
+        let pickle = Pickle::open(&folder.join(&self.names[file]))?;
+        for (name, view) in pickle.views() {
+            let (shape, spread, stored) = (view.shape.clone(), view.spread.clone(), view.dtype.clone().and_then(stored));
+            self.entries.insert(name.clone(), Entry { shape, stored, file, offset: None, spread, undo: None });
+        }
+        self.pickles.insert(file, pickle);
+        Ok(())
+    }
+
+    fn add_gguf(&mut self, file: usize) -> Result<()> {
+        let (reader, len) = self.files.open(&self.names[file])?;
+        for Listed { name, shape, stored, offset, undo } in tensors::tensors(reader, len)? {
+            self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), spread: None, undo });
+        }
+        Ok(())
+    }
+
+    fn read_plain(&self, entry: &Entry, offset: u64, dtype: DType) -> Result<Tensor> {
+        let (mut reader, _) = self.files.open(&self.names[entry.file])?;
+        reader.seek(SeekFrom::Start(offset))?;
+        read_tensor(&mut reader, entry, dtype)
+    }
+}
+
+/// What a tensor of a dtype is stored in, if it is one for weights.
+pub(super) fn stored(dtype: DType) -> Result<GgmlDType, String> {
+    match dtype {
+        DType::F32 => Ok(GgmlDType::F32),
+        DType::F16 => Ok(GgmlDType::F16),
+        DType::BF16 => Ok(GgmlDType::BF16),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// The numbers that follow, as they are to be held.
+fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Tensor> {
+    fn numbers<H: Element>(reader: &mut dyn Read, entry: &Entry) -> Result<Vec<H>> {
+        let len = entry.spread.as_ref().map_or(entry.shape.iter().product(), |spread| spread.span);
+        let read = match entry.stored {
+            Ok(GgmlDType::F16) => read_numbers::<f16, H>(reader, len),
+            Ok(GgmlDType::BF16) => read_numbers::<bf16, H>(reader, len),
+            Ok(GgmlDType::F32) => read_numbers::<f32, H>(reader, len),
+            Ok(blocks) => blocks::read_blocks(reader, blocks, len),
+            Err(ref other) => bail!("it is stored as {other}"),
+        }?;
+        Ok(match &entry.spread {
+            Some(spread) => spread.gather(&read)?,
+            None => read,
+        })
+    }
+    fn held<H: Element + WithDType>(reader: &mut dyn Read, entry: &Entry) -> Result<Tensor> {
+        let numbers = match entry.undo {
+            Some(Undo::OneMore) => {
+                let (wide, mut held) = (numbers::<f32>(reader, entry)?, zeros(entry.shape.iter().product())?);
+                convert(&wide.into_iter().map(|w| w - 1.0).collect::<Vec<_>>(), &mut held);
+                held
+            }
+            undo => {
+                let mut held = numbers::<H>(reader, entry)?;
+                undo.inspect(|undo| undo.rows(&mut held, entry.shape[1..].iter().product()));
+                held
+            }
+        };
+        Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?)
+    }
+    match dtype {
+        DType::F16 => held::<f16>(reader, entry),
+        DType::BF16 => held::<bf16>(reader, entry),
+        _ => held::<f32>(reader, entry),
+    }
+}

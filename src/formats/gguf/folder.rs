@@ -1,0 +1,81 @@
+//! GGUF files, llama.cpp's: one file that holds a model's weights, sizes and vocabulary.
+//!
+//! To the rest of the program it is a folder in Hugging Face layout: [`open`] makes of its metadata the config.json, the
+//! tokenizer.json and what goes with them, and [`Checkpoint`](super::Checkpoint) finds its tensors under transformers' names
+//! and opens their blocks while it reads. So what a run writes from one is such a folder.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use candle_core::quantized::GgmlDType;
+use serde_json::{Map, Value as Json};
+
+use super::blocks::read_blocks;
+use super::config::{Kind, TOKEN_IDS};
+use super::header::{Header, Info};
+use super::vocabulary;
+use crate::base::Source;
+use crate::formats::Rope;
+
+/// Whether the file begins as a GGUF file does.
+pub fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0u8; 4];
+    File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && &magic == b"GGUF"
+}
+
+/// A GGUF file as the folder that it stands for: the files beside its weights are made here.
+pub fn open(path: &Path) -> Result<Source> {
+    let made = make(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Source::Single(path.to_path_buf(), Arc::new(made)))
+}
+
+fn make(path: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut file = File::open(path)?;
+    let header = Header::read(Box::new(file.try_clone()?), file.metadata()?.len())?;
+    let kind = Kind::of(&header)?;
+    let factors = rope_factors(&mut file, &header)?;
+    let config = kind.config(&header, factors.as_deref())?;
+    if let Some(factors) = factors {
+        check_rope(&config, &factors)?;
+    }
+    let mut generation = Map::new();
+    for (ours, _) in TOKEN_IDS.iter().filter(|(ours, _)| *ours != "unk") {
+        let key = format!("{ours}_token_id");
+        config.get(&key).map(|id| generation.insert(key, id.clone()));
+    }
+    let tokenizer_config = vocabulary::tokenizer_config(&header, &config["max_position_embeddings"])?;
+    Ok(vec![
+        ("config.json", serde_json::to_vec_pretty(&config)?),
+        ("generation_config.json", serde_json::to_vec_pretty(&generation)?),
+        ("tokenizer.json", vocabulary::tokenizer(&header)?),
+        ("tokenizer_config.json", serde_json::to_vec_pretty(&tokenizer_config)?),
+    ])
+}
+
+/// What the rotary frequencies are divided by, where the file stores it.
+fn rope_factors(file: &mut File, header: &Header) -> Result<Option<Vec<f32>>> {
+    let Some(Info { shape, stored, offset }) = header.tensors.get("rope_freqs.weight") else { return Ok(None) };
+    let Ok(GgmlDType::F32) = stored else { bail!("its rope_freqs.weight is not stored as F32") };
+    file.seek(SeekFrom::Start(*offset))?;
+    Ok(Some(read_blocks(file, GgmlDType::F32, shape.iter().product())?))
+}
+
+/// Holds the scaling that config.json names to the factors that the file stores.
+fn check_rope(config: &Map<String, Json>, factors: &[f32]) -> Result<()> {
+    let head_dim = config["head_dim"].as_u64().unwrap_or_default() as usize;
+    let (theta, positions) = (config["rope_theta"].as_f64(), 0);
+    if factors.len() != head_dim / 2 {
+        bail!("its rope_freqs.weight has {} factors, and its heads are {head_dim} wide", factors.len());
+    }
+    let scaled: Option<Rope> = serde_json::from_value(config["rope_scaling"].clone())?;
+    let plain = Rope::with_base(Rope::default(), theta).frequencies(head_dim, positions)?;
+    let scaled = Rope::with_base(scaled.unwrap_or_default(), theta).frequencies(head_dim, positions)?;
+    let close = |((plain, scaled), factor): ((&f64, &f64), &f32)| (plain / scaled / f64::from(*factor) - 1.0).abs() < 1e-3;
+    if !plain.iter().zip(&scaled).zip(factors).all(close) {
+        bail!("its rope_freqs.weight is not LLaMA 3's scaling, and no other is known");
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! TODO
+
+use anyhow::Result;
+use candle_core::quantized::GgmlDType;
+
+use super::config::Kind;
+use super::header::{Header, Info};
+use crate::base::ReadSeek;
+use crate::formats::Undo;
+
+/// A tensor as a checkpoint lists it.
+pub struct Listed {
+    /// transformers' name; where it has none, the file's own.
+    pub name: String,
+    /// The slowest dimension first.
+    pub shape: Vec<usize>,
+    /// What its blocks are, or the name of a type that is not read.
+    pub stored: Result<GgmlDType, String>,
+    /// Where its blocks begin.
+    pub offset: u64,
+    /// What is otherwise than transformers has it.
+    pub undo: Option<Undo>,
+}
+
+/// The tensors of a file of `len` bytes, but for the rotary frequencies, which config.json tells of.
+pub fn tensors(file: Box<dyn ReadSeek>, len: u64) -> Result<Vec<Listed>> {
+    let header = Header::read(file, len)?;
+    let kind = Kind::of(&header)?;
+    let mut listed = Vec::new();
+    for (own, Info { shape, stored, offset }) in header.tensors.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
+        let (name, undo) = kind.tensor(&header, own)?.unwrap_or((own.clone(), None));
+        listed.push(Listed { name, shape: shape.clone(), stored: stored.clone(), offset: *offset, undo });
+    }
+    Ok(listed)
+}

@@ -1,0 +1,6 @@
+//! TODO
+
+mod unpickle;
+mod state_dict;
+
+pub use state_dict::{Pickle, Spread};

@@ -1,0 +1,234 @@
+//! PyTorch's files: a zip of storages, and a pickle, parsed and never executed, that says which tensors look at them and how.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use candle_core::DType;
+
+use super::unpickle::{self, Strided};
+use crate::base::text::quoted;
+use crate::device::Element;
+use crate::formats::numbers::zeros;
+
+/// A tensor of such a file: a way to look at a storage, which others may look at too.
+pub struct View {
+    /// What the storage's numbers are, or the name of what is not read.
+    pub dtype: Result<DType, String>,
+    /// The slowest dimension first.
+    pub shape: Vec<usize>,
+    /// How its numbers lie among those that [`Pickle::read`] gives, if not one after the other.
+    pub spread: Option<Spread>,
+    /// The storage's name in the zip file, and which of its numbers is the tensor's first.
+    storage: String,
+    first: usize,
+    /// Whether they are all that the storage has.
+    is_whole: bool,
+}
+
+/// Numbers that lie apart, or in another order than the shape's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spread {
+    dims: Vec<usize>,
+    stride: Vec<usize>,
+    /// How many numbers lie from the first to the last.
+    pub span: usize,
+}
+
+impl Spread {
+    /// The tensor's numbers in order, out of those from its first to its last.
+    pub fn gather<T: Element>(&self, numbers: &[T]) -> Result<Vec<T>> {
+        let place = |mut i: usize| {
+            let mut place = 0;
+            for (dim, stride) in self.dims.iter().zip(&self.stride).rev() {
+                place += i % dim * stride;
+                i /= dim;
+            }
+            place
+        };
+        let mut gathered = zeros(self.dims.iter().product())?;
+        gathered.iter_mut().enumerate().for_each(|(i, number)| *number = numbers[place(i)]);
+        Ok(gathered)
+    }
+}
+
+type Archive = zip::ZipArchive<BufReader<File>>;
+
+/// The tensors of a file; their numbers stay there until they are read.
+pub struct Pickle {
+    views: BTreeMap<String, View>,
+    archive: RefCell<Archive>,
+    /// The storages that have been held to their checksums.
+    checked: RefCell<BTreeSet<String>>,
+}
+
+impl Pickle {
+    /// Reads what the file says of its tensors, and holds each to the storage that it looks at.
+    pub fn open(path: &Path) -> Result<Self> {
+        let cut = "it is not a whole zip file as torch.save writes them; was the download cut short?";
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let mut archive = zip::ZipArchive::new(BufReader::new(file)).context(cut)?;
+        let listed: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into())).collect();
+        let mut folders = listed.iter().filter_map(|name| name.strip_suffix("data.pkl"));
+        let (folder, others) = (folders.next().context(cut)?.to_string(), folders.count());
+        if others > 0 {
+            bail!("it has {} files data.pkl, and PyTorch's have one", others + 1);
+        }
+        let order = format!("{folder}byteorder");
+        if listed.contains(&order) {
+            let order = member(&mut archive, &order, 64)?;
+            let order = String::from_utf8_lossy(&order);
+            if order.trim() != "little" {
+                bail!("its numbers are written {}-endian; save it again on a little-endian machine", order.trim());
+            }
+        }
+        let pickle = member(&mut archive, &format!("{folder}data.pkl"), unpickle::LONGEST)?;
+        let mut views = BTreeMap::new();
+        // A tensor may show numbers again and again; all together no more than a few models of the file's size.
+        let mut left = len.saturating_mul(4).saturating_add(64 << 20);
+        for (name, found) in unpickle::tensors(&pickle)? {
+            let view = match found {
+                Ok(strided) => View::of(&name, strided, &folder, &mut archive)?,
+                Err(what) => View::unread(what),
+            };
+            left = left.checked_sub(view.bytes()).with_context(|| {
+                format!("its tensors show many times the {len} bytes of the file, the last {}", quoted(&name))
+            })?;
+            views.insert(name, view);
+        }
+        Ok(Pickle { views, archive: archive.into(), checked: RefCell::default() })
+    }
+
+    /// All tensors by name.
+    pub fn views(&self) -> impl Iterator<Item = (&String, &View)> {
+        self.views.iter()
+    }
+
+    /// Whether two names are of one tensor: the same numbers of the same storage.
+    pub fn are_one(&self, a: &str, b: &str) -> bool {
+        self.views.get(a).zip(self.views.get(b)).is_some_and(|(a, b)| {
+            (&a.storage, a.first, &a.dtype, &a.shape, &a.spread) == (&b.storage, b.first, &b.dtype, &b.shape, &b.spread)
+        })
+    }
+
+    /// Lends `read` the bytes of a tensor's numbers, from its first in the storage to its last, the storage held to its checksum.
+    pub fn read<T>(&self, name: &str, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+        let view = self.views.get(name).context("it is listed but has no data")?;
+        let Ok(dtype) = view.dtype else { bail!("it has no numbers that are read") };
+        let mut archive = self.archive.borrow_mut();
+        let is_new = !self.checked.borrow().contains(&view.storage);
+        let mut found = None;
+        let mut read = Some(read);
+        if is_new {
+            // The checksum is looked at where the storage ends.
+            let mut reader = archive.by_name(&view.storage)?;
+            if let Some(read) = read.take_if(|_| view.is_whole) {
+                found = Some(read(&mut reader)?);
+            }
+            std::io::copy(&mut reader, &mut std::io::sink())?;
+            drop(reader);
+            self.checked.borrow_mut().insert(view.storage.clone());
+        }
+        match (found, read) {
+            (Some(found), _) => Ok(found),
+            (None, Some(read)) => {
+                let mut reader = archive.by_name_seek(&view.storage)?;
+                reader.seek(SeekFrom::Start((view.first * dtype.size_in_bytes()) as u64))?;
+                read(&mut reader)
+            }
+            (None, None) => bail!("it was read and gave nothing"),
+        }
+    }
+}
+
+/// A file of the archive, whole and no longer than `most`.
+fn member(archive: &mut Archive, name: &str, most: usize) -> Result<Vec<u8>> {
+    let entry = archive.by_name(name)?;
+    if entry.size() > most as u64 {
+        bail!("its {} has {} bytes, more than one of a state dict has", quoted(name), entry.size());
+    }
+    let mut bytes = Vec::new();
+    entry.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What a storage's class says that its numbers are.
+fn dtype(class: &str) -> Result<DType, String> {
+    match class.strip_prefix("torch.") {
+        Some("FloatStorage") => Ok(DType::F32),
+        Some("HalfStorage") => Ok(DType::F16),
+        Some("BFloat16Storage") => Ok(DType::BF16),
+        Some("DoubleStorage") => Ok(DType::F64),
+        Some("LongStorage") => Ok(DType::I64),
+        Some("IntStorage") => Ok(DType::I32),
+        Some("ShortStorage") => Ok(DType::I16),
+        Some("ByteStorage") => Ok(DType::U8),
+        _ => Err(class.into()),
+    }
+}
+
+impl View {
+    /// Of a tensor that is not read, for `what` it is.
+    fn unread(what: String) -> Self {
+        View { dtype: Err(what), shape: Vec::new(), spread: None, storage: String::new(), first: 0, is_whole: false }
+    }
+
+    /// How many bytes its numbers are.
+    fn bytes(&self) -> u64 {
+        let size = self.dtype.as_ref().map_or(0, |dtype| dtype.size_in_bytes() as u64);
+        self.shape.iter().fold(size, |all, dim| all.saturating_mul(*dim as u64))
+    }
+
+    /// Of a tensor as a pickle tells of it, which must lie within its storage.
+    fn of(name: &str, strided: Strided, folder: &str, archive: &mut Archive) -> Result<Self> {
+        let Strided { class, storage, numbers, first, shape, stride } = strided;
+        let Ok(dtype) = dtype(&class) else { return Ok(View { shape, ..View::unread(class) }) };
+        let (size, name) = (dtype.size_in_bytes(), quoted(name));
+        let storage = format!("{folder}data/{storage}");
+        let stored = archive.by_name(&storage).map(|entry| entry.size()).with_context(|| {
+            format!(
+                "tensor {name} looks at the storage {}, which the file has not; was the download cut short?",
+                quoted(&storage)
+            )
+        })?;
+        let span = span(&shape, &stride);
+        let end = span.and_then(|span| first.checked_add(span));
+        if end.and_then(|end| end.checked_mul(size)).is_none_or(|end| end as u64 > stored) {
+            bail!(
+                "tensor {name} claims the shape {shape:?} from number {first} on, more than the {stored} bytes of its storage; \
+                 was the download cut short?"
+            );
+        }
+        if numbers.checked_mul(size).is_none_or(|bytes| bytes as u64 != stored) || end.is_some_and(|end| end > numbers) {
+            bail!(
+                "tensor {name} looks at a storage of {numbers} numbers, and the file has {stored} bytes of it; it is damaged"
+            );
+        }
+        let span = span.unwrap_or_default();
+        let spread = (!is_contiguous(&shape, &stride)).then(|| Spread { dims: shape.clone(), stride, span });
+        let is_whole = first == 0 && (span * size) as u64 == stored;
+        Ok(View { dtype: Ok(dtype), shape, spread, storage, first, is_whole })
+    }
+}
+
+/// Whether numbers lie one after the other in the order of the shape.
+fn is_contiguous(dims: &[usize], stride: &[usize]) -> bool {
+    let mut due = 1usize;
+    dims.iter().zip(stride).rev().all(|(dim, stride)| {
+        let is_due = *dim <= 1 || *stride == due;
+        due = due.saturating_mul(*dim);
+        is_due
+    })
+}
+
+/// How many numbers lie from a tensor's first to its last, if that can be counted.
+fn span(dims: &[usize], stride: &[usize]) -> Option<usize> {
+    if dims.contains(&0) {
+        return Some(0);
+    }
+    dims.iter().zip(stride).try_fold(1usize, |span, (dim, stride)| span.checked_add((dim - 1).checked_mul(*stride)?))
+}

@@ -1,0 +1,469 @@
+//! The few operations of Python's pickles that state dicts are written with: a machine of our own, for files that strangers made.
+//!
+//! Objects lie in one list and name each other by their places in it, so nothing here nests: what they take is bounded by the pickle's
+//! length, whatever it says. Nothing is executed; a class is a name.
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::base::text::quoted;
+
+/// More than any state dict's: a tensor takes some 150 bytes of a pickle.
+pub const LONGEST: usize = 16 << 20;
+
+/// Some fifteen a tensor.
+const MOST_OBJECTS: usize = 4 << 20;
+
+/// What a name of the outermost dict stands for, if it is a tensor: where its numbers are, or what it is that is not read.
+pub type Listed = (String, Result<Strided, String>);
+
+/// A look at a storage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strided {
+    /// The storage's class: `torch.FloatStorage`.
+    pub class: String,
+    /// What it is called in the zip file.
+    pub storage: String,
+    /// How many numbers the pickle says that it has.
+    pub numbers: usize,
+    /// The first of them.
+    pub first: usize,
+    /// The slowest dimension first.
+    pub shape: Vec<usize>,
+    /// How many numbers lie from one to the next, in each dimension.
+    pub stride: Vec<usize>,
+}
+
+/// A place among the objects.
+type Id = u32;
+
+/// Where a text stands in the pickle.
+type ParamSet = (usize, usize);
+
+enum Object {
+    /// What no tensor is made of: None, flags, floats, bytes.
+    Plain,
+    Integer(i64),
+    Text(ParamSet),
+    /// `module.name`
+    Class(ParamSet, ParamSet),
+    Tuple(Vec<Id>),
+    List,
+    Dict(Vec<(Id, Id)>),
+    /// What a persistent id stands for.
+    Storage(Id),
+    /// A class called with a tuple.
+    Made(Id, Id),
+}
+
+/// The tensors of the dict that a pickle is.
+pub fn tensors(pickle: &[u8]) -> Result<Vec<Listed>> {
+    let mut machine =
+        Machine { bytes: pickle, at: 0, objects: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+    let root = machine.run()?;
+    let Object::Dict(entries) = machine.object(root) else {
+        bail!("its pickle is no dict of tensors; a state dict as save_pretrained writes it is wanted");
+    };
+    let mut listed = Vec::new();
+    for (key, value) in entries {
+        let Object::Text(span) = machine.object(*key) else { continue };
+        let name = machine.text(*span);
+        if let Some(found) =
+            machine.tensor(*value, true).with_context(|| format!("tensor {} cannot be read", quoted(name)))?
+        {
+            listed.push((name.to_string(), found));
+        }
+    }
+    Ok(listed)
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    objects: Vec<Object>,
+    stack: Vec<Id>,
+    /// How high the stack was at each mark.
+    marks: Vec<usize>,
+    memo: Vec<Option<Id>>,
+}
+
+impl Machine<'_> {
+    /// Runs to the end; the object that is left.
+    fn run(&mut self) -> Result<Id> {
+        loop {
+            let start = self.at;
+            let operation = self.byte()?;
+            if operation == b'.' {
+                return self.pop();
+            }
+            self.step(operation).with_context(|| format!("its pickle is damaged at byte {start}"))?;
+        }
+    }
+
+    fn step(&mut self, operation: u8) -> Result<()> {
+        match operation {
+            // PROTO, FRAME: what follows says the same.
+            0x80 => drop(self.take(1)?),
+            0x95 => drop(self.take(8)?),
+            b'N' | 0x88 | 0x89 => self.push(Object::Plain)?,
+            b'G' => self.plain(8)?,
+            // Whole numbers of 4, 1 and 2 bytes, and of any length.
+            b'J' => self.integer(4, true)?,
+            b'K' => self.integer(1, false)?,
+            b'M' => self.integer(2, false)?,
+            0x8a => {
+                let len = self.length(1)?;
+                self.integer(len, true)?;
+            }
+            0x8b => {
+                let len = self.length(4)?;
+                self.integer(len, true)?;
+            }
+            // Texts, and bytes.
+            b'X' => self.push_text(4)?,
+            0x8c => self.push_text(1)?,
+            0x8d => self.push_text(8)?,
+            b'U' | b'C' => {
+                let len = self.length(1)?;
+                self.plain(len)?;
+            }
+            b'T' | b'B' => {
+                let len = self.length(4)?;
+                self.plain(len)?;
+            }
+            0x8e => {
+                let len = self.length(8)?;
+                self.plain(len)?;
+            }
+            b'(' => self.marks.push(self.stack.len()),
+            b')' => self.push(Object::Tuple(Vec::new()))?,
+            0x85..=0x87 => {
+                let items = self.pop_many(usize::from(operation - 0x84))?;
+                self.push(Object::Tuple(items))?;
+            }
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Object::Tuple(items))?;
+            }
+            b']' => self.push(Object::List)?,
+            b'l' => {
+                self.pop_mark()?;
+                self.push(Object::List)?;
+            }
+            b'a' => drop(self.pop()?),
+            b'e' => drop(self.pop_mark()?),
+            b'}' => self.push(Object::Dict(Vec::new()))?,
+            b's' => {
+                let pair = self.pop_many(2)?;
+                self.set(&pair)?;
+            }
+            b'u' => {
+                let pairs = self.pop_mark()?;
+                self.set(&pairs)?;
+            }
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.pop_mark()?),
+            // The memo.
+            b'q' => self.remember(1)?,
+            b'r' => self.remember(4)?,
+            0x94 => {
+                let top = self.top()?;
+                self.memo.push(Some(top));
+            }
+            b'h' => self.recall(1)?,
+            b'j' => self.recall(4)?,
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.push(Object::Class(module, name))?;
+            }
+            0x93 => {
+                let pair = self.pop_many(2)?;
+                let (Object::Text(module), Object::Text(name)) = (self.object(pair[0]), self.object(pair[1])) else {
+                    bail!("a class's name is no text");
+                };
+                let class = Object::Class(*module, *name);
+                self.push(class)?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Object::Storage(id))?;
+            }
+            b'R' | 0x81 => {
+                let pair = self.pop_many(2)?;
+                self.make(pair[0], pair[1])?;
+            }
+            // What is set on an object changes no tensor.
+            b'b' => drop(self.pop()?),
+            other => bail!("the operation 0x{other:02x} is none that a state dict is written with; it is not read"),
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, class: Id, arguments: Id) -> Result<()> {
+        let Object::Tuple(items) = self.object(arguments) else {
+            bail!("a class is called with something else than a tuple")
+        };
+        let is_dict = self.class(class)? == "collections.OrderedDict";
+        match (is_dict, items.is_empty()) {
+            (true, true) => self.push(Object::Dict(Vec::new())),
+            (true, false) => bail!("an OrderedDict is made of something, which is not read"),
+            _ => self.push(Object::Made(class, arguments)),
+        }
+    }
+
+    fn set(&mut self, pairs: &[Id]) -> Result<()> {
+        let top = self.top()? as usize;
+        let (pairs, []) = pairs.as_chunks::<2>() else { bail!("a name without a value") };
+        match &mut self.objects[top] {
+            Object::Dict(entries) => entries.extend(pairs.iter().map(|[key, value]| (*key, *value))),
+            _ => bail!("names and values are put into something else than a dict"),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, len: usize) -> Result<&[u8]> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or_else(|| anyhow!("its pickle ends in the middle; was the download cut short?"))?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// A length of so many bytes.
+    fn length(&mut self, size: usize) -> Result<usize> {
+        let mut wide = [0u8; 8];
+        wide[..size].copy_from_slice(self.take(size)?);
+        Ok(usize::try_from(u64::from_le_bytes(wide))?)
+    }
+
+    fn integer(&mut self, len: usize, signed: bool) -> Result<()> {
+        if len > 8 {
+            bail!("a whole number of {len} bytes, which no tensor has");
+        }
+        let bytes = self.take(len)?;
+        let is_negative = signed && bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+        let mut wide = if is_negative { [0xff; 8] } else { [0; 8] };
+        wide[..len].copy_from_slice(bytes);
+        self.push(Object::Integer(i64::from_le_bytes(wide)))
+    }
+
+    fn plain(&mut self, len: usize) -> Result<()> {
+        self.take(len)?;
+        self.push(Object::Plain)
+    }
+
+    fn span(&mut self, len: usize) -> Result<ParamSet> {
+        let start = self.at;
+        std::str::from_utf8(self.take(len)?).context("a text that is no UTF-8")?;
+        Ok((start, self.at))
+    }
+
+    fn push_text(&mut self, size: usize) -> Result<()> {
+        let len = self.length(size)?;
+        let span = self.span(len)?;
+        self.push(Object::Text(span))
+    }
+
+    /// A text up to the end of its line.
+    fn line(&mut self) -> Result<ParamSet> {
+        let len = self.bytes[self.at..].iter().position(|byte| *byte == b'\n').context("a line that does not end")?;
+        let span = self.span(len)?;
+        self.at += 1;
+        Ok(span)
+    }
+
+    fn push(&mut self, object: Object) -> Result<()> {
+        if self.objects.len() == MOST_OBJECTS {
+            bail!("it has more than {MOST_OBJECTS} objects, and no state dict has");
+        }
+        self.stack.push(Id::try_from(self.objects.len())?);
+        self.objects.push(object);
+        Ok(())
+    }
+
+    /// What a mark protects is not taken from the stack by what stands behind it.
+    fn pop_many(&mut self, count: usize) -> Result<Vec<Id>> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let start = self.stack.len().checked_sub(count).filter(|start| *start >= floor);
+        Ok(self.stack.split_off(start.context("its stack is empty")?))
+    }
+
+    fn pop(&mut self) -> Result<Id> {
+        Ok(self.pop_many(1)?[0])
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Id>> {
+        let mark = self.marks.pop().context("there is no mark")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn top(&self) -> Result<Id> {
+        self.stack.last().copied().context("its stack is empty")
+    }
+
+    fn remember(&mut self, size: usize) -> Result<()> {
+        let (place, top) = (self.length(size)?, self.top()?);
+        // Python numbers what it remembers one after the other.
+        if place > self.at {
+            bail!("it remembers a {place}th object");
+        }
+        if place >= self.memo.len() {
+            self.memo.resize(place + 1, None);
+        }
+        self.memo[place] = Some(top);
+        Ok(())
+    }
+
+    fn recall(&mut self, size: usize) -> Result<()> {
+        let place = self.length(size)?;
+        let known = self.memo.get(place).copied().flatten().context("it recalls what it did not remember")?;
+        self.stack.push(known);
+        Ok(())
+    }
+
+    fn object(&self, id: Id) -> &Object {
+        &self.objects[id as usize]
+    }
+
+    fn text(&self, (start, end): ParamSet) -> &str {
+        std::str::from_utf8(&self.bytes[start..end]).unwrap_or_default()
+    }
+
+    fn class(&self, id: Id) -> Result<String> {
+        match self.object(id) {
+            Object::Class(module, name) => Ok(format!("{}.{}", self.text(*module), self.text(*name))),
+            _ => bail!("something is called that is no class"),
+        }
+    }
+
+    fn tuple(&self, id: Id) -> Result<&[Id]> {
+        match self.object(id) {
+            Object::Tuple(items) => Ok(items),
+            _ => bail!("a tuple is wanted"),
+        }
+    }
+
+    /// A size, a stride or an offset.
+    fn size(&self, id: Id) -> Result<usize> {
+        match self.object(id) {
+            Object::Integer(n) => usize::try_from(*n).map_err(|_| anyhow!("a size is {n}")),
+            _ => bail!("a size is no whole number"),
+        }
+    }
+
+    /// A tensor as the functions of `torch._utils` are told to make it; None of anything else.
+    fn tensor(&self, id: Id, may_be_parameter: bool) -> Result<Option<Result<Strided, String>>> {
+        let Object::Made(class, arguments) = self.object(id) else { return Ok(None) };
+        let (class, arguments) = (self.class(*class)?, self.tuple(*arguments)?);
+        match (class.as_str(), arguments) {
+            ("torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", [data, ..])
+                if may_be_parameter =>
+            {
+                self.tensor(*data, false)
+            }
+            ("torch._utils._rebuild_tensor", [storage, first, shape, stride]) => {
+                Ok(Some(Ok(self.strided([*storage, *first, *shape, *stride])?)))
+            }
+            ("torch._utils._rebuild_tensor_v2", [storage, first, shape, stride, _, _, more @ ..]) => {
+                // Flags of a tensor whose numbers are to be negated, say.
+                if more.iter().any(|more| !matches!(self.object(*more), Object::Plain) && !self.is_empty(*more)) {
+                    return Ok(Some(Err(format!("{class} with metadata"))));
+                }
+                Ok(Some(Ok(self.strided([*storage, *first, *shape, *stride])?)))
+            }
+            ("torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", few) => {
+                bail!("{class} is told {} things, too few to make a tensor", few.len())
+            }
+            (class, _) if class.starts_with("torch.") => Ok(Some(Err(class.to_string()))),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_empty(&self, id: Id) -> bool {
+        matches!(self.object(id), Object::Dict(entries) if entries.is_empty())
+    }
+
+    fn strided(&self, [storage, first, shape, stride]: [Id; 4]) -> Result<Strided> {
+        let Object::Storage(storage) = self.object(storage) else { bail!("it looks at something that is no storage") };
+        let [kind, class, key, _, numbers, ..] = self.tuple(*storage)? else { bail!("its storage is told too little of") };
+        let (Object::Text(kind), Object::Text(key)) = (self.object(*kind), self.object(*key)) else {
+            bail!("its storage has no name");
+        };
+        if self.text(*kind) != "storage" {
+            bail!("its storage is a {}", quoted(self.text(*kind)));
+        }
+        let sizes = |id: Id| self.tuple(id)?.iter().map(|id| self.size(*id)).collect::<Result<Vec<usize>>>();
+        let (shape, stride) = (sizes(shape)?, sizes(stride)?);
+        if shape.len() != stride.len() || shape.len() > 64 {
+            bail!("it has {} dimensions and {} strides", shape.len(), stride.len());
+        }
+        Ok(Strided {
+            class: self.class(*class)?,
+            storage: self.text(*key).into(),
+            numbers: self.size(*numbers)?,
+            first: self.size(first)?,
+            shape,
+            stride,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(pickle: &[u8]) -> String {
+        format!("{:#}", tensors(pickle).unwrap_err())
+    }
+
+    /// What PyTorch 2 writes for `{"w": torch.zeros(2, 3)}`, and the same said shorter than it can be.
+    #[test]
+    fn a_state_dict_is_its_tensors() -> Result<()> {
+        let plain = b"\x80\x02}q\x00X\x01\x00\x00\x00wq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0btq\x0cRq\x0ds.";
+        let listed = tensors(plain)?;
+        let expected = Strided {
+            class: "torch.FloatStorage".into(),
+            storage: "0".into(),
+            numbers: 6,
+            first: 0,
+            shape: vec![2, 3],
+            stride: vec![3, 1],
+        };
+        assert_eq!(listed, [("w".to_string(), Ok(expected))]);
+        for cut in 0..plain.len() {
+            assert!(tensors(&plain[..cut]).is_err(), "{cut}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn hostile_pickles_are_errors() {
+        // A tensor made of nothing.
+        let short = b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n)Rs.";
+        assert_eq!(
+            error(short),
+            "tensor \"w\" cannot be read: torch._utils._rebuild_tensor_v2 is told 0 things, too few to make a tensor"
+        );
+        // Tuples in tuples, 100,000 deep: no stack overflows, and it is no dict.
+        let deep = [&b"\x80\x02)"[..], &[0x85].repeat(100_000), b"."].concat();
+        assert!(error(&deep).starts_with("its pickle is no dict of tensors"));
+        // A list of ten of the last list, again and again: nothing is copied.
+        let mut memo = b"\x80\x02(lq\x00".to_vec();
+        for i in 0..40u8 {
+            memo.extend(b"(");
+            memo.extend([b'h', i].repeat(10));
+            memo.extend([b't', b'q', i + 1]);
+        }
+        memo.push(b'.');
+        assert!(error(&memo).starts_with("its pickle is no dict of tensors"));
+        // A memo at the end of the world, and what is taken from an empty stack.
+        assert!(error(b"\x80\x02Nr\xff\xff\xff\xff.").contains("it remembers a 4294967295th object"));
+        assert!(error(b"\x80\x02\x87.").contains("at byte 2: its stack is empty"));
+        assert!(error(b"\x80\x02N(R.").contains("its stack is empty"));
+        // What would execute.
+        assert!(error(b"cos\nsystem\n(S'id'\ntR.").contains("the operation 0x53 is none that a state dict is written with"));
+    }
+}

@@ -1,0 +1,138 @@
+//! Rotary frequencies: how far each pair of a head turns from one position to the next.
+
+use std::f64::consts::PI;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::limits;
+use crate::base::{Table, Use, fields};
+
+const YARN: &str = "YaRN's";
+
+const LONGROPE: &str = "LongRoPE's";
+
+/// The fields of config.json's rope objects.
+pub const FIELDS: Table = Table {
+    file: "config.json, in rope_scaling and rope_parameters",
+    of: "",
+    fields: &[
+        ("rope_type", Use::Read, "default, linear, dynamic and llama3 are known; yarn, longrope and others are refused"),
+        ("type", Use::Read, "the older name of rope_type, which counts where both are there"),
+        ("rope_theta", Use::Read, "the base; before that which stands beside the object"),
+        ("factor", Use::Read, "of linear, dynamic and llama3; with default it must be 1"),
+        ("low_freq_factor", Use::Read, "llama3's"),
+        ("high_freq_factor", Use::Read, "llama3's"),
+        ("original_max_position_embeddings", Use::Read, "llama3's; else max_position_embeddings, as in transformers"),
+        ("partial_rotary_factor", Use::Only(&["1"]), "heads are turned whole"),
+        ("attention_factor", Use::Refused, YARN),
+        ("beta_fast", Use::Refused, YARN),
+        ("beta_slow", Use::Refused, YARN),
+        ("mscale", Use::Refused, YARN),
+        ("mscale_all_dim", Use::Refused, YARN),
+        ("truncate", Use::Refused, YARN),
+        ("finetuned", Use::NoEffect, "a note in older files"),
+        ("short_factor", Use::Refused, LONGROPE),
+        ("long_factor", Use::Refused, LONGROPE),
+        ("mrope_section", Use::Refused, "positions of images and videos"),
+    ],
+};
+
+/// Those of Gemma 3's `rope_parameters`, an object for each kind of block.
+pub const KINDS: Table = Table {
+    file: "config.json, in rope_parameters",
+    of: "Gemma 3",
+    fields: &[("full_attention", Use::Read, "an object as above"), ("sliding_attention", Use::Read, "an object as above")],
+};
+
+/// How the rotary frequencies are made.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Rope {
+    rope_theta: Option<f64>,
+    rope_type: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+}
+
+impl Rope {
+    /// What the object at `place` says.
+    pub fn of(place: &str, object: &Map<String, Value>) -> Result<Self> {
+        let rope: Rope = serde_json::from_value(object.clone().into()).context(place.to_string())?;
+        if let "yarn" | "longrope" | "su" | "mrope" | "ntk" | "proportional" | "axial" = rope.kind() {
+            return Err(rope.unknown()).context(place.to_string());
+        }
+        fields::check(&[FIELDS], place, object)?;
+        Ok(rope)
+    }
+
+    fn kind(&self) -> &str {
+        self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default")
+    }
+
+    fn unknown(&self) -> anyhow::Error {
+        anyhow::anyhow!("the rope type \"{}\" is not known; default, linear, dynamic and llama3 are", self.kind())
+    }
+
+    /// With the base that stands beside it, where it has none of its own.
+    pub fn with_base(self, rope_theta: Option<f64>) -> Self {
+        Rope { rope_theta: self.rope_theta.or(rope_theta), ..self }
+    }
+
+    /// With the original length that stands beside it, which counts before its own, as in transformers.
+    pub fn with_original(self, positions: Option<f64>) -> Self {
+        let original_max_position_embeddings = positions.or(self.original_max_position_embeddings);
+        Rope { original_max_position_embeddings, ..self }
+    }
+
+    /// The angle that each pair of a head turns by from one position to the next, in radians: [head_dim / 2]; for a model that has
+    /// so many `positions`.
+    pub fn frequencies(&self, head_dim: usize, positions: usize) -> Result<Vec<f64>> {
+        let theta = self.rope_theta.unwrap_or(10_000.0);
+        limits::check_positive(&[("rope_theta", Some(theta))])?;
+        let plain = (0..head_dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / head_dim as f64));
+        let needed = |name: &str, value: Option<f64>| match value {
+            Some(value) if (value as f32).is_normal() && value > 0.0 => Ok(value),
+            Some(value) => bail!("config.json: the rope settings' {name} is {value}; it must be above 0"),
+            None => bail!("config.json: the rope settings of the type \"{}\" have no {name}", self.kind()),
+        };
+        match self.kind() {
+            "default" => match self.factor {
+                Some(factor) if factor != 1.0 => bail!(
+                    "config.json: the rope settings have the factor {factor} and the type \"default\", which does not scale; which \
+                     one is meant?"
+                ),
+                _ => Ok(plain.collect()),
+            },
+            // It begins beyond the positions that the model has, and no prompt is longer than those.
+            "dynamic" => needed("factor", self.factor).map(|_| plain.collect()),
+            "linear" => {
+                let factor = needed("factor", self.factor)?;
+                Ok(plain.map(|f| f / factor).collect())
+            }
+            "llama3" => {
+                let factor = needed("factor", self.factor)?;
+                let low = needed("low_freq_factor", self.low_freq_factor)?;
+                let high = needed("high_freq_factor", self.high_freq_factor)?;
+                let original = self.original_max_position_embeddings.or(Some(positions as f64));
+                let original = needed("original_max_position_embeddings", original)?;
+                if high <= low {
+                    bail!("config.json: the rope settings' high_freq_factor {high} is not above low_freq_factor {low}");
+                }
+                // Long waves are stretched by `factor`, short ones kept, those between blended.
+                Ok(plain
+                    .map(|f| {
+                        let turns = original * f / (2.0 * PI);
+                        let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                        f * (kept + (1.0 - kept) / factor)
+                    })
+                    .collect())
+            }
+            _ => Err(self.unknown()).context("config.json"),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! TODO
+
+use anyhow::Result;
+
+/// What kind of repo a name is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A model.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+/// A repo on the hub, at a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repo {
+    /// Model or data set.
+    pub kind: Kind,
+    /// `org/name`, or a name of the hub's own.
+    pub id: String,
+    /// A branch, a tag or a commit; None: `main`.
+    pub revision: Option<String>,
+}
+
+impl Repo {
+    /// A model.
+    pub fn model(id: &str, revision: Option<&str>) -> Self {
+        Repo { kind: Kind::Model, id: id.into(), revision: revision.map(str::to_string) }
+    }
+
+    /// A data set.
+    pub fn dataset(id: &str, revision: Option<&str>) -> Self {
+        Repo { kind: Kind::Dataset, id: id.into(), revision: revision.map(str::to_string) }
+    }
+
+    /// A branch, a tag or a commit.
+    pub fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
+
+    /// Whether there can be such a repo and such a revision; asks nobody.
+    pub fn check(&self) -> Result<()> {
+        let parts: Vec<&str> = self.id.split('/').collect();
+        let is_part = |part: &&str| {
+            (1..=96).contains(&part.len())
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+                && !part.starts_with(['-', '.'])
+                && !part.ends_with(['-', '.'])
+        };
+        let odd = ["--", "..", ".git/"].iter().any(|odd| format!("{}/", self.id).contains(odd));
+        if parts.len() > 2 || odd || !parts.iter().all(is_part) {
+            return Err(usage!(
+                "no {} on the hub can be called {:?}: it is name or org/name, of letters, digits, -, _ and ., 96 each at most",
+                self.noun(),
+                self.id
+            ));
+        }
+        let revision = self.revision();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./+@=".contains(&b);
+        let odd = revision.contains("..") || revision.contains("//") || revision.starts_with(['/', '-', '.']);
+        if odd || !(1..=250).contains(&revision.len()) || !revision.bytes().all(plain) || revision.ends_with(['/', '.']) {
+            return Err(usage!("no revision can be called {revision:?}: it is a branch, a tag, or a commit's hash"));
+        }
+        Ok(())
+    }
+
+    /// As hf-hub has it, which knows how folders and addresses are called.
+    pub(super) fn named(&self) -> hf_hub::Repo {
+        let kind = match self.kind {
+            Kind::Model => hf_hub::RepoType::Model,
+            Kind::Dataset => hf_hub::RepoType::Dataset,
+        };
+        hf_hub::Repo::with_revision(self.id.clone(), kind, self.revision().into())
+    }
+
+    pub(super) fn at(&self, commit: &str) -> Self {
+        Repo { revision: Some(commit.into()), ..self.clone() }
+    }
+
+    pub(super) fn noun(&self) -> &'static str {
+        match self.kind {
+            Kind::Model => "model",
+            Kind::Dataset => "data set",
+        }
+    }
+}
+
+/// A name at a commit, as it is shown: `facebook/opt-125m@27dcfa7`.
+pub fn at_commit(id: &str, commit: &str) -> String {
+    format!("{id}@{}", commit.get(..7).unwrap_or(commit))
+}
+
+/// What of a repo is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// A file without which the rest is of no use.
+    Needed(&'a str),
+    /// A file that is taken if it is there.
+    Optional(&'a str),
+    /// The first of these that is there.
+    FirstOf(&'a [&'a str]),
+}
+
+impl<'a> Wanted<'a> {
+    /// A file that it cannot do without.
+    pub(super) fn first(&self) -> Option<&'a str> {
+        match self {
+            Wanted::Needed(name) => Some(name),
+            Wanted::Optional(_) => None,
+            Wanted::FirstOf(names) => names.first().copied(),
+        }
+    }
+}
+
+/// Whether a file's name stays within its repo.
+pub(super) fn check_file(repo: &Repo, name: &str) -> Result<()> {
+    let stays = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
+    match name.split('/').all(stays) {
+        true => Ok(()),
+        false => Err(usage!("{}: no file on the hub can be called {name:?}", repo.id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_before_anybody_is_asked() {
+        for good in ["facebook/opt-125m", "gpt2", "a/b.c_d-1", "HuggingFaceTB/SmolLM2-135M-Instruct"] {
+            assert!(Repo::model(good, None).check().is_ok(), "{good}");
+        }
+        let long = "x".repeat(97);
+        for bad in
+            ["", "a b", "a/b/c", "../a", "a..b", "a--b", "/a", "a/", "-a", "a.", ".a", "é", "a%2Fb", "a\nb", "x.git", &long]
+        {
+            let error = Repo::model(bad, None).check().unwrap_err();
+            assert!(
+                crate::base::errors::exit_code(&error) == 2 && error.to_string().contains("can be called"),
+                "{bad}: {error}"
+            );
+        }
+        for good in ["main", "v1.0", "refs/pr/1", "refs/convert/parquet", &"a".repeat(40)] {
+            assert!(Repo::model("a/b", Some(good)).check().is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "../x", "a..b", "/a", "a/", "-a", "a\\b", "a?b", "a%b", "a//b"] {
+            assert!(Repo::model("a/b", Some(bad)).check().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! TODO
+
+pub mod design;
+pub mod gemma;
+mod llama;
+pub mod opt;
+pub mod qwen;
+
+pub use design::{Design, LlamaConfig};
+pub use gemma::GemmaConfig;
+pub use llama::Llama;
+pub use opt::Opt;
+pub use qwen::QwenConfig;

@@ -1,0 +1,126 @@
+//! config.json: where it is read, which architecture it is of, and that nothing in it is passed over.
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+
+use super::architecture::Architecture;
+use super::config_fields::FIELDS;
+use super::loader::Loader;
+use crate::base::text::nearest;
+use crate::base::{Source, Table, fields};
+use crate::formats::rope;
+use crate::model::adapter::stored;
+use crate::model::arch::{Design, GemmaConfig, Llama, LlamaConfig, Opt, QwenConfig, design, gemma, opt, qwen};
+
+/// Every table of config.json and of the objects in it.
+pub const TABLES: [Table; 15] = [
+    FIELDS,
+    opt::FIELDS,
+    design::FIELDS,
+    design::LLAMA_FIELDS,
+    design::MISTRAL_FIELDS,
+    qwen::FIELDS,
+    qwen::QWEN2_FIELDS,
+    qwen::QWEN3_FIELDS,
+    gemma::FIELDS,
+    gemma::GEMMA_FIELDS,
+    gemma::LATER_FIELDS,
+    gemma::GEMMA2_FIELDS,
+    gemma::GEMMA3_FIELDS,
+    rope::FIELDS,
+    rope::KINDS,
+];
+
+/// How a model is loaded from its config.json.
+pub type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
+
+/// An architecture: config.json's `model_type`, the fields that it has, and how to load one.
+pub struct Kind {
+    /// `model_type`.
+    pub name: &'static str,
+    /// What its config.json may have beside [`FIELDS`].
+    pub fields: &'static [Table],
+    pub(super) load: Load,
+}
+
+/// The architectures.
+pub const ARCHITECTURES: &[Kind] = &[
+    Kind { name: "opt", fields: &[opt::FIELDS], load: |config, loader| Ok(Box::new(Opt::load(parse(config)?, loader)?)) },
+    Kind {
+        name: "llama",
+        fields: &[design::FIELDS, design::LLAMA_FIELDS],
+        load: |config, loader| decoder(parse::<LlamaConfig>(config)?.llama()?, loader),
+    },
+    Kind {
+        name: "mistral",
+        fields: &[design::FIELDS, design::MISTRAL_FIELDS],
+        load: |config, loader| decoder(parse::<LlamaConfig>(config)?.mistral()?, loader),
+    },
+    Kind {
+        name: "qwen2",
+        fields: &[design::FIELDS, qwen::FIELDS, qwen::QWEN2_FIELDS],
+        load: |config, loader| decoder(parse::<QwenConfig>(config)?.qwen2()?, loader),
+    },
+    Kind {
+        name: "qwen3",
+        fields: &[design::FIELDS, qwen::FIELDS, qwen::QWEN3_FIELDS],
+        load: |config, loader| decoder(parse::<QwenConfig>(config)?.qwen3()?, loader),
+    },
+    Kind {
+        name: "gemma",
+        fields: &[design::FIELDS, gemma::FIELDS, gemma::GEMMA_FIELDS],
+        load: |config, loader| decoder(parse::<GemmaConfig>(config)?.gemma()?, loader),
+    },
+    Kind {
+        name: "gemma2",
+        fields: &[design::FIELDS, gemma::FIELDS, gemma::LATER_FIELDS, gemma::GEMMA2_FIELDS],
+        load: |config, loader| decoder(parse::<GemmaConfig>(config)?.gemma2()?, loader),
+    },
+    Kind {
+        name: "gemma3_text",
+        fields: &[design::FIELDS, gemma::FIELDS, gemma::LATER_FIELDS, gemma::GEMMA3_FIELDS],
+        load: |config, loader| decoder(parse::<GemmaConfig>(config)?.gemma3()?, loader),
+    },
+];
+
+/// A model of LLaMA's family.
+fn decoder(design: Design, loader: &mut Loader) -> Result<Box<dyn Architecture>> {
+    Ok(Box::new(Llama::load(design, loader)?))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(config: Value) -> Result<T> {
+    serde_json::from_value(config).context("config.json does not say what this architecture needs")
+}
+
+/// config.json, and what to call it in an error.
+pub fn read(source: &Source) -> Result<(Value, String)> {
+    let place = source.place("config.json");
+    let bytes = source.read("config.json")?.ok_or_else(|| {
+        stored::instead_of_model(source)
+            .unwrap_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))
+    })?;
+    Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
+}
+
+/// The architecture of a config.json that has nothing that is not understood.
+pub fn kind_of(config: &Value, place: &str) -> Result<&'static Kind> {
+    let name = config.get("model_type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"model_type\""))?;
+    let kind = ARCHITECTURES.iter().find(|kind| kind.name == name).ok_or_else(|| {
+        let near = nearest(name, ARCHITECTURES.iter().map(|kind| kind.name));
+        anyhow!("{place}: the architecture \"{name}\" is not one that zotune knows: {near}")
+    })?;
+    let object = config.as_object().with_context(|| format!("{place} is no object"))?;
+    fields::check(&[&[FIELDS], kind.fields].concat(), place, object)?;
+    Ok(kind)
+}
+
+/// Says so where config.json names code of the model's own.
+pub fn warn_of_code(config: &Value) {
+    if ["AutoModelForCausalLM", "AutoModel"].iter().any(|class| !config["auto_map"][class].is_null()) {
+        let kind = config["model_type"].as_str().unwrap_or("?");
+        tracing::warn!(
+            "config.json names code of its own for this model (auto_map), which is not run: it is computed as transformers computes \
+             a {kind} without trust_remote_code"
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! Models over [`Params`]: a folder in, hidden states and log-probabilities of packed batches out.
+//!
+//! One file an architecture. A model holds handles ([`ParamId`]) and reads the weights through [`Weights`], which only
+//! [`Params::settle`] gives out: it can never see weights that are still to be moved.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Tensor};
+use serde_json::Value;
+
+use super::architecture::{Architecture, Shape};
+use super::kinds;
+use super::linear::Linear;
+use super::loader::{Contents, Loader};
+use super::packed::{Front, Packed, Prefix};
+use crate::base::{Source, files};
+use crate::data::Batch;
+use crate::data::tokenizer::Tokenizer;
+use crate::direction::Term;
+use crate::formats::Checkpoint;
+use crate::model::adapter::stored::{self, CONFIG as ADAPTER_CONFIG};
+use crate::model::adapter::{Adapter, Kind};
+use crate::params::{ParamId, Params, Role, Weights};
+
+/// A model and what it was opened from.
+pub struct Model {
+    pub(super) architecture: Box<dyn Architecture>,
+    source: Source,
+    config: Value,
+    weight_files: Vec<String>,
+    pub(super) adapter: Option<Adapter>,
+    pub(super) prefix: Option<Prefix>,
+    /// The names of the linear layers, with what adapts them.
+    pub(super) linears: Vec<(String, Linear)>,
+    /// Where each weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
+    pub(super) segments: Vec<(ParamId, usize)>,
+}
+
+impl Model {
+    /// Opens a folder in Hugging Face layout. The weights come back beside the model, held as `dtype`.
+    pub fn open(source: &Source, dtype: DType) -> Result<(Self, Params)> {
+        Self::open_adapted(source, dtype, None)
+    }
+
+    /// The same with an adapter, whose weights are held in f32; a new one's are 0.
+    pub fn open_adapted(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params)> {
+        let contents = Contents::Stored(Checkpoint::open(source)?);
+        let (model, loader) = Self::load(source, kinds::read(source)?, contents, dtype, adapter)?;
+        kinds::warn_of_code(&model.config);
+        loader.warn_of_unused();
+        Ok((model, loader.params))
+    }
+
+    /// A model of the same sizes but so many blocks, its weights random, and a new adapter of the same kind: what can be measured
+    /// before anything is read.
+    pub fn stand_in(&self, dtype: DType, blocks: usize) -> Result<(Self, Params)> {
+        let (mut config, place) = (self.config.clone(), self.source.place("config.json"));
+        config["num_hidden_layers"] = blocks.into();
+        if let Some(kinds) = config.get_mut("layer_types").and_then(Value::as_array_mut) {
+            kinds.truncate(blocks);
+        }
+        let adapter = self.adapter.as_ref().map(Adapter::stand_in);
+        let (model, Loader { mut params, .. }) = Self::load(&self.source, (config, place), Contents::Zeros, dtype, adapter)?;
+        params.perturb(&[Term::gaussian(0, 0.02)]);
+        params.settle()?;
+        Ok((model, params))
+    }
+
+    /// The model without its weights, from config.json: [`Params`] of empty tensors, and how many numbers each of them would have.
+    /// Whether a tied head is one is looked up in the weights, where they are there.
+    pub fn open_meta(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params, Vec<usize>)> {
+        let contents = Contents::Nothing(source.clone());
+        let (model, loader) = Self::load(source, kinds::read(source)?, contents, dtype, adapter)?;
+        Ok((model, loader.params, loader.sizes))
+    }
+
+    fn load(
+        source: &Source,
+        (mut config, place): (Value, String),
+        contents: Contents,
+        dtype: DType,
+        adapter: Option<Adapter>,
+    ) -> Result<(Self, Loader)> {
+        let kind = kinds::kind_of(&config, &place)?;
+        let mut loader = Loader::new(contents, dtype, adapter)?;
+        let architecture =
+            (kind.load)(config.clone(), &mut loader).with_context(|| format!("cannot load the model of {place}"))?;
+        if loader.untied {
+            config["tie_word_embeddings"] = false.into();
+        }
+        let prefix = loader.prefix(architecture.heads(), architecture.num_blocks())?;
+        loader.check_adapter()?;
+        let weight_files = match &loader.contents {
+            Contents::Stored(checkpoint) => checkpoint.file_names().to_vec(),
+            _ => Vec::new(),
+        };
+        let segments = segments(architecture.as_ref(), &loader.params);
+        let (adapter, linears) = (loader.adapter.take(), std::mem::take(&mut loader.linears));
+        let source = source.clone();
+        Ok((Model { architecture, source, config, weight_files, adapter, prefix, linears, segments }, loader))
+    }
+
+    /// Sizes.
+    pub fn shape(&self) -> Shape {
+        let Shape { vocab_size, max_length } = self.architecture.shape();
+        Shape { vocab_size, max_length: max_length.saturating_sub(self.prefix.map_or(0, |prefix| prefix.tokens)) }
+    }
+
+    /// Tokens that it has positions for, those of a prefix among them.
+    pub fn positions(&self) -> usize {
+        self.architecture.shape().max_length
+    }
+
+    /// `model_type` as config.json names it.
+    pub fn kind(&self) -> &str {
+        self.config.get("model_type").and_then(Value::as_str).unwrap_or("?")
+    }
+
+    /// What the model computes of its weights, by the names of numbers: config.json's and, where it is adapted, the adapter's.
+    pub fn numbers(&self) -> BTreeMap<String, Value> {
+        let mut numbers = BTreeMap::new();
+        flatten("", &self.architecture.numbers(), &mut numbers);
+        if let Some(Kind::Lora(lora)) = self.adapter.as_ref().map(Adapter::kind) {
+            numbers.insert("lora scale".into(), lora.scale().into());
+        }
+        numbers
+    }
+
+    /// The files that the weights were read from, by name.
+    pub fn weight_files(&self) -> &[String] {
+        &self.weight_files
+    }
+
+    /// Where the model was opened from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Where a weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
+    pub fn segment(&self, id: ParamId) -> usize {
+        self.segments.iter().find(|(other, _)| *other == id).map_or(0, |(_, segment)| *segment)
+    }
+
+    /// How many blocks there are.
+    pub fn num_blocks(&self) -> usize {
+        self.architecture.num_blocks()
+    }
+
+    /// The weights from the `n`-th last block up, the head included, as far as nothing below reads them too.
+    pub fn last_blocks(&self, n: usize) -> Vec<ParamId> {
+        let lowest = (self.num_blocks() + 1).saturating_sub(n);
+        self.segments.iter().filter(|(_, segment)| *segment >= lowest).map(|(id, _)| *id).collect()
+    }
+
+    /// ln p of each of the batch's predictions, in their order, or its logit where the batch says that this is enough; where the
+    /// weights are read at several points, all of one point's and then the next one's.
+    pub fn log_probs(&self, weights: Weights, batch: &Batch) -> Result<Vec<f32>> {
+        if weights.points() > 1 {
+            let batch = &batch.repeated(weights.points());
+            return self.log_probs_of(weights, &self.states(weights, batch)?, batch);
+        }
+        self.log_probs_of(weights, &self.states(weights, batch)?, batch)
+    }
+
+    /// The same of a batch that is looked at again and again: `kept` is what the blocks below the first trained weight have made
+    /// of it, which is taken from there, or put there the first time.
+    pub fn log_probs_again(&self, weights: Weights, batch: &Batch, kept: &mut Option<Tensor>) -> Result<Vec<f32>> {
+        let Some(first) = self.first_trained_block(weights) else { return self.log_probs(weights, batch) };
+        let x = match kept {
+            Some(x) => x.clone(),
+            None => {
+                let (still, packed) = (weights.as_they_stand(), self.prepare(batch)?);
+                let x = self.architecture.embed(still, &packed)?;
+                kept.insert(self.through(still, &packed, 0..first, x, |_, _| ())?).clone()
+            }
+        };
+        let (x, batch) = (Tensor::cat(&vec![x; weights.points()], 0)?, &batch.repeated(weights.points()));
+        let states = self.through(weights, &self.prepare(batch)?, first..self.num_blocks(), x, |_, _| ())?;
+        self.log_probs_of(weights, &states, batch)
+    }
+
+    /// The first block that has a trained weight, or beyond the last where only the head has; None where what embeds tokens is
+    /// trained, and so nothing stays as it is.
+    fn first_trained_block(&self, weights: Weights) -> Option<usize> {
+        let trained = self.segments.iter().filter(|(id, _)| weights.role(*id) != Role::Frozen);
+        trained.map(|(_, segment)| *segment).min()?.checked_sub(1)
+    }
+
+    /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
+    pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
+        let x = self.architecture.to_head(weights, &self.states(weights, batch)?)?;
+        self.architecture.head().logits(weights, &x)
+    }
+
+    /// Hidden states of the batch's predicting rows alone: [states, hidden].
+    fn states(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
+        self.forward(weights, &self.prepare(batch)?, |_, _| ())
+    }
+
+    pub(super) fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
+        self.architecture.prepare(Packed::new(batch, self.prefix.map_or(Front::Nothing, Front::Prefix)))
+    }
+
+    /// The same of a prepared batch; `see` is shown each block's number and input.
+    pub(super) fn forward(&self, weights: Weights, packed: &Packed, see: impl FnMut(usize, &Tensor)) -> Result<Tensor> {
+        let x = self.architecture.embed(weights, packed)?;
+        self.through(weights, packed, 0..self.num_blocks(), x, see)
+    }
+
+    /// x through these blocks.
+    fn through(
+        &self,
+        weights: Weights,
+        packed: &Packed,
+        blocks: Range<usize>,
+        mut x: Tensor,
+        mut see: impl FnMut(usize, &Tensor),
+    ) -> Result<Tensor> {
+        for block in blocks {
+            see(block, &x);
+            x = self.architecture.block(weights, block, x, packed)?;
+        }
+        Ok(x)
+    }
+
+    /// The files that [`Model::write_companions`] may write.
+    pub fn companions() -> impl Iterator<Item = &'static str> {
+        ["config.json", "generation_config.json", ADAPTER_CONFIG].into_iter().chain(Tokenizer::FILES)
+    }
+
+    /// Writes what transformers needs beside the weights, config.json with the dtype they are held in and the tokenizer; or PEFT,
+    /// beside an adapter of the model `base`.
+    pub fn write_companions(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
+        match self.adapter {
+            Some(_) => {
+                files::write_bytes(&folder.join(ADAPTER_CONFIG), &serde_json::to_vec_pretty(&self.peft_config(base))?)?
+            }
+            None => self.write_config(folder, dtype)?,
+        }
+        self.write_tokenizer(folder)
+    }
+
+    pub(super) fn write_tokenizer(&self, folder: &Path) -> Result<()> {
+        for name in Tokenizer::FILES {
+            if let Some(bytes) = self.source.read(name)? {
+                files::write_bytes(&folder.join(name), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_config(&self, folder: &Path, dtype: DType) -> Result<()> {
+        let mut config = self.config.clone();
+        if let Some(fields) = config.as_object_mut() {
+            let name = match dtype {
+                DType::BF16 => "bfloat16",
+                DType::F16 => "float16",
+                _ => "float32",
+            };
+            fields.remove("torch_dtype");
+            fields.insert("dtype".into(), name.into());
+        }
+        files::write_bytes(&folder.join("config.json"), &serde_json::to_vec_pretty(&config)?)?;
+        match self.source.read("generation_config.json")? {
+            Some(bytes) => files::write_bytes(&folder.join("generation_config.json"), &bytes),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The numbers of an object and of those in it, by their names one behind the other.
+fn flatten(name: &str, value: &Value, numbers: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(field, value)| {
+            let name = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
+            flatten(&name, value, numbers);
+        }),
+        number => drop(numbers.insert(name.into(), number.clone())),
+    }
+}
+
+/// Where each weight stands. Checkpoints name the weights of block i `...layers.i...`; what is in no block and does not embed
+/// tokens is the head's.
+fn segments(architecture: &dyn Architecture, params: &Params) -> Vec<(ParamId, usize)> {
+    let (stem, blocks) = (architecture.stem(), architecture.num_blocks());
+    // Every block reads a prefix.
+    let is_low = |id, name| stem.contains(&id) || name == stored::PROMPT_EMBEDDINGS;
+    let segment = |id, name| if is_low(id, name) { 0 } else { block_of(name).map_or(blocks, |(i, _)| i) + 1 };
+    params.ids().map(|(id, name)| (id, segment(id, name))).collect()
+}
+
+/// The number of a weight's block, and where in the name it stands.
+pub fn block_of(name: &str) -> Option<(usize, Range<usize>)> {
+    let start = name.find("layers.")? + "layers.".len();
+    let end = start + name[start..].find('.')?;
+    Some((name[start..end].parse().ok()?, start..end))
+}

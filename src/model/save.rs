@@ -1,0 +1,135 @@
+//! What a run leaves of a model: all of it, as transformers reads it, or the adapter alone, as PEFT does. And what an adapter
+//! begins as, and ends as where it is merged.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+use super::Linear;
+use super::lm::Model;
+use super::packed::{Front, Packed};
+use crate::base::Digest;
+use crate::data::Batch;
+use crate::direction::{seed, uniform};
+use crate::model::adapter::{Adapter, stored};
+use crate::params::file;
+use crate::params::{ParamId, Params, Role, Stored, Weights};
+
+/// The file that a run keeps its weights in: an adapter's, or the whole model's.
+pub fn kept_file(adapted: bool) -> &'static str {
+    if adapted { stored::FILES[0] } else { "model.safetensors" }
+}
+
+/// The digests of weights with these `names` as a run has kept them in its folder: of an adapter's alone, where it is `adapted`.
+pub fn kept_digests<'a>(
+    folder: &Path,
+    adapted: bool,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<(&'a str, Digest)>> {
+    let names: Vec<_> = names.filter_map(|name| Some((name, stored_name(adapted, name)?))).collect();
+    let digests = file::stored_digests(names.iter().map(|(_, stored)| stored.as_str()), &folder.join(kept_file(adapted)))?;
+    Ok(names.into_iter().map(|(name, _)| name).zip(digests).collect())
+}
+
+/// The name that a weight is stored under; None: it is not stored.
+fn stored_name(adapted: bool, name: &str) -> Option<String> {
+    if adapted { Adapter::stored_name(name) } else { Some(name.into()) }
+}
+
+impl Model {
+    /// The adapter that is trained in the model's place.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// The file that a run keeps its weights in.
+    pub fn file(&self) -> &'static str {
+        kept_file(self.adapter.is_some())
+    }
+
+    /// Writes the weights, or the adapter's alone, into a folder: whole or not at all.
+    pub fn save(&self, weights: Weights, folder: &Path) -> Result<()> {
+        let stored = weights.iter().filter_map(|(name, tensor)| Some((stored_name(self.adapter.is_some(), name)?, tensor)));
+        let stored: Vec<(String, &Tensor)> = stored.collect();
+        file::save(&stored, &folder.join(self.file()))
+    }
+
+    /// Reads what [`Model::save`] wrote back into the same weights, in place; frozen ones have not moved and stay as they are.
+    pub fn restore(&self, params: &mut Params, folder: &Path) -> Result<()> {
+        let adapted = self.adapter.is_some();
+        file::restore(params, &folder.join(self.file()), |name| if adapted { stored::own_name(name) } else { name })
+    }
+
+    /// All weights that [`Model::save`] wrote into a folder, as they are there.
+    pub fn stored(&self, params: &Params, folder: &Path) -> Result<Vec<Stored>> {
+        let kept = kept_digests(folder, self.adapter.is_some(), params.ids().map(|(_, name)| name))?;
+        let is_trained = |name: &str| params.id(name).is_some_and(|id| params.role(id) != Role::Frozen);
+        let weight = |(name, digest): (&str, Digest)| Stored { name: name.into(), trained: is_trained(name), digest };
+        Ok(kept.into_iter().map(weight).collect())
+    }
+
+    /// `adapter_config.json` of the model's adapter.
+    pub(super) fn peft_config(&self, base: &str) -> serde_json::Value {
+        let layers: Vec<&str> = self.linears.iter().map(|(name, _)| name.as_str()).collect();
+        let config = |adapter: &Adapter| adapter.config(base, &layers, self.num_blocks(), self.architecture.heads());
+        self.adapter.as_ref().map_or(serde_json::Value::Null, config)
+    }
+
+    /// Gives a new adapter its first values, which follow from `seed`. LoRA's are PEFT's: A uniform within 1 / sqrt(inner) of 0
+    /// (Kaiming's with a = sqrt 5), B 0. A prefix is what tokens drawn at random would be in front, so at first it is as if they
+    /// stood there (MeZO, arXiv 2305.17333).
+    pub fn begin_adapter(&self, params: &mut Params, seed: u64) -> Result<()> {
+        for (name, linear) in &self.linears {
+            let Some(low_rank) = linear.low_rank else { continue };
+            let inner = params.settle()?.get(low_rank.a).dim(1)?;
+            let mut a = uniform::uniform(seed, &format!("{name}.lora_A.weight"), params.len(low_rank.a));
+            a.iter_mut().for_each(|a| *a /= (inner as f32).sqrt());
+            params.overwrite(low_rank.a, &mut bytemuck::cast_slice::<f32, u8>(&a))?;
+        }
+        if let Some(prefix) = self.prefix {
+            let vocab = self.shape().vocab_size as u64;
+            let token = |i: usize| (seed::direction_seed(seed, 0, i as u64) % vocab) as u32;
+            let tokens: Vec<u32> = (0..prefix.tokens).map(token).collect();
+            let embeddings = self.keys_and_values(params.settle()?, &tokens)?;
+            params.overwrite(prefix.embeddings, &mut bytemuck::cast_slice::<f32, u8>(&embeddings))?;
+        }
+        Ok(())
+    }
+
+    /// What a sequence's tokens show those behind them: for each token, block by block, its keys and its values.
+    fn keys_and_values(&self, weights: Weights, tokens: &[u32]) -> Result<Vec<f32>> {
+        let batch = Batch::sequence(tokens);
+        let packed = self.architecture.prepare(Packed::new(&batch, Front::Noted(RefCell::default())))?;
+        self.forward(weights, &packed, |_, _| ())?;
+        let Front::Noted(noted) = packed.front else { return Ok(Vec::new()) };
+        Ok(Tensor::cat(&noted.into_inner(), 1)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// Adds what LoRA adds to the layers to their weights, where it stays: W + s B A. Fails where there is no LoRA.
+    fn merge(&self, params: &mut Params) -> Result<()> {
+        self.adapter.as_ref().context("there is no adapter to merge")?.check_merges()?;
+        for (name, Linear { weight, low_rank, .. }) in &self.linears {
+            if let Some(low_rank) = low_rank {
+                params.add_product(*weight, low_rank.b, low_rank.a, low_rank.scale).with_context(|| name.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the model with its adapter merged into it, as transformers reads it.
+    pub fn write_merged(&self, mut params: Params, folder: &Path) -> Result<()> {
+        self.merge(&mut params)?;
+        self.write_config(folder, params.dtype())?;
+        self.write_tokenizer(folder)?;
+        let weights = params.settle()?;
+        let own = weights.iter().filter(|(name, _)| !stored::is_adapters(name)).map(|(name, tensor)| (name.into(), tensor));
+        file::save(&own.collect::<Vec<_>>(), &folder.join(kept_file(false)))
+    }
+
+    /// The adapter's weights.
+    pub fn adapter_ids(&self, params: &Params) -> Vec<ParamId> {
+        params.ids().filter(|(_, name)| stored::is_adapters(name)).map(|(id, _)| id).collect()
+    }
+}

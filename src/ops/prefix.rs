@@ -1,0 +1,79 @@
+//! Keys and values that are nobody's tokens, in front of everybody's (Li and Liang 2021, "Prefix-Tuning", arXiv 2101.00190).
+
+use anyhow::Result;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+
+use super::tensors::{floats, small, with_floats};
+use crate::device::Heads;
+use crate::params::Leaf;
+
+/// Where a block's keys and values lie among the embeddings of a prefix [prefix, blocks * 2 * keys * dim], f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// How the model's heads are made.
+    pub heads: Heads,
+    /// Which block.
+    pub block: usize,
+}
+
+impl Place {
+    /// The columns of the embeddings: PEFT's order, a block's keys and then its values.
+    fn columns(self) -> std::ops::Range<usize> {
+        let width = 2 * self.heads.keys * self.heads.dim;
+        self.block * width..(self.block + 1) * width
+    }
+
+    /// Columns of a row that are queries.
+    fn queries(self) -> usize {
+        self.heads.queries * self.heads.dim
+    }
+}
+
+/// The rows of a prefix in front of qkv [tokens, ..] -> [prefix + tokens, ..]; they have no queries. A prefix for each point that it is
+/// read at.
+pub fn with_prefix(qkv: &Tensor, embeddings: Leaf, place: Place) -> Result<Tensor> {
+    Ok(qkv.apply_op1(WithPrefix { embeddings, place })?)
+}
+
+struct WithPrefix {
+    embeddings: Leaf,
+    place: Place,
+}
+
+impl CustomOp1 for WithPrefix {
+    fn name(&self) -> &'static str {
+        "prefix"
+    }
+
+    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (tokens, width) = layout.shape().dims2()?;
+        let (prefix, all) = self.embeddings.tensor().dims2()?;
+        let (columns, queries) = (self.place.columns(), self.place.queries());
+        if columns.end > all || queries + columns.len() != width {
+            candle_core::bail!("prefix: {:?} of {prefix} x {all} in front of {tokens} x {width}", self.place);
+        }
+        let embeddings = small(&self.embeddings)?;
+        let front = embeddings.points() * prefix;
+        let mut rows = Vec::with_capacity((front + tokens) * width);
+        for row in embeddings.all.chunks(all) {
+            rows.resize(rows.len() + queries, 0.0);
+            rows.extend_from_slice(&row[columns.clone()]);
+        }
+        rows.extend_from_slice(floats(qkv, layout)?);
+        Ok((CpuStorage::F32(rows), (front + tokens, width).into()))
+    }
+
+    fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let (prefix, all) = self.embeddings.tensor().dims2()?;
+        let (columns, queries, width) = (self.place.columns(), self.place.queries(), qkv.dim(1)?);
+        with_floats([&upstream.contiguous()?], |[dy]| {
+            let (of_prefix, of_tokens) = dy.split_at(prefix * width);
+            self.embeddings.add_gradient(|gradient| {
+                for (gradient, dy) in gradient.chunks_mut(all).zip(of_prefix.chunks(width)) {
+                    gradient[columns.clone()].iter_mut().zip(&dy[queries..]).for_each(|(g, dy)| *g += dy);
+                }
+            });
+            Ok(Some(Tensor::from_slice(of_tokens, qkv.shape(), qkv.device())?))
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864), the halves of a head turned against each other.
+
+use anyhow::Result;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::tensors::{floats, with_floats};
+
+/// Rotates by halves the first `heads` heads of x [tokens, ...], queries and keys; what stands behind them passes; cos, sin [tokens,
+/// head_dim / 2].
+pub fn rotate(x: &Tensor, heads: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    Ok(x.apply_op1(Rotate { heads, cos: cos.clone(), sin: sin.clone() })?)
+}
+
+struct Rotate {
+    heads: usize,
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotate {
+    /// Turns `x` in place, `back` by the negative angles.
+    fn turn(&self, x: &mut [f32], width: usize, back: bool) -> candle_core::Result<()> {
+        with_floats([&self.cos, &self.sin], |[cos, sin]| {
+            let half = self.cos.dim(1)?;
+            let turned = 2 * half * self.heads;
+            if turned > width || x.len() / width * half != cos.len() {
+                candle_core::bail!("rotate: {} heads of width {width} by {half} angles", self.heads);
+            }
+            x.par_chunks_mut(width).zip(cos.par_chunks(half)).zip(sin.par_chunks(half)).for_each(|((row, cos), sin)| {
+                for head in row[..turned].chunks_mut(2 * half) {
+                    let (a, b) = head.split_at_mut(half);
+                    for i in 0..half {
+                        let (x, y, sin) = (a[i], b[i], if back { -sin[i] } else { sin[i] });
+                        a[i] = x * cos[i] - y * sin;
+                        b[i] = x * sin + y * cos[i];
+                    }
+                }
+            });
+            Ok(())
+        })
+    }
+}
+
+impl CustomOp1 for Rotate {
+    fn name(&self) -> &'static str {
+        "rotate"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let mut y = floats(x, layout)?.to_vec();
+        self.turn(&mut y, layout.shape().dims2()?.1, false)?;
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let mut dx = upstream.flatten_all()?.to_vec1()?;
+        self.turn(&mut dx, x.dim(1)?, true)?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}

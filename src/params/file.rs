@@ -1,0 +1,109 @@
+//! TODO
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::Tensor;
+
+use crate::base::{Digest, ReadSeek, files};
+use crate::device::bytes;
+use crate::params::{Params, Role};
+
+/// A safetensors header, and where the numbers begin.
+pub fn read_header(reader: &mut dyn ReadSeek) -> Result<(safetensors::tensor::Metadata, u64)> {
+    let len = reader.seek(SeekFrom::End(0))?;
+    reader.seek(SeekFrom::Start(0))?;
+    let cut = || anyhow!("the file is {len} bytes long, shorter than its header says; was the download cut short?");
+    let mut size = [0u8; 8];
+    reader.read_exact(&mut size).map_err(|_| cut())?;
+    let size = u64::from_le_bytes(size);
+    if size > 100_000_000 {
+        bail!("its header claims {size} bytes: this is not a safetensors file");
+    }
+    if 8 + size > len {
+        return Err(cut());
+    }
+    let mut header = vec![0u8; size as usize];
+    reader.read_exact(&mut header)?;
+    let metadata: safetensors::tensor::Metadata = serde_json::from_slice(&header).context("its header is damaged")?;
+    if 8 + size + metadata.data_len() as u64 != len {
+        bail!(
+            "the file is {len} bytes long, but its header asks for {}; was the download cut short?",
+            8 + size + metadata.data_len() as u64
+        );
+    }
+    Ok((metadata, 8 + size))
+}
+
+/// Writes weights under their names as a safetensors file, which transformers and PEFT read: whole or not at all, tensor by tensor.
+pub fn save(weights: &[(String, &Tensor)], path: &Path) -> Result<()> {
+    let mut offset = 0;
+    let mut tensors = Vec::new();
+    for (name, tensor) in weights {
+        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let dtype = safetensors::Dtype::from(tensor.dtype());
+        let data_offsets = (offset, offset + bytes);
+        offset += bytes;
+        tensors.push((name.clone(), safetensors::tensor::TensorInfo { dtype, shape: tensor.dims().to_vec(), data_offsets }));
+    }
+    let format = [("format".to_string(), "pt".to_string())].into();
+    let header = header(&safetensors::tensor::Metadata::new(Some(format), tensors)?)?;
+    files::write_whole(path, |out| {
+        out.write_all(&header)?;
+        for (_, tensor) in weights {
+            bytes::with_bytes(tensor, |bytes| out.write_all(bytes))??;
+        }
+        Ok(())
+    })
+}
+
+/// What a safetensors file begins with.
+pub fn header(metadata: &safetensors::tensor::Metadata) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_vec(metadata)?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
+}
+
+/// The digests of the weights called `names`, of those that [`save`] wrote.
+pub fn stored_digests<'a>(names: impl Iterator<Item = &'a str>, path: &Path) -> Result<Vec<Digest>> {
+    let mut file = File::open(path)?;
+    let (metadata, start) = read_header(&mut file)?;
+    let mut digests = Vec::new();
+    for name in names {
+        let info = metadata.info(name).ok_or_else(|| anyhow!("it has no tensor {name}"))?;
+        let (from, to) = info.data_offsets;
+        file.seek(SeekFrom::Start(start + from as u64))?;
+        digests.push(Digest::of_reader(&mut file, (to - from) as u64)?);
+    }
+    Ok(digests)
+}
+
+/// Reads what [`save`] wrote back into the same weights, in place, those that are frozen left out; `own` says what a stored tensor
+/// is called among them.
+pub fn restore(params: &mut Params, path: &Path, own: impl Fn(&str) -> &str) -> Result<()> {
+    let mut inner = || -> Result<()> {
+        let mut file = File::open(path)?;
+        let (metadata, start) = read_header(&mut file)?;
+        for (name, info) in metadata.tensors() {
+            let id = params.id(own(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
+            if params.role(id) != Role::Frozen {
+                file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
+                params.overwrite(id, &mut file)?;
+            }
+        }
+        Ok(())
+    };
+    inner().with_context(|| format!("cannot read {} back", path.display()))
+}
+
+/// A weight as it lies in a file.
+pub struct Stored {
+    /// As the model names it.
+    pub name: String,
+    /// Or frozen.
+    pub trained: bool,
+    /// Of its bytes.
+    pub digest: Digest,
+}

@@ -1,0 +1,79 @@
+//! The task's metric, by scoring candidates; of completions there is only the loss.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::loss::{LossSum, Score, scores};
+use crate::base::{NotFinite, memory};
+use crate::data::task::Loss;
+use crate::data::{Batch, Example, Pick};
+use crate::model::Model;
+use crate::params::Weights;
+use crate::zo::Answers;
+
+/// What an evaluation found.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The task's loss, mean as in training.
+    pub loss: f64,
+    /// The share of examples whose best-scored candidate is the right one; None where there is nothing to choose from.
+    pub accuracy: Option<f64>,
+    /// What that is worth.
+    pub answers: Option<Answers>,
+    /// Every example's scores, in order.
+    pub examples: Vec<Scored>,
+    /// The most bytes that a forward pass held.
+    pub activation_peak: usize,
+}
+
+/// One example's scores.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scored {
+    /// The row's place in its data file, from 0.
+    pub index: usize,
+    /// The candidate that is right.
+    pub label: usize,
+    /// The candidate with the largest score, the first on ties.
+    pub prediction: usize,
+    /// Mean log-probability of each candidate's answer tokens.
+    pub scores: Vec<f64>,
+}
+
+/// Scores all candidates of `examples`, `batch_size` examples at a time; `done` is told how many are through,
+/// and may end it. A loss that
+/// is not a number is an error ([`NotFinite`]).
+pub fn evaluate(
+    model: &Model,
+    weights: Weights,
+    examples: &[Example],
+    loss: Loss,
+    batch_size: usize,
+    mut done: impl FnMut(usize) -> Result<()>,
+) -> Result<Evaluation> {
+    let mut total = LossSum::default();
+    let (mut scored, mut activation_peak) = (Vec::with_capacity(examples.len()), 0);
+    for part in examples.chunks(batch_size) {
+        let batch = Batch::pack(part, Pick::All);
+        let (found, held) = memory::peak_of(|| scores(model, weights, &batch));
+        activation_peak = activation_peak.max(held);
+        for (example, scores) in part.iter().zip(found?) {
+            total += LossSum::of_example(loss, &scores, example.label);
+            scored.push(judge(example, &scores));
+        }
+        done(scored.len())?;
+    }
+    let loss = total.mean();
+    if !loss.is_finite() {
+        return Err(NotFinite { place: "in an evaluation".into(), losses: vec![loss] }.into());
+    }
+    let is_choice = examples.iter().any(|example| example.candidates.len() > 1);
+    let answers = is_choice.then(|| Answers::of(&scored.iter().map(|s| (s.prediction, s.label)).collect::<Vec<_>>()));
+    let accuracy = answers.map(|answers| answers.correct as f64 / scored.len() as f64);
+    Ok(Evaluation { loss, accuracy, answers, examples: scored, activation_peak })
+}
+
+fn judge(example: &Example, scores: &[Score]) -> Scored {
+    let means: Vec<f64> = scores.iter().map(|s| s.mean()).collect();
+    let prediction = (1..means.len()).fold(0, |best, i| if means[i] > means[best] { i } else { best });
+    Scored { index: example.index, label: example.label, prediction, scores: means }
+}

@@ -1,0 +1,11 @@
+//! Where the two wings meet: the prompt loss over a language model, its metric, and the language task as a workload.
+
+pub mod loss;
+pub mod prompt_loss;
+pub mod evaluate;
+pub mod language_task;
+
+pub use evaluate::{Evaluation, Scored};
+pub use language_task::LanguageTask;
+pub use loss::{LossSum, Score};
+pub use prompt_loss::PromptLoss;

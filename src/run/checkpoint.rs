@@ -1,0 +1,263 @@
+//! A run's checkpoints: `checkpoint-STEP`, a model's or an adapter's folder as others read it, with the method's state and the journal's in
+//! `state.safetensors`. Written beside, forced to the disk, renamed; so what bears the name is whole.
+//!
+//! They are a convenience: a zeroth-order run's truth is its trajectory.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::journal::Journal;
+use crate::base::hash::sha256;
+use crate::base::{Digest, files};
+use crate::params::digest::trained_digests;
+use crate::params::file;
+use crate::params::{Params, Slot, Visit};
+use crate::run::trajectory::Log;
+use crate::zo::{Optimizer, Workload};
+
+const PREFIX: &str = "checkpoint-";
+
+const STATE: &str = "state.safetensors";
+
+/// Everything that a run has at a step, lent to be written down or read back.
+pub struct TrainState<'a> {
+    /// What is trained, whose companion files go with the weights.
+    pub workload: &'a dyn Workload,
+    /// The weights.
+    pub params: &'a mut Params,
+    /// The method, with its state.
+    pub optimizer: &'a mut Optimizer,
+    /// Totals, and what is not logged yet.
+    pub journal: &'a mut Journal,
+    /// What the run has logged: a checkpoint is of one step of one run.
+    pub log: &'a Log,
+    /// The step whose weights the run's own model file holds.
+    pub kept: u64,
+}
+
+impl TrainState<'_> {
+    fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        self.optimizer.visit(visit)?;
+        self.journal.visit(&mut |name, slot| visit(&format!("journal.{name}"), slot))
+    }
+
+    /// Writes the checkpoint of `step` into a run folder, and removes all before it but the newest, so that `limit` are left. (One of a
+    /// later step was left out as damaged, and is written anew when the run gets there.)
+    pub fn save(&mut self, run: &Path, step: u64, limit: usize) -> Result<()> {
+        let place = run.join(format!("{PREFIX}{step}"));
+        let beside = place.with_extension("partial");
+        let written = self.write(run, &beside, step).and_then(|()| {
+            // One of this step that is there already was left out as damaged.
+            remove(&place)?;
+            fs::rename(&beside, &place)?;
+            files::sync_folder(run)
+        });
+        let undone = written.inspect_err(|_| drop(fs::remove_dir_all(&beside)));
+        undone.with_context(|| format!("cannot write {}", place.display()))?;
+        for checkpoint in outdated(run, step, limit) {
+            remove(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, run: &Path, folder: &Path, step: u64) -> Result<()> {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir(folder)?;
+        // As they were when the run began: the base model's may have been edited since, or be gone.
+        for name in self.workload.companions().into_iter().filter(|name| run.join(name).is_file()) {
+            files::copy_whole(&run.join(name), &folder.join(name))?;
+        }
+        let weights = self.params.settle()?;
+        // The same weights twice are one file of two names, where the file system has such: a file that is written anew is another.
+        let file = self.workload.weights_file();
+        if self.kept != step || fs::hard_link(run.join(file), folder.join(file)).is_err() {
+            self.workload.save(weights, folder)?;
+        }
+        let digest = Digest::of_digests(&trained_digests(weights)?);
+        self.journal.sync()?;
+        self.write_state(&folder.join(STATE), &facts(self.log, step, digest)?)?;
+        files::sync_folder(folder)
+    }
+
+    /// The state as a safetensors file: looked at once to say where everything will be, and once to write it.
+    fn write_state(&mut self, path: &Path, facts: &Facts) -> Result<()> {
+        let mut tensors = Vec::new();
+        let mut offset = 0;
+        self.visit(&mut |name, mut slot| {
+            let dtype = match slot {
+                Slot::F32(_) => Dtype::F32,
+                Slot::Bf16(_) => Dtype::BF16,
+                Slot::F16(_) => Dtype::F16,
+                Slot::F64(_) => Dtype::F64,
+                Slot::U64(_) => Dtype::U64,
+            };
+            let bytes = slot.bytes().len();
+            let data_offsets = (offset, offset + bytes);
+            offset += bytes;
+            tensors.push((name.to_string(), TensorInfo { dtype, shape: vec![8 * bytes / dtype.bitsize()], data_offsets }));
+            Ok(())
+        })?;
+        let header = file::header(&Metadata::new(Some(facts.clone()), tensors)?)?;
+        files::write_whole(path, |out| {
+            out.write_all(&header)?;
+            self.visit(&mut |_, mut slot| Ok(out.write_all(slot.bytes())?))
+        })?;
+        let hash = sha256(&mut File::open(path)?)?;
+        files::write_bytes(&path.with_extension("sha256"), format!("{hash}  {STATE}\n").as_bytes())
+    }
+
+    /// Brings everything to where the newest whole checkpoint stands that is not behind `last`. Gives its step; 0, and nothing
+    /// is touched, where there is none.
+    pub fn restore(&mut self, run: &Path, last: u64) -> Result<u64> {
+        for (step, folder) in all(run).into_iter().rev().filter(|(step, _)| *step <= last) {
+            match check(&folder, step, self.workload, self.params, self.log) {
+                Ok(()) => {
+                    self.params.settle()?;
+                    self.workload.restore(self.params, &folder)?;
+                    self.read_state(&folder.join(STATE)).with_context(|| folder.display().to_string())?;
+                    return Ok(step);
+                }
+                Err(e) => tracing::warn!("{} is left out: {e:#}", folder.display()),
+            }
+        }
+        Ok(0)
+    }
+
+    fn read_state(&mut self, path: &Path) -> Result<()> {
+        let mut file = File::open(path)?;
+        let (metadata, start) = file::read_header(&mut file)?;
+        self.visit(&mut |name, mut slot| {
+            let info = metadata.info(name).ok_or_else(|| anyhow!("{STATE} has no {name}; it is of another method"))?;
+            let (from, to) = info.data_offsets;
+            if !slot.resize(to - from) {
+                bail!("{STATE}: {name} has {} bytes, not {}", to - from, slot.bytes().len());
+            }
+            file.seek(SeekFrom::Start(start + from as u64))?;
+            Ok(file.read_exact(slot.bytes())?)
+        })
+    }
+}
+
+/// What a checkpoint says of itself.
+type Facts = HashMap<String, String>;
+
+/// Of the checkpoint of a step with these trained weights.
+fn facts(log: &Log, step: u64, weights: Digest) -> Result<Facts> {
+    let trajectory = log.checksum(step).with_context(|| format!("the trajectory does not reach step {step}"))?;
+    let facts = [
+        ("format", "zotune".into()),
+        ("step", step.to_string()),
+        ("trajectory", format!("{trajectory:08x}")),
+        ("weights", weights.to_string()),
+    ];
+    Ok(facts.map(|(key, value): (&str, String)| (key.to_string(), value)).into())
+}
+
+/// Whether a checkpoint is as it was written, and of this step of this run.
+fn check(folder: &Path, step: u64, workload: &dyn Workload, params: &Params, log: &Log) -> Result<()> {
+    let state = folder.join(STATE);
+    let said = fs::read_to_string(state.with_extension("sha256"))?;
+    let mut file = File::open(&state)?;
+    if said.split_whitespace().next() != Some(sha256(&mut file)?.as_str()) {
+        bail!("{STATE} is damaged");
+    }
+    file.seek(SeekFrom::Start(0))?;
+    let (metadata, _) = file::read_header(&mut file)?;
+    let empty = Facts::new();
+    let said = metadata.metadata().as_ref().unwrap_or(&empty);
+    let weights = said.get("weights").and_then(|digest| Digest::try_from(digest.clone()).ok());
+    let weights = weights.with_context(|| format!("{STATE} does not say of which weights it is"))?;
+    let due = facts(log, step, weights)?;
+    if let Some((key, due)) = due.iter().find(|(key, due)| said.get(*key) != Some(*due)) {
+        let found = said.get(key).map_or("nothing", String::as_str);
+        bail!("{STATE} is of another run or step: its {key} is {found}, not {due}");
+    }
+    let stored = workload.stored(params, folder)?;
+    log.trajectory().check_stored(&stored, weights).with_context(|| format!("{} is damaged", workload.weights_file()))
+}
+
+/// The checkpoints of a run folder, oldest first.
+fn all(run: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(run).into_iter().flatten().flatten();
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok();
+    let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| Some((step(&e.path())?, e.path()))).collect();
+    found.sort();
+    found
+}
+
+/// The step of the newest checkpoint up to step `last`.
+pub fn newest(run: &Path, last: u64) -> Option<u64> {
+    all(run).into_iter().map(|(step, _)| step).filter(|step| *step <= last).max()
+}
+
+/// The checkpoints before that of `step`, just written, but for the newest: with it `limit` are left.
+fn outdated(run: &Path, step: u64, limit: usize) -> impl Iterator<Item = PathBuf> {
+    let mut old = all(run);
+    old.retain(|(other, _)| *other < step);
+    old.truncate((old.len() + 1).saturating_sub(limit));
+    old.into_iter().map(|(_, checkpoint)| checkpoint)
+}
+
+/// Removes a checkpoint, if it is there; one that is removed in part does not bear the name.
+fn remove(checkpoint: &Path) -> Result<()> {
+    if !checkpoint.exists() {
+        return Ok(());
+    }
+    let leaving = checkpoint.with_extension("old");
+    if leaving.exists() {
+        fs::remove_dir_all(&leaving)?;
+    }
+    fs::rename(checkpoint, &leaving)?;
+    Ok(fs::remove_dir_all(&leaving)?)
+}
+
+/// Removes what a run that was killed has left half written or half removed, and the checkpoints behind step `known`, to which the
+/// log of a run that lost its power may not reach; all of them where no step is.
+pub fn clear(run: &Path, known: Option<u64>) -> Result<()> {
+    for entry in fs::read_dir(run)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(step) = name.strip_prefix(PREFIX) else { continue };
+        let half = [".partial", ".old"].into_iter().find_map(|end| step.strip_suffix(end));
+        let Ok(number) = half.unwrap_or(step).parse::<u64>() else { continue };
+        if let (None, Some(known)) = (half, known.filter(|known| number > *known)) {
+            tracing::warn!(
+                "{} is removed: the trajectory ends behind step {known}, which makes its step again",
+                path.display()
+            );
+        }
+        if half.is_some() || known.is_none_or(|known| number > known) {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A damaged checkpoint of a later step, which a run met on its way, does not take the place of one that was just written.
+    #[test]
+    fn what_was_just_written_is_never_outdated() -> Result<()> {
+        let run = tempfile::tempdir()?;
+        for step in [4, 8, 12, 30, 100] {
+            fs::create_dir(run.path().join(format!("checkpoint-{step}")))?;
+        }
+        for (step, limit, expected) in
+            [(12, 1, &[4, 8][..]), (12, 2, &[4]), (12, 3, &[]), (100, 2, &[4, 8, 12]), (4, 1, &[])]
+        {
+            let expected: Vec<_> = expected.iter().map(|n| run.path().join(format!("checkpoint-{n}"))).collect();
+            assert_eq!(outdated(run.path(), step, limit).collect::<Vec<_>>(), expected, "{step}, {limit}");
+        }
+        Ok(())
+    }
+}

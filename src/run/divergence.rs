@@ -1,0 +1,74 @@
+//! When a run has diverged: a rule over the losses of its steps and its first score on dev, all of which its log has. So a run that is
+//! resumed stops where it stopped before.
+//!
+//! The loss of a step is high if it is above twice the loss on dev before training, and 5 nats above that of guessing: the right
+//! answers are then 150 times less likely than by chance. A run has diverged when 10 of its last 20 steps were high: a single bad
+//! batch, or a bump that a run comes back from, is not half of twenty.
+
+/// Steps that are looked back at, and how many of them may not be high.
+const WINDOW: usize = 20;
+
+const TOO_MANY: usize = 10;
+
+/// A loss is high if it is above this multiple of the untrained model's on dev ...
+const TIMES_UNTRAINED: f64 = 2.0;
+
+/// ... and so many nats above ln(choices).
+const NATS_ABOVE_CHANCE: f64 = 5.0;
+
+/// The loss above which a step is high.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limit(pub f64);
+
+impl Limit {
+    /// For a model whose loss on dev was `untrained`, and that chooses out of so many answers, or tokens.
+    pub fn new(untrained: f64, choices: usize) -> Self {
+        Limit((TIMES_UNTRAINED * untrained).max((choices.max(1) as f64).ln() + NATS_ABOVE_CHANCE))
+    }
+
+    /// Whether a run has diverged with a step of this `loss` behind those `before`.
+    pub fn is_passed(self, before: &[f64], loss: f64) -> bool {
+        let recent = &before[before.len().saturating_sub(WINDOW - 1)..];
+        recent.iter().chain([&loss]).filter(|loss| **loss > self.0).count() >= TOO_MANY
+    }
+
+    /// The step before the first high one of those that are looked back at, counted from 1.
+    pub fn last_good(self, before: &[f64]) -> u64 {
+        let start = before.len().saturating_sub(WINDOW - 1);
+        before[start..].iter().position(|loss| *loss > self.0).map_or(before.len(), |first| start + first) as u64
+    }
+
+    /// The rule, for people.
+    pub fn describe(self) -> String {
+        format!("{TOO_MANY} of the last {WINDOW} steps had a training loss above {:.1}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The step, from 1, at which a run with these losses is stopped.
+    fn stops(limit: Limit, losses: &[f64]) -> Option<usize> {
+        (0..losses.len()).find(|&i| limit.is_passed(&losses[..i], losses[i])).map(|i| i + 1)
+    }
+
+    #[test]
+    fn half_of_twenty_steps_high_is_diverged_and_less_is_not() {
+        // Twice the untrained loss, and 5 nats above guessing out of two.
+        assert!((Limit::new(0.8, 2).0 - (2f64.ln() + 5.0)).abs() < 1e-12);
+        assert_eq!(Limit::new(30.0, 50_000), Limit(60.0));
+        let limit = Limit::new(0.8, 2);
+        assert_eq!(stops(limit, &[1e16; 100]), Some(10));
+        assert_eq!(stops(limit, &[5.6; 1000]), None);
+        // Nine of twenty, again and again.
+        let bumps: Vec<f64> = (0..400).map(|i| if i % 20 < 9 { 1e6 } else { 0.5 }).collect();
+        assert_eq!(stops(limit, &bumps), None);
+        // Every other step, as with a batch of one and two answers: the 19th is the tenth high one.
+        let alternating: Vec<f64> = (0..100).map(|i| if i % 2 == 0 { 9.0 } else { 0.0 }).collect();
+        assert_eq!(stops(limit, &alternating), Some(19));
+        let late = [vec![0.7; 200], vec![40.0; 20]].concat();
+        assert_eq!(stops(limit, &late), Some(210));
+        assert_eq!((limit.last_good(&late[..209]), limit.last_good(&[9.0; 9])), (200, 0));
+    }
+}

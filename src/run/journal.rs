@@ -1,0 +1,351 @@
+//! What a run writes while it goes: its log and its progress bar.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use super::log_line::{self, LogLine};
+use super::pace::{Pace, roughly};
+use crate::base::{Peaks, memory};
+use crate::config::RunConfig;
+use crate::params::{Slot, Visit};
+use crate::run::trajectory::Scored;
+use crate::zo::{Cost, Estimate, SnapshotReport};
+
+/// The log of a run under way. Totals count training, not evaluation.
+pub struct Journal {
+    path: PathBuf,
+    log: File,
+    bar: ProgressBar,
+    start: Instant,
+    max_steps: u64,
+    logging_steps: u64,
+    batch_size: u64,
+    /// The step of the last line that an earlier process wrote, and the seconds that stand there.
+    written: Option<u64>,
+    seconds_before: f64,
+    /// The last snapshot's report, until it is logged.
+    snapshot: Option<SnapshotReport>,
+    /// Sums and counts since the line before, of loss, loss_plus and loss_minus.
+    window: Window,
+    totals: Cost,
+    function_evaluations: u64,
+    /// One entry a step that this process made, in seconds.
+    step_times: Vec<f64>,
+    forward_times: Vec<f64>,
+    walk_times: Vec<f64>,
+    /// The mean loss of every step.
+    losses: Vec<f64>,
+    last_dev: Option<Scored>,
+    /// Of the steps that this process makes itself; from its first one.
+    pace: Option<Pace>,
+}
+
+/// Means in the making.
+type Window = [[f64; 2]; 3];
+
+/// What one step was.
+pub struct Step<'a> {
+    /// Counted from 1.
+    pub number: u64,
+    /// What was estimated.
+    pub estimate: &'a Estimate,
+    /// The length of the first-order gradient, where there was one.
+    pub gradient_norm: Option<f64>,
+    /// The rate it was applied with.
+    pub learning_rate: f64,
+    /// What the objective's evaluations took.
+    pub cost: Cost,
+    /// The whole step without evaluation.
+    pub time: Duration,
+    /// The passes over the weights in it.
+    pub walk_time: Duration,
+    /// Whether it was told from the trajectory: then its times say nothing.
+    pub replayed: bool,
+}
+
+/// What a run's steps amounted to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Totals {
+    /// Mean over the last tenth of the steps.
+    pub train_loss: f64,
+    /// Median wall time of a step without evaluation.
+    pub seconds_per_step: f64,
+    /// Median wall time of a step's forward and backward passes.
+    pub forward_seconds_per_step: f64,
+    /// Median wall time of a step's passes over the weights.
+    pub walk_seconds_per_step: f64,
+    /// Tokens fed in all of a step's forwards, mean.
+    pub tokens_per_step: f64,
+    /// Wall time of the whole training, evaluations on dev with it.
+    pub train_seconds: f64,
+    /// Evaluations of the loss on a mini-batch, those at the bottom of backward passes among them; a look at the whole
+    /// training set counts as the mini-batches that it is worth.
+    pub function_evaluations: u64,
+    /// Forward passes: more than evaluations where there are micro-batches.
+    pub forwards: u64,
+    /// Backward passes.
+    pub backwards: u64,
+    /// The most that steps held beside what was there before them.
+    #[serde(skip)]
+    pub peaks: Peaks,
+}
+
+impl Journal {
+    /// Begins trainer_log.jsonl in the run folder, or goes on with what of it is whole and not behind `last`.
+    pub fn open(plan: &RunConfig, last: u64, bar: ProgressBar) -> Result<Self> {
+        let path = plan.output_dir.join("trainer_log.jsonl");
+        let (len, line) = log_line::whole_log(&path, last);
+        let open = || -> std::io::Result<File> {
+            let log = File::options().append(true).create(true).open(&path)?;
+            log.set_len(len)?;
+            Ok(log)
+        };
+        let log = open().with_context(|| format!("cannot write {}", path.display()))?;
+        bar.set_message("scoring the untrained model");
+        Ok(Journal {
+            path,
+            log,
+            bar,
+            start: Instant::now(),
+            max_steps: plan.max_steps,
+            logging_steps: plan.logging_steps,
+            batch_size: plan.batch_size as u64,
+            written: line.as_ref().map(|line| line.step),
+            seconds_before: line.map_or(0.0, |line| line.seconds),
+            snapshot: None,
+            window: Window::default(),
+            totals: Cost::default(),
+            function_evaluations: 0,
+            step_times: Vec::new(),
+            forward_times: Vec::new(),
+            walk_times: Vec::new(),
+            losses: Vec::new(),
+            last_dev: None,
+            pace: None,
+        })
+    }
+
+    /// The dev loss and accuracy before the first step.
+    pub fn untrained(&mut self, dev: &Scored) -> Result<()> {
+        if self.written.is_none() {
+            self.say(0, dev);
+        }
+        self.last_dev = Some(*dev);
+        self.write(LogLine { dev_loss: Some(dev.loss), dev_accuracy: dev.accuracy, ..self.line(0) })?;
+        // The clock of training starts here, the bar's with it.
+        self.start = Instant::now();
+        self.bar.reset();
+        Ok(())
+    }
+
+    /// One step and, where it was due, the evaluation behind it.
+    pub fn step(&mut self, step: Step, dev: Option<&Scored>) -> Result<()> {
+        self.count(&step);
+        if !step.replayed && self.pace.is_none() {
+            self.pace = Some(Pace::new(step.number, self.max_steps));
+        }
+        if let Some(dev) = dev {
+            self.last_dev = Some(*dev);
+            if self.written.is_none_or(|written| written < step.number) {
+                self.say(step.number, dev);
+            }
+        }
+        if dev.is_some() || step.number == 1 || step.number.is_multiple_of(self.logging_steps) {
+            let [loss, loss_plus, loss_minus] =
+                std::mem::take(&mut self.window).map(|[sum, count]| (count > 0.0).then(|| sum / count));
+            let line = LogLine {
+                loss,
+                loss_plus,
+                loss_minus,
+                projected_grad: step.estimate.projected_grad(),
+                first_order_norm: step.gradient_norm,
+                correction_norm: step.estimate.correction_norm,
+                correction_ratio: step.gradient_norm.and_then(|norm| Some(step.estimate.correction_norm? / norm)),
+                snapshot: self.snapshot.take(),
+                learning_rate: Some(step.learning_rate),
+                dev_loss: dev.map(|d| d.loss),
+                dev_accuracy: dev.and_then(|d| d.accuracy),
+                ..self.line(step.number)
+            };
+            self.write(line)?;
+        }
+        self.show(step.number, step.replayed);
+        Ok(())
+    }
+
+    fn count(&mut self, step: &Step) {
+        let estimate = step.estimate;
+        let found = [Some(estimate.loss()), estimate.loss_plus(), estimate.loss_minus()];
+        for ([sum, count], found) in self.window.iter_mut().zip(found) {
+            *sum += found.unwrap_or(0.0);
+            *count += if found.is_some() { 1.0 } else { 0.0 };
+        }
+        self.losses.push(estimate.loss());
+        let Cost { evaluations, example_evaluations, .. } = step.cost;
+        self.function_evaluations += evaluations + example_evaluations.div_ceil(self.batch_size);
+        self.snapshot = step.estimate.snapshot.or(self.snapshot.take());
+        self.totals.forwards += step.cost.forwards;
+        self.totals.tokens += step.cost.tokens;
+        self.totals.backwards += step.cost.backwards;
+        self.totals.peaks = self.totals.peaks.max(step.cost.peaks);
+        if step.replayed {
+            return;
+        }
+        self.step_times.push(step.time.as_secs_f64());
+        self.forward_times.push(step.cost.time.as_secs_f64());
+        self.walk_times.push(step.walk_time.as_secs_f64());
+    }
+
+    fn line(&self, step: u64) -> LogLine {
+        LogLine {
+            step,
+            function_evaluations: self.function_evaluations,
+            forwards: self.totals.forwards,
+            backwards: self.totals.backwards,
+            tokens: self.totals.tokens,
+            seconds: if step == 0 { 0.0 } else { self.seconds() },
+            rss_peak_bytes: memory::peak_rss_bytes(),
+            ..LogLine::default()
+        }
+    }
+
+    /// Wall time of the training so far, that of earlier processes up to their last line with it.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.start.elapsed().as_secs_f64()
+    }
+
+    /// What an earlier process wrote stands.
+    fn write(&mut self, line: LogLine) -> Result<()> {
+        if self.written.is_some_and(|written| line.step <= written) {
+            return Ok(());
+        }
+        let mut text = serde_json::to_string(&line)?;
+        text.push('\n');
+        self.log.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Forces the log to the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.log.sync_data().with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Shows what a process that goes on behind a step must know of the steps before it.
+    pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
+        let Cost { forwards, backwards, tokens, peaks, .. } = &mut self.totals;
+        let mut counts = vec![self.function_evaluations, *forwards, *backwards, *tokens];
+        counts.extend([peaks.held, peaks.aside, peaks.both].map(|bytes| bytes as u64));
+        let mut window = self.window.as_flattened().to_vec();
+        let mut snapshot: Vec<f64> = self.snapshot.map_or(Vec::new(), |s| {
+            vec![s.num_directions as f64, s.example_evaluations as f64, s.standard_error.unwrap_or(f64::NAN)]
+        });
+        visit("counts", Slot::U64(&mut counts))?;
+        visit("losses", Slot::F64(&mut self.losses))?;
+        visit("window", Slot::F64(&mut window))?;
+        visit("snapshot", Slot::F64(&mut snapshot))?;
+        if let [evaluations, f, b, t, held, aside, both] = counts[..] {
+            (self.function_evaluations, *forwards, *backwards, *tokens) = (evaluations, f, b, t);
+            *peaks = Peaks { held: held as usize, aside: aside as usize, both: both as usize };
+        }
+        self.window.as_flattened_mut().copy_from_slice(&window);
+        self.snapshot = match snapshot[..] {
+            [directions, evaluations, error] => Some(SnapshotReport {
+                num_directions: directions as usize,
+                example_evaluations: evaluations as u64,
+                standard_error: Some(error).filter(|error| !error.is_nan()),
+            }),
+            _ => None,
+        };
+        Ok(())
+    }
+
+    /// The mean loss of every step so far.
+    pub fn losses(&self) -> &[f64] {
+        &self.losses
+    }
+
+    /// The mean loss of the last tenth of the steps.
+    fn recent_loss(&self) -> f64 {
+        let recent = &self.losses[self.losses.len() - self.losses.len().div_ceil(10)..];
+        recent.iter().sum::<f64>() / recent.len() as f64
+    }
+
+    fn say(&mut self, step: u64, dev: &Scored) {
+        let loss = if step == 0 { "           ".into() } else { format!("loss {:.4}", self.recent_loss()) };
+        let line = format!(
+            "  {step:>6}/{}  {loss}  dev {:.4}{}  peak {}",
+            self.max_steps,
+            dev.loss,
+            dev.accuracy.map_or(String::new(), |share| format!("  {:.1} %", 100.0 * share)),
+            memory::human(memory::peak_rss_bytes())
+        );
+        if self.bar.is_hidden() {
+            let left = self.left(step).map_or(String::new(), |left| format!("  {left}"));
+            tracing::info!("{line}{left}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+
+    /// How long the steps behind this one will take, with their evaluations, if any are left.
+    fn left(&self, step: u64) -> Option<String> {
+        let left = self.pace.as_ref().filter(|_| step < self.max_steps)?.left(step)?;
+        Some(format!("{} left", roughly(left)))
+    }
+
+    fn show(&mut self, step: u64, replayed: bool) {
+        if self.bar.is_hidden() {
+            if let Some(left) = self.pace.as_mut().and_then(|pace| pace.due(step)) {
+                let (loss, left) = (self.recent_loss(), roughly(left));
+                tracing::info!("  {step:>6}/{}  loss {loss:.4}  {left} left", self.max_steps);
+            }
+            return;
+        }
+        self.bar.set_position(step);
+        if replayed {
+            return self.bar.set_message("replaying the trajectory");
+        }
+        let seconds = median(&self.step_times[self.step_times.len().saturating_sub(50)..]);
+        let tokens = self.totals.tokens as f64 / step as f64;
+        let share = |dev: &Scored| dev.accuracy.map_or(String::new(), |share| format!(" {:.1} %", 100.0 * share));
+        let dev = self.last_dev.map_or(String::new(), |dev| format!("  dev {:.3}{}", dev.loss, share(&dev)));
+        self.bar.set_message(format!(
+            "loss {:.3}{dev}  {:.1} it/s  {:.0} tok/s  peak {}  {}",
+            self.recent_loss(),
+            1.0 / seconds,
+            tokens / seconds,
+            memory::human(memory::peak_rss_bytes()),
+            self.left(step).unwrap_or_default()
+        ));
+    }
+
+    /// Ends the bar and sums up.
+    pub fn end(self) -> Totals {
+        self.bar.finish_and_clear();
+        let steps = self.losses.len() as f64;
+        Totals {
+            train_loss: self.recent_loss(),
+            seconds_per_step: median(&self.step_times),
+            forward_seconds_per_step: median(&self.forward_times),
+            walk_seconds_per_step: median(&self.walk_times),
+            tokens_per_step: self.totals.tokens as f64 / steps,
+            train_seconds: self.seconds(),
+            function_evaluations: self.function_evaluations,
+            forwards: self.totals.forwards,
+            backwards: self.totals.backwards,
+            peaks: self.totals.peaks,
+        }
+    }
+}
+
+/// The middle value (of an even number, the upper of the two); NaN of none.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,162 @@
+//! What `eval` knows of a model that a run has left: the run's task, data, split and precision, and which rows it has seen.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::config::{Common, Inputs, Precision, RunConfig};
+use crate::data::task::{Files, PromptedRow, Repeats, Task};
+use crate::run::folder;
+use crate::run::trajectory::Trajectory;
+
+/// The run that has left a model or an adapter.
+pub struct Known {
+    /// Its folder.
+    pub folder: PathBuf,
+    plan: RunConfig,
+    /// Whether its own rows are scored.
+    own_rows: bool,
+    /// What was typed that the run has otherwise.
+    pub differences: Vec<String>,
+}
+
+impl Known {
+    /// The run that has left what is to be scored, if one has; and what was typed, with what the run knows where nothing was.
+    pub fn fill_in(common: &mut Common) -> Result<Option<Self>> {
+        let Some((folder, plan)) = left_by(&common.adapter, &common.trajectory, common.model.as_deref()) else {
+            return Ok(None);
+        };
+        let then = &plan.inputs;
+        if common.model.is_none() {
+            common.model = Some(then.model.clone());
+            common.trajectory = common.trajectory.take().or_else(|| Trajectory::to_base(then).cloned());
+        }
+        if common.model.as_ref() == Some(&then.model) && common.revision.is_none() {
+            common.revision = then.revision.clone();
+        }
+        match (&common.task, &common.data) {
+            (None, None) => (common.task, common.data) = (then.task.clone(), then.data.clone()),
+            (Some(task), None) if Some(task) == then.task.as_ref() => common.data = then.data.clone(),
+            // A file is rows of one's own, a folder the task's.
+            (None, Some(data)) if data.is_dir() => common.task = then.task.clone(),
+            _ => {}
+        }
+        if common.task.is_none() && common.data.is_none() {
+            return Err(usage!(
+                "{}: it was trained on rows that it does not name; say with --data or --task which ones are to be scored",
+                folder.display()
+            ));
+        }
+        let own_rows = are_rows_of(then, &common.task, &common.data);
+        let mut differences = Vec::new();
+        if has_rows(then) && !own_rows {
+            let rows = |task: &Option<String>, data: &Option<PathBuf>| {
+                let data = data.as_ref().map(|data| data.display().to_string());
+                let named: Vec<String> = task.iter().cloned().chain(data).collect();
+                named.join(", ")
+            };
+            let now = rows(&common.task, &common.data);
+            differences.push(format!("rows of {now} (the run's: {})", rows(&then.task, &then.data)));
+        }
+        let mut differ = |flag: &str, now: Option<String>, then: Option<String>| {
+            if now != then {
+                let said = |value: Option<String>| value.unwrap_or("the default".into());
+                differences.push(format!("--{flag} {} (the run's: {})", said(now), said(then)));
+            }
+        };
+        let dtype = *common.dtype.get_or_insert(then.dtype);
+        let name = |dtype: Precision| Some(dtype.dtype().as_str().to_string());
+        differ("dtype", name(dtype), name(then.dtype));
+        common.bos_id = common.bos_id.or(then.bos_id);
+        common.max_length = common.max_length.or(then.max_length);
+        let text = |n: Option<usize>| n.map(|n| n.to_string());
+        differ("bos-id", text(common.bos_id.map(|id| id as usize)), text(then.bos_id.map(|id| id as usize)));
+        differ("max-length", text(common.max_length), text(then.max_length));
+        if own_rows {
+            common.num_eval = common.num_eval.or(then.num_eval);
+            let seed = *common.train_set_seed.get_or_insert(then.train_set_seed);
+            differ("num-eval", text(common.num_eval), text(then.num_eval));
+            differ("train-set-seed", text(Some(seed as usize)), text(Some(then.train_set_seed as usize)));
+        }
+        Ok(Some(Known { folder, plan, own_rows, differences }))
+    }
+
+    /// How many of the `rows` that are to be scored are the run's training or dev rows, word for word. None where its rows are on
+    /// the hub and others are scored: nothing is fetched that nobody named.
+    pub fn seen(&self, task: &Task, rows: &[PromptedRow]) -> Result<Option<Repeats>> {
+        let then = &self.plan.inputs;
+        if !has_rows(then) {
+            return Ok(None);
+        }
+        let other = if self.own_rows { None } else { Some(Task::of(then.task.as_deref(), then.data.as_deref())?) };
+        let task = other.as_ref().unwrap_or(task);
+        let files = task.data(then.data.as_deref())?;
+        if !self.own_rows && matches!(files, Files::Hub(None)) {
+            return Ok(None);
+        }
+        let (train, dev) = task.train_and_dev(&files, self.plan.sizes(), then.train_set_seed)?;
+        Ok(Some(Repeats::of(&train, &dev, rows)))
+    }
+
+    /// Says what the run says, and what is otherwise.
+    pub fn describe(&self) {
+        let own = match (self.own_rows, self.differences.is_empty()) {
+            (true, true) => "its task, data, split and precision".into(),
+            (false, true) => "its precision; on which rows it was trained it does not say".into(),
+            _ => format!("other than the run's: {}", self.differences.join("; ")),
+        };
+        tracing::info!("run     {}: {own}", self.folder.display());
+    }
+}
+
+/// The run that has left an adapter, else a trajectory, else a model.
+fn left_by(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<(PathBuf, RunConfig)> {
+    let walked = |place: &PathBuf| {
+        let header = || Some((place.clone(), Trajectory::open(place).ok()?.config()));
+        folder::run_of(place).or_else(header)
+    };
+    let adapted = adapter.as_ref().and_then(|place| folder::run_of(place));
+    adapted.or_else(|| walked(trajectory.as_ref()?)).or_else(|| folder::run_of(Path::new(model?)))
+}
+
+/// Whether it is known what a run was trained on; a file that was handed on does not name rows of one's own.
+fn has_rows(then: &Inputs) -> bool {
+    then.task.is_some() || then.data.is_some()
+}
+
+/// Whether a run's own rows are named.
+fn are_rows_of(then: &Inputs, task: &Option<String>, data: &Option<PathBuf>) -> bool {
+    let place = |data: &Option<PathBuf>| data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
+    *task == then.task && place(data) == place(&then.data)
+}
+
+/// Says how many of the evaluation `rows` a run has seen that has left what is to be trained further.
+pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
+    let Some((folder, plan)) = left_by(&inputs.adapter, &inputs.trajectory, Some(&inputs.model)) else { return };
+    let own_rows = are_rows_of(&plan.inputs, &inputs.task, &inputs.data);
+    let known = Known { folder, plan, own_rows, differences: Vec::new() };
+    match known.seen(task, rows) {
+        Ok(Some(repeats)) => warn_of_seen(&known.folder, repeats, rows.len()),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!("whether {} was trained on the evaluation rows cannot be told: {error:#}", known.folder.display())
+        }
+    }
+}
+
+/// Says how many of `count` scored rows are not new to the run in `folder`, if any.
+pub fn warn_of_seen(folder: &Path, repeats: Repeats, count: usize) {
+    let Repeats { eval_in_train, eval_in_dev, .. } = repeats;
+    let dev = match eval_in_dev {
+        0 => String::new(),
+        n => format!("{n} among its dev rows, by which its weights were chosen"),
+    };
+    let train = match eval_in_train {
+        0 => String::new(),
+        n => format!("{n} stand word for word among the rows that {} was trained on", folder.display()),
+    };
+    let both: Vec<String> = [train, dev].into_iter().filter(|said| !said.is_empty()).collect();
+    if !both.is_empty() {
+        tracing::warn!("of the {count} evaluation rows {}: the score is not that of rows it never saw", both.join(" and "));
+    }
+}

@@ -1,0 +1,117 @@
+//! TODO
+
+use anyhow::Result;
+
+use crate::config::{Inputs, RunConfig, TrainableArgs};
+use crate::data::Example;
+use crate::data::task::{PromptedRow, Splits};
+use crate::data::tokenizer::Tokenizer;
+use crate::model::adapter::{Adapter, Kind, Lora};
+use crate::model::{Model, Shape, source};
+use crate::params::Params;
+
+/// A model with its weights and tokenizer, opened and checked.
+pub struct LoadedModel {
+    /// The model.
+    pub model: Model,
+    /// Its weights.
+    pub params: Params,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Longer prompts are cut to this, in tokens.
+    pub max_length: usize,
+    /// Whether a new adapter still has no values.
+    blank: bool,
+    /// The commit of a model from the hub.
+    pub commit: Option<String>,
+}
+
+impl LoadedModel {
+    /// Opens what `inputs` names.
+    pub fn open(inputs: &Inputs) -> Result<Self> {
+        Self::open_meta(inputs)?.0.load(inputs)
+    }
+
+    /// The same from config.json alone: the model without its weights, and how many numbers each would have.
+    pub fn open_meta(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
+        let (source, commit) = source::find(&inputs.model, inputs.revision.as_deref())?;
+        let tokenizer = Tokenizer::open(&source, inputs.bos_id)?;
+        let adapter = adapter(inputs)?;
+        let blank = adapter.as_ref().is_some_and(Adapter::is_new);
+        let (model, params, sizes) = Model::open_meta(&source, inputs.dtype.dtype(), adapter)?;
+        let Shape { vocab_size, max_length: longest } = model.shape();
+        if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
+            return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
+        }
+        let tokenizer = tokenizer.with_rows(vocab_size);
+        if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
+            return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
+        }
+        if longest < 2 {
+            return Err(usage!(
+                "the model has positions for {} tokens, and a prefix of {} leaves none for a prompt and an answer",
+                model.positions(),
+                model.positions() - longest
+            ));
+        }
+        let max_length = inputs.max_length.unwrap_or(longest.min(2048));
+        Ok((LoadedModel { model, params, tokenizer, max_length, blank, commit }, sizes))
+    }
+
+    /// An outline's weights, read.
+    pub fn load(self, inputs: &Inputs) -> Result<Self> {
+        if let Some(commit) = &self.commit {
+            source::fetch_weights(&inputs.model, commit)?;
+        }
+        let adapter = self.model.adapter().cloned();
+        let (model, params) = Model::open_adapted(self.model.source(), inputs.dtype.dtype(), adapter)?;
+        Ok(LoadedModel { model, params, ..self })
+    }
+
+    /// Gives a new adapter the values that a run with this plan begins with, if it trains one and it has none yet.
+    pub fn begin_adapter(&mut self, plan: &RunConfig) -> Result<()> {
+        if plan.inputs.is_adapted() && std::mem::take(&mut self.blank) {
+            self.model.begin_adapter(&mut self.params, plan.seed)?;
+        }
+        Ok(())
+    }
+
+    /// Tokenises rows.
+    pub fn encode(&self, rows: &[PromptedRow]) -> Result<Vec<Example>> {
+        Example::encode_all(rows, &self.tokenizer, self.max_length)
+    }
+
+    /// Tokenises the splits of a run, whose training split must fill a batch.
+    pub fn encode_splits(&self, rows: &Splits, batch_size: usize) -> Result<Splits<Example>> {
+        let Splits { train, dev, eval } = rows;
+        if batch_size > train.len() {
+            let there = if train.len() == 1 { "is only 1 training row" } else { "are fewer training rows" };
+            return Err(usage!(
+                "--batch-size {batch_size}{}: there {there}: {} train, {} dev, {} eval; give more rows, or --batch-size {}",
+                if batch_size == 16 { " (which is the default)" } else { "" },
+                train.len(),
+                dev.len(),
+                eval.len(),
+                train.len(),
+            ));
+        }
+        if self.tokenizer.end().is_none() && rows.train.iter().any(|row| row.answered.len() == 1) {
+            tracing::warn!("the model's files name no end token: it is not taught where a completion ends");
+        }
+        Ok(Splits { train: self.encode(&rows.train)?, dev: self.encode(&rows.dev)?, eval: self.encode(&rows.eval)? })
+    }
+}
+
+/// The adapter that the inputs name, stored or to be made.
+pub(super) fn adapter(inputs: &Inputs) -> Result<Option<Adapter>> {
+    let TrainableArgs { lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
+    if let Some(place) = &inputs.adapter {
+        return Adapter::open(&source::find_adapter(place)?).map(Some);
+    }
+    let lora = lora_r.map(|r| {
+        let alpha = lora_alpha.unwrap_or(2.0 * r as f64);
+        let targets = lora_target_modules.as_ref().map_or(Vec::new(), |names| names.0.clone());
+        Kind::Lora(Lora { r, alpha, by_root: false, targets })
+    });
+    Ok(lora.or(num_prefix.map(Kind::Prefix)).map(Adapter::new))
+}

@@ -1,0 +1,30 @@
+//! A run: from a checked config to a trained model, through kills and resumes, and back again by replay.
+
+pub mod log_line;
+pub mod pace;
+mod divergence;
+mod loaded;
+pub mod setup;
+pub mod trajectory;
+pub mod replay;
+mod journal;
+mod results;
+pub mod checkpoint;
+pub mod folder;
+pub mod job;
+mod session;
+pub mod train;
+mod disk;
+mod trial;
+pub mod forecast;
+pub mod known;
+pub mod start;
+
+pub use folder::Claim;
+pub use forecast::{Comparison, Forecast};
+pub use job::Job;
+pub use loaded::LoadedModel;
+pub use pace::Pace;
+pub use results::{Memory, Results};
+pub use start::{Prospect, Resumed, Run, Unfinished};
+pub use train::train;

@@ -1,0 +1,64 @@
+//! Replay: base weights and a trajectory in, the weights of any of its steps out, without a forward pass.
+
+use std::cell::RefCell;
+
+use anyhow::Result;
+
+use super::loaded::LoadedModel;
+use super::setup::{assign_roles, make_method};
+use super::trajectory::Trajectory;
+use crate::config::Inputs;
+use crate::params::Params;
+use crate::prompt::language_task::model_function;
+use crate::zo::{RecordedProblem, ReplayOnly};
+
+/// Opens what `inputs` names and, if they name a trajectory, brings the weights to the step that it kept. `done` is told how many of its
+/// steps are made, and of how many.
+pub fn open(opened: LoadedModel, inputs: &Inputs, done: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<LoadedModel> {
+    let mut loaded = opened.load(inputs)?;
+    if let Some(place) = &inputs.trajectory {
+        let trajectory = Trajectory::open(place)?;
+        trajectory.warn_if_part(place);
+        let kept = trajectory.kept();
+        replay_model(&trajectory, &mut loaded, kept, &mut |step| done(step, kept))?;
+    }
+    Ok(loaded)
+}
+
+/// [`replay`] of a language model's weights.
+pub fn replay_model(
+    trajectory: &Trajectory,
+    loaded: &mut LoadedModel,
+    to: u64,
+    done: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let config = trajectory.config();
+    trajectory.check_replays()?;
+    loaded.begin_adapter(&config)?;
+    let LoadedModel { model, params, .. } = loaded;
+    trajectory.header.check_base(params)?;
+    trajectory.header.check_function(&model_function(model))?;
+    assign_roles(&config, model, params)?;
+    replay(trajectory, params, to, done)
+}
+
+/// Moves weights from where the trajectory begins to step `to`. Their roles are assigned. Fails with [`Differs`](crate::base::Differs) if they
+/// begin or come out otherwise.
+pub fn replay(trajectory: &Trajectory, params: &mut Params, to: u64, done: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    trajectory.check_replays()?;
+    trajectory.header.check_base(params)?;
+    let config = trajectory.config();
+    let mut optimizer = make_method(&config, params)?;
+    for step in 1..=to {
+        let at = config.step_context(step);
+        let evaluated = RefCell::default();
+        let mut nothing = ReplayOnly;
+        let mut recorded = RecordedProblem::new(&mut nothing, trajectory.values(step), &evaluated);
+        let (estimate, _) = optimizer.estimator.estimate(&at, params, &mut recorded)?;
+        optimizer.rule.step(&at, params, &estimate, None)?;
+        trajectory.check(step, params)?;
+        done(step)?;
+    }
+    params.settle()?;
+    Ok(())
+}

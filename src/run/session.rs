@@ -1,0 +1,246 @@
+//! What a process has open while it trains, beside what it computes.
+
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+
+use super::checkpoint::TrainState;
+use super::divergence::Limit;
+use super::job::resume_command;
+use super::journal::Journal;
+use super::results::{About, Memory, Results};
+use super::trajectory::{Done, Log, Scored};
+use crate::base::memory::peak_rss_bytes;
+use crate::base::{Digest, Stop};
+use crate::config::RunConfig;
+use crate::params::digest::trained_digests;
+use crate::params::{ParamSet, Params};
+use crate::zo::{Optimizer, Score, Split, Workload};
+
+/// What a process has open while it trains, beside what it computes.
+pub(super) struct Session<'a> {
+    config: &'a RunConfig,
+    workload: &'a dyn Workload,
+    pub(super) params: &'a mut Params,
+    pub(super) optimizer: &'a mut Optimizer,
+    pub(super) log: &'a mut Log,
+    pub(super) journal: Journal,
+    stop: &'a Stop,
+    /// The step whose weights and state it began with.
+    pub(super) start: u64,
+    /// The last step that the log knew then.
+    pub(super) known: u64,
+    /// The step with the best dev loss so far.
+    pub(super) best: (u64, Scored),
+    /// The step of the newest weights that are in their file.
+    kept: u64,
+    /// The most bytes that a forward pass of an evaluation held.
+    eval_peak: usize,
+}
+
+impl<'a> Session<'a> {
+    /// Scores what is not scored yet of the weights that the run began from, and goes to where the run stood.
+    pub(super) fn open(
+        config: &'a RunConfig,
+        workload: &'a dyn Workload,
+        params: &'a mut Params,
+        optimizer: &'a mut Optimizer,
+        log: &'a mut Log,
+        stop: &'a Stop,
+        bar: ProgressBar,
+    ) -> Result<Self> {
+        let known = log.trajectory().steps();
+        let journal = Journal::open(config, known, bar)?;
+        let nothing = Scored { loss: f64::INFINITY, accuracy: None, digest: Digest(0) };
+        let (start, best, kept, eval_peak) = (0, (0, nothing), 0, 0);
+        let mut run =
+            Session { config, workload, params, optimizer, log, journal, stop, start, known, best, kept, eval_peak };
+        if run.log.trajectory().untrained.is_none() {
+            let (scored, _) = run.score(Split::Eval, true).context(DAMAGED)?;
+            run.log.untrained(scored)?;
+        }
+        let dev = match run.log.trajectory().dev.get(&0) {
+            Some(scored) => *scored,
+            None => {
+                let (scored, _) = run.score(Split::Dev, true).context(DAMAGED)?;
+                run.log.dev(scored)?
+            }
+        };
+        run.journal.untrained(&dev)?;
+        run.workload.write_companions(&config.output_dir, run.params.dtype())?;
+        run.restore(dev)?;
+        Ok(run)
+    }
+
+    /// The loss above which a step is high.
+    pub(super) fn limit(&self) -> Limit {
+        let untrained = self.log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss);
+        Limit::new(untrained, self.workload.num_choices())
+    }
+
+    /// Brings weights and state to the newest checkpoint from which the log can be followed.
+    fn restore(&mut self, untrained: Scored) -> Result<()> {
+        // If the best weights that the log knows of are not in their file, the run makes their step again.
+        let (best, scored) = self.log.trajectory().best(self.known).unwrap_or((0, untrained));
+        let stored = self.workload.stored(self.params, &self.config.output_dir);
+        let checked = stored.and_then(|stored| self.log.trajectory().check_stored(&stored, scored.digest));
+        let held = checked.is_ok();
+        if let Some(other) = checked.err().filter(|_| self.known > 0) {
+            tracing::info!(
+                "resume  {} is not that of step {best} and is made again: {other:#}",
+                self.workload.weights_file()
+            );
+        }
+        let (last, folder) = (if held { self.known } else { best }, &self.config.output_dir);
+        self.start = self.state().restore(folder, last)?;
+        self.kept = if held { best } else { self.start };
+        if !held && self.start == best {
+            // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
+            self.keep()?;
+        }
+        self.best = self.log.trajectory().best(self.start).unwrap_or((0, untrained));
+        let first = self.start + 1;
+        match self.known {
+            0 => {}
+            known if known == self.start => tracing::info!("resume  behind step {known}"),
+            known if self.log.trajectory().header.replays => {
+                tracing::info!("resume  steps {first} to {known} are replayed from the trajectory");
+            }
+            known => tracing::info!(
+                "resume  steps {first} to {known} are computed again: no log holds first-order gradients; --save-steps makes \
+                 them fewer"
+            ),
+        }
+        Ok(())
+    }
+
+    /// The function values of a step that the log has, if the step follows from them.
+    pub(super) fn replayed(&self, step: u64) -> Option<Vec<f32>> {
+        let trajectory = self.log.trajectory();
+        trajectory.values(step).filter(|_| trajectory.header.replays).map(<[f32]>::to_vec)
+    }
+
+    /// The score of the weights. If it is `interruptible`, a signal ends it in the middle.
+    fn score(&mut self, split: Split, interruptible: bool) -> Result<(Scored, Score)> {
+        let stopped = || format!("stopped while scoring; {}", resume_command(self.config));
+        let mut proceed = || if interruptible { self.stop.check(stopped) } else { Ok(()) };
+        let weights = self.params.settle()?;
+        let score = self.workload.score(weights, split, &mut proceed)?;
+        self.eval_peak = self.eval_peak.max(score.activation_peak);
+        let digest = Digest::of_digests(&trained_digests(weights)?);
+        Ok((Scored { loss: score.loss, accuracy: score.accuracy, digest }, score))
+    }
+
+    /// The dev score behind a step: what the log says, which the weights must bear out; a new one where it is due.
+    pub(super) fn evaluate(&mut self, step: u64) -> Result<Option<Scored>> {
+        let config = self.config;
+        if let Some(scored) = self.log.trajectory().dev.get(&step).copied() {
+            self.log.trajectory().check(step, self.params)?;
+            return Ok(Some(scored));
+        }
+        // What the log does not say of a step before its last was not due then.
+        let due = step >= self.known && (step.is_multiple_of(config.eval_steps) || step == config.max_steps);
+        if !due {
+            return Ok(None);
+        }
+        let (scored, _) = self.score(Split::Dev, false)?;
+        self.warn_if_still(step, scored.digest);
+        self.log.dev(scored).map(Some)
+    }
+
+    /// Says so where the steps since the last score have moved no weight, which a smooth curve of losses would not show.
+    fn warn_if_still(&self, step: u64, digest: Digest) {
+        let before = self.log.trajectory().dev.range(..step).next_back();
+        if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
+            tracing::warn!(
+                "the weights behind step {step} are those behind step {before}, to the bit: nothing has moved; both losses may be the \
+                 same (--zo-eps is too small) or the steps too small for {} (--learning-rate)",
+                self.params.dtype().as_str()
+            );
+        }
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        self.log.check_place()?;
+        self.workload.save(self.params.settle()?, &self.config.output_dir)
+    }
+
+    pub(super) fn keep_the_best(&mut self, step: u64, dev: Option<Scored>) -> Result<()> {
+        let candidate = !self.log.trajectory().is_cut(step);
+        if let Some(dev) = dev.filter(|dev| candidate && dev.loss < self.best.1.loss) {
+            if step > self.kept {
+                self.keep()?;
+                self.kept = step;
+            }
+            self.best = (step, dev);
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> TrainState<'_> {
+        let Session { workload, params, optimizer, journal, log, kept, .. } = self;
+        TrainState { workload: *workload, params, optimizer, journal, log, kept: *kept }
+    }
+
+    /// Writes a checkpoint if one is due. Ends the run here if a signal asked for it.
+    pub(super) fn checkpoint_if_due(&mut self, step: u64) -> Result<()> {
+        let config = self.config;
+        let asked = self.stop.asked().is_some();
+        let due = step >= self.known && (step.is_multiple_of(config.save_steps.max(1)) || step == config.max_steps);
+        if config.save_steps > 0 && (due || asked) {
+            // Never is a checkpoint ahead of the log, nor in another run's folder.
+            self.log.sync()?;
+            self.log.check_place()?;
+            self.state().save(&config.output_dir, step, config.save_total_limit)?;
+        }
+        if asked {
+            self.log.sync()?;
+            self.stop.check(|| format!("stopped behind step {step} of {}; {}", config.max_steps, resume_command(config)))?;
+        }
+        Ok(())
+    }
+
+    /// Restores the best weights, scores them, and sums up.
+    pub(super) fn end(mut self) -> Result<Results> {
+        let config = self.config;
+        let (best_step, dev) = self.best;
+        if best_step != config.max_steps {
+            self.params.settle()?;
+            self.workload.restore(self.params, &config.output_dir)?;
+        }
+        let (eval, score) = self.score(Split::Eval, true)?;
+        if eval.digest != dev.digest {
+            return Err(differs!(
+                "{} does not hold the weights of step {best_step}",
+                config.output_dir.join(self.workload.weights_file()).display()
+            ));
+        }
+        self.log.done(Done { best_step, digests: trained_digests(self.params.settle()?)? })?;
+        let untrained = self.log.trajectory().untrained.context("a run without its first score")?;
+        let totals = self.journal.end();
+        let (state, snapshot) = self.optimizer.bytes()?;
+        let activations = totals.peaks.held.max(self.eval_peak);
+        let memory = Memory::of(self.params.bytes(), state, snapshot, totals.peaks.aside, activations, peak_rss_bytes());
+        Ok(Results {
+            about: About::new(config, self.workload.name()),
+            steps: config.max_steps,
+            best_step,
+            totals,
+            dev_loss: dev.loss,
+            dev_accuracy: dev.accuracy,
+            eval_loss: eval.loss,
+            eval_accuracy: eval.accuracy,
+            eval_answers: score.answers,
+            eval_perplexity: score.perplexity,
+            untrained_eval_loss: untrained.loss,
+            untrained_eval_accuracy: untrained.accuracy,
+            trajectory_bytes: self.log.bytes(),
+            replays: self.log.trajectory().header.replays,
+            memory,
+            trained_weights: self.params.count_over(ParamSet::Trained),
+            learning_rate: config.learning_rate.unwrap_or_default(),
+        })
+    }
+}
+
+/// What to say when a model gives no numbers before anything was changed.
+pub(super) const DAMAGED: &str = "before training: the model's weights are damaged, or config.json is not theirs";

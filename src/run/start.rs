@@ -1,0 +1,202 @@
+//! A run from a checked config to its results: opened as far as is cheap, begun or resumed, trained, finished.
+
+use std::path::Path;
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use serde_json::Value;
+
+use super::folder;
+use super::forecast::{Comparison, Forecast, forecast};
+use super::job::{Job, resume_command};
+use super::loaded::LoadedModel;
+use super::results::Results;
+use super::setup::{language_task, set_up};
+use super::train::train;
+use super::trajectory::{Header, Log};
+use crate::base::errors::given;
+use crate::base::{Differs, Diverged, Interrupted, NotFinite, Stop, Usage, files};
+use crate::config::{Inputs, RawArgs, RunConfig};
+use crate::data::Shown;
+use crate::data::task::{Repeats, Task};
+use crate::device::cpu::simd;
+use crate::zo::{Batches, Optimizer, Workload, methods};
+
+/// Reads the weights of an opened model, and replays the trajectory that the inputs name.
+pub type Load<'a> = &'a dyn Fn(LoadedModel, &Inputs) -> Result<LoadedModel>;
+
+/// A run with everything open but its weights.
+pub struct Prospect {
+    /// What is to be done.
+    pub job: Job,
+    /// The model without its weights.
+    pub opened: LoadedModel,
+    /// What it will take.
+    pub forecast: Forecast,
+    /// The first example that it trains on.
+    pub example: Shown,
+    /// Rows that stand in several splits.
+    pub repeats: Repeats,
+}
+
+/// Opens a run as far as is cheap. What is cheap to check comes before what is large to read.
+pub fn open(mut config: RunConfig) -> Result<Prospect> {
+    methods::method(&config.optimizer)?.check(&config.settings)?;
+    let data = config.inputs.data.as_deref();
+    let task = given(Task::of(config.inputs.task.as_deref(), data))?;
+    let files = given(task.data(data))?;
+    let rows = given(task.splits(&files, config.sizes(), config.inputs.train_set_seed))?;
+    let repeats = Repeats::of(&rows.train, &rows.dev, &rows.eval);
+    let (mut opened, sizes) = LoadedModel::open_meta(&config.inputs)?;
+    // A branch moves; the run is from this commit.
+    config.inputs.revision = opened.commit.clone();
+    let examples = given(opened.encode_splits(&rows, config.batch_size))?;
+    let first = Batches::first(rows.train.len(), config.seed);
+    let example = Shown::of(&rows.train[first], &examples.train[first], &opened.tokenizer);
+    tracing::debug!("{example}");
+    super::known::warn_of_base(&config.inputs, &task, &rows.eval);
+    drop(rows);
+    let forecast = forecast(&config, &task, &mut opened, &sizes, &examples)?;
+    Ok(Prospect { job: Job { config, task, examples }, opened, forecast, example, repeats })
+}
+
+/// A run that is ready to train.
+pub struct Run {
+    /// What is to be done, the config resolved.
+    pub job: Job,
+    /// The model, with the weights that the run began from.
+    pub loaded: LoadedModel,
+    /// The method.
+    pub optimizer: Optimizer,
+    /// The run's log, locked.
+    pub log: Log,
+    /// What it will take.
+    pub forecast: Forecast,
+    /// Rows that stand in several splits.
+    pub repeats: Repeats,
+    /// The results of a run that has ended before, of which only the weights are made again.
+    pub earlier: Option<Value>,
+}
+
+impl Prospect {
+    /// Begins a new run in its folder, which [`folder::check_run`] has allowed.
+    pub fn begin(self, load: Load, command: &[String]) -> Result<Run> {
+        let Prospect { mut job, opened, forecast, example, repeats } = self;
+        let mut loaded = load(opened, &job.config.inputs)?;
+        let optimizer = set_up(&mut job.config, &mut loaded, job.examples.train.len())?;
+        let Job { config, task, examples } = &job;
+        let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
+        let method = methods::method(&config.optimizer)?;
+        let definition = optimizer.definition(method.name, method.source);
+        let header = Header::new(config, &definition, &workload, &mut loaded.params)?;
+        let log = folder::begin(config, header, &serde_json::to_value(&example)?, command)?;
+        Ok(Run { job, loaded, optimizer, log, forecast, repeats, earlier: None })
+    }
+}
+
+/// A run that another process has begun.
+pub enum Resumed {
+    /// It has made all of its steps, and its weights are there: its results.
+    Finished(Value),
+    /// It goes on.
+    Unfinished(Box<Unfinished>),
+}
+
+/// A run that goes on, with everything open but its weights.
+pub struct Unfinished {
+    log: Log,
+    /// What it was to have before.
+    max_steps: u64,
+    earlier: Option<Value>,
+    /// The rest.
+    pub prospect: Prospect,
+}
+
+/// Opens the run in a folder as far as is cheap, with what was `given` anew.
+pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
+    let log = Log::resume(run)?;
+    let mut known = log.trajectory().config();
+    known.inputs = folder::inputs_of(log.trajectory(), run);
+    let config = known.clone().resumed(raw, run)?;
+    let finished = log.trajectory().done.is_some() && config.max_steps == known.max_steps;
+    let results = std::fs::read(run.join("all_results.json")).ok().filter(|_| finished);
+    let earlier: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(results) = &earlier {
+        match log.trajectory().check_kept(run) {
+            Ok(()) => return Ok(Resumed::Finished(results.clone())),
+            Err(lost) => tracing::warn!("the weights that {} has left are made again: {lost:#}", run.display()),
+        }
+    }
+    let prospect = open(config)?;
+    Ok(Resumed::Unfinished(Box::new(Unfinished { log, max_steps: known.max_steps, earlier, prospect })))
+}
+
+impl Unfinished {
+    /// Goes on with the run, once everything is found to be as it began.
+    pub fn go_on(self, load: Load, command: &[String]) -> Result<Run> {
+        let Unfinished { mut log, max_steps, earlier, prospect } = self;
+        let Prospect { mut job, opened, forecast, repeats, .. } = prospect;
+        let mut loaded = load(opened, &job.config.inputs)?;
+        loaded.begin_adapter(&job.config)?;
+        let header = &log.trajectory().header;
+        // The model first: another one's tokenizer makes other examples of the same rows.
+        header.check_base(&mut loaded.params)?;
+        let workload = language_task(&job.config, &job.task, &loaded.model, &job.examples, loaded.max_length);
+        header.check_function(&workload.function())?;
+        header.check_data(&workload.data())?;
+        if !header.replays && header.instruction_set != simd::instruction_set() {
+            tracing::warn!(
+                "the run began on {} and goes on on {}: first-order gradients come out otherwise in their last bits",
+                header.instruction_set,
+                simd::instruction_set()
+            );
+        }
+        let optimizer = set_up(&mut job.config, &mut loaded, job.examples.train.len())?;
+        if job.config.max_steps > max_steps {
+            log.extend(job.config.max_steps)?;
+            job.config.stages = log.trajectory().stages.clone();
+            job.config.warn_of_schedule(max_steps);
+        }
+        log.set_fsync(job.config.fsync);
+        folder::go_on(&job.config, log.trajectory().steps(), command)?;
+        Ok(Run { job, loaded, optimizer, log, forecast, repeats, earlier })
+    }
+}
+
+impl Run {
+    /// Trains to the last step. An error that the run survives says how to go on.
+    pub fn train(&mut self, stop: &Stop, bar: ProgressBar) -> Result<Results> {
+        let Run { job: Job { config, task, examples }, loaded, optimizer, log, .. } = self;
+        let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
+        let trained = train(config, &workload, &mut loaded.params, optimizer, log, stop, bar);
+        trained.map_err(|error| {
+            let says_so = error.chain().any(|e| {
+                e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Diverged>() || e.is::<Differs>() || e.is::<Usage>()
+            });
+            if says_so {
+                return error;
+            }
+            let step = log.trajectory().steps();
+            error.context(format!("stopped behind step {step}; once what is below is mended, {}", resume_command(config)))
+        })
+    }
+
+    /// Writes all_results.json: the results, how far off the forecast was, and how many rows stand in two splits. Gives what it wrote, and
+    /// whether it could.
+    pub fn finish(&self, results: &Results) -> Result<(Value, Comparison, Result<()>)> {
+        let comparison = self.forecast.compare(results);
+        let all = match &self.earlier {
+            // What was measured stands; only the weights are new.
+            Some(earlier) => earlier.clone(),
+            None => {
+                let mut all = serde_json::to_value(results)?;
+                all["forecast"] = serde_json::to_value(comparison)?;
+                all["repeated_rows"] = serde_json::to_value(self.repeats)?;
+                all
+            }
+        };
+        let path = self.job.config.output_dir.join("all_results.json");
+        let written = files::write_bytes(&path, &serde_json::to_vec_pretty(&all)?);
+        Ok((all, comparison, written))
+    }
+}

@@ -1,0 +1,153 @@
+//! What ties a run to what it began from, a model, a task and data, and to what it leaves: all that is read again is compared with the
+//! trajectory, and the error names what is another.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::header::{Header, Weight};
+use super::steps::Trajectory;
+use crate::base::Digest;
+use crate::model::adapter::stored::is_adapters;
+use crate::model::save::kept_digests;
+use crate::params::digest::trained_digests;
+use crate::params::{Params, Stored};
+use crate::zo::Data;
+
+impl Header {
+    /// Fails if `data` are not the examples that the run began with.
+    pub fn check_data(&self, data: &Data) -> Result<()> {
+        let numbers = |data: &Data| [data.train, data.dev, data.eval, data.max_length];
+        let what =
+            ["examples in the training split", "in the dev split", "in the evaluation split", "tokens at most in each"];
+        let other =
+            what.into_iter().zip(numbers(data).into_iter().zip(numbers(&self.data))).find(|(_, (ours, then))| ours != then);
+        if let Some((what, (ours, then))) = other {
+            return Err(differs!(
+                "there are {ours} {what}, and the run began with {then}: the data or the model has changed"
+            ));
+        }
+        match data.digest == self.data.digest {
+            true => Ok(()),
+            false => Err(differs!(
+                "the examples are not those that the run began with: the data, the task's file or the tokenizer has changed"
+            )),
+        }
+    }
+}
+
+impl Header {
+    /// The first weight that is another than the run began from, as an error.
+    pub fn check_base(&self, params: &mut Params) -> Result<()> {
+        let mut weights = Weight::all(params)?;
+        // An adapter that is to be made on top of what this trajectory leads to is not its matter.
+        if !self.config.inputs.is_adapted() {
+            weights.retain(|weight| !is_adapters(&weight.name));
+        }
+        let base = &self.config.inputs.model;
+        if let Some((ours, _)) = weights.iter().zip(&self.weights).find(|(ours, then)| ours != then) {
+            let files: Vec<String> = self.model.iter().map(|(name, hash)| format!("{name} with SHA-256 {hash}")).collect();
+            return Err(differs!(
+                "weight {} of the base model is not the one that the run began from, that of {base} ({})",
+                ours.name,
+                files.join(", ")
+            ));
+        }
+        match weights.len() == self.weights.len() {
+            true => Ok(()),
+            false => Err(differs!("the base model has {} weights, {base} had {}", weights.len(), self.weights.len())),
+        }
+    }
+
+    /// The first number that the losses are computed with that differs from what the run began with, as an error. Names that only one side
+    /// has are passed over.
+    pub fn check_function(&self, function: &BTreeMap<String, Value>) -> Result<()> {
+        let mut both = function.iter().filter_map(|(name, ours)| Some((name, ours, self.function.get(name)?)));
+        let Some((name, ours, then)) = both.find(|(_, ours, then)| ours != then) else { return Ok(()) };
+        let (place, name) = match name.split_once(' ') {
+            Some(("task", name)) => ("the task's file", name),
+            Some(("model", name @ "lora scale")) => ("the adapter's adapter_config.json", name),
+            Some(("model", name)) => ("the model's config.json", name),
+            _ => ("the function", name.as_str()),
+        };
+        Err(differs!("{place} has changed: {name} is {}, and the run began with {}", short(ours), short(then)))
+    }
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+impl Trajectory {
+    /// Fails if its steps do not follow from its values.
+    pub fn check_replays(&self) -> Result<()> {
+        match self.header.replays {
+            true => Ok(()),
+            false => Err(usage!(
+                "the steps of {} have first-order gradients, which no log holds; take the run's model.safetensors",
+                self.header.config.optimizer
+            )),
+        }
+    }
+
+    /// Whether stored weights, each trained one's digest given and each frozen one's, are those that were scored with `digest`; the
+    /// error names what is another.
+    pub fn check_stored(&self, stored: &[Stored], digest: Digest) -> Result<()> {
+        let began = |name: &str| self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
+        if let Some(other) = stored.iter().find(|stored| !stored.trained && began(&stored.name) != Some(stored.digest)) {
+            bail!("{}, which is frozen, is not as the run began with it", other.name);
+        }
+        let trained: Vec<Digest> = stored.iter().filter(|stored| stored.trained).map(|stored| stored.digest).collect();
+        match Digest::of_digests(&trained) == digest {
+            true => Ok(()),
+            false => bail!("the trained weights are others than were written"),
+        }
+    }
+
+    /// Whether the weights are those that the run had behind `step`, if it says.
+    pub fn check(&self, step: u64, params: &mut Params) -> Result<()> {
+        let Some(then) = self.dev.get(&step) else { return Ok(()) };
+        let weights = params.settle()?;
+        let digests = trained_digests(weights)?;
+        if Digest::of_digests(&digests) == then.digest {
+            return Ok(());
+        }
+        let place = match &self.done {
+            Some(done) if done.best_step == step => {
+                let names = weights.trained().map(|(name, _)| name);
+                let mut tensors = names.zip(digests.iter().zip(&done.digests));
+                tensors
+                    .find(|(_, (ours, then))| ours != then)
+                    .map_or(String::new(), |(name, _)| format!(", first in {name}"))
+            }
+            _ => String::new(),
+        };
+        let agreed = self.dev.range(..step).next_back().map_or(0, |(step, _)| *step);
+        Err(differs!("behind step {step} the weights are others than the run's{place}; at step {agreed} they agreed"))
+    }
+
+    /// Whether a run that has ended has its weights in `folder` still, those of the step that was kept; the error names what is another.
+    pub fn check_kept(&self, folder: &Path) -> Result<()> {
+        let done = self.done.as_ref().context("the run has not ended")?;
+        let names = self.header.weights.iter().map(|weight| weight.name.as_str());
+        let kept = kept_digests(folder, self.header.config.inputs.is_adapted(), names)?;
+        let mut trained = done.digests.iter().peekable();
+        for (name, digest) in kept {
+            let began = self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
+            // Trained weights are in the order of all.
+            if trained.next_if(|trained| **trained == digest).is_none() && began != Some(digest) {
+                bail!("its {name} is another");
+            }
+        }
+        match trained.next() {
+            None => Ok(()),
+            Some(_) => bail!("some of its trained weights are as they were before the run"),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A trajectory to hand on: what a replay needs of it and no more, compressed.
+//!
+//! Of a step's function values a replay needs their differences alone, one f32 a direction. Each place of a step is a column,
+//! each byte of its numbers a plane: what varies little stands together and compresses.
+//!
+//! ```text
+//! file    magic [8]   CRC-32 of what follows   deflated: JSON's length u32, JSON, columns of values
+//! ```
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use candle_core::DType;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use serde::{Deserialize, Serialize};
+
+use super::steps::Trajectory;
+use crate::base::files;
+use crate::params::Params;
+use crate::zo::methods;
+
+const MAGIC: [u8; 8] = *b"zotraj\0\x03";
+
+/// What stands before the columns.
+#[derive(Serialize, Deserialize)]
+struct Front {
+    trajectory: Trajectory,
+    /// How many values steps have, each time with the number of steps that have so many.
+    counts: Vec<(usize, usize)>,
+}
+
+/// Whether these bytes are such a file's.
+pub(super) fn is_shared(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC[..7])
+}
+
+/// Writes a trajectory for others to replay. Gives the file's bytes. Fails if it does not replay.
+pub fn export(trajectory: &Trajectory, path: &Path) -> Result<u64> {
+    let mut shared = trajectory.clone();
+    // Where it lay on this machine is nobody's business.
+    shared.header.config.output_dir = Default::default();
+    shared.header.config.inputs.data = None;
+    let config = &shared.header.config;
+    let estimator = methods::method(&config.optimizer)?.make(&config.settings, &Params::new(DType::F32))?.estimator;
+    let mut start = 0;
+    for end in &shared.ends {
+        estimator.condense(&mut shared.values[start..*end]);
+        start = *end;
+    }
+    let columns = columns(&shared);
+    let counts = shared.counts();
+    let json = serde_json::to_vec(&Front { trajectory: shared, counts })?;
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&(json.len() as u32).to_le_bytes())?;
+    encoder.write_all(&json)?;
+    encoder.write_all(&columns)?;
+    let body = encoder.finish()?;
+    files::write_whole(path, |out| {
+        out.write_all(&MAGIC)?;
+        out.write_all(&crc32fast::hash(&body).to_le_bytes())?;
+        Ok(out.write_all(&body)?)
+    })?;
+    Ok((MAGIC.len() + 4 + body.len()) as u64)
+}
+
+/// Reads such a file. Any damage is an error.
+pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
+    let format = bytes.get(7).copied().unwrap_or_default();
+    if format != MAGIC[7] {
+        bail!("it has format {format}, of another version of zotune; this one reads {}", MAGIC[7]);
+    }
+    let (Some(sum), Some(body)) = (bytes.get(8..12), bytes.get(12..)) else { bail!("it is cut short") };
+    if crc32fast::hash(body).to_le_bytes() != sum {
+        bail!("it is damaged: its checksum is another");
+    }
+    let mut plain = Vec::new();
+    let most = most(body.len());
+    DeflateDecoder::new(body).take(most + 1).read_to_end(&mut plain).context("it is damaged")?;
+    if plain.len() as u64 > most {
+        bail!("its {} bytes unfold to more than {most}, and no trajectory's do; it is damaged", bytes.len());
+    }
+    let len = plain.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
+    let json = plain.get(4..4 + len).context("it is cut short")?;
+    let front: Front = serde_json::from_slice(json).context("it is of another version of zotune")?;
+    let (mut trajectory, columns) = (front.trajectory, &plain[4 + len..]);
+    trajectory.header.check()?;
+    // Each step has a value at least: so what is made by these counts is no more than there is of them.
+    let of = |(count, steps): &(usize, usize)| count.checked_mul(*steps).filter(|_| *count > 0);
+    let total = front.counts.iter().try_fold(0usize, |total, counts| total.checked_add(of(counts)?));
+    if total.and_then(|total| total.checked_mul(4)) != Some(columns.len()) {
+        bail!("it has {} bytes of values, and says that there are others", columns.len());
+    }
+    let mut end = 0;
+    for count in front.counts.iter().flat_map(|(count, steps)| std::iter::repeat_n(*count, *steps)) {
+        end += count;
+        trajectory.ends.push(end);
+    }
+    fill(&mut trajectory, columns);
+    Ok(trajectory)
+}
+
+/// What so many bytes may unfold to. Function values hardly compress; what stands in front of them does, tenfold.
+fn most(bytes: usize) -> u64 {
+    (16 << 20) + 8 * bytes as u64
+}
+
+impl Trajectory {
+    fn counts(&self) -> Vec<(usize, usize)> {
+        let mut counts: Vec<(usize, usize)> = Vec::new();
+        let starts = std::iter::once(&0).chain(&self.ends);
+        for count in starts.zip(&self.ends).map(|(start, end)| end - start) {
+            match counts.last_mut() {
+                Some((same, steps)) if *same == count => *steps += 1,
+                _ => counts.push((count, 1)),
+            }
+        }
+        counts
+    }
+
+    /// Where the values are that columns have one after the other: the first of each step, the second of each, ...
+    fn places(&self) -> Vec<Vec<usize>> {
+        let mut columns: Vec<Vec<usize>> = Vec::new();
+        let mut start = 0;
+        for &end in &self.ends {
+            columns.resize(columns.len().max(end - start), Vec::new());
+            (start..end).zip(&mut columns).for_each(|(place, column)| column.push(place));
+            start = end;
+        }
+        columns
+    }
+}
+
+fn columns(trajectory: &Trajectory) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 * trajectory.values.len());
+    for column in trajectory.places() {
+        for plane in 0..4 {
+            bytes.extend(column.iter().map(|&place| trajectory.values[place].to_le_bytes()[plane]));
+        }
+    }
+    bytes
+}
+
+fn fill(trajectory: &mut Trajectory, columns: &[u8]) {
+    let mut bits = vec![0u32; columns.len() / 4];
+    let mut bytes = columns.iter();
+    for column in trajectory.places() {
+        for plane in 0..4 {
+            column.iter().zip(&mut bytes).for_each(|(&place, byte)| bits[place] |= u32::from(*byte) << (8 * plane));
+        }
+    }
+    trajectory.values = bits.into_iter().map(f32::from_bits).collect();
+}

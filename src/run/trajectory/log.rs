@@ -1,0 +1,208 @@
+//! The append-only log of a run under way: a header, then one framed, checksummed record after the other.
+//!
+//! ```text
+//! file    magic [8]   header's length u32   header, JSON   CRC-32 of the header      (all little-endian)
+//! record  kind u8, words in the payload u24   payload   CRC-32 of all this and of the checksum before it
+//! ```
+//!
+//! A two-point step with one direction is 16 bytes. Each checksum covers the one before it, so a record that is missing,
+//! doubled or in another's place is found like one that is damaged; and as the checksum before a record stands right in
+//! front of it, whole records can be told behind a damaged one. That is how damage in the middle is told from a torn tail.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::flusher::Flusher;
+use super::framing::{MAGIC, Whole, checksum, read};
+use super::header::Header;
+use super::record::{Done, FILE, Record, Scored};
+use super::steps::Trajectory;
+use crate::base::files::is_at;
+use crate::config::Fsync;
+
+/// The log of a run under way, locked: the lock dies with the process that holds it.
+pub struct Log {
+    trajectory: Trajectory,
+    path: PathBuf,
+    file: File,
+    chain: u32,
+    /// The header's checksum, and that of each step's record.
+    of_steps: Vec<u32>,
+    len: u64,
+    fsync: Fsync,
+    flusher: Flusher,
+}
+
+impl Log {
+    /// Takes the lock of a run folder: its log, which is made where there is none. Fails if another process has it.
+    pub fn lock(folder: &Path) -> Result<File> {
+        let path = folder.join(FILE);
+        loop {
+            let options = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = options.with_context(|| format!("cannot open {}", path.display()))?;
+            match file.try_lock() {
+                // Who had the lock before may have removed the file: then it is no longer the one of that name.
+                Ok(()) if !is_at(&file, &path) => continue,
+                Ok(()) => return Ok(file),
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    return Err(usage!("another process is writing in {} ({FILE} is locked)", folder.display()));
+                }
+                Err(std::fs::TryLockError::Error(e)) => {
+                    tracing::warn!("cannot lock {}: {e}; see that no other process writes there", path.display());
+                    return Ok(file);
+                }
+            }
+        }
+    }
+
+    /// Begins a run's log in the file that [`Log::lock`] gave.
+    pub fn begin(file: File, folder: &Path, header: Header, fsync: Fsync) -> Result<Self> {
+        let json = serde_json::to_vec(&header)?;
+        let chain = checksum(0, &json);
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend((json.len() as u32).to_le_bytes());
+        bytes.extend(json);
+        bytes.extend(chain.to_le_bytes());
+        file.set_len(0)?;
+        let (trajectory, path, flusher) = (Trajectory::new(header), folder.join(FILE), flusher(&file)?);
+        let mut log = Log { trajectory, path, file, chain, of_steps: vec![chain], len: 0, fsync, flusher };
+        log.write(&bytes)?;
+        log.sync()?;
+        Ok(log)
+    }
+
+    /// Goes on with the log of the run in `folder`; a tail that was not written whole is dropped.
+    pub fn resume(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        if !path.is_file() {
+            return Err(usage!("--resume {}: there is no {FILE}; it is no run that can be gone on with", folder.display()));
+        }
+        let mut file = Self::lock(folder)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+        let (trajectory, whole) = read(&bytes).with_context(|| path.display().to_string())?;
+        if let Some(torn) = whole.torn(&bytes) {
+            tracing::info!("{}: {torn}", path.display());
+            file.set_len(whole.len as u64)?;
+        }
+        file.seek(SeekFrom::End(0))?;
+        let (fsync, flusher) = (trajectory.header.config.fsync, flusher(&file)?);
+        let Whole { len, chain, of_steps } = whole;
+        Ok(Log { trajectory, path, file, chain, of_steps, len: len as u64, fsync, flusher })
+    }
+
+    /// How often what was written is forced to the disk, from here on.
+    pub fn set_fsync(&mut self, fsync: Fsync) {
+        self.fsync = fsync;
+    }
+
+    /// What it says so far.
+    pub fn trajectory(&self) -> &Trajectory {
+        &self.trajectory
+    }
+
+    /// What tells the steps up to this one, and the run that they are of, from all others: the checksum of its record. None of a step
+    /// that is not known.
+    pub fn checksum(&self, step: u64) -> Option<u32> {
+        self.of_steps.get(usize::try_from(step).ok()?).copied()
+    }
+
+    /// Fails where the run's folder is no longer its own: it was moved or removed, and perhaps another run was begun in its place.
+    pub fn check_place(&self) -> Result<()> {
+        match is_at(&self.file, &self.path) {
+            true => Ok(()),
+            false => bail!("{} is no longer this run's: its folder was moved, removed or begun anew", self.path.display()),
+        }
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> u64 {
+        self.len
+    }
+
+    /// Writes down a step's function values before its update counts; or sees that they are those that it knows.
+    pub fn step(&mut self, step: u64, values: &[f32]) -> Result<()> {
+        let Some(known) = self.trajectory.values(step) else { return self.append(Record::Step(values.to_vec())) };
+        match values.len() == known.len() && values.iter().zip(known).all(|(a, b)| a.to_bits() == b.to_bits()) {
+            true => Ok(()),
+            false => Err(differs!(
+                "step {step} comes out otherwise than it did: {values:?} instead of {known:?}; was it another machine, or \
+                 another version of zotune?"
+            )),
+        }
+    }
+
+    /// Writes down the score on dev behind the last step.
+    pub fn dev(&mut self, scored: Scored) -> Result<Scored> {
+        self.append(Record::Dev(scored)).map(|()| scored)
+    }
+
+    /// Writes down the score on the evaluation split before the first step.
+    pub fn untrained(&mut self, scored: Scored) -> Result<Scored> {
+        self.append(Record::Untrained(scored)).map(|()| scored)
+    }
+
+    /// Writes down that the run is to have more steps than it was.
+    pub fn extend(&mut self, max_steps: u64) -> Result<()> {
+        self.append(Record::Extended(max_steps))?;
+        self.sync()
+    }
+
+    /// Writes down that all steps are made.
+    pub fn done(&mut self, done: Done) -> Result<()> {
+        if self.trajectory.done.as_ref() != Some(&done) {
+            self.append(Record::Done(done))?;
+        }
+        self.sync()
+    }
+
+    /// Writes down what comes next. When this returns, a process that is killed has not lost it.
+    fn append(&mut self, record: Record) -> Result<()> {
+        self.check_place()?;
+        let (bytes, chain) = record.framed(self.chain);
+        self.write(&bytes)?;
+        self.chain = chain;
+        if let Record::Step(_) = record {
+            self.of_steps.push(chain);
+        }
+        self.trajectory.push(record)?;
+        match self.fsync {
+            Fsync::Every => self.sync(),
+            // Whatever comes next, a long evaluation or a snapshot, somebody else sees to it.
+            Fsync::Seconds(seconds) => {
+                self.flusher.written(Duration::from_secs_f64(seconds)).with_context(|| self.unwritten())
+            }
+            Fsync::Never => Ok(()),
+        }
+    }
+
+    fn unwritten(&self) -> String {
+        format!("cannot write {}", self.path.display())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Err(e) = self.file.write_all(bytes) {
+            // What was written of it is a torn tail, which a reader drops; here it may be possible to drop it at once.
+            let _ = self.file.set_len(self.len);
+            return Err(e).with_context(|| self.unwritten());
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Forces all that was written to the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().with_context(|| self.unwritten())?;
+        self.flusher.synced();
+        Ok(())
+    }
+}
+
+fn flusher(file: &File) -> Result<Flusher> {
+    let file = file.try_clone()?;
+    Ok(Flusher::new(move || file.sync_data())?)
+}

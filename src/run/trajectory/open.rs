@@ -1,0 +1,71 @@
+//! A trajectory by its place: a run folder, its log, or a file that was exported; and what it decides of a run that begins from it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::record::FILE;
+use super::steps::Trajectory;
+use super::{export, framing};
+use crate::config::{Common, Inputs, TrainableArgs};
+
+impl Trajectory {
+    /// Reads a run folder's log, a log, or a file that [`export`] wrote.
+    pub fn open(place: &Path) -> Result<Self> {
+        let path = if place.is_dir() { place.join(FILE) } else { place.to_path_buf() };
+        let bytes = std::fs::read(&path).map_err(|e| usage!("{}: there is no trajectory to read: {e}", path.display()))?;
+        let (trajectory, torn) = Self::read(&bytes).with_context(|| path.display().to_string())?;
+        if let Some(torn) = torn {
+            tracing::warn!("{}: {torn}", path.display());
+        }
+        Ok(trajectory)
+    }
+
+    /// Says of what was read of `place` that it is not a whole run's, where it is not.
+    pub fn warn_if_part(&self, place: &Path) {
+        if self.done.is_none() {
+            let (place, steps, of) = (place.display(), self.steps(), self.max_steps);
+            tracing::warn!("{place}: it ends behind step {steps} of {of}: its run has not ended, or the rest of it is lost");
+        }
+    }
+
+    /// Reads the bytes of a log or of a file that [`export`] wrote. Of a log whose tail is torn it gives the whole records, and what
+    /// to say of the tail. Any other damage is an error.
+    pub fn read(bytes: &[u8]) -> Result<(Self, Option<String>)> {
+        if export::is_shared(bytes) {
+            return Ok((export::read(bytes)?, None));
+        }
+        let (trajectory, whole) = framing::read(bytes)?;
+        Ok((trajectory, whole.torn(bytes)))
+    }
+
+    /// Says of what was typed what a trajectory that it names decides: how the weights are held, the adapter that they are, and of
+    /// a model that it names too, at which commit it begins. What is trained in the model's place, if anything is, comes back.
+    pub fn fill_in(common: &mut Common) -> Result<TrainableArgs> {
+        let Some(place) = &common.trajectory else { return Ok(TrainableArgs::default()) };
+        let Inputs { dtype: then, adapter, tuned, model, revision, .. } = Self::open(place)?.header.config.inputs;
+        if common.revision.is_none() && common.model.as_ref() == Some(&model) {
+            common.revision = revision;
+        }
+        if let Some(other) = common.dtype.filter(|dtype| *dtype != then) {
+            return Err(usage!(
+                "--dtype {}: the trajectory was walked in {}, and its weights come out of no other",
+                other.dtype().as_str(),
+                then.dtype().as_str()
+            ));
+        }
+        common.dtype = Some(then);
+        if adapter.is_some() {
+            common.adapter = common.adapter.take().or(adapter);
+        }
+        Ok(if tuned.is_adapter() { tuned } else { TrainableArgs::default() })
+    }
+
+    /// The trajectory that leads to the model that a run's adapter was trained on, if one does.
+    pub fn to_base(inputs: &Inputs) -> Option<&PathBuf> {
+        let place = inputs.trajectory.as_ref().filter(|_| inputs.is_adapted())?;
+        // One that leads to the adapter itself is in it already.
+        let leads_to_adapter = |place| Self::open(place).is_ok_and(|then| then.header.config.inputs.is_adapted());
+        (!leads_to_adapter(place)).then_some(place)
+    }
+}

@@ -1,0 +1,254 @@
+//! TODO
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::loaded::LoadedModel;
+use super::pace::duration;
+use super::setup::make_method;
+use crate::base::Peaks;
+use crate::config::RunConfig;
+use crate::data::task::{Splits, Task};
+use crate::data::{Batch, Example, Pick};
+use crate::device::cpu::matrix::warm_up;
+use crate::model::Model;
+use crate::model::lm::block_of;
+use crate::params::{ParamSet, Params, Role};
+use crate::prompt::PromptLoss;
+use crate::prompt::evaluate::evaluate;
+use crate::zo::Problem;
+use crate::zo::methods::method;
+use crate::zo::{Batches, Order, StepContext};
+
+/// The tokens that an evaluation feeds.
+pub(super) fn tokens(examples: &[Example], batch_size: usize) -> usize {
+    examples.chunks(batch_size).map(|part| Batch::pack(part, Pick::All).num_tokens()).sum()
+}
+
+/// What is tried on stand-ins.
+pub(super) struct Trial<'a> {
+    plan: &'a RunConfig,
+    task: &'a Task,
+    outline: &'a LoadedModel,
+    /// The examples of the training batch with the most tokens, of one with about the mean, of the largest evaluation batch.
+    largest: Vec<Example>,
+    pub(super) typical: Vec<Example>,
+    pub(super) evaluated: Vec<Example>,
+    /// Blocks below where a backward pass ends, or the first trained weight is; and from there on.
+    plain: usize,
+    upper: usize,
+    /// Whether there is a backward pass.
+    backward: bool,
+    /// Of the whole model.
+    num_weights: usize,
+    /// When it began, and how many stand-ins were tried.
+    progress: Cell<(Instant, u32)>,
+}
+
+/// What one stand-in took, or what all blocks together will.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) seconds: f64,
+    pub(super) snapshot_seconds: f64,
+    pub(super) eval_seconds: f64,
+    pub(super) activations: f64,
+    pub(super) eval_activations: f64,
+    pub(super) gradients: f64,
+    /// Activations and gradients at their largest together.
+    pub(super) both: f64,
+    pub(super) state_per_weight: f64,
+}
+
+impl Taken {
+    /// self + times * (with - without), for all that blocks add to; on a busy machine less can only be noise.
+    fn plus(self, times: f64, with: &Taken, without: &Taken) -> Taken {
+        let grow = |of: fn(&Taken) -> f64| of(&self) + times * (of(with) - of(without)).max(0.0);
+        Taken {
+            seconds: grow(|t| t.seconds),
+            snapshot_seconds: grow(|t| t.snapshot_seconds),
+            eval_seconds: grow(|t| t.eval_seconds),
+            activations: grow(|t| t.activations),
+            eval_activations: grow(|t| t.eval_activations),
+            gradients: grow(|t| t.gradients),
+            both: grow(|t| t.both),
+            ..self
+        }
+    }
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(
+        plan: &'a RunConfig,
+        task: &'a Task,
+        outline: &'a LoadedModel,
+        examples: &Splits<Example>,
+        num_weights: usize,
+    ) -> Result<Self> {
+        let pick = PromptLoss::pick(task.loss);
+        let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
+        // An epoch or two show what batches are like.
+        let seen = plan.max_steps.min(2 * (examples.train.len() as u64).div_ceil(plan.batch_size as u64));
+        let examples_of = |batch: &[usize]| -> Vec<Example> { batch.iter().map(|&i| examples.train[i].clone()).collect() };
+        let lengths: Vec<usize> = examples.train.iter().map(|e| Batch::pack([e], pick).num_tokens()).collect();
+        let sized = (0..seen).map(|step| {
+            let batch = batches.at(step);
+            (batch.iter().map(|&i| lengths[i]).sum::<usize>(), batch)
+        });
+        let sized: Vec<(usize, Vec<usize>)> = sized.collect();
+        let mean = sized.iter().map(|(size, _)| size).sum::<usize>() / sized.len();
+        let (_, largest) = sized.iter().max_by_key(|(size, _)| size).context("no training batch")?;
+        let (_, typical) = sized.iter().min_by_key(|(size, _)| size.abs_diff(mean)).context("no training batch")?;
+        let (largest, typical) = (examples_of(largest), examples_of(typical));
+        let evaluated =
+            examples.dev.chunks(plan.inputs.eval_batch_size).chain(examples.eval.chunks(plan.inputs.eval_batch_size));
+        let evaluated = evaluated.max_by_key(|b| tokens(b, b.len())).context("nothing to evaluate")?.to_vec();
+        let (params, model) = (&outline.params, &outline.model);
+        let lowest_of = |is: fn(Role) -> bool| {
+            params.ids().filter(|(id, _)| is(params.role(*id))).map(|(id, _)| model.segment(id)).min()
+        };
+        let differentiated = lowest_of(|role| role == Role::Differentiated);
+        let lowest = differentiated.or(lowest_of(|role| role != Role::Frozen));
+        let blocks = model.num_blocks();
+        let plain = lowest.map_or(blocks, |segment| segment.saturating_sub(1).min(blocks));
+        let (upper, backward) = (blocks - plain, differentiated.is_some());
+        let progress = Cell::new((Instant::now(), 0));
+        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, upper, backward, num_weights, progress })
+    }
+
+    /// How many stand-ins are tried.
+    fn parts(&self) -> u32 {
+        let (lower, upper) = if self.upper == 0 { (0, self.plain) } else { (self.plain.min(1), self.upper) };
+        2 + u32::from(upper > 2) + lower as u32
+    }
+
+    /// The whole model from stand-ins of two and three blocks.
+    pub(super) fn extrapolate(&self) -> Result<Taken> {
+        let (plain, upper) = (self.plain as f64, self.upper as f64);
+        // A machine's first work is slow: buffers are new, threads are asleep.
+        if self.backward {
+            warm_up();
+        }
+        self.take(self.plain.min(1), 1 - self.plain.min(1))?;
+        // The last block is one of its own kind: what one more adds shows between two and three.
+        if self.upper == 0 {
+            let two = self.take(self.plain.min(2), 0)?;
+            let three = if self.plain > 2 { self.take(3, 0)? } else { two };
+            return Ok(two.plus((plain - 2.0).max(0.0), &three, &two));
+        }
+        let few = self.upper.min(2);
+        let two = self.take(0, few)?;
+        let three = if self.upper > 2 { self.take(0, 3)? } else { two };
+        let whole = two.plus((upper - 2.0).max(0.0), &three, &two);
+        if self.plain == 0 {
+            return Ok(whole);
+        }
+        Ok(whole.plus(plain, &self.take(1, few)?, &two))
+    }
+
+    /// Tries the first steps on a stand-in with so many plain blocks and so many of the upper ones.
+    fn take(&self, plain: usize, upper: usize) -> Result<Taken> {
+        let (start, tried) = self.progress.get();
+        self.progress.set((start, tried + 1));
+        let seconds = start.elapsed().as_secs_f64();
+        // Silence of more than a few seconds is explained.
+        if tried == 0 && self.num_weights > MANY_WEIGHTS {
+            tracing::info!(
+                "plan    a few steps of two and three blocks are tried; of a model of this size that takes a while"
+            );
+        } else if seconds > 5.0 {
+            tracing::info!("plan    {tried} of {} parts tried in {}", self.parts(), duration(seconds));
+        }
+        let (model, mut params) = self.stand_in(plain + upper)?;
+        self.assign_roles(&mut params, plain);
+        let mut optimizer = make_method(self.plan, &mut params)?;
+        let mut step = |examples: &[Example], step: u64, params: &mut Params| -> Result<(f64, Peaks)> {
+            let batches = Batches::new(examples.len(), examples.len(), 0);
+            let mut problem = PromptLoss::new(&model, self.task.loss, examples, batches, self.plan.micro_batch_size);
+            let start = Instant::now();
+            // It moves nothing, and keeps products with it out of the subnormal numbers, which are slow.
+            let at = StepContext { step, run_seed: 0, learning_rate: 1e-20 };
+            let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
+            optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
+            drop(gradients);
+            Ok((start.elapsed().as_secs_f64(), problem.cost().peaks))
+        };
+        let (_, peaks) = step(&self.largest, 1, &mut params)?;
+        let (mut with_snapshot, ..) = step(&self.typical, 1, &mut params)?;
+        let period = self
+            .plan
+            .settings
+            .snapshot_steps
+            .filter(|_| method(&self.plan.optimizer).is_ok_and(|m| m.order == Order::Zeroth));
+        if period.is_some() {
+            // It is no more than a step, and what is measured once is measured badly.
+            with_snapshot = with_snapshot.min(step(&self.typical, 1, &mut params)?.0);
+        }
+        // One of steps 2 and 3 takes no snapshot, unless every step does. What is over in no time is measured once more.
+        let mut seconds = f64::INFINITY;
+        let start = Instant::now();
+        for _ in 0..2 {
+            seconds = seconds.min(step(&self.typical, 2, &mut params)?.0).min(step(&self.typical, 3, &mut params)?.0);
+            if start.elapsed().as_secs_f64() > 0.3 {
+                break;
+            }
+        }
+        if let Some(period) = period.filter(|period| *period > 3) {
+            // Its steps draw all directions since the snapshot: what one more costs shows in one in the middle of the period.
+            let middle = 1 + period / 2;
+            let mut later = seconds;
+            step(&self.typical, 1, &mut params)?;
+            let (start, mut at) = (Instant::now(), 1);
+            while at < middle && start.elapsed().as_secs_f64() < 5.0 {
+                at += 1;
+                later = step(&self.typical, at, &mut params)?.0;
+            }
+            seconds += (later - seconds).max(0.0) * (middle - 2) as f64 / (at.max(3) - 2) as f64;
+        }
+        let start = Instant::now();
+        let found = evaluate(&model, params.settle()?, &self.evaluated, self.task.loss, self.evaluated.len(), |_| Ok(()))?;
+        let eval_seconds = start.elapsed().as_secs_f64();
+        let trained = params.count_over(ParamSet::Trained);
+        Ok(Taken {
+            seconds,
+            snapshot_seconds: match (self.plan.settings.snapshot_steps, period) {
+                (None, _) => 0.0,
+                (_, Some(_)) => with_snapshot,
+                (Some(_), None) => (with_snapshot - seconds).max(0.0),
+            },
+            eval_seconds,
+            activations: peaks.held as f64,
+            both: peaks.both as f64,
+            eval_activations: found.activation_peak as f64,
+            gradients: peaks.aside as f64,
+            state_per_weight: optimizer.bytes()?.0 as f64 / trained.max(1) as f64,
+        })
+    }
+
+    fn stand_in(&self, blocks: usize) -> Result<(Model, Params)> {
+        self.outline.model.stand_in(self.plan.inputs.dtype.dtype(), blocks)
+    }
+
+    /// The stand-in's blocks from `plain` on are as the lowest of the upper ones; what is in no block is as it is.
+    fn assign_roles(&self, params: &mut Params, plain: usize) {
+        let real = &self.outline.params;
+        let roles: Vec<_> = params
+            .ids()
+            .map(|(id, name)| {
+                let stands_for = match block_of(name) {
+                    Some((block, from)) => {
+                        let real_block = if block < plain { 0 } else { self.plain };
+                        format!("{}{real_block}{}", &name[..from.start], &name[from.end..])
+                    }
+                    None => name.to_string(),
+                };
+                (id, real.id(&stands_for).map_or(Role::Estimated, |id| real.role(id)))
+            })
+            .collect();
+        roles.into_iter().for_each(|(id, role)| params.set_role(id, role));
+    }
+}
+
+/// A trial of a model of more weights than this is announced.
+pub(super) const MANY_WEIGHTS: usize = 500_000_000;

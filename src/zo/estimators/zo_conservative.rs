@@ -1,0 +1,69 @@
+//! ZO-SGD-Cons: of theta, theta - lr g and theta + lr g the best on the step's mini-batch is kept; 5 forwards (ZO-LoadedModel, Zhang
+//! et al. 2024, arXiv 2402.11592).
+
+use anyhow::{Result, bail};
+
+use super::two_point::{TwoPoint, two_point};
+use crate::direction::term::scaled;
+use crate::params::{ParamSet, Params, Points};
+use crate::zo::{Estimated, Estimator, Problem, Settings, Sides, StepContext};
+
+/// The two-point estimate, times -1, 0 or 1: what ZO-SGD makes of it is the best of the three candidates.
+pub struct Conservative {
+    two_point: TwoPoint,
+}
+
+impl Conservative {
+    /// Around the settings' two-point estimator.
+    pub fn new(settings: &Settings) -> Self {
+        Conservative { two_point: two_point(settings) }
+    }
+}
+
+/// Which loss is the smallest: of equals the first, and never one that is no number.
+fn best(losses: [f32; 3]) -> usize {
+    let place = |i: usize| if losses[i].is_nan() { f32::INFINITY } else { losses[i] };
+    (1..3).fold(0, |kept, i| if place(i) < place(kept) { i } else { kept })
+}
+
+impl Estimator for Conservative {
+    fn estimate<'a>(
+        &'a mut self,
+        at: &StepContext,
+        params: &mut Params,
+        problem: &'a mut dyn Problem,
+    ) -> Result<Estimated<'a>> {
+        let objective = problem.objective();
+        let mut estimate = self.two_point.along(&at.seeds(self.two_point.num_directions), params, objective)?;
+        let mut points = [-1.0, 1.0].map(|way| scaled(&estimate.terms, way * at.learning_rate)).to_vec();
+        if estimate.loss_base.is_none() {
+            // One-sided estimates have looked there already.
+            points.insert(0, Vec::new());
+        }
+        let losses = objective.losses_at(params, Points::new(ParamSet::Estimated, &points))?;
+        let [.., descend, ascend] = losses[..] else { bail!("{} losses at three points", losses.len()) };
+        let stay = estimate.loss_base.unwrap_or(losses[0]);
+        let kept = [0.0, 1.0, -1.0][best([stay, descend, ascend])];
+        estimate.terms.iter_mut().for_each(|t| t.coeff *= kept);
+        estimate.loss_base = Some(stay);
+        Ok((estimate, None))
+    }
+
+    /// Of the last three losses, which was the best: -1 in its place.
+    fn condense(&self, values: &mut [f32]) {
+        let (looked, tried) = values.split_at_mut(self.two_point.evaluations());
+        let one_side = self.two_point.sides == Sides::One;
+        let stay = if one_side { looked[0] } else { tried[0] };
+        self.two_point.condense(looked);
+        let [.., descend, ascend] = tried else { return };
+        let kept = best([stay, *descend, *ascend]);
+        (*descend, *ascend) = (if kept == 1 { -1.0 } else { 1.0 }, if kept == 2 { -1.0 } else { 1.0 });
+        if !one_side {
+            tried[0] = 0.0;
+        }
+    }
+
+    fn definition(&self) -> String {
+        format!("{}; of theta, theta - lr g, theta + lr g the best is kept", self.two_point.definition())
+    }
+}

@@ -1,0 +1,74 @@
+//! The table of methods, one line each: where it is from, which gradient it goes by, which knobs it has, how it is made.
+
+use super::estimators::two_point::two_point;
+use super::estimators::{Backprop, Conservative, MezoSvrg, Svrg, Vamo};
+use super::method::{Method, SPHERE, SPHERE_OF_TEN, SnapshotCost, TWO_POINT};
+use super::optimizer::Optimizer;
+use super::rules::{
+    Adam, Meazo, RAdaZo, Rule, Sgd, ZoAdaMm, ZoRmsProp, ZoSgd, ZoSgdMomentum, ZoSign, ZoSignScalar, directional, fused,
+};
+use super::settings::Settings;
+use crate::base::text::nearest;
+
+const FRESH: &[&str] = &["fresh-batch-per-direction"];
+/// Where a paper and the code that people run differ.
+const PRESET: &[&str] = &["preset"];
+const DECAY: &[&str] = &["weight-decay"];
+const MOMENTUM: &[&str] = &["momentum", "state-dtype"];
+const SECOND_MOMENT: &[&str] = &["beta2", "zeta", "state-dtype"];
+const MOMENTS: &[&str] = &["beta1", "beta2", "zeta", "state-dtype"];
+const SNAPSHOT: &[&str] = &["snapshot-steps"];
+const FO_PARAMS: &[&str] = &["fo-params"];
+const VAMO: &[&str] = &["alpha", "max-directions", "direction-tolerance", "fo-params"];
+
+const MEZO: &str = "MeZO, Malladi et al. 2023, arXiv 2305.17333";
+const ZO_BENCH: &str = "ZO-LoadedModel, Zhang et al. 2024, arXiv 2402.11592";
+const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014";
+const ADAMM: &str = "Chen et al. 2019, as Algorithm 1 of arXiv 2502.01014";
+
+/// All methods, the zeroth-order ones first. A rate is a multiple of ZO-SGD's ([`Method::zeroth`]) or absolute.
+#[rustfmt::skip]
+pub const METHODS: &[Method] = &[
+    Method::zeroth("zo-sgd", MEZO, 1.0, &[TWO_POINT, FRESH, DECAY],
+        |s, _| Ok(two_points(s, directional(ZoSgd, s)))),
+    Method::zeroth("zo-sgd-momentum", ZO_BENCH, 0.1, &[TWO_POINT, FRESH, DECAY, MOMENTUM],
+        |s, p| Ok(two_points(s, fused(ZoSgdMomentum::new(s), s, p)))),
+    Method::zeroth("zo-sign", "ZO-signSGD, Liu et al. 2019, ICLR", 10.0, &[TWO_POINT, FRESH, DECAY],
+        |s, p| Ok(two_points(s, fused(ZoSign, s, p)))),
+    Method::zeroth("zo-sign-scalar", ZO_BENCH, 10.0, &[TWO_POINT, FRESH, DECAY],
+        |s, _| Ok(two_points(s, directional(ZoSignScalar, s)))),
+    Method::zeroth("zo-conservative", ZO_BENCH, 1.0, &[TWO_POINT],
+        |s, _| Ok(Optimizer::new(Conservative::new(s), directional(ZoSgd, s)))),
+    Method::zeroth("zo-rmsprop", R_ADAZO, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, SECOND_MOMENT],
+        |s, p| Ok(two_points(s, fused(ZoRmsProp::new(s), s, p)))).by_preset_paper(SPHERE_OF_TEN),
+    Method::zeroth("zo-adamm", ADAMM, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS, &["amsgrad"]],
+        |s, p| Ok(two_points(s, ZoAdaMm::rule(s, p)))).by_preset_paper(SPHERE_OF_TEN),
+    Method::zeroth("zo-adam", ZO_BENCH, 10.0, &[TWO_POINT, FRESH, DECAY, MOMENTS],
+        |s, p| Ok(two_points(s, fused(Adam::new(s), s, p)))),
+    Method::zeroth("r-adazo", R_ADAZO, 2.5, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS],
+        |s, p| Ok(two_points(s, fused(RAdaZo::new(s), s, p)))).by_preset_paper(SPHERE_OF_TEN),
+    Method::zeroth("meazo", "MEAZO, arXiv 2605.03869", 10.0, &[TWO_POINT, FRESH, DECAY, &["beta2", "zeta"]],
+        |s, _| Ok(two_points(s, directional(Meazo::new(s), s)))),
+    Method::zeroth("mezo-svrg", "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", 1.0, &[TWO_POINT, SNAPSHOT],
+        |s, _| Ok(Optimizer::new(MezoSvrg::new(s), directional(ZoSgd, s)))),
+    Method::mixed("vamo", "VAMO, Chen and Ma 2025, arXiv 2505.13954", 1e-3, &[TWO_POINT, DECAY, SNAPSHOT, VAMO],
+        |s, p| Ok(Optimizer::new(Vamo::new(s, p), fused(Sgd, s, p)))).by(SPHERE).storing(SnapshotCost::Slopes),
+    Method::mixed("sgd", "Robbins and Monro 1951", 1e-3, &[TWO_POINT, DECAY, FO_PARAMS],
+        |s, p| Ok(Optimizer::new(Backprop::new(s), fused(Sgd, s, p)))),
+    Method::first("adamw", "Loshchilov and Hutter 2019, arXiv 1711.05101", 1e-5, &[DECAY, MOMENTS],
+        |s, p| Ok(Optimizer::new(Backprop::new(s), fused(Adam::new(s), s, p)))),
+    Method::first("svrg", "Johnson and Zhang 2013, NIPS", 1e-3, &[DECAY, SNAPSHOT],
+        |s, p| Ok(Optimizer::new(Svrg::new(s, p)?, fused(Sgd, s, p)))).storing(SnapshotCost::Copies),
+];
+
+/// A rule that consumes the two-point estimate of its mini-batch.
+fn two_points(settings: &Settings, rule: Box<dyn Rule>) -> Optimizer {
+    Optimizer::new(two_point(settings), rule)
+}
+
+/// The method of that name.
+pub fn method(name: &str) -> anyhow::Result<&'static Method> {
+    METHODS.iter().find(|m| m.name == name).ok_or_else(|| {
+        usage!("--optimizer: there is no method \"{name}\": {}", nearest(name, METHODS.iter().map(|m| m.name)))
+    })
+}
