@@ -17,6 +17,7 @@ pub mod direction;
 pub mod device;
 pub mod params;
 pub mod zo;
+pub mod labs;
 pub mod data;
 pub mod ops;
 pub mod formats;

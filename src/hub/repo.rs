@@ -4,7 +4,7 @@ use anyhow::Result;
 
 /// What kind of repo a name is one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RepoKind {
     /// A model.
     Model,
     /// A data set.
@@ -15,7 +15,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
     /// Model or data set.
-    pub kind: Kind,
+    pub kind: RepoKind,
     /// `org/name`, or a name of the hub's own.
     pub id: String,
     /// A branch, a tag or a commit; None: `main`.
@@ -25,12 +25,12 @@ pub struct Repo {
 impl Repo {
     /// A model.
     pub fn model(id: &str, revision: Option<&str>) -> Self {
-        Repo { kind: Kind::Model, id: id.into(), revision: revision.map(str::to_string) }
+        Repo { kind: RepoKind::Model, id: id.into(), revision: revision.map(str::to_string) }
     }
 
     /// A data set.
     pub fn dataset(id: &str, revision: Option<&str>) -> Self {
-        Repo { kind: Kind::Dataset, id: id.into(), revision: revision.map(str::to_string) }
+        Repo { kind: RepoKind::Dataset, id: id.into(), revision: revision.map(str::to_string) }
     }
 
     /// A branch, a tag or a commit.
@@ -67,8 +67,8 @@ impl Repo {
     /// As hf-hub has it, which knows how folders and addresses are called.
     pub(super) fn named(&self) -> hf_hub::Repo {
         let kind = match self.kind {
-            Kind::Model => hf_hub::RepoType::Model,
-            Kind::Dataset => hf_hub::RepoType::Dataset,
+            RepoKind::Model => hf_hub::RepoType::Model,
+            RepoKind::Dataset => hf_hub::RepoType::Dataset,
         };
         hf_hub::Repo::with_revision(self.id.clone(), kind, self.revision().into())
     }
@@ -79,8 +79,8 @@ impl Repo {
 
     pub(super) fn noun(&self) -> &'static str {
         match self.kind {
-            Kind::Model => "model",
-            Kind::Dataset => "data set",
+            RepoKind::Model => "model",
+            RepoKind::Dataset => "data set",
         }
     }
 }

@@ -35,7 +35,7 @@ pub const TABLES: [Table; 15] = [
 pub type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
 
 /// An architecture: config.json's `model_type`, the fields that it has, and how to load one.
-pub struct Kind {
+pub struct ArchitectureKind {
     /// `model_type`.
     pub name: &'static str,
     /// What its config.json may have beside [`FIELDS`].
@@ -44,39 +44,43 @@ pub struct Kind {
 }
 
 /// The architectures.
-pub const ARCHITECTURES: &[Kind] = &[
-    Kind { name: "opt", fields: &[opt::FIELDS], load: |config, loader| Ok(Box::new(Opt::load(parse(config)?, loader)?)) },
-    Kind {
+pub const ARCHITECTURES: &[ArchitectureKind] = &[
+    ArchitectureKind {
+        name: "opt",
+        fields: &[opt::FIELDS],
+        load: |config, loader| Ok(Box::new(Opt::load(parse(config)?, loader)?)),
+    },
+    ArchitectureKind {
         name: "llama",
         fields: &[design::FIELDS, design::LLAMA_FIELDS],
         load: |config, loader| decoder(parse::<LlamaConfig>(config)?.llama()?, loader),
     },
-    Kind {
+    ArchitectureKind {
         name: "mistral",
         fields: &[design::FIELDS, design::MISTRAL_FIELDS],
         load: |config, loader| decoder(parse::<LlamaConfig>(config)?.mistral()?, loader),
     },
-    Kind {
+    ArchitectureKind {
         name: "qwen2",
         fields: &[design::FIELDS, qwen::FIELDS, qwen::QWEN2_FIELDS],
         load: |config, loader| decoder(parse::<QwenConfig>(config)?.qwen2()?, loader),
     },
-    Kind {
+    ArchitectureKind {
         name: "qwen3",
         fields: &[design::FIELDS, qwen::FIELDS, qwen::QWEN3_FIELDS],
         load: |config, loader| decoder(parse::<QwenConfig>(config)?.qwen3()?, loader),
     },
-    Kind {
+    ArchitectureKind {
         name: "gemma",
         fields: &[design::FIELDS, gemma::FIELDS, gemma::GEMMA_FIELDS],
         load: |config, loader| decoder(parse::<GemmaConfig>(config)?.gemma()?, loader),
     },
-    Kind {
+    ArchitectureKind {
         name: "gemma2",
         fields: &[design::FIELDS, gemma::FIELDS, gemma::LATER_FIELDS, gemma::GEMMA2_FIELDS],
         load: |config, loader| decoder(parse::<GemmaConfig>(config)?.gemma2()?, loader),
     },
-    Kind {
+    ArchitectureKind {
         name: "gemma3_text",
         fields: &[design::FIELDS, gemma::FIELDS, gemma::LATER_FIELDS, gemma::GEMMA3_FIELDS],
         load: |config, loader| decoder(parse::<GemmaConfig>(config)?.gemma3()?, loader),
@@ -103,7 +107,7 @@ pub fn read(source: &Source) -> Result<(Value, String)> {
 }
 
 /// The architecture of a config.json that has nothing that is not understood.
-pub fn kind_of(config: &Value, place: &str) -> Result<&'static Kind> {
+pub fn kind_of(config: &Value, place: &str) -> Result<&'static ArchitectureKind> {
     let name = config.get("model_type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"model_type\""))?;
     let kind = ARCHITECTURES.iter().find(|kind| kind.name == name).ok_or_else(|| {
         let near = nearest(name, ARCHITECTURES.iter().map(|kind| kind.name));

@@ -22,7 +22,7 @@ use crate::data::tokenizer::Tokenizer;
 use crate::direction::Term;
 use crate::formats::Checkpoint;
 use crate::model::adapter::stored::{self, CONFIG as ADAPTER_CONFIG};
-use crate::model::adapter::{Adapter, Kind};
+use crate::model::adapter::{Adapter, AdapterKind};
 use crate::params::{ParamId, Params, Role, Weights};
 
 /// A model and what it was opened from.
@@ -123,7 +123,7 @@ impl Model {
     pub fn numbers(&self) -> BTreeMap<String, Value> {
         let mut numbers = BTreeMap::new();
         flatten("", &self.architecture.numbers(), &mut numbers);
-        if let Some(Kind::Lora(lora)) = self.adapter.as_ref().map(Adapter::kind) {
+        if let Some(AdapterKind::Lora(lora)) = self.adapter.as_ref().map(Adapter::kind) {
             numbers.insert("lora scale".into(), lora.scale().into());
         }
         numbers

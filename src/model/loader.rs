@@ -14,7 +14,7 @@ use crate::base::{Source, memory};
 use crate::device::Heads;
 use crate::formats::Checkpoint;
 use crate::formats::numbers::zeros;
-use crate::model::adapter::{Adapter, Kind, stored};
+use crate::model::adapter::{Adapter, AdapterKind, stored};
 use crate::params::{ParamId, Params};
 
 /// Where a loader's weights come from.
@@ -170,7 +170,7 @@ impl Loader {
 
     /// The prefix of an adapter that has one.
     pub(super) fn prefix(&mut self, heads: Heads, blocks: usize) -> Result<Option<Prefix>> {
-        let Some(Kind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
+        let Some(AdapterKind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
         let (tokens, width) = (*tokens, count(&[blocks, 2, heads.keys, heads.dim])?);
         self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_prefix(heads, blocks))?;
         Ok(Some(Prefix { embeddings: self.adapter_weight(stored::PROMPT_EMBEDDINGS, &[tokens, width])?, tokens }))

@@ -194,14 +194,14 @@ impl Problem for PromptLoss<'_> {
         &self.batch
     }
 
-    fn told(&mut self) {
+    fn count_replayed(&mut self) {
         let cost = self.cost.get_mut();
         cost.evaluations += 1;
         cost.forwards += self.micro_batches.len() as u64;
         cost.tokens += self.micro_batches.iter().map(|b| b.num_tokens() as u64).sum::<u64>();
     }
 
-    fn told_full(&mut self) {
+    fn count_replayed_full(&mut self) {
         let places: Vec<usize> = (0..self.examples.len()).collect();
         let batches = self.pack(&places);
         let cost = self.cost.get_mut();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::disk::Disk;
 use super::loaded::LoadedModel;
 use super::results::{Memory, Results};
-use super::setup::{assign_roles, resolve_config};
+use super::setup::{assign_roles, resolve_config, trained_adapter};
 use super::trial::{Trial, tokens};
 use crate::base::memory::{human, machine_bytes, peak_rss_bytes, release_freed, rss_bytes};
 use crate::config::RunConfig;
@@ -67,7 +67,8 @@ pub fn forecast(
         weights.filter(|((id, _), _)| counts(outline.params.role(*id))).map(|(_, size)| size).sum()
     };
     let (num_trained, num_estimated) = (count(|role| role != Role::Frozen), count(|role| role == Role::Estimated));
-    resolve_config(&mut plan, &outline.model, num_trained, num_estimated, examples.train.len())?;
+    let adapter = trained_adapter(&plan, &outline.model);
+    resolve_config(&mut plan, adapter.as_ref(), num_trained, num_estimated, examples.train.len())?;
     let held = outline.params.settle()?;
     let weights = held.iter().zip(sizes).map(|((_, tensor), size)| tensor.dtype().size_in_bytes() * size).sum::<usize>();
     let num_weights: usize = sizes.iter().sum();

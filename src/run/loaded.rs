@@ -6,7 +6,7 @@ use crate::config::{Inputs, RunConfig, TrainableArgs};
 use crate::data::Example;
 use crate::data::task::{PromptedRow, Splits};
 use crate::data::tokenizer::Tokenizer;
-use crate::model::adapter::{Adapter, Kind, Lora};
+use crate::model::adapter::{Adapter, AdapterKind, Lora};
 use crate::model::{Model, Shape, source};
 use crate::params::Params;
 
@@ -111,7 +111,7 @@ pub(super) fn adapter(inputs: &Inputs) -> Result<Option<Adapter>> {
     let lora = lora_r.map(|r| {
         let alpha = lora_alpha.unwrap_or(2.0 * r as f64);
         let targets = lora_target_modules.as_ref().map_or(Vec::new(), |names| names.0.clone());
-        Kind::Lora(Lora { r, alpha, by_root: false, targets })
+        AdapterKind::Lora(Lora { r, alpha, by_root: false, targets })
     });
-    Ok(lora.or(num_prefix.map(Kind::Prefix)).map(Adapter::new))
+    Ok(lora.or(num_prefix.map(AdapterKind::Prefix)).map(Adapter::new))
 }

@@ -10,7 +10,7 @@ use crate::data::task::{Splits, Task};
 use crate::direction::Direction;
 use crate::direction::seed::direction_seed;
 use crate::model::Model;
-use crate::model::adapter::Adapter;
+use crate::model::adapter::{Adapter, AdapterKind};
 use crate::params::{ParamId, ParamSet, Params, Role};
 use crate::prompt::LanguageTask;
 use crate::zo::selection::matches;
@@ -22,7 +22,7 @@ pub fn set_up(plan: &mut RunConfig, bench: &mut LoadedModel, num_train: usize) -
     bench.begin_adapter(plan)?;
     assign_roles(plan, &bench.model, &mut bench.params)?;
     let (trained, estimated) = (bench.params.count_over(ParamSet::Trained), bench.params.count_over(ParamSet::Estimated));
-    resolve_config(plan, &bench.model, trained, estimated, num_train)?;
+    resolve_config(plan, trained_adapter(plan, &bench.model).as_ref(), trained, estimated, num_train)?;
     let rate = plan.learning_rate.unwrap_or_default();
     if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
@@ -69,11 +69,16 @@ pub fn assign_roles(plan: &RunConfig, model: &Model, params: &mut Params) -> Res
     Ok(())
 }
 
+/// The adapter that is trained in the model's place, if one is.
+pub fn trained_adapter(plan: &RunConfig, model: &Model) -> Option<AdapterKind> {
+    model.adapter().map(Adapter::kind).filter(|_| plan.inputs.is_adapted()).cloned()
+}
+
 /// Fills in what depends on how many weights are trained, how many of them have no first-order gradient, and on how many
 /// examples.
 pub fn resolve_config(
     plan: &mut RunConfig,
-    model: &Model,
+    adapter: Option<&AdapterKind>,
     num_trained: usize,
     num_estimated: usize,
     num_train: usize,
@@ -82,7 +87,6 @@ pub fn resolve_config(
     method.check(&plan.settings)?;
     let epoch = (num_train as u64).div_ceil(plan.batch_size as u64);
     // MeZO's radius, 1e-3, is for a model's own weights.
-    let adapter = model.adapter().map(Adapter::kind).filter(|_| plan.inputs.is_adapted());
     let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate(num_estimated > 0)));
     plan.settings = method.resolve(&plan.settings, zo_eps, num_trained, num_estimated, epoch);
     plan.learning_rate.get_or_insert(rate * method.learning_rate(num_trained, num_estimated));

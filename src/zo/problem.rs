@@ -52,10 +52,10 @@ pub trait Problem {
     }
 
     /// Counts an evaluation of f_I whose value is known already.
-    fn told(&mut self) {}
+    fn count_replayed(&mut self) {}
 
     /// Counts one of f.
-    fn told_full(&mut self) {}
+    fn count_replayed_full(&mut self) {}
 
     /// f_I, and its gradient for the weights that are to be differentiated.
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)>;

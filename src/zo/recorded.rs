@@ -25,13 +25,13 @@ impl<'a> RecordedProblem<'a> {
     fn values(
         &mut self,
         points: usize,
-        told: fn(&mut dyn Problem),
+        count: fn(&mut dyn Problem),
         compute: impl FnOnce(&mut dyn Problem) -> Result<Vec<f32>>,
     ) -> Result<Vec<f32>> {
         let mut heard = self.heard.borrow_mut();
         let values = match self.known {
             Some(known) => {
-                (0..points).for_each(|_| told(self.problem));
+                (0..points).for_each(|_| count(self.problem));
                 let values = known.get(heard.len()..heard.len() + points);
                 values.context("the trajectory has fewer values for this step than its method asks for")?.to_vec()
             }
@@ -45,7 +45,7 @@ impl<'a> RecordedProblem<'a> {
 impl Objective for RecordedProblem<'_> {
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
         let count = points.count();
-        self.values(count, |problem| problem.told(), |problem| problem.objective().losses_at(params, points))
+        self.values(count, |problem| problem.count_replayed(), |problem| problem.objective().losses_at(params, points))
     }
 
     fn turn_to(&mut self, k: usize) {
@@ -67,7 +67,7 @@ impl Problem for RecordedProblem<'_> {
     }
 
     fn full_losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
-        self.values(weights.points(), |problem| problem.told_full(), |problem| problem.full_losses(weights))
+        self.values(weights.points(), |problem| problem.count_replayed_full(), |problem| problem.full_losses(weights))
     }
 
     fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {

@@ -13,7 +13,7 @@ use zotune::data::task::Loss;
 use zotune::data::{Batch, Example};
 use zotune::direction::Term;
 use zotune::model::Model;
-use zotune::model::adapter::{Adapter, Kind, Lora};
+use zotune::model::adapter::{Adapter, AdapterKind, Lora};
 use zotune::params::{Params, Role};
 use zotune::prompt::PromptLoss;
 use zotune::zo::Problem;
@@ -41,7 +41,7 @@ fn adapted(base: &str, dtype: DType, adapter: Adapter) -> Result<(Model, Params)
 
 fn lora(r: usize, alpha: f64, targets: &[&str]) -> Adapter {
     let targets = targets.iter().map(|t| t.to_string()).collect();
-    Adapter::new(Kind::Lora(Lora { r, alpha, by_root: false, targets }))
+    Adapter::new(AdapterKind::Lora(Lora { r, alpha, by_root: false, targets }))
 }
 
 fn logits(model: &Model, params: &mut Params, tokens: &[u32]) -> Result<Vec<f32>> {
@@ -163,7 +163,7 @@ fn a_new_prefix_is_as_if_its_tokens_stood_in_front() -> Result<()> {
     for base in ["opt-tiny", "opt-350m-tiny", "llama-tiny", "llama3-tiny"] {
         let tokens = if base.starts_with("opt") { &tokens[..20] } else { &tokens[..] };
         let (plain, mut weights) = open(base)?;
-        let (model, mut params) = adapted(base, DType::F32, Adapter::new(Kind::Prefix(5)))?;
+        let (model, mut params) = adapted(base, DType::F32, Adapter::new(AdapterKind::Prefix(5)))?;
         assert_eq!(model.shape().max_length + 5, plain.shape().max_length);
         model.begin_adapter(&mut params, 3)?;
         let vocab = plain.shape().vocab_size as u64;
@@ -423,7 +423,7 @@ fn blocks_that_stay_as_they_are_are_gone_through_once_a_batch() -> Result<()> {
 #[test]
 fn adapters_give_the_same_bits_on_every_instruction_set_and_any_number_of_threads() -> Result<()> {
     let tokens: Vec<u32> = (0..35).map(|i| 4 + (i * 5) % 50).collect();
-    for adapter in [lora(3, 5.0, &["all-linear"]), Adapter::new(Kind::Prefix(5))] {
+    for adapter in [lora(3, 5.0, &["all-linear"]), Adapter::new(AdapterKind::Prefix(5))] {
         let (model, mut params) = adapted("llama-tiny", DType::F32, adapter)?;
         scatter(&model, &mut params)?;
         let expected = logits(&model, &mut params, &tokens)?;

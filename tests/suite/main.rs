@@ -17,6 +17,7 @@ mod hostile;
 mod hub_data;
 mod hub;
 mod hub_server;
+mod labs;
 mod layout;
 mod methods;
 mod models;

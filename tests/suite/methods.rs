@@ -9,13 +9,14 @@ use zotune::data::Example;
 use zotune::data::task::Loss;
 use zotune::device::cpu::drawn::{direction, drawn};
 use zotune::direction::{Direction, Term};
+use zotune::labs::numbers::DenseGradient;
 use zotune::params::{ParamSet, Params, Role, StateDtype, Weights};
 use zotune::prompt::PromptLoss;
 use zotune::zo::methods::{METHODS, method};
 use zotune::zo::rules::Rule;
 use zotune::zo::{Batches, Estimate, Method, Optimizer, Order, Problem, Settings};
 
-use crate::support::{Regression, at, example, fixture_json, flat, given, numbers, open, tokens};
+use crate::support::{Regression, at, example, fixture_json, flat, numbers, open, tokens};
 
 const D: usize = 40_000;
 
@@ -119,7 +120,7 @@ fn drive(method: &Method, rule: &mut dyn Rule, params: &mut Params, lr: f32, ste
             params.perturb(&[Term::gaussian(seed, 1e-3)]);
             rule.step(&at(step, lr), params, &estimate, None)?;
         } else {
-            let mut gradients = given(&first_order(step), params.settle()?);
+            let mut gradients = DenseGradient::new(&first_order(step), params.settle()?);
             rule.step(&at(step, lr), params, &estimate, Some(&mut gradients))?;
         }
     }

@@ -12,7 +12,7 @@ use zotune::device::cpu::Machine;
 use zotune::device::cpu::drawn::direction;
 use zotune::direction::{Direction, Term};
 use zotune::model::Model;
-use zotune::model::adapter::{Adapter, Kind, Lora};
+use zotune::model::adapter::{Adapter, AdapterKind, Lora};
 use zotune::params::{ParamSet, Params, Points, Role};
 use zotune::prompt::PromptLoss;
 use zotune::zo::{Batches, Objective, Problem};
@@ -181,12 +181,12 @@ fn so_do_wide_models() -> Result<()> {
 fn so_do_adapters_and_models_of_which_a_part_is_trained() -> Result<()> {
     let lora = |name: &str| {
         let targets = ["q_proj", if name.starts_with("opt") { "fc2" } else { "down_proj" }].map(String::from).to_vec();
-        Adapter::new(Kind::Lora(Lora { r: 3, alpha: 6.0, by_root: false, targets }))
+        Adapter::new(AdapterKind::Lora(Lora { r: 3, alpha: 6.0, by_root: false, targets }))
     };
     for (name, adapter) in [("opt-tiny", "lora"), ("opt-tiny", "prefix"), ("llama-tiny", "lora"), ("gemma3-tiny", "prefix")]
     {
         for dtype in [DType::F32, DType::BF16] {
-            let adapter = if adapter == "lora" { lora(name) } else { Adapter::new(Kind::Prefix(3)) };
+            let adapter = if adapter == "lora" { lora(name) } else { Adapter::new(AdapterKind::Prefix(3)) };
             let (model, mut params) = Model::open_adapted(&Source::Folder(fixture(name)), dtype, Some(adapter))?;
             // A new adapter's second factor is 0.
             params.perturb(&[term(9, 0.05)]);
@@ -220,7 +220,7 @@ fn every_point_is_counted() -> Result<()> {
     assert_eq!((cost.evaluations, cost.forwards), (4, 12));
     assert_eq!(cost.tokens as usize, 4 * objective.num_tokens());
     objective.begin(1);
-    objective.told();
+    objective.count_replayed();
     assert_eq!((objective.cost().evaluations, objective.cost().forwards), (1, 3));
     Ok(())
 }

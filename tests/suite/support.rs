@@ -5,15 +5,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor, WithDType};
+use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use zotune::base::Source;
 use zotune::data::{Candidate, Example};
-use zotune::device::Element;
 use zotune::direction::Term;
 use zotune::model::Model;
-use zotune::params::{Gradient, Leaf, ParamId, Params, Points, Role, Weights};
-use zotune::zo::{Gradients, Objective, Problem, StepContext};
+use zotune::params::{Params, Points, Weights};
+use zotune::zo::StepContext;
 
 /// All fixture models.
 pub const FIXTURES: [&str; 11] = [
@@ -89,94 +88,8 @@ pub fn at(step: u64, learning_rate: f32) -> StepContext {
     StepContext { step, run_seed: 5, learning_rate }
 }
 
-/// A finite sum in closed form: f_i(x) = (a_i . x - b_i)^2 / 2, over all numbers of all weights in order.
-pub struct Regression {
-    a: Vec<Vec<f64>>,
-    b: Vec<f64>,
-    pub batch: Vec<usize>,
-}
-
-impl Regression {
-    /// n terms over d numbers, at a mini-batch of the first `batch` of them.
-    pub fn new(n: usize, d: usize, batch: usize) -> Self {
-        let a = (0..n).map(|i| (0..d).map(|j| ((7 * i + 3 * j + i * j) as f64).sin()).collect()).collect();
-        let b = (0..n).map(|i| 1.0 + (i as f64).cos()).collect();
-        Regression { a, b, batch: (0..batch).collect() }
-    }
-
-    /// Turns to the step's mini-batch: every step another, of one size.
-    pub fn turn_to_step(&mut self, step: u64) {
-        let (n, size) = (self.b.len(), self.batch.len());
-        self.batch = (0..size).map(|k| (step as usize * size + k) % n).collect();
-    }
-
-    fn residual(&self, i: usize, x: &[f64]) -> f64 {
-        self.a[i].iter().zip(x).map(|(a, x)| a * x).sum::<f64>() - self.b[i]
-    }
-
-    /// f_i
-    pub fn value(&self, i: usize, x: &[f64]) -> f64 {
-        self.residual(i, x).powi(2) / 2.0
-    }
-
-    /// The mean gradient of the terms `of`.
-    pub fn gradient(&self, of: &[usize], x: &[f64]) -> Vec<f64> {
-        let mut g = vec![0.0; x.len()];
-        for &i in of {
-            let r = self.residual(i, x) / of.len() as f64;
-            g.iter_mut().zip(&self.a[i]).for_each(|(g, a)| *g += r * a);
-        }
-        g
-    }
-}
-
-/// All numbers of all weights, in order.
-pub fn flat(weights: Weights) -> Result<Vec<f64>> {
-    let mut all = Vec::new();
-    for (_, tensor) in weights.iter() {
-        let values: Vec<f32> = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
-        all.extend(values.into_iter().map(f64::from));
-    }
-    Ok(all)
-}
-
-/// The same at each point that the weights are read at.
-fn flat_at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
-    fn read<T: WithDType + Element>(tensor: &Tensor, leaf: &Leaf, points: usize) -> Result<Vec<f32>> {
-        let numbers: Vec<T> = tensor.flatten_all()?.to_vec1()?;
-        let mut at_points = numbers.repeat(points);
-        if let Some(displaced) = leaf.displaced() {
-            displaced.read(&numbers, 0, &mut at_points);
-        }
-        Ok(at_points.into_iter().map(Element::widen).collect())
-    }
-    let mut all = vec![Vec::new(); weights.points()];
-    for (id, _) in weights.ids() {
-        let (tensor, leaf, points) = (weights.get(id), weights.leaf(id), weights.points());
-        let numbers = match tensor.dtype() {
-            DType::BF16 => read::<half::bf16>(tensor, &leaf, points)?,
-            DType::F16 => read::<half::f16>(tensor, &leaf, points)?,
-            _ => read::<f32>(tensor, &leaf, points)?,
-        };
-        for (all, numbers) in all.iter_mut().zip(numbers.chunks(tensor.elem_count())) {
-            all.extend(numbers.iter().map(|x| f64::from(*x)));
-        }
-    }
-    Ok(all)
-}
-
-impl Regression {
-    pub fn loss(&mut self, weights: Weights) -> Result<f32> {
-        let x = flat(weights)?;
-        Ok((self.batch.iter().map(|&i| self.value(i, &x)).sum::<f64>() / self.batch.len() as f64) as f32)
-    }
-}
-
-impl Objective for Regression {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
-        at_copies(params, &points, |weights| self.loss(weights))
-    }
-}
+pub use zotune::labs::LeastSquares as Regression;
+pub use zotune::labs::numbers::flat;
 
 /// A function's values at points near the weights: at copies that walk there.
 pub fn at_copies(params: &mut Params, points: &Points, mut loss: impl FnMut(Weights) -> Result<f32>) -> Result<Vec<f32>> {
@@ -187,67 +100,6 @@ pub fn at_copies(params: &mut Params, points: &Points, mut loss: impl FnMut(Weig
         loss(there.settle()?)
     };
     points.each().map(look).collect()
-}
-
-/// A dense gradient, one weight after the other, the last one first.
-pub struct Given(pub Vec<(ParamId, Vec<f64>)>);
-
-impl Gradients for Given {
-    fn next(&mut self, _: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
-        Ok(self.0.pop().map(|(id, values)| {
-            let mut gradient = Gradient::zeros(values.len());
-            gradient.iter_mut().zip(values).for_each(|(g, v)| *g = v as f32);
-            vec![(id, gradient)]
-        }))
-    }
-}
-
-/// A gradient over all numbers as the weights that are to be differentiated have it.
-pub fn given(gradient: &[f64], weights: Weights) -> Given {
-    let mut start = 0;
-    let mut all = Vec::new();
-    for (id, _) in weights.ids() {
-        let end = start + weights.get(id).elem_count();
-        if weights.role(id) == Role::Differentiated {
-            all.push((id, gradient[start..end].to_vec()));
-        }
-        start = end;
-    }
-    Given(all)
-}
-
-impl Problem for Regression {
-    fn objective(&mut self) -> &mut dyn Objective {
-        self
-    }
-
-    fn num_examples(&self) -> usize {
-        self.b.len()
-    }
-
-    fn batch(&self) -> &[usize] {
-        &self.batch
-    }
-
-    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
-        let all = |x: Vec<f64>| (0..self.b.len()).map(|i| self.value(i, &x)).collect();
-        Ok(flat_at_points(weights)?.into_iter().map(all).collect())
-    }
-
-    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        let x = flat(weights)?;
-        let loss = self.batch.iter().map(|&i| self.value(i, &x)).sum::<f64>() / self.batch.len() as f64;
-        Ok((loss as f32, Box::new(given(&self.gradient(&self.batch, &x), weights))))
-    }
-
-    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        let all: Vec<usize> = (0..self.b.len()).collect();
-        let mut gradients = given(&self.gradient(&all, &flat(weights)?), weights);
-        while let Some(block) = gradients.next(weights)? {
-            block.iter().for_each(|(id, gradient)| add(*id, gradient));
-        }
-        Ok(self.b.len() as u64)
-    }
 }
 
 /// Says, past the test harness, that a check was left out.

@@ -42,7 +42,7 @@ const WANTED: &str = "\"prompt\" and \"completion\", \"text\" and \"label\", or 
 
 /// What the rows of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum RowKind {
     Completion,
     Labelled,
     Text,
@@ -50,7 +50,7 @@ enum Kind {
 
 /// What a look at all rows of a file finds.
 struct Found {
-    kind: Kind,
+    kind: RowKind,
     count: usize,
     labels: BTreeSet<String>,
     /// Columns that are left out.
@@ -90,7 +90,7 @@ pub fn open(data: &Path) -> Result<Task> {
         );
     }
     let labels = in_order(labels);
-    if kind == Kind::Labelled && labels.len() < 2 {
+    if kind == RowKind::Labelled && labels.len() < 2 {
         bail!("{}: all rows have the label {}; a choice needs two", files.train.display(), quoted(&labels.join("")));
     }
     let resolved = data.canonicalize().unwrap_or(data.into());
@@ -116,7 +116,7 @@ fn look(rows: &Rows) -> Result<Found> {
     let mut found = None;
     if let Some(columns) = rows.columns()? {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let kind = Kind::of(&columns, &rows.place)?;
+        let kind = RowKind::of(&columns, &rows.place)?;
         let unused = kind.left_out(&columns, &rows.place)?.into_iter().filter(|name| !name.is_empty());
         found = Some(begun(kind, unused.map(String::from).collect()));
     }
@@ -125,7 +125,7 @@ fn look(rows: &Rows) -> Result<Found> {
         let place = || rows.place_of(&row);
         let found = match &mut found {
             Some(found) => found,
-            None => found.insert(begun(Kind::of(&row.columns(), &place())?, BTreeSet::new())),
+            None => found.insert(begun(RowKind::of(&row.columns(), &place())?, BTreeSet::new())),
         };
         row.check(found.kind.columns()).map_err(|e| {
             anyhow::anyhow!("{} {e}; the rows before it have {}, and all must be of one kind", place(), found.kind.name())
@@ -183,13 +183,13 @@ impl Found {
         }
         let ends = |column: &str| row.fields.get(column).and_then(Value::as_str).unwrap_or_default();
         match self.kind {
-            Kind::Completion => {
+            RowKind::Completion => {
                 let letter = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
                 if letter(ends("prompt").chars().next_back()) && letter(ends("completion").chars().next()) {
                     self.joined.get_or_insert_with(|| (0, row.clone())).0 += 1;
                 }
             }
-            Kind::Labelled => {
+            RowKind::Labelled => {
                 let value = &row.fields["label"];
                 let is_label = value.is_string() || value.is_boolean() || value.is_i64() || value.is_u64();
                 let label = row.label("label").filter(|_| is_label);
@@ -209,20 +209,20 @@ impl Found {
                     );
                 }
             }
-            Kind::Text => {}
+            RowKind::Text => {}
         }
         Ok(())
     }
 }
 
-impl Kind {
+impl RowKind {
     /// Of a file, or its first row, with these columns.
     fn of(columns: &[&str], place: &str) -> Result<Self> {
         let has = |names: &[&str]| names.iter().all(|name| columns.contains(name));
         match () {
-            _ if has(&["prompt", "completion"]) => Ok(Kind::Completion),
-            _ if has(&["text", "label"]) => Ok(Kind::Labelled),
-            _ if has(&["text"]) => Ok(Kind::Text),
+            _ if has(&["prompt", "completion"]) => Ok(RowKind::Completion),
+            _ if has(&["text", "label"]) => Ok(RowKind::Labelled),
+            _ if has(&["text"]) => Ok(RowKind::Text),
             _ if has(&["messages"]) => bail!(
                 "{place} has \"messages\", but chats are not taken: write each as \"prompt\" and \"completion\", with the model's \
                  own chat template in the prompt"
@@ -247,10 +247,10 @@ impl Kind {
             // A known column that is not this kind's, or is spelt otherwise.
             let known = ALIASES.iter().map(|(known, _)| *known).find(|known| spelt(known) == same);
             // Texts alone are the kind that would pass over everything.
-            let Some(meant) = known.or_else(|| meant(name).filter(|_| self == Kind::Text)) else { continue };
+            let Some(meant) = known.or_else(|| meant(name).filter(|_| self == RowKind::Text)) else { continue };
             const SAY: &str = "rename it or leave it out, or say with a --task which columns are meant";
             match (meant == *name, self) {
-                (true, Kind::Text) => {
+                (true, RowKind::Text) => {
                     bail!("{place} has a {}, but the first row has no value there; all must be of one kind", quoted(name))
                 }
                 (true, _) => bail!("{place} has {} and {}, which is not used with them; {SAY}", self.name(), quoted(name)),
@@ -266,37 +266,37 @@ impl Kind {
 
     fn columns(self) -> &'static [&'static str] {
         match self {
-            Kind::Completion => &["prompt", "completion"],
-            Kind::Labelled => &["text", "label"],
-            Kind::Text => &["text"],
+            RowKind::Completion => &["prompt", "completion"],
+            RowKind::Labelled => &["text", "label"],
+            RowKind::Text => &["text"],
         }
     }
 
     /// The columns that hold text.
     fn texts(self) -> &'static [&'static str] {
-        if self == Kind::Completion { self.columns() } else { &["text"] }
+        if self == RowKind::Completion { self.columns() } else { &["text"] }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Kind::Completion => "\"prompt\" and \"completion\"",
-            Kind::Labelled => "\"text\" and \"label\"",
-            Kind::Text => "\"text\" alone",
+            RowKind::Completion => "\"prompt\" and \"completion\"",
+            RowKind::Labelled => "\"text\" and \"label\"",
+            RowKind::Text => "\"text\" alone",
         }
     }
 
     /// As it would stand in a task file.
     fn task_file(self, labels: &[String]) -> Result<TaskFile> {
         let (template, candidates) = match self {
-            Kind::Completion => ("{{ prompt }}", vec!["{{ completion }}".to_string()]),
-            Kind::Text => ("", vec!["{{ text }}".to_string()]),
-            Kind::Labelled => {
+            RowKind::Completion => ("{{ prompt }}", vec!["{{ completion }}".to_string()]),
+            RowKind::Text => ("", vec!["{{ text }}".to_string()]),
+            RowKind::Labelled => {
                 // A string inside a template: whatever stands in the label is no template's.
                 let quoted = |label: &String| Ok(format!(" {{{{ {} }}}}", serde_json::to_string(label)?));
                 ("{{ text | trim }}\nLabel:", labels.iter().map(quoted).collect::<Result<_>>()?)
             }
         };
-        let is_choice = self == Kind::Labelled;
+        let is_choice = self == RowKind::Labelled;
         Ok(TaskFile {
             description: "data of one's own".into(),
             loss: if is_choice { Loss::Classification } else { Loss::TeacherForcing },
@@ -312,9 +312,9 @@ impl Kind {
     /// What was made of it, for people.
     fn describe(self, labels: &[String], unused: &BTreeSet<String>) -> String {
         let made = match self {
-            Kind::Completion => "prompt and completion as they are, and the end of the text".into(),
-            Kind::Text => "all of each text, and its end".into(),
-            Kind::Labelled => {
+            RowKind::Completion => "prompt and completion as they are, and the end of the text".into(),
+            RowKind::Text => "all of each text, and its end".into(),
+            RowKind::Labelled => {
                 let answers: Vec<String> = labels.iter().map(|label| format!("\" {label}\"")).collect();
                 format!("\"{{text}}\\nLabel:\" answered by {}", answers.join(", "))
             }

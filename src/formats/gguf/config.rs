@@ -9,7 +9,7 @@ use crate::base::text::nearest;
 use crate::formats::Undo;
 
 /// An architecture as both know it.
-pub struct Kind {
+pub struct GgufKind {
     /// `general.architecture`, which begins the names of its metadata too.
     name: &'static str,
     /// `model_type` of config.json.
@@ -23,13 +23,13 @@ pub struct Kind {
 }
 
 /// The architectures that are read.
-const KINDS: &[Kind] = &[
-    Kind { name: "llama", model_type: "llama", class: "LlamaForCausalLM", interleaved: true, gemma: false },
-    Kind { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", interleaved: false, gemma: false },
-    Kind { name: "qwen3", model_type: "qwen3", class: "Qwen3ForCausalLM", interleaved: false, gemma: false },
-    Kind { name: "gemma", model_type: "gemma", class: "GemmaForCausalLM", interleaved: false, gemma: true },
-    Kind { name: "gemma2", model_type: "gemma2", class: "Gemma2ForCausalLM", interleaved: false, gemma: true },
-    Kind { name: "gemma3", model_type: "gemma3_text", class: "Gemma3ForCausalLM", interleaved: false, gemma: true },
+const KINDS: &[GgufKind] = &[
+    GgufKind { name: "llama", model_type: "llama", class: "LlamaForCausalLM", interleaved: true, gemma: false },
+    GgufKind { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", interleaved: false, gemma: false },
+    GgufKind { name: "qwen3", model_type: "qwen3", class: "Qwen3ForCausalLM", interleaved: false, gemma: false },
+    GgufKind { name: "gemma", model_type: "gemma", class: "GemmaForCausalLM", interleaved: false, gemma: true },
+    GgufKind { name: "gemma2", model_type: "gemma2", class: "Gemma2ForCausalLM", interleaved: false, gemma: true },
+    GgufKind { name: "gemma3", model_type: "gemma3_text", class: "Gemma3ForCausalLM", interleaved: false, gemma: true },
 ];
 
 /// Names outside of the blocks.
@@ -57,9 +57,9 @@ const FOUR_NORMS: &[(&str, &str)] = &[
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
-impl Kind {
+impl GgufKind {
     /// The architecture of a file, if it is one that is read.
-    pub fn of(header: &Header) -> Result<&'static Kind> {
+    pub fn of(header: &Header) -> Result<&'static GgufKind> {
         if let Some(other) = header.text("general.type")?.filter(|kind| *kind != "model") {
             bail!("it holds no model but something of the type \"{other}\"");
         }

@@ -14,7 +14,7 @@ use candle_core::quantized::GgmlDType;
 use serde_json::{Map, Value as Json};
 
 use super::blocks::read_blocks;
-use super::config::{Kind, TOKEN_IDS};
+use super::config::{GgufKind, TOKEN_IDS};
 use super::header::{Header, Info};
 use super::vocabulary;
 use crate::base::Source;
@@ -35,7 +35,7 @@ pub fn open(path: &Path) -> Result<Source> {
 fn make(path: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let mut file = File::open(path)?;
     let header = Header::read(Box::new(file.try_clone()?), file.metadata()?.len())?;
-    let kind = Kind::of(&header)?;
+    let kind = GgufKind::of(&header)?;
     let factors = rope_factors(&mut file, &header)?;
     let config = kind.config(&header, factors.as_deref())?;
     if let Some(factors) = factors {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::quantized::GgmlDType;
 
-use super::config::Kind;
+use super::config::GgufKind;
 use super::header::{Header, Info};
 use crate::base::ReadSeek;
 use crate::formats::Undo;
@@ -25,7 +25,7 @@ pub struct Listed {
 /// The tensors of a file of `len` bytes, but for the rotary frequencies, which config.json tells of.
 pub fn tensors(file: Box<dyn ReadSeek>, len: u64) -> Result<Vec<Listed>> {
     let header = Header::read(file, len)?;
-    let kind = Kind::of(&header)?;
+    let kind = GgufKind::of(&header)?;
     let mut listed = Vec::new();
     for (own, Info { shape, stored, offset }) in header.tensors.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
         let (name, undo) = kind.tensor(&header, own)?.unwrap_or((own.clone(), None));

@@ -2,7 +2,7 @@
 
 /// What it adds to the model.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kind {
+pub enum AdapterKind {
     /// s x A^T B^T to linear layers (Hu et al. 2021, arXiv 2106.09685).
     Lora(Lora),
     /// So many tokens' keys and values to every block (Li and Liang 2021, arXiv 2101.00190).
@@ -22,12 +22,12 @@ pub struct Lora {
     pub targets: Vec<String>,
 }
 
-impl Kind {
+impl AdapterKind {
     /// The smoothing radius that suits it: MeZO's (arXiv 2305.17333, appendix); its numbers are larger than a model's.
     pub fn zo_eps(&self) -> f64 {
         match self {
-            Kind::Lora(_) => 1e-2,
-            Kind::Prefix(_) => 1e-1,
+            AdapterKind::Lora(_) => 1e-2,
+            AdapterKind::Prefix(_) => 1e-1,
         }
     }
 
@@ -35,10 +35,10 @@ impl Kind {
     /// `estimated` and where it is not (docs/results.md).
     pub fn rate(&self, estimated: bool) -> f64 {
         match (self, estimated) {
-            (Kind::Lora(_), true) => 1.0,
-            (Kind::Lora(_), false) => 10.0,
-            (Kind::Prefix(_), true) => 40.0,
-            (Kind::Prefix(_), false) => 300.0,
+            (AdapterKind::Lora(_), true) => 1.0,
+            (AdapterKind::Lora(_), false) => 10.0,
+            (AdapterKind::Prefix(_), true) => 40.0,
+            (AdapterKind::Prefix(_), false) => 300.0,
         }
     }
 }

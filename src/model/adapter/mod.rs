@@ -4,5 +4,5 @@ mod kind;
 pub mod peft;
 pub mod stored;
 
-pub use kind::{Kind, Lora};
+pub use kind::{AdapterKind, Lora};
 pub use stored::Adapter;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::kind::{Kind, Lora};
+use super::kind::{AdapterKind, Lora};
 use crate::base::text::nearest;
 use crate::base::{Table, Use, fields};
 
@@ -110,7 +110,7 @@ struct Config {
 }
 
 /// What a stored adapter adds, by its config at `place`; what cannot be had here is refused by name.
-pub fn kind(config: &Value, place: &str) -> Result<Kind> {
+pub fn kind(config: &Value, place: &str) -> Result<AdapterKind> {
     let object = config.as_object().with_context(|| format!("{place} is no object"))?;
     let name = config["peft_type"].as_str().with_context(|| format!("{place}: it has no peft_type"))?;
     let (own, is_lora) = match name {
@@ -125,7 +125,7 @@ pub fn kind(config: &Value, place: &str) -> Result<Kind> {
         serde_json::from_value(config.clone()).with_context(|| format!("{place}: it does not say what an adapter needs"))?;
     if !is_lora {
         return match config.num_virtual_tokens {
-            Some(tokens @ 1..65_536) => Ok(Kind::Prefix(tokens)),
+            Some(tokens @ 1..65_536) => Ok(AdapterKind::Prefix(tokens)),
             tokens => bail!("{place}: num_virtual_tokens is {tokens:?}"),
         };
     }
@@ -133,7 +133,7 @@ pub fn kind(config: &Value, place: &str) -> Result<Kind> {
     if r == 0 || r > 1 << 16 {
         bail!("{place}: r is {r}");
     }
-    Ok(Kind::Lora(Lora { r, alpha, by_root: config.use_rslora, targets: Vec::new() }))
+    Ok(AdapterKind::Lora(Lora { r, alpha, by_root: config.use_rslora, targets: Vec::new() }))
 }
 
 /// What of a prefix was made for other heads or blocks, where something was, and what it should be: its one tensor could have the

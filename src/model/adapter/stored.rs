@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::kind::{Kind, Lora, last_part};
+use super::kind::{AdapterKind, Lora, last_part};
 use super::peft;
 use crate::base::Source;
 use crate::base::text::{self, nearest};
@@ -29,7 +29,7 @@ const STORED_PREFIX: &str = "base_model.model.";
 /// An adapter, new or stored.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    kind: Kind,
+    kind: AdapterKind,
     stored: Option<Stored>,
 }
 
@@ -44,7 +44,7 @@ struct Stored {
 
 impl Adapter {
     /// One that is to be made.
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: AdapterKind) -> Self {
         Adapter { kind, stored: None }
     }
 
@@ -73,7 +73,7 @@ impl Adapter {
     /// A new one of the same kind, for a model that may have fewer blocks.
     pub(crate) fn stand_in(&self) -> Self {
         let mut kind = self.kind.clone();
-        if let (Kind::Lora(lora), Some(stored)) = (&mut kind, &self.stored) {
+        if let (AdapterKind::Lora(lora), Some(stored)) = (&mut kind, &self.stored) {
             let adapted = stored.shapes.keys().filter_map(|name| name.strip_suffix(".lora_A.weight"));
             lora.targets = adapted.map(|name| last_part(name).to_string()).collect();
         }
@@ -81,7 +81,7 @@ impl Adapter {
     }
 
     /// What it adds.
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &AdapterKind {
         &self.kind
     }
 
@@ -93,8 +93,8 @@ impl Adapter {
     /// Refuses what no weight of the model can take over.
     pub fn check_merges(&self) -> Result<()> {
         match self.kind {
-            Kind::Lora(_) => Ok(()),
-            Kind::Prefix(_) => Err(usage!("a prefix cannot be merged: no weight of the model does what it does")),
+            AdapterKind::Lora(_) => Ok(()),
+            AdapterKind::Prefix(_) => Err(usage!("a prefix cannot be merged: no weight of the model does what it does")),
         }
     }
 
@@ -105,7 +105,7 @@ impl Adapter {
 
     /// The rank that the linear layer `name` is adapted by, if it is: a stored adapter's tensors decide, else the targets.
     pub(crate) fn rank(&self, name: &str) -> Option<(usize, f32)> {
-        let Kind::Lora(lora) = &self.kind else { return None };
+        let AdapterKind::Lora(lora) = &self.kind else { return None };
         let adapts = match &self.stored {
             Some(stored) => stored.shapes.contains_key(&format!("{name}.lora_A.weight")),
             None => lora.targets(name),
@@ -164,7 +164,7 @@ impl Adapter {
                 self.made_for()
             ));
         }
-        let Kind::Lora(lora) = &self.kind else { return Ok(()) };
+        let AdapterKind::Lora(lora) = &self.kind else { return Ok(()) };
         let alone = |target: &String| Lora { targets: vec![target.clone()], ..lora.clone() };
         let Some(idle) = lora.targets.iter().find(|target| !layers.iter().any(|name| alone(target).targets(name))) else {
             return Ok(());
@@ -184,7 +184,7 @@ impl Adapter {
     pub(crate) fn config(&self, base: &str, layers: &[&str], blocks: usize, heads: Heads) -> Value {
         let mut config = match (&self.stored, &self.kind) {
             (Some(stored), _) => stored.config.clone(),
-            (None, Kind::Lora(lora)) => {
+            (None, AdapterKind::Lora(lora)) => {
                 let mut targets: Vec<&str> =
                     layers.iter().filter(|name| lora.targets(name)).map(|name| last_part(name)).collect();
                 targets.sort();
@@ -197,7 +197,7 @@ impl Adapter {
                     "layers_to_transform": null, "layers_pattern": null,
                 })
             }
-            (None, Kind::Prefix(tokens)) => {
+            (None, AdapterKind::Prefix(tokens)) => {
                 let width = heads.keys * heads.dim;
                 json!({
                     "peft_type": "PREFIX_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": tokens, "token_dim": width,

@@ -1,0 +1,136 @@
+//! Least squares, a finite sum in closed form: f(x) = 1/n sum f_i(x), f_i(x) = (a_i . x - b_i)^2 / 2.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::numbers::{DenseGradient, at_points, flat};
+use crate::params::{ParamId, Params, Points, Weights};
+use crate::zo::{Cost, Gradients, Objective, Problem};
+
+/// f over all numbers of all weights in order, at a mini-batch of its terms.
+#[derive(Clone)]
+pub struct LeastSquares {
+    /// [n][d]
+    a: Vec<Vec<f64>>,
+    /// [n]
+    b: Vec<f64>,
+    /// The terms of the mini-batch.
+    pub batch: Vec<usize>,
+    cost: Cost,
+}
+
+impl LeastSquares {
+    /// n terms over d numbers, with a_ij = sin(7 i + 3 j + i j) and b_i = 1 + cos i; at a mini-batch of the first `batch` of them.
+    pub fn new(n: usize, d: usize, batch: usize) -> Self {
+        let a = (0..n).map(|i| (0..d).map(|j| libm::sin((7 * i + 3 * j + i * j) as f64)).collect()).collect();
+        let b = (0..n).map(|i| 1.0 + libm::cos(i as f64)).collect();
+        LeastSquares { a, b, batch: (0..batch).collect(), cost: Cost::default() }
+    }
+
+    /// Turns to the mini-batch of `step`: the next terms in order, round and round.
+    pub fn turn_to_step(&mut self, step: u64) {
+        let (n, size) = (self.b.len() as u64, self.batch.len() as u64);
+        self.batch = (0..size).map(|k| ((step * size + k) % n) as usize).collect();
+    }
+
+    /// n
+    pub fn num_terms(&self) -> usize {
+        self.b.len()
+    }
+
+    /// d
+    pub fn dimension(&self) -> usize {
+        self.a.first().map_or(0, Vec::len)
+    }
+
+    fn residual(&self, i: usize, x: &[f64]) -> f64 {
+        self.a[i].iter().zip(x).map(|(a, x)| a * x).sum::<f64>() - self.b[i]
+    }
+
+    /// f_i(x)
+    pub fn value(&self, i: usize, x: &[f64]) -> f64 {
+        self.residual(i, x).powi(2) / 2.0
+    }
+
+    /// The mean of the terms `of` at x.
+    pub fn mean(&self, of: &[usize], x: &[f64]) -> f64 {
+        of.iter().map(|&i| self.value(i, x)).sum::<f64>() / of.len() as f64
+    }
+
+    /// The gradient of that mean: [d].
+    pub fn gradient(&self, of: &[usize], x: &[f64]) -> Vec<f64> {
+        let mut g = vec![0.0; x.len()];
+        for &i in of {
+            let r = self.residual(i, x) / of.len() as f64;
+            g.iter_mut().zip(&self.a[i]).for_each(|(g, a)| *g += r * a);
+        }
+        g
+    }
+
+    /// The mini-batch's mean at the weights as they stand.
+    pub fn loss(&mut self, weights: Weights) -> Result<f32> {
+        Ok(self.mean(&self.batch, &flat(weights)?) as f32)
+    }
+}
+
+impl Objective for LeastSquares {
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+        self.cost.evaluations += points.count() as u64;
+        let points = Arc::new(points);
+        let losses = at_points(params.settle()?.at(&points))?;
+        Ok(losses.into_iter().map(|x| self.mean(&self.batch, &x) as f32).collect())
+    }
+}
+
+impl Problem for LeastSquares {
+    fn begin(&mut self, step: u64) {
+        self.turn_to_step(step);
+        self.cost = Cost::default();
+    }
+
+    fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    fn objective(&mut self) -> &mut dyn Objective {
+        self
+    }
+
+    fn num_examples(&self) -> usize {
+        self.num_terms()
+    }
+
+    fn batch(&self) -> &[usize] {
+        &self.batch
+    }
+
+    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
+        let points = at_points(weights)?;
+        self.cost.example_evaluations += (points.len() * self.num_terms()) as u64;
+        Ok(points.into_iter().map(|x| (0..self.num_terms()).map(|i| self.value(i, &x)).collect()).collect())
+    }
+
+    fn count_replayed(&mut self) {
+        self.cost.evaluations += 1;
+    }
+
+    fn count_replayed_full(&mut self) {
+        self.cost.example_evaluations += self.num_terms() as u64;
+    }
+
+    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
+        let x = flat(weights)?;
+        let gradient = DenseGradient::new(&self.gradient(&self.batch, &x), weights);
+        Ok((self.mean(&self.batch, &x) as f32, Box::new(gradient)))
+    }
+
+    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
+        let all: Vec<usize> = (0..self.num_terms()).collect();
+        let mut gradients = DenseGradient::new(&self.gradient(&all, &flat(weights)?), weights);
+        while let Some(block) = gradients.next(weights)? {
+            block.iter().for_each(|(id, gradient)| add(*id, gradient));
+        }
+        u64::try_from(self.num_terms()).context("too many terms")
+    }
+}
