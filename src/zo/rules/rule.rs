@@ -112,7 +112,7 @@ fn defined(equations: String, weight_decay: f32) -> String {
 }
 
 /// A rule that moves the weights along the estimate's own directions.
-pub(in crate::zo) trait DirectionRule {
+pub(crate) trait DirectionRule {
     /// How far along which.
     fn moves(&mut self, at: &StepContext, terms: &[Term]) -> Vec<Term>;
 
@@ -132,7 +132,7 @@ struct Directional<R> {
 }
 
 /// The rule with the settings' weight decay.
-pub(in crate::zo) fn directional<R: DirectionRule + 'static>(rule: R, settings: &Settings) -> Box<dyn Rule> {
+pub(crate) fn directional<R: DirectionRule + 'static>(rule: R, settings: &Settings) -> Box<dyn Rule> {
     Box::new(Directional { rule, weight_decay: f32_or(settings.weight_decay, 0.0) })
 }
 
