@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::numbers::{DenseGradient, at_points, flat};
 use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Cost, Gradients, Objective, Problem};
+use crate::zo::{Cost, Gradients, LossSum, Objective, Problem};
 
 /// f over all numbers of all weights in order, at a mini-batch of its terms.
 #[derive(Clone)]
@@ -75,11 +75,12 @@ impl LeastSquares {
 }
 
 impl Objective for LeastSquares {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
         self.cost.evaluations += points.count() as u64;
         let points = Arc::new(points);
         let losses = at_points(params.settle()?.at(&points))?;
-        Ok(losses.into_iter().map(|x| self.mean(&self.batch, &x) as f32).collect())
+        let sum = |x: Vec<f64>| self.batch.iter().map(|&i| self.value(i, &x)).sum();
+        Ok(losses.into_iter().map(|x| LossSum { sum: sum(x), weight: self.batch.len() }).collect())
     }
 }
 

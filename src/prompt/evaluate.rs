@@ -3,13 +3,13 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::loss::{LossSum, Score, scores};
+use super::loss::{Score, example_loss, scores};
 use crate::base::{NotFinite, memory};
 use crate::data::task::Loss;
 use crate::data::{Batch, Example, Pick};
 use crate::model::Model;
 use crate::params::Weights;
-use crate::zo::Answers;
+use crate::zo::{Answers, LossSum};
 
 /// What an evaluation found.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ pub fn evaluate(
         let (found, held) = memory::peak_of(|| scores(model, weights, &batch));
         activation_peak = activation_peak.max(held);
         for (example, scores) in part.iter().zip(found?) {
-            total += LossSum::of_example(loss, &scores, example.label);
+            total += example_loss(loss, &scores, example.label);
             scored.push(judge(example, &scores));
         }
         done(scored.len())?;

@@ -1,13 +1,12 @@
 //! From log-probabilities to a task's loss: candidates' scores, what an example adds to the mean, and the slope of it.
 
-use std::ops::AddAssign;
-
 use anyhow::Result;
 
 use crate::data::Batch;
 use crate::data::task::Loss;
 use crate::model::Model;
 use crate::params::Weights;
+use crate::zo::LossSum;
 
 /// The log-probability of a candidate's answer: the sum over its tokens, and how many they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,36 +40,13 @@ pub fn gathered(batch: &Batch, log_probs: &[f32]) -> Vec<Vec<Score>> {
     scores
 }
 
-/// A mean in the making: an example's part of it, or that of several, as one large batch would have it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LossSum {
-    /// What is to be divided.
-    pub sum: f64,
-    /// And by what: examples, or tokens where each of them counts.
-    pub weight: usize,
-}
-
-impl LossSum {
-    /// One example's, given the scores of its packed candidates and which of them is right.
-    pub fn of_example(loss: Loss, scores: &[Score], right: usize) -> Self {
-        let (sum, weight) = match loss {
-            Loss::Classification => (log_sum_exp(scores) - scores[right].mean(), 1),
-            Loss::TeacherForcing => (-scores[right].sum, scores[right].tokens),
-        };
-        LossSum { sum, weight }
-    }
-
-    /// The mean over what was added.
-    pub fn mean(&self) -> f64 {
-        self.sum / self.weight as f64
-    }
-}
-
-impl AddAssign for LossSum {
-    fn add_assign(&mut self, other: Self) {
-        self.sum += other.sum;
-        self.weight += other.weight;
-    }
+/// One example's, given the scores of its packed candidates and which of them is right.
+pub fn example_loss(loss: Loss, scores: &[Score], right: usize) -> LossSum {
+    let (sum, weight) = match loss {
+        Loss::Classification => (log_sum_exp(scores) - scores[right].mean(), 1),
+        Loss::TeacherForcing => (-scores[right].sum, scores[right].tokens),
+    };
+    LossSum { sum, weight }
 }
 
 /// The derivative of what an example adds to the sum, with respect to the log-probability of each of a candidate's tokens.

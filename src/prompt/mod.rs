@@ -7,5 +7,5 @@ pub mod language_task;
 
 pub use evaluate::{Evaluation, Scored};
 pub use language_task::LanguageTask;
-pub use loss::{LossSum, Score};
+pub use loss::Score;
 pub use prompt_loss::PromptLoss;

@@ -7,13 +7,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 
-use super::loss::{LossSum, gathered, slope};
+use super::loss::{example_loss, gathered, slope};
 use crate::base::Mark;
 use crate::data::task::Loss;
 use crate::data::{Batch, Example, Pick, Prediction};
 use crate::model::{Backward, Model};
 use crate::params::{Gradient, ParamId, Params, Points, Weights};
-use crate::zo::{Batches, Cost, Gradients, Objective, Problem};
+use crate::zo::{Batches, Cost, Gradients, LossSum, Objective, Problem};
 
 /// The prompt loss over a training set, a mini-batch of it at a time, in micro-batches.
 pub struct PromptLoss<'a> {
@@ -99,11 +99,11 @@ impl<'a> PromptLoss<'a> {
 
     /// The mini-batch's loss at the weights as they stand.
     pub fn loss(&mut self, weights: Weights) -> Result<f32> {
-        self.losses(weights)?.pop().context("a loss at no point")
+        Ok(self.losses(weights)?.pop().context("a loss at no point")?.loss())
     }
 
     /// The mini-batch's loss at each point that the weights are read at.
-    fn losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
+    fn losses(&mut self, weights: Weights) -> Result<Vec<LossSum>> {
         let points = weights.points();
         self.cost.get_mut().evaluations += points as u64;
         let mut totals = vec![LossSum::default(); points];
@@ -116,14 +116,14 @@ impl<'a> PromptLoss<'a> {
             }
         }
         self.kept = kept;
-        Ok(totals.iter().map(|total| total.mean() as f32).collect())
+        Ok(totals)
     }
 
     /// What each example of `batch` adds to a [`LossSum`], from the log-probabilities at one point.
     fn parts_of(&self, batch: &Batch, log_probs: &[f32]) -> Vec<LossSum> {
         let scores = gathered(batch, log_probs);
         let examples = batch.examples.iter().zip(&scores);
-        examples.map(|(example, scores)| LossSum::of_example(self.loss, scores, example.right)).collect()
+        examples.map(|(example, scores)| example_loss(self.loss, scores, example.right)).collect()
     }
 
     /// The loss of `batches`, their weight, and a backward pass that has been told where to begin. `total` is the weight
@@ -141,7 +141,7 @@ impl<'a> PromptLoss<'a> {
         let mut sum = LossSum::default();
         for (batch, scores) in batches.iter().zip(&scores) {
             let examples = batch.examples.iter().zip(scores);
-            examples.for_each(|(e, scores)| sum += LossSum::of_example(self.loss, scores, e.right));
+            examples.for_each(|(e, scores)| sum += example_loss(self.loss, scores, e.right));
         }
         let weight = total.unwrap_or(sum.weight) as f64;
         let slopes = batches.iter().zip(&scores).map(|(batch, scores)| {
@@ -159,7 +159,7 @@ impl<'a> PromptLoss<'a> {
 
 impl Objective for PromptLoss<'_> {
     /// All points in one pass over the weights for each micro-batch.
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
         self.losses(params.settle()?.at(&Arc::new(points)))
     }
 

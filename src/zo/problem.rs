@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::loss_sum::LossSum;
 use crate::base::Peaks;
 use crate::params::{Gradient, ParamId, Params, Points, Weights};
 
 /// A function of the weights.
 pub trait Objective {
-    /// The values at points near the weights, which are not changed.
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>>;
+    /// The losses at points near the weights, each as a sum and its weight. The weights do not change.
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>>;
 
     /// Turns to the mini-batch of the step's `k`-th direction, where each direction has one of its own.
     fn turn_to(&mut self, _k: usize) {}
@@ -45,10 +46,10 @@ pub trait Problem {
     /// f_i of every example at each point that the weights are read at: [points][n].
     fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>>;
 
-    /// f at each point: the means of them.
-    fn full_losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
-        let mean = |losses: Vec<f64>| (losses.iter().sum::<f64>() / losses.len() as f64) as f32;
-        Ok(self.losses(weights)?.into_iter().map(mean).collect())
+    /// f at each point, as a sum and its weight.
+    fn full_losses(&mut self, weights: Weights) -> Result<Vec<LossSum>> {
+        let sum = |losses: Vec<f64>| LossSum { sum: losses.iter().sum(), weight: losses.len() };
+        Ok(self.losses(weights)?.into_iter().map(sum).collect())
     }
 
     /// Counts an evaluation of f_I whose value is known already.

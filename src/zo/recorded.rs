@@ -1,49 +1,51 @@
-//! The log as a problem: what a step's functions gave is noted, or told again.
+//! A problem whose function values are recorded, or replayed from a log.
 
 use std::cell::RefCell;
 
 use anyhow::{Context, Result, bail};
 
+use super::loss_sum::LossSum;
 use super::problem::{Gradients, Objective, Problem};
 use crate::params::{ParamId, Params, Points, Weights};
 
-/// A step's problem on tape. Where the log knows the values it tells them and nothing is computed; else it listens. To look moves
-/// no weight, so either way the weights are the same.
+/// A step's problem. If the log has its values they are replayed and nothing is computed, else they are computed and recorded. Evaluating
+/// moves no weight, so the weights are the same either way.
 pub struct RecordedProblem<'a> {
     problem: &'a mut dyn Problem,
     known: Option<&'a [f32]>,
-    heard: &'a RefCell<Vec<f32>>,
+    evaluated: &'a RefCell<Vec<f32>>,
 }
 
 impl<'a> RecordedProblem<'a> {
-    /// Of `problem`, whose values are `known` or are not. All values, told or computed, are `heard`.
-    pub fn new(problem: &'a mut dyn Problem, known: Option<&'a [f32]>, heard: &'a RefCell<Vec<f32>>) -> Self {
-        RecordedProblem { problem, known, heard }
+    /// Of `problem`, whose values are `known` or not. All values, replayed or computed, are added to `evaluated`.
+    pub fn new(problem: &'a mut dyn Problem, known: Option<&'a [f32]>, evaluated: &'a RefCell<Vec<f32>>) -> Self {
+        RecordedProblem { problem, known, evaluated }
     }
 
-    /// The values at so many points: `told` of each, or computed.
+    /// The losses at so many points: replayed and counted by `count`, or computed.
     fn values(
         &mut self,
         points: usize,
         count: fn(&mut dyn Problem),
-        compute: impl FnOnce(&mut dyn Problem) -> Result<Vec<f32>>,
-    ) -> Result<Vec<f32>> {
-        let mut heard = self.heard.borrow_mut();
-        let values = match self.known {
+        compute: impl FnOnce(&mut dyn Problem) -> Result<Vec<LossSum>>,
+    ) -> Result<Vec<LossSum>> {
+        let mut evaluated = self.evaluated.borrow_mut();
+        let losses = match self.known {
             Some(known) => {
                 (0..points).for_each(|_| count(self.problem));
-                let values = known.get(heard.len()..heard.len() + points);
-                values.context("the trajectory has fewer values for this step than its method asks for")?.to_vec()
+                let values = known.get(evaluated.len()..evaluated.len() + points);
+                let values = values.context("the trajectory has fewer values for this step than its method asks for")?;
+                values.iter().copied().map(LossSum::of_mean).collect()
             }
             None => compute(self.problem)?,
         };
-        heard.extend(&values);
-        Ok(values)
+        evaluated.extend(losses.iter().map(LossSum::loss));
+        Ok(losses)
     }
 }
 
 impl Objective for RecordedProblem<'_> {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
         let count = points.count();
         self.values(count, |problem| problem.count_replayed(), |problem| problem.objective().losses_at(params, points))
     }
@@ -66,7 +68,7 @@ impl Problem for RecordedProblem<'_> {
         self.problem.batch()
     }
 
-    fn full_losses(&mut self, weights: Weights) -> Result<Vec<f32>> {
+    fn full_losses(&mut self, weights: Weights) -> Result<Vec<LossSum>> {
         self.values(weights.points(), |problem| problem.count_replayed_full(), |problem| problem.full_losses(weights))
     }
 
@@ -76,7 +78,7 @@ impl Problem for RecordedProblem<'_> {
 
     fn backward<'b>(&'b self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {
         let (loss, gradients) = self.problem.backward(weights)?;
-        self.heard.borrow_mut().push(loss);
+        self.evaluated.borrow_mut().push(loss);
         Ok((loss, gradients))
     }
 
@@ -85,14 +87,14 @@ impl Problem for RecordedProblem<'_> {
     }
 }
 
-/// No problem: where there is nothing but the log to tell of one.
+/// No problem: all values come from the log.
 pub struct ReplayOnly;
 
-const UNTOLD: &str = "the trajectory does not tell what its method asks for";
+const NO_VALUE: &str = "the trajectory does not have a value that its method asks for";
 
 impl Objective for ReplayOnly {
-    fn losses_at(&mut self, _: &mut Params, _: Points) -> Result<Vec<f32>> {
-        bail!(UNTOLD)
+    fn losses_at(&mut self, _: &mut Params, _: Points) -> Result<Vec<LossSum>> {
+        bail!(NO_VALUE)
     }
 }
 
@@ -110,14 +112,14 @@ impl Problem for ReplayOnly {
     }
 
     fn losses(&mut self, _: Weights) -> Result<Vec<Vec<f64>>> {
-        bail!(UNTOLD)
+        bail!(NO_VALUE)
     }
 
     fn backward<'b>(&'b self, _: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {
-        bail!(UNTOLD)
+        bail!(NO_VALUE)
     }
 
     fn full_gradient(&self, _: Weights, _: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        bail!(UNTOLD)
+        bail!(NO_VALUE)
     }
 }

@@ -7,7 +7,7 @@ use zotune::direction::{Direction, Term};
 use zotune::params::{ParamSet, Params, Points, Weights};
 use zotune::zo::estimators::TwoPoint;
 use zotune::zo::methods::method;
-use zotune::zo::{Distribution, Estimate, Objective, Settings, Sides};
+use zotune::zo::{Distribution, Estimate, LossSum, Objective, Settings, Sides};
 
 use crate::support::{at, at_copies};
 
@@ -45,8 +45,8 @@ impl Quadratic {
 }
 
 impl Objective for Quadratic {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
-        at_copies(params, &points, |weights| self.loss(weights))
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
+        Ok(at_copies(params, &points, |weights| self.loss(weights))?.into_iter().map(LossSum::of_mean).collect())
     }
 }
 

@@ -16,7 +16,7 @@ use super::two_point::{TwoPoint, two_point};
 use crate::direction::Term;
 use crate::direction::term::{gather, scaled};
 use crate::params::{Params, Points, Slot, Visit};
-use crate::zo::{Estimate, Estimated, Estimator, Objective, Problem, Settings, SnapshotReport, StepContext};
+use crate::zo::{Estimate, Estimated, Estimator, LossSum, Objective, Problem, Settings, SnapshotReport, StepContext};
 
 /// The variance-reduced estimate; ZO-SGD is its rule.
 pub struct MezoSvrg {
@@ -40,7 +40,7 @@ impl MezoSvrg {
 struct Full<'a>(&'a mut dyn Problem);
 
 impl Objective for Full<'_> {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<f32>> {
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
         self.0.full_losses(params.settle()?.at(&Arc::new(points)))
     }
 }

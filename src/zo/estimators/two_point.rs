@@ -101,7 +101,7 @@ impl TwoPoint {
                 Sides::One => vec![point(eps)],
             };
             let mut losses = objective.losses_at(params, Points::new(ParamSet::Estimated, &points))?.into_iter();
-            let mut loss = || losses.next().context("fewer losses than points");
+            let mut loss = || losses.next().map(|loss| loss.loss()).context("fewer losses than points");
             if fresh_base {
                 bases.push(loss()?);
             }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use super::two_point::{TwoPoint, two_point};
 use crate::direction::term::scaled;
 use crate::params::{ParamSet, Params, Points};
-use crate::zo::{Estimated, Estimator, Problem, Settings, Sides, StepContext};
+use crate::zo::{Estimated, Estimator, LossSum, Problem, Settings, Sides, StepContext};
 
 /// The two-point estimate, times -1, 0 or 1: what ZO-SGD makes of it is the best of the three candidates.
 pub struct Conservative {
@@ -41,6 +41,7 @@ impl Estimator for Conservative {
             points.insert(0, Vec::new());
         }
         let losses = objective.losses_at(params, Points::new(ParamSet::Estimated, &points))?;
+        let losses: Vec<f32> = losses.iter().map(LossSum::loss).collect();
         let [.., descend, ascend] = losses[..] else { bail!("{} losses at three points", losses.len()) };
         let stay = estimate.loss_base.unwrap_or(losses[0]);
         let kept = [0.0, 1.0, -1.0][best([stay, descend, ascend])];
