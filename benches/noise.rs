@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use zotune::device::cpu::Leg;
+use zotune::device::cpu::AffineMove;
 use zotune::device::cpu::displaced::displace;
 use zotune::device::cpu::walk::walk;
 use zotune::direction::seed::tensor_id;
@@ -17,21 +17,21 @@ fn walks(c: &mut Criterion) {
     group.throughput(Throughput::Elements(weights.len() as u64));
     let along = |direction: Direction, seeds: &[u64]| {
         let terms = seeds.iter().map(|s| (Key::new(direction, *s, tensor_id("w")), 1e-3)).collect();
-        Leg { scale: 1.0, terms, rounding: None }
+        AffineMove { scale: 1.0, terms, rounding: None }
     };
-    let leg = |seeds: &[u64]| along(Direction::Gaussian, seeds);
+    let affine_move = |seeds: &[u64]| along(Direction::Gaussian, seeds);
     let signs = [along(Direction::Rademacher, &[1])];
-    let end = |leg: Leg| Leg { rounding: Some(Key::of_rounding(1, tensor_id("w"))), ..leg };
-    let (one, two, step) = ([leg(&[1])], [leg(&[1, 2])], [end(leg(&[1]))]);
+    let end = |affine_move: AffineMove| AffineMove { rounding: Some(Key::of_rounding(1, tensor_id("w"))), ..affine_move };
+    let (one, two, step) = ([affine_move(&[1])], [affine_move(&[1, 2])], [end(affine_move(&[1]))]);
     for machine in zotune::device::cpu::simd::machines() {
-        for (name, legs) in [("1 direction", &one[..]), ("2 directions", &two), ("signs", &signs)] {
+        for (name, moves) in [("1 direction", &one[..]), ("2 directions", &two), ("signs", &signs)] {
             let id = BenchmarkId::new(format!("f32, {}", machine.name()), name);
             group.bench_function(id, |b| {
                 b.iter_custom(|times| {
                     let weights = &mut weights;
                     let run = move || {
                         let start = Instant::now();
-                        (0..times).for_each(|_| walk(weights, 0, legs));
+                        (0..times).for_each(|_| walk(weights, 0, moves));
                         start.elapsed()
                     };
                     zotune::device::cpu::simd::on(machine, 1, run).unwrap_or_default()
@@ -41,9 +41,9 @@ fn walks(c: &mut Criterion) {
     }
     let mut bf16s = vec![half::bf16::from_f32(0.01); 1 << 16];
     let mut f16s = vec![half::f16::from_f32(0.01); 1 << 16];
-    for (name, legs) in [("best", &one[..]), ("2 directions", &two), ("a step's end", &step), ("signs", &signs)] {
-        group.bench_function(format!("bf16, {name}"), |b| b.iter(|| walk(&mut bf16s, 0, legs)));
-        group.bench_function(format!("f16, {name}"), |b| b.iter(|| walk(&mut f16s, 0, legs)));
+    for (name, moves) in [("best", &one[..]), ("2 directions", &two), ("a step's end", &step), ("signs", &signs)] {
+        group.bench_function(format!("bf16, {name}"), |b| b.iter(|| walk(&mut bf16s, 0, moves)));
+        group.bench_function(format!("f16, {name}"), |b| b.iter(|| walk(&mut f16s, 0, moves)));
     }
     let mut sides = vec![0f32; 2 * weights.len()];
     for (name, direction) in [("read", Direction::Gaussian), ("read along signs", Direction::Rademacher)] {

@@ -10,11 +10,13 @@ use criterion::{Criterion, Throughput};
 use zotune::base::Source;
 use zotune::data::task::Loss;
 use zotune::data::{Batch, Candidate, Example};
+use zotune::device::Array;
 use zotune::device::cpu::Kernel;
+use zotune::device::cpu::attention::PrefixRows;
 use zotune::device::{Activation, Heads, Scores};
 use zotune::direction::Term;
 use zotune::model::Model;
-use zotune::ops::{self, Part, PrefixRows};
+use zotune::ops::{self, Part};
 use zotune::params::{ParamSet, Params, Points, UpdateInput};
 use zotune::prompt::PromptLoss;
 use zotune::zo::{Batches, Objective};
@@ -30,7 +32,7 @@ const VOCAB: usize = 50_272;
 fn weights(outer: usize, dtype: DType) -> Params {
     let mut params = Params::new(dtype);
     for (name, shape) in [("w", vec![outer, HIDDEN]), ("b", vec![outer])] {
-        params.insert(name, Tensor::zeros(shape, dtype, &Device::Cpu).unwrap()).unwrap();
+        params.insert(name, Array::of(&Tensor::zeros(shape, dtype, &Device::Cpu).unwrap()).unwrap()).unwrap();
     }
     params.perturb(&[Term::gaussian(0, 0.02)]);
     params.settle().unwrap();

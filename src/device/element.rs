@@ -1,4 +1,4 @@
-//! Numbers that weights are held in. Arithmetic is done in f32; the ways there and back are written so that they vectorise.
+//! View that weights are held in. Arithmetic is done in f32; the ways there and back are written so that they vectorise.
 
 use bytemuck::Pod;
 use half::{bf16, f16};

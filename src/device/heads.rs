@@ -1,4 +1,4 @@
-//! TODO
+//! How attention's heads are made.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub struct Heads {
 
 impl Heads {
     /// Numbers of a token: its queries, keys and values.
-    pub(crate) fn width(self) -> usize {
+    pub fn width(self) -> usize {
         (self.queries + 2 * self.keys) * self.dim
     }
 }

@@ -1,16 +1,18 @@
-//! TODO
+//! Where numbers are and where loops run: buffers, and the CPU's loops over them.
 
-mod activation;
-pub mod element;
-pub mod numbers;
+mod element;
 #[macro_use]
-pub mod cpu;
-pub mod bytes;
+mod buffer;
+mod array;
+mod activation;
 mod heads;
 mod query_block;
+#[macro_use]
+pub mod cpu;
 
 pub use activation::Activation;
+pub use array::Array;
+pub use buffer::{Buffer, BufferElement, View, ViewMut, zeros};
 pub use element::Element;
 pub use heads::{Heads, Scores};
-pub use numbers::Numbers;
 pub use query_block::QueryBlock;

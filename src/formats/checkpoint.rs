@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 
 use anyhow::{Context, Result, bail};
+use candle_core::DType;
 use candle_core::quantized::GgmlDType;
-use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 
 use super::layout::Undo;
-use super::numbers::{read_numbers, zeros};
+use super::numbers::read_numbers;
 use super::weight_files::{is_lfs_pointer, weight_files};
 use crate::base::{Source, text};
 use crate::device::cpu::convert::convert;
-use crate::device::{Element, bytes};
+use crate::device::{Array, BufferElement, Element, zeros};
 use crate::formats::gguf::{Listed, blocks, tensors};
 use crate::formats::pickle::{Pickle, Spread};
 use crate::params::file::read_header;
@@ -122,7 +122,7 @@ impl Checkpoint {
     }
 
     /// One tensor, of the shape that the caller expects, in the dtype it is to be held in.
-    pub fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    pub fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Array> {
         let entry = self.entry(name, shape)?;
         let place = self.place(Some(entry.file));
         let tensor = match entry.offset {
@@ -141,7 +141,7 @@ impl Checkpoint {
             return Ok(true);
         }
         let (a, b) = (self.read(a, shape, dtype)?, self.read(b, shape, dtype)?);
-        bytes::with_bytes(&a, |a| bytes::with_bytes(&b, |b| a == b))?
+        Ok(a.bytes() == b.bytes())
     }
 
     fn place(&self, file: Option<usize>) -> String {
@@ -182,7 +182,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn read_plain(&self, entry: &Entry, offset: u64, dtype: DType) -> Result<Tensor> {
+    fn read_plain(&self, entry: &Entry, offset: u64, dtype: DType) -> Result<Array> {
         let (mut reader, _) = self.files.open(&self.names[entry.file])?;
         reader.seek(SeekFrom::Start(offset))?;
         read_tensor(&mut reader, entry, dtype)
@@ -200,7 +200,7 @@ pub(super) fn stored(dtype: DType) -> Result<GgmlDType, String> {
 }
 
 /// The numbers that follow, as they are to be held.
-fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Tensor> {
+fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Array> {
     fn numbers<H: Element>(reader: &mut dyn Read, entry: &Entry) -> Result<Vec<H>> {
         let len = entry.spread.as_ref().map_or(entry.shape.iter().product(), |spread| spread.span);
         let read = match entry.stored {
@@ -215,7 +215,7 @@ fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Ten
             None => read,
         })
     }
-    fn held<H: Element + WithDType>(reader: &mut dyn Read, entry: &Entry) -> Result<Tensor> {
+    fn held<H: BufferElement>(reader: &mut dyn Read, entry: &Entry) -> Result<Array> {
         let numbers = match entry.undo {
             Some(Undo::OneMore) => {
                 let (wide, mut held) = (numbers::<f32>(reader, entry)?, zeros(entry.shape.iter().product())?);
@@ -228,7 +228,7 @@ fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Ten
                 held
             }
         };
-        Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?)
+        Array::new(&entry.shape, H::buffer(numbers))
     }
     match dtype {
         DType::F16 => held::<f16>(reader, entry),

@@ -1,22 +1,13 @@
-//! TODO
+//! Numbers out of a file, converted as they are read.
 
 use std::any::TypeId;
 use std::io::Read;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use rayon::prelude::*;
 
-use crate::base::memory;
-use crate::device::Element;
 use crate::device::cpu::convert::convert;
-
-/// So many zeros, or an error where there is no memory for them.
-pub fn zeros<H: Element>(len: usize) -> Result<Vec<H>> {
-    bytemuck::try_zeroed_vec(len).map_err(|()| {
-        let bytes = len.saturating_mul(size_of::<H>()) as u64;
-        anyhow!("there is no memory for a tensor of {} more", memory::human(bytes))
-    })
-}
+use crate::device::{Element, zeros};
 
 /// `len` numbers that are stored as S: read a stretch at a time, and converted by all threads into the place where they stay.
 pub(super) fn read_numbers<S: Element, H: Element>(reader: &mut dyn Read, len: usize) -> Result<Vec<H>> {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 use serde_json::Value;
 
 use super::least_squares::LeastSquares;
 use super::numbers::flat;
 use crate::base::Digest;
+use crate::device::{Array, Buffer};
 use crate::params::{Params, Role, Stored, Weights, file};
 use crate::zo::{Data, Problem, Score, Split, Workload};
 
@@ -33,7 +34,8 @@ impl Lab {
     /// x = 0, held in `dtype`.
     pub fn start(&self, dtype: DType) -> Result<Params> {
         let mut params = Params::new(dtype);
-        params.insert(X, Tensor::zeros(self.function.dimension(), dtype, &Device::Cpu)?)?;
+        let d = self.function.dimension();
+        params.insert(X, Array::new(&[d], Buffer::zeros(dtype, d)?)?)?;
         Ok(params)
     }
 }
@@ -67,7 +69,7 @@ impl Workload for Lab {
     }
 
     fn save(&self, weights: Weights, folder: &Path) -> Result<()> {
-        let weights: Vec<(String, &Tensor)> = weights.iter().map(|(name, tensor)| (name.into(), tensor)).collect();
+        let weights: Vec<(String, &Array)> = weights.iter().map(|(name, array)| (name.into(), array)).collect();
         file::save(&weights, &folder.join(FILE))
     }
 

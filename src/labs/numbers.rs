@@ -1,33 +1,26 @@
 //! The weights as a point in R^d, and a gradient in R^d as the weights have it.
 
 use anyhow::Result;
-use candle_core::{DType, Tensor, WithDType};
-use half::{bf16, f16};
 
-use crate::device::Element;
+use crate::device::{Element, View};
 use crate::params::{Gradient, Leaf, ParamId, Role, Weights};
 use crate::zo::Gradients;
 
 /// All numbers of all weights, in order, at each point that the weights are read at: [points][d].
 pub fn at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
-    fn read<T: WithDType + Element>(tensor: &Tensor, leaf: &Leaf, points: usize) -> Result<Vec<f32>> {
-        let numbers: Vec<T> = tensor.flatten_all()?.to_vec1()?;
+    fn read<T: Element>(numbers: &[T], leaf: &Leaf, points: usize) -> Vec<f32> {
         let mut at_points = numbers.repeat(points);
         if let Some(displaced) = leaf.displaced() {
-            displaced.read(&numbers, 0, &mut at_points);
+            displaced.read(numbers, 0, &mut at_points);
         }
-        Ok(at_points.into_iter().map(Element::widen).collect())
+        at_points.into_iter().map(Element::widen).collect()
     }
     let points = weights.points();
     let mut all = vec![Vec::new(); points];
     for (id, _) in weights.ids() {
-        let (tensor, leaf) = (weights.get(id), weights.leaf(id));
-        let numbers = match tensor.dtype() {
-            DType::BF16 => read::<bf16>(tensor, &leaf, points)?,
-            DType::F16 => read::<f16>(tensor, &leaf, points)?,
-            _ => read::<f32>(tensor, &leaf, points)?,
-        };
-        for (all, numbers) in all.iter_mut().zip(numbers.chunks(tensor.elem_count().max(1))) {
+        let leaf = weights.leaf(id);
+        let numbers = each_precision!(View, leaf.array().view(), numbers => read(numbers, &leaf, points));
+        for (all, numbers) in all.iter_mut().zip(numbers.chunks(leaf.array().len().max(1))) {
             all.extend(numbers.iter().map(|x| f64::from(*x)));
         }
     }
@@ -47,7 +40,7 @@ impl DenseGradient {
     pub fn new(gradient: &[f64], weights: Weights) -> Self {
         let (mut start, mut all) = (0, Vec::new());
         for (id, _) in weights.ids() {
-            let end = start + weights.get(id).elem_count();
+            let end = start + weights.get(id).len();
             if weights.role(id) == Role::Differentiated {
                 all.push((id, gradient[start..end].to_vec()));
             }

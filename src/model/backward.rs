@@ -110,7 +110,9 @@ fn walk_back(output: &Tensor, upstream: &Tensor) -> Result<candle_core::backprop
 
 fn gradient_of(input: &Var, output: &Tensor, upstream: &Tensor) -> Result<Tensor> {
     let mut gradients = walk_back(output, upstream)?;
-    gradients.remove(input).context("a block's output does not depend on its input")
+    let gradient = gradients.remove(input).context("a block's output does not depend on its input")?;
+    // Without the graph, which holds the block's weights, and they are to move.
+    Ok(gradient.detach())
 }
 
 impl Model {

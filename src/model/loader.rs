@@ -4,16 +4,14 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor};
-use half::{bf16, f16};
+use candle_core::DType;
 
 use super::head::Head;
 use super::linear::{Linear, LowRank};
 use super::packed::Prefix;
 use crate::base::{Source, memory};
-use crate::device::Heads;
+use crate::device::{Array, Buffer, Heads};
 use crate::formats::Checkpoint;
-use crate::formats::numbers::zeros;
 use crate::model::adapter::{Adapter, AdapterKind, stored};
 use crate::params::{ParamId, Params};
 
@@ -92,7 +90,7 @@ impl Loader {
     }
 
     /// A weight of zeros, if there is memory for it beside those that there are.
-    fn made(&mut self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    fn made(&mut self, shape: &[usize], dtype: DType) -> Result<Array> {
         self.zeros = self.zeros.saturating_add(count(shape)?.saturating_mul(dtype.size_in_bytes()) as u64);
         if let Some(free) = memory::available_bytes().filter(|free| self.zeros > *free) {
             bail!(
@@ -101,11 +99,7 @@ impl Loader {
                 memory::human(free)
             );
         }
-        Ok(match dtype {
-            DType::F16 => Tensor::from_vec(zeros::<f16>(count(shape)?)?, shape, &Device::Cpu),
-            DType::BF16 => Tensor::from_vec(zeros::<bf16>(count(shape)?)?, shape, &Device::Cpu),
-            _ => Tensor::from_vec(zeros::<f32>(count(shape)?)?, shape, &Device::Cpu),
-        }?)
+        Array::new(shape, Buffer::zeros(dtype, count(shape)?)?)
     }
 
     /// Other spellings of a name's beginning that checkpoints use.
@@ -139,7 +133,7 @@ impl Loader {
                 tensor
             }
             Contents::Zeros => self.made(shape, self.dtype)?,
-            Contents::Nothing(_) => Tensor::zeros(0, self.dtype, &Device::Cpu)?,
+            Contents::Nothing(_) => Array::empty(self.dtype)?,
         };
         self.sizes.push(size);
         self.params.insert(name, tensor)
@@ -180,7 +174,7 @@ impl Loader {
         self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.check_shape(name, shape))?;
         let size = count(shape)?;
         let tensor = match (&self.contents, &self.adapter_tensors) {
-            (Contents::Nothing(_), _) => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+            (Contents::Nothing(_), _) => Array::empty(DType::F32)?,
             (_, None) => self.made(shape, DType::F32)?,
             (_, Some(stored)) => {
                 let known_as = Adapter::stored_name(name).filter(|known_as| stored.has(known_as));

@@ -7,8 +7,9 @@ use candle_core::Tensor;
 
 use crate::data::Batch;
 use crate::device::cpu::Displaced;
+use crate::device::cpu::attention::PrefixRows;
 use crate::device::{Heads, Scores};
-use crate::ops::{self, Place, PrefixRows};
+use crate::ops::{self, Place};
 use crate::params::{ParamId, Weights};
 
 /// A batch, prepared for an architecture.

@@ -12,10 +12,10 @@ use super::lm::Model;
 use super::packed::{Front, Packed};
 use crate::base::Digest;
 use crate::data::Batch;
+use crate::device::Array;
 use crate::direction::{seed, uniform};
 use crate::model::adapter::{Adapter, stored};
-use crate::params::file;
-use crate::params::{ParamId, Params, Role, Stored, Weights};
+use crate::params::{ParamId, Params, Role, Stored, Weights, file};
 
 /// The file that a run keeps its weights in: an adapter's, or the whole model's.
 pub fn kept_file(adapted: bool) -> &'static str {
@@ -52,7 +52,7 @@ impl Model {
     /// Writes the weights, or the adapter's alone, into a folder: whole or not at all.
     pub fn save(&self, weights: Weights, folder: &Path) -> Result<()> {
         let stored = weights.iter().filter_map(|(name, tensor)| Some((stored_name(self.adapter.is_some(), name)?, tensor)));
-        let stored: Vec<(String, &Tensor)> = stored.collect();
+        let stored: Vec<(String, &Array)> = stored.collect();
         file::save(&stored, &folder.join(self.file()))
     }
 
@@ -83,7 +83,7 @@ impl Model {
     pub fn begin_adapter(&self, params: &mut Params, seed: u64) -> Result<()> {
         for (name, linear) in &self.linears {
             let Some(low_rank) = linear.low_rank else { continue };
-            let inner = params.settle()?.get(low_rank.a).dim(1)?;
+            let inner = params.settle()?.get(low_rank.a).shape()[1];
             let mut a = uniform::uniform(seed, &format!("{name}.lora_A.weight"), params.len(low_rank.a));
             a.iter_mut().for_each(|a| *a /= (inner as f32).sqrt());
             params.overwrite(low_rank.a, &mut bytemuck::cast_slice::<f32, u8>(&a))?;

@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::tensors::{floats, with_floats};
 use crate::device::Activation;
-use crate::device::cpu::activation::{CHUNK, activate, multiply_by_slope};
+use crate::device::cpu::activation::{activate_all, multiply_all_by_slope};
 
 /// An activation by itself: of what an operation did not work it into.
 pub fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -22,14 +21,14 @@ impl CustomOp1 for Activate {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let mut y = floats(x, layout)?.to_vec();
-        y.par_chunks_mut(CHUNK).for_each(|chunk| activate(chunk, self.0));
+        activate_all(&mut y, self.0);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let dx = with_floats([x, &upstream.contiguous()?], |[x, dy]| {
             let mut dx = dy.to_vec();
-            dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(dy, x)| multiply_by_slope(dy, x, self.0));
+            multiply_all_by_slope(&mut dx, x, self.0);
             Ok(dx)
         })?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))

@@ -2,11 +2,9 @@
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::tensors::{floats, with_floats};
-use crate::device::cpu::activation::CHUNK;
-use crate::device::cpu::cap::{cap, cap_slopes};
+use crate::device::cpu::cap::{cap_all, differentiate_cap};
 
 /// cap tanh(x / cap) of each number of x, f32.
 pub fn soft_cap(x: &Tensor, cap: f32) -> Result<Tensor> {
@@ -24,17 +22,14 @@ impl CustomOp1 for SoftCap {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let mut y = floats(x, layout)?.to_vec();
-        y.par_chunks_mut(CHUNK).for_each(|chunk| cap(chunk, 1.0, self.cap));
+        cap_all(&mut y, self.cap);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let dx = with_floats([x, &upstream.contiguous()?], |[x, dy]| {
             let mut dx = x.to_vec();
-            dx.par_chunks_mut(CHUNK).zip(dy.par_chunks(CHUNK)).for_each(|(dx, dy)| {
-                cap_slopes(dx, 1.0, self.cap);
-                dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx *= dy);
-            });
+            differentiate_cap(&mut dx, dy, self.cap);
             Ok(dx)
         })?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))

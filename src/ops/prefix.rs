@@ -47,12 +47,12 @@ impl CustomOp1 for WithPrefix {
 
     fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (tokens, width) = layout.shape().dims2()?;
-        let (prefix, all) = self.embeddings.tensor().dims2()?;
+        let (prefix, all) = self.embeddings.array().dims2()?;
         let (columns, queries) = (self.place.columns(), self.place.queries());
         if columns.end > all || queries + columns.len() != width {
             candle_core::bail!("prefix: {:?} of {prefix} x {all} in front of {tokens} x {width}", self.place);
         }
-        let embeddings = small(&self.embeddings)?;
+        let embeddings = small(&self.embeddings);
         let front = embeddings.points() * prefix;
         let mut rows = Vec::with_capacity((front + tokens) * width);
         for row in embeddings.all.chunks(all) {
@@ -64,7 +64,7 @@ impl CustomOp1 for WithPrefix {
     }
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let (prefix, all) = self.embeddings.tensor().dims2()?;
+        let (prefix, all) = self.embeddings.array().dims2()?;
         let (columns, queries, width) = (self.place.columns(), self.place.queries(), qkv.dim(1)?);
         with_floats([&upstream.contiguous()?], |[dy]| {
             let (of_prefix, of_tokens) = dy.split_at(prefix * width);

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::tensors::{floats, with_floats};
+use crate::device::cpu::rotary as cpu;
 
 /// Rotates by halves the first `heads` heads of x [tokens, ...], queries and keys; what stands behind them passes; cos, sin [tokens,
 /// head_dim / 2].
@@ -23,20 +23,10 @@ impl Rotate {
     fn turn(&self, x: &mut [f32], width: usize, back: bool) -> candle_core::Result<()> {
         with_floats([&self.cos, &self.sin], |[cos, sin]| {
             let half = self.cos.dim(1)?;
-            let turned = 2 * half * self.heads;
-            if turned > width || x.len() / width * half != cos.len() {
+            if 2 * half * self.heads > width || x.len() / width * half != cos.len() {
                 candle_core::bail!("rotate: {} heads of width {width} by {half} angles", self.heads);
             }
-            x.par_chunks_mut(width).zip(cos.par_chunks(half)).zip(sin.par_chunks(half)).for_each(|((row, cos), sin)| {
-                for head in row[..turned].chunks_mut(2 * half) {
-                    let (a, b) = head.split_at_mut(half);
-                    for i in 0..half {
-                        let (x, y, sin) = (a[i], b[i], if back { -sin[i] } else { sin[i] });
-                        a[i] = x * cos[i] - y * sin;
-                        b[i] = x * sin + y * cos[i];
-                    }
-                }
-            });
+            cpu::rotate(x, width, self.heads, [cos, sin], half, back);
             Ok(())
         })
     }

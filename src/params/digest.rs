@@ -1,20 +1,19 @@
 //! TODO
 
 use anyhow::Result;
-use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::weights::Weights;
 use crate::base::Digest;
-use crate::device::bytes::with_bytes;
+use crate::device::Array;
 
 /// The digest of each trained weight's bytes, as the weight is held, in order.
 pub fn trained_digests(weights: Weights) -> Result<Vec<Digest>> {
-    tensor_digests(weights.trained().map(|(_, tensor)| tensor))
+    array_digests(weights.trained().map(|(_, array)| array))
 }
 
-/// The digest of each tensor's bytes.
-pub fn tensor_digests<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Result<Vec<Digest>> {
-    let tensors: Vec<_> = tensors.collect();
-    tensors.into_par_iter().map(|tensor| with_bytes(tensor, Digest::of)).collect()
+/// The digest of each weight's bytes.
+pub fn array_digests<'a>(arrays: impl Iterator<Item = &'a Array>) -> Result<Vec<Digest>> {
+    let arrays: Vec<_> = arrays.collect();
+    Ok(arrays.into_par_iter().map(|array| Digest::of(array.bytes())).collect())
 }

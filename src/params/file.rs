@@ -5,10 +5,9 @@ use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::Tensor;
 
 use crate::base::{Digest, ReadSeek, files};
-use crate::device::bytes;
+use crate::device::Array;
 use crate::params::{Params, Role};
 
 /// A safetensors header, and where the numbers begin.
@@ -38,22 +37,21 @@ pub fn read_header(reader: &mut dyn ReadSeek) -> Result<(safetensors::tensor::Me
 }
 
 /// Writes weights under their names as a safetensors file, which transformers and PEFT read: whole or not at all, tensor by tensor.
-pub fn save(weights: &[(String, &Tensor)], path: &Path) -> Result<()> {
+pub fn save(weights: &[(String, &Array)], path: &Path) -> Result<()> {
     let mut offset = 0;
     let mut tensors = Vec::new();
-    for (name, tensor) in weights {
-        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
-        let dtype = safetensors::Dtype::from(tensor.dtype());
-        let data_offsets = (offset, offset + bytes);
-        offset += bytes;
-        tensors.push((name.clone(), safetensors::tensor::TensorInfo { dtype, shape: tensor.dims().to_vec(), data_offsets }));
+    for (name, array) in weights {
+        let (dtype, shape) = (safetensors::Dtype::from(array.dtype()), array.shape().to_vec());
+        let data_offsets = (offset, offset + array.bytes().len());
+        offset = data_offsets.1;
+        tensors.push((name.clone(), safetensors::tensor::TensorInfo { dtype, shape, data_offsets }));
     }
     let format = [("format".to_string(), "pt".to_string())].into();
     let header = header(&safetensors::tensor::Metadata::new(Some(format), tensors)?)?;
     files::write_whole(path, |out| {
         out.write_all(&header)?;
-        for (_, tensor) in weights {
-            bytes::with_bytes(tensor, |bytes| out.write_all(bytes))??;
+        for (_, array) in weights {
+            out.write_all(array.bytes())?;
         }
         Ok(())
     })

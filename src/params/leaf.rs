@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
-
 use super::recorder::Recorder;
 use super::role::ParamId;
+use crate::device::Array;
 use crate::device::cpu::Displaced;
 
 /// A weight as an operation reads it.
 #[derive(Clone)]
 pub struct Leaf {
-    tensor: Tensor,
+    array: Arc<Array>,
     recorder: Option<Arc<Recorder>>,
     id: ParamId,
     displaced: Option<Displaced>,
 }
 
 impl Leaf {
-    pub(super) fn new(tensor: Tensor, recorder: Option<&Arc<Recorder>>, id: ParamId, displaced: Option<Displaced>) -> Self {
-        Leaf { tensor, recorder: recorder.filter(|r| r.wants(id)).cloned(), id, displaced }
+    pub(super) fn new(
+        array: Arc<Array>,
+        recorder: Option<&Arc<Recorder>>,
+        id: ParamId,
+        displaced: Option<Displaced>,
+    ) -> Self {
+        Leaf { array, recorder: recorder.filter(|r| r.wants(id)).cloned(), id, displaced }
     }
 
     /// Where it is to be read, if not as it stands.
@@ -27,9 +31,9 @@ impl Leaf {
         self.displaced.as_ref()
     }
 
-    /// The weight itself as it stands, sharing its storage.
-    pub fn tensor(&self) -> &Tensor {
-        &self.tensor
+    /// The weight as it stands.
+    pub fn array(&self) -> &Array {
+        &self.array
     }
 
     /// Adds a share of the weight's gradient: `add` is lent the buffer. Not called where no gradient is wanted.

@@ -1,7 +1,7 @@
 //! What is pending for a weight, folded into one map.
 
 use super::role::ParamSet;
-use crate::device::cpu::Leg;
+use crate::device::cpu::AffineMove;
 use crate::direction::term::gather;
 use crate::direction::{Key, Term};
 
@@ -33,7 +33,7 @@ impl Displacement {
     }
 
     /// Several moves along one direction are one: it is drawn once.
-    pub fn walk(&mut self, term: Term) {
+    pub fn perturb(&mut self, term: Term) {
         gather(&mut self.terms, term);
     }
 
@@ -44,9 +44,9 @@ impl Displacement {
     }
 
     /// As a pass takes it, rounded at random under `rounding` where there is one; None where it moves nothing.
-    pub fn leg(&self, key: impl Fn(&Term) -> Key, rounding: Option<Key>) -> Option<Leg> {
+    pub fn affine_move(&self, key: impl Fn(&Term) -> Key, rounding: Option<Key>) -> Option<AffineMove> {
         let moves = self.scale != 1.0 || !self.terms.is_empty();
         let terms = || self.terms.iter().map(|t| (key(t), t.coeff)).collect();
-        moves.then(|| Leg { scale: self.scale, terms: terms(), rounding })
+        moves.then(|| AffineMove { scale: self.scale, terms: terms(), rounding })
     }
 }

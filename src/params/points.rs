@@ -6,11 +6,11 @@ use super::role::ParamSet;
 use crate::device::cpu::Displaced;
 use crate::direction::{Direction, Key, Term};
 
-/// theta, displaced by a list of terms for each point, over the weights of a span. Whoever multiplies by a weight draws the
+/// theta, displaced by a list of terms for each point, over the weights of a set. Whoever multiplies by a weight draws the
 /// directions as it reads, strip by strip in cache, once for all points: no weight is written, and none has a way back.
 #[derive(Clone, Debug)]
 pub struct Points {
-    span: ParamSet,
+    set: ParamSet,
     /// Each direction once.
     directions: Vec<(Direction, u64)>,
     /// How far each point lies along each direction: [directions, points].
@@ -20,7 +20,7 @@ pub struct Points {
 
 impl Points {
     /// theta + the sum of coeff * z(seed) over the terms, for each of `points`. A point without terms is theta.
-    pub fn new(span: ParamSet, points: &[Vec<Term>]) -> Self {
+    pub fn new(set: ParamSet, points: &[Vec<Term>]) -> Self {
         let mut directions: Vec<(Direction, u64)> = Vec::new();
         let of = |term: &Term| (term.direction, term.seed);
         for term in points.iter().flatten() {
@@ -31,7 +31,7 @@ impl Points {
         let along = |direction, terms: &[Term]| terms.iter().filter(|t| of(t) == direction).map(|t| t.coeff).sum();
         let coeffs =
             directions.iter().flat_map(|&direction| points.iter().map(move |terms| along(direction, terms))).collect();
-        Points { span, directions, coeffs, count: points.len() }
+        Points { set, directions, coeffs, count: points.len() }
     }
 
     /// How many points there are.
@@ -40,8 +40,8 @@ impl Points {
     }
 
     /// The weights that are displaced.
-    pub fn span(&self) -> ParamSet {
-        self.span
+    pub fn set(&self) -> ParamSet {
+        self.set
     }
 
     /// The terms of each point, those of 0 left out.

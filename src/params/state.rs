@@ -5,7 +5,8 @@ use clap::ValueEnum;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use crate::device::cpu::Held;
+use crate::device::cpu::StateSlice;
+use crate::device::{Buffer, ViewMut};
 
 /// How a rule's moments are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -37,6 +38,23 @@ pub enum Slot<'a> {
 pub type Visit<'a> = dyn FnMut(&str, Slot<'_>) -> Result<()> + 'a;
 
 impl<'a> Slot<'a> {
+    /// A weight's numbers, or a moment's.
+    pub(super) fn of(numbers: &'a mut ViewMut<'_>) -> Self {
+        match numbers {
+            ViewMut::F32(x) => Slot::F32(x),
+            ViewMut::Bf16(x) => Slot::Bf16(x),
+            ViewMut::F16(x) => Slot::F16(x),
+        }
+    }
+
+    fn of_buffer(buffer: &'a mut Buffer) -> Self {
+        match buffer {
+            Buffer::F32(x) => Slot::F32(x),
+            Buffer::Bf16(x) => Slot::Bf16(x),
+            Buffer::F16(x) => Slot::F16(x),
+        }
+    }
+
     /// Its bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
         match self {
@@ -59,33 +77,19 @@ impl<'a> Slot<'a> {
     }
 
     /// As a fused pass takes it, in chunks of `len`. Only moments are asked.
-    pub(super) fn chunks(&mut self, len: usize) -> Vec<Held<'_>> {
+    pub(super) fn chunks(&mut self, len: usize) -> Vec<StateSlice<'_>> {
         match self {
-            Slot::F32(x) => x.chunks_mut(len).map(Held::F32).collect(),
-            Slot::Bf16(x) => x.chunks_mut(len).map(Held::Bf16).collect(),
+            Slot::F32(x) => x.chunks_mut(len).map(StateSlice::F32).collect(),
+            Slot::Bf16(x) => x.chunks_mut(len).map(StateSlice::Bf16).collect(),
             Slot::F16(_) | Slot::F64(_) | Slot::U64(_) => unreachable!("a fused pass has moments for its state"),
         }
     }
 }
 
-enum Buffer {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
-}
-
-impl Buffer {
-    fn zeros(len: usize, dtype: StateDtype) -> Self {
-        match dtype {
-            StateDtype::F32 => Buffer::F32(vec![0.0; len]),
-            StateDtype::Bf16 => Buffer::Bf16(vec![bf16::ZERO; len]),
-        }
-    }
-
-    fn slot(&mut self) -> Slot<'_> {
-        match self {
-            Buffer::F32(x) => Slot::F32(x),
-            Buffer::Bf16(x) => Slot::Bf16(x),
-        }
+fn zeros(len: usize, dtype: StateDtype) -> Buffer {
+    match dtype {
+        StateDtype::F32 => Buffer::F32(vec![0.0; len]),
+        StateDtype::Bf16 => Buffer::Bf16(vec![bf16::ZERO; len]),
     }
 }
 
@@ -101,19 +105,19 @@ impl<const S: usize> State<S> {
         names: [&'static str; S],
         dtype: StateDtype,
     ) -> Self {
-        let zeros = |(name, len): (&str, usize)| (name.to_string(), names.map(|_| Buffer::zeros(len, dtype)));
+        let zeros = |(name, len): (&str, usize)| (name.to_string(), names.map(|_| zeros(len, dtype)));
         State { names, of_weights: weights.map(zeros).collect() }
     }
 
     pub(super) fn buffers(&mut self, weight: usize) -> [Slot<'_>; S] {
-        self.of_weights[weight].1.each_mut().map(Buffer::slot)
+        self.of_weights[weight].1.each_mut().map(Slot::of_buffer)
     }
 
     /// Shows its buffers, as `m.NAME` for the moment m of the weight NAME.
     pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         for (weight, buffers) in &mut self.of_weights {
             for (name, buffer) in self.names.iter().zip(buffers) {
-                visit(&format!("{name}.{weight}"), buffer.slot())?;
+                visit(&format!("{name}.{weight}"), Slot::of_buffer(buffer))?;
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use super::param::Param;
 use super::points::Points;
 use super::recorder::Recorder;
 use super::role::{ParamId, Role};
+use crate::device::Array;
 
 /// The weights as they stand, nothing pending. What models read through.
 #[derive(Clone, Copy)]
@@ -25,9 +26,9 @@ impl<'a> Weights<'a> {
         Weights { params, recorder: None, points: None }
     }
 
-    /// The tensor of a weight, sharing its storage.
-    pub fn get(&self, id: ParamId) -> &'a Tensor {
-        &self.params[id.0].tensor
+    /// A weight as it stands.
+    pub fn get(&self, id: ParamId) -> &'a Array {
+        &self.params[id.0].array
     }
 
     /// A weight as an operation reads it: with the place where its gradient goes, if one is wanted.
@@ -35,9 +36,9 @@ impl<'a> Weights<'a> {
         let param = &self.params[id.0];
         let displaced = self
             .points
-            .filter(|points| points.span().holds(param.role))
+            .filter(|points| points.set().holds(param.role))
             .map(|points| points.of_weight(points.directions().iter().map(|&(d, seed)| param.key(d, seed)).collect()));
-        Leaf::new(param.tensor.clone(), self.recorder, id, displaced)
+        Leaf::new(param.array.clone(), self.recorder, id, displaced)
     }
 
     /// The same weights, read at these points. Activations then stand for all points, one stretch of rows after the other.
@@ -71,7 +72,7 @@ impl<'a> Weights<'a> {
 
     /// A recorder for the weights that are to be differentiated.
     pub fn recorder(&self) -> Result<Arc<Recorder>> {
-        let wanted = |p: &Param| (p.role == Role::Differentiated).then(|| p.tensor.elem_count());
+        let wanted = |p: &Param| (p.role == Role::Differentiated).then(|| p.array.len());
         Ok(Arc::new(Recorder::new(self.params.iter().map(wanted))?))
     }
 
@@ -86,12 +87,12 @@ impl<'a> Weights<'a> {
     }
 
     /// Names and tensors of those that are trained, in order.
-    pub fn trained(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
-        self.params.iter().filter(|p| p.role != Role::Frozen).map(|p| (p.name.as_str(), &p.tensor))
+    pub fn trained(&self) -> impl Iterator<Item = (&'a str, &'a Array)> + use<'a> {
+        self.params.iter().filter(|p| p.role != Role::Frozen).map(|p| (p.name.as_str(), &*p.array))
     }
 
     /// Names and tensors in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> + use<'a> {
-        self.params.iter().map(|p| (p.name.as_str(), &p.tensor))
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Array)> + use<'a> {
+        self.params.iter().map(|p| (p.name.as_str(), &*p.array))
     }
 }

@@ -233,7 +233,7 @@ fn weights(params: &mut zotune::params::Params) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for (name, tensor) in params.settle()?.iter() {
         all.extend(name.as_bytes());
-        zotune::device::bytes::with_bytes(tensor, |bytes| all.extend(bytes))?;
+        all.extend(tensor.bytes());
     }
     Ok(all)
 }

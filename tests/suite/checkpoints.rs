@@ -25,10 +25,7 @@ fn what_is_saved_is_read_back_to_the_bit_in_every_precision() -> Result<()> {
             model.save(params.settle()?, folder.path())?;
             model.write_companions(folder.path(), dtype, name)?;
             let bytes = |weights: zotune::params::Weights| -> Result<Vec<(String, Vec<u8>)>> {
-                weights
-                    .iter()
-                    .map(|(n, t)| Ok((n.to_string(), zotune::device::bytes::with_bytes(t, <[u8]>::to_vec)?)))
-                    .collect()
+                weights.iter().map(|(n, t)| Ok((n.to_string(), t.bytes().to_vec()))).collect()
             };
             let saved = bytes(params.settle()?)?;
             let (_, mut again) = Model::open(&Source::Folder(folder.path().into()), dtype)?;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use zotune::device::Array;
 use zotune::device::cpu::drawn::direction;
 use zotune::direction::{Direction, Term};
 use zotune::params::{ParamSet, Params, Points, Weights};
@@ -33,7 +34,7 @@ fn slope(i: usize) -> f64 {
 }
 
 fn values(weights: Weights) -> Result<Vec<f32>> {
-    Ok(weights.iter().next().unwrap().1.to_vec1()?)
+    Ok(weights.iter().next().unwrap().1.tensor()?.to_vec1()?)
 }
 
 impl Quadratic {
@@ -54,7 +55,7 @@ fn start() -> Result<(Params, Vec<f64>)> {
     let x: Vec<f32> = (0..D).map(|i| (i as f32 * 0.11).sin()).collect();
     let gradient = x.iter().enumerate().map(|(i, x)| curvature(i) * f64::from(*x) + slope(i)).collect();
     let mut params = Params::new(DType::F32);
-    params.insert("x", Tensor::new(x, &Device::Cpu)?)?;
+    params.insert("x", Array::of(&Tensor::new(x, &Device::Cpu)?)?)?;
     Ok((params, gradient))
 }
 
@@ -175,12 +176,12 @@ fn zo_sgd_moves_by_lr_times_the_estimate() -> Result<()> {
 #[test]
 fn zo_sgd_decays_matrices() -> Result<()> {
     let mut params = Params::new(DType::F32);
-    params.insert("w", Tensor::full(2f32, (4, 5), &Device::Cpu)?)?;
+    params.insert("w", Array::of(&Tensor::full(2f32, (4, 5), &Device::Cpu)?)?)?;
     let terms = vec![Term::gaussian(1, 0.5)];
     let estimate = Estimate { terms, ..Estimate::default() };
     let settings = Settings { weight_decay: Some(0.1), ..Settings::default() };
     method("zo-sgd")?.make(&settings, &params)?.rule.step(&at(1, 1e-2), &mut params, &estimate, None)?;
-    let after: Vec<f32> = params.settle()?.iter().next().unwrap().1.flatten_all()?.to_vec1()?;
+    let after: Vec<f32> = params.settle()?.iter().next().unwrap().1.tensor()?.flatten_all()?.to_vec1()?;
     for (w, z) in after.iter().zip(direction(1, "w", 20)) {
         let exact = 2.0 - 1e-2 * (0.5 * f64::from(z) + 0.1 * 2.0);
         assert!((f64::from(*w) - exact).abs() < 1e-6, "{w}, not {exact}");

@@ -55,6 +55,7 @@ impl Gguf {
         let four_norms = params.ids().any(|(_, name)| name.contains("pre_feedforward_layernorm"));
         let mut tensors = BTreeMap::new();
         for (theirs, weight) in params.settle()?.iter() {
+            let weight = &weight.tensor()?;
             let ours = llama_cpp_name(theirs, four_norms);
             let weight = match ours.rsplit('.').nth(1).unwrap() {
                 "attn_q" if name == "llama" => interleave(weight, heads)?,
@@ -163,7 +164,7 @@ fn open(path: &Path, dtype: DType) -> Result<(Model, zotune::params::Params)> {
 }
 
 fn bytes(weights: Weights) -> Result<Vec<(String, Vec<u8>)>> {
-    weights.iter().map(|(name, t)| Ok((name.to_string(), zotune::device::bytes::with_bytes(t, <[u8]>::to_vec)?))).collect()
+    weights.iter().map(|(name, t)| Ok((name.to_string(), t.bytes().to_vec()))).collect()
 }
 
 /// The fixtures and what llama.cpp calls their architectures.
@@ -417,7 +418,7 @@ fn quantised_blocks_are_opened_as_candle_opens_them() -> Result<()> {
                 let opened = blocks.dequantize(&Device::Cpu)?;
                 let expected = heads.map_or(Ok(opened.clone()), |heads| halve(&opened, heads))?.to_dtype(dtype)?;
                 let numbers = |t: &Tensor| t.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
-                assert_eq!(numbers(found)?, numbers(&expected)?, "{name} from {kind:?} in {dtype:?}");
+                assert_eq!(numbers(&found.tensor()?)?, numbers(&expected)?, "{name} from {kind:?} in {dtype:?}");
             }
         }
     }

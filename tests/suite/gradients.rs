@@ -126,7 +126,8 @@ fn compare_with_graph(
 ) -> Result<()> {
     differentiate(params, |_| true);
     for loss in [Loss::Classification, Loss::TeacherForcing] {
-        let weights = params.settle()?.iter().map(|(name, weight)| (name.to_string(), weight.clone())).collect();
+        let weights =
+            params.settle()?.iter().map(|(name, weight)| Ok((name.to_string(), weight.tensor()?))).collect::<Result<_>>()?;
         let (_, expected) = loss_and_gradients(config, weights, examples, loss)?;
         let (_, found) = gradients(model, params, loss, examples, 2)?;
         assert_eq!(found.len(), expected.len(), "{place}");
@@ -186,8 +187,11 @@ fn half_precision_gradients_are_those_of_the_widened_weights() -> Result<()> {
             differentiate(&mut params, |_| true);
             let (_, found) = gradients(&model, &mut params, Loss::Classification, &batch(), 3)?;
             let (wide_model, mut wide) = open(name)?;
-            let values: Vec<(String, Tensor)> =
-                params.settle()?.iter().map(|(n, t)| Ok((n.to_string(), t.to_dtype(DType::F32)?))).collect::<Result<_>>()?;
+            let values: Vec<(String, Tensor)> = params
+                .settle()?
+                .iter()
+                .map(|(n, t)| Ok((n.to_string(), t.tensor()?.to_dtype(DType::F32)?)))
+                .collect::<Result<_>>()?;
             for (name, tensor) in values {
                 let floats: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
                 wide.overwrite(wide.id(&name).unwrap(), &mut bytemuck::cast_slice::<f32, u8>(&floats))?;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use zotune::data::Example;
 use zotune::data::task::Loss;
+use zotune::device::Array;
 use zotune::device::cpu::drawn::{direction, drawn};
 use zotune::direction::{Direction, Term};
 use zotune::labs::numbers::DenseGradient;
@@ -80,7 +81,7 @@ fn reference(name: &str, lr: f64, amsgrad: bool) -> Reference {
 fn params(dtype: DType, method: &Method) -> Result<Params> {
     let mut params = Params::new(dtype);
     let w: Vec<f32> = (0..D).map(|i| 0.5 * (i as f32 * 0.3).sin()).collect();
-    let id = params.insert("w", Tensor::from_vec(w, (D / 100, 100), &Device::Cpu)?.to_dtype(dtype)?)?;
+    let id = params.insert("w", Array::of(&Tensor::from_vec(w, (D / 100, 100), &Device::Cpu)?.to_dtype(dtype)?)?)?;
     params.set_role(id, role(method));
     Ok(params)
 }
@@ -191,7 +192,7 @@ fn every_zeroth_order_rule_moves_along_the_directions_that_were_looked_along() -
     let mut tried = 0;
     for method in METHODS.iter().filter(|method| method.order == Order::Zeroth) {
         let mut params = Params::new(DType::F32);
-        params.insert("w", Tensor::zeros(D, DType::F32, &Device::Cpu)?)?;
+        params.insert("w", Array::of(&Tensor::zeros(D, DType::F32, &Device::Cpu)?)?)?;
         let mut rule = method.make(&Settings::default(), &params)?.rule;
         let terms = vec![Direction::Rademacher.term(7, 0.5)];
         rule.step(&at(1, 1e-2), &mut params, &Estimate { terms, ..Estimate::default() }, None)?;
@@ -216,7 +217,7 @@ fn r_adazo_and_zo_adamm_follow_numpys_trajectories() -> Result<()> {
     for name in ["r-adazo", "zo-adamm"] {
         let mut params = Params::new(DType::F32);
         let start: Vec<f32> = (0..length).map(|i| (i as f64).sin() as f32).collect();
-        params.insert("w", Tensor::new(start, &Device::Cpu)?)?;
+        params.insert("w", Array::of(&Tensor::new(start, &Device::Cpu)?)?)?;
         let mut rule = method(name)?.make(&Settings::default(), &params)?.rule;
         let lr = reference["learning_rate"].as_f64().unwrap() as f32;
         for (step, (seeds, coeffs)) in (1..).zip(seeds.iter().zip(coeffs)) {
@@ -255,7 +256,7 @@ fn every_method_gives_the_same_bits_twice_and_for_any_number_of_threads() -> Res
 fn regression_params(method: &Method, dtype: DType, frozen: bool) -> Result<Params> {
     let mut params = Params::new(dtype);
     for (name, len) in [("a", 20), ("b", 10)] {
-        let id = params.insert(name, Tensor::full(0.5f32, len, &Device::Cpu)?.to_dtype(dtype)?)?;
+        let id = params.insert(name, Array::of(&Tensor::full(0.5f32, len, &Device::Cpu)?.to_dtype(dtype)?)?)?;
         params.set_role(id, if frozen && name == "b" { Role::Frozen } else { role(method) });
     }
     Ok(params)

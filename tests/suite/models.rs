@@ -58,7 +58,7 @@ fn every_parameter_reaches_the_logits() -> Result<()> {
         let names: Vec<String> = params.settle()?.iter().map(|(name, _)| name.to_string()).collect();
         for parameter in names {
             let id = params.id(&parameter).unwrap();
-            let original: Vec<f32> = params.settle()?.get(id).flatten_all()?.to_vec1()?;
+            let original: Vec<f32> = params.settle()?.get(id).tensor()?.flatten_all()?.to_vec1()?;
             let changed: Vec<f32> = original.iter().enumerate().map(|(i, w)| w + 0.1 + (i % 5) as f32 * 0.1).collect();
             params.overwrite(id, &mut bytemuck::cast_slice::<f32, u8>(&changed))?;
             let moved = logits(&model, &mut params, &sequence)?;
@@ -90,7 +90,7 @@ fn half_precision_agrees_with_f32_to_its_rounding() -> Result<()> {
             let rounded: Vec<Vec<f32>> = params
                 .settle()?
                 .iter()
-                .map(|(_, t)| Ok(t.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
+                .map(|(_, t)| Ok(t.tensor()?.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
                 .collect::<Result<_>>()?;
             let names: Vec<String> = params.settle()?.iter().map(|(name, _)| name.to_string()).collect();
             for (name, values) in names.iter().zip(&rounded) {
@@ -260,9 +260,9 @@ fn tied_weights_are_one_parameter() -> Result<()> {
     let (_, mut tied) = open("opt-tiny")?;
     assert!(tied.id("lm_head.weight").is_none());
     let id = tied.id("model.decoder.embed_tokens.weight").unwrap();
-    let before: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
+    let before: Vec<f32> = tied.settle()?.get(id).tensor()?.flatten_all()?.to_vec1()?;
     tied.perturb(&[Term::gaussian(1, 1.0)]);
-    let after: Vec<f32> = tied.settle()?.get(id).flatten_all()?.to_vec1()?;
+    let after: Vec<f32> = tied.settle()?.get(id).tensor()?.flatten_all()?.to_vec1()?;
     let z = zotune::device::cpu::drawn::direction(1, "model.decoder.embed_tokens.weight", before.len());
     for ((a, b), z) in after.iter().zip(&before).zip(z) {
         assert!((a - b - z).abs() < 1e-6);

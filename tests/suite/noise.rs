@@ -4,7 +4,7 @@
 use anyhow::Result;
 use zotune::device::cpu::drawn::{direction, drawn};
 use zotune::device::cpu::walk::walk;
-use zotune::device::cpu::{Leg, Machine};
+use zotune::device::cpu::{AffineMove, Machine};
 use zotune::direction::group::GROUP;
 use zotune::direction::seed::{direction_seed, tensor_id};
 use zotune::direction::{Direction, Key};
@@ -136,7 +136,7 @@ fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
             walk(
                 &mut part,
                 first,
-                &[Leg { scale: 0.0, terms: vec![(Key::new(kind, 11, tensor_id("w")), 1.0)], rounding: None }],
+                &[AffineMove { scale: 0.0, terms: vec![(Key::new(kind, 11, tensor_id("w")), 1.0)], rounding: None }],
             );
             assert_eq!(part, whole[first..]);
         }
@@ -195,19 +195,25 @@ fn signs_are_fair_and_uncorrelated() {
 fn every_instruction_set_gives_the_same_bits() -> Result<()> {
     let w = tensor_id("w");
     let rounding = |step| Some(Key::of_rounding(step, w));
-    let leg = |terms: &[(Key, f32)], rounding| Leg { scale: 0.99, terms: terms.to_vec(), rounding };
-    let legs = [
-        leg(&[(Key::new(Direction::Gaussian, 1, w), 1e-3), (Key::new(Direction::Gaussian, 2, w), 1e-3)], rounding(1)),
-        leg(&[(Key::new(Direction::Rademacher, 3, w), 1e-3), (Key::new(Direction::Gaussian, 4, w), 1e-3)], rounding(2)),
-        leg(&[(Key::new(Direction::Gaussian, 5, w), 1e-3)], None),
+    let affine_move = |terms: &[(Key, f32)], rounding| AffineMove { scale: 0.99, terms: terms.to_vec(), rounding };
+    let moves = [
+        affine_move(
+            &[(Key::new(Direction::Gaussian, 1, w), 1e-3), (Key::new(Direction::Gaussian, 2, w), 1e-3)],
+            rounding(1),
+        ),
+        affine_move(
+            &[(Key::new(Direction::Rademacher, 3, w), 1e-3), (Key::new(Direction::Gaussian, 4, w), 1e-3)],
+            rounding(2),
+        ),
+        affine_move(&[(Key::new(Direction::Gaussian, 5, w), 1e-3)], None),
     ];
     let run = || {
         let mut f32s: Vec<f32> = (0..3000).map(|i| (i as f32).sin()).collect();
         let mut bf16s: Vec<half::bf16> = f32s.iter().map(|x| half::bf16::from_f32(*x)).collect();
         let mut f16s: Vec<half::f16> = f32s.iter().map(|x| half::f16::from_f32(*x)).collect();
-        walk(&mut f32s, 0, &legs);
-        walk(&mut bf16s, 0, &legs);
-        walk(&mut f16s, 0, &legs);
+        walk(&mut f32s, 0, &moves);
+        walk(&mut bf16s, 0, &moves);
+        walk(&mut f16s, 0, &moves);
         let bits: Vec<u32> = f32s.iter().map(|x| x.to_bits()).collect();
         let halves: Vec<u16> = bf16s.iter().map(|x| x.to_bits()).chain(f16s.iter().map(|x| x.to_bits())).collect();
         (bits, halves)

@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use zotune::base::Source;
 use zotune::data::Example;
 use zotune::data::task::Loss;
+use zotune::device::Array;
 use zotune::device::cpu::Machine;
 use zotune::device::cpu::drawn::direction;
 use zotune::direction::{Direction, Term};
@@ -43,11 +44,11 @@ fn lost_ways_are_told_from_those_that_are_made() -> Result<()> {
             / (2.0 * std::f64::consts::PI).sqrt();
         assert!((closed - share).abs() < 2e-3, "{c}: {closed}");
         let mut p = Params::new(DType::BF16);
-        p.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?.to_dtype(DType::BF16)?)?;
+        p.insert("w", Array::of(&Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?.to_dtype(DType::BF16)?)?)?;
         let found = p.displaced_share(term(3, c as f32 / 128.0), ParamSet::Estimated)?;
         assert!((found - closed).abs() < 0.02, "{c}: {found}, not {closed}");
         let mut exact = Params::new(DType::F32);
-        exact.insert("w", Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?)?;
+        exact.insert("w", Array::of(&Tensor::full(1.5f32, 1 << 16, &Device::Cpu)?)?)?;
         assert_eq!(exact.displaced_share(term(3, c as f32 / 128.0), ParamSet::Estimated)?, 1.0);
     }
     Ok(())
@@ -71,7 +72,7 @@ fn displaced_weights_are_those_that_walked(machine: Machine) -> Result<()> {
         let start: Vec<f32> = (0..LEN).map(|i| 0.1 * (i as f32 * 0.7).sin()).collect();
         let tensor = Tensor::new(start, &Device::Cpu)?.to_dtype(dtype)?;
         let mut params = Params::new(dtype);
-        let id = params.insert("w", tensor.clone())?;
+        let id = params.insert("w", Array::of(&tensor.clone())?)?;
         let walked = at_all_copies(&mut params, &points)?;
         let leaf = params.settle()?.at(&points).leaf(id);
         let displaced = leaf.displaced().unwrap();

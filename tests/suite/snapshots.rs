@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use zotune::device::Array;
 use zotune::device::cpu::drawn::direction;
 use zotune::direction::Term;
 use zotune::direction::seed::direction_seed;
@@ -22,7 +23,7 @@ fn params() -> Result<Params> {
 fn params_in(dtype: DType) -> Result<Params> {
     let mut params = Params::new(dtype);
     let x: Vec<f32> = (0..D).map(|i| (i as f32 * 0.3).cos()).collect();
-    let id = params.insert("x", Tensor::new(x, &Device::Cpu)?.to_dtype(dtype)?)?;
+    let id = params.insert("x", Array::of(&Tensor::new(x, &Device::Cpu)?.to_dtype(dtype)?)?)?;
     params.set_role(id, Role::Differentiated);
     Ok(params)
 }
@@ -183,7 +184,7 @@ fn with_the_coordinates_as_directions_vamo_is_svrg() -> Result<()> {
         for (axis, expected) in svrg.iter().enumerate() {
             let mut params = Params::new(DType::F32);
             for (i, x) in x.iter().enumerate() {
-                let id = params.insert(&format!("x{i}"), Tensor::new(&[*x as f32], &Device::Cpu)?)?;
+                let id = params.insert(&format!("x{i}"), Array::of(&Tensor::new(&[*x as f32], &Device::Cpu)?)?)?;
                 params.set_role(id, if i == axis { Role::Differentiated } else { Role::Frozen });
             }
             let settings = Settings { alpha: Some(1.0), zo_eps: Some(mu), ..Settings::default() };

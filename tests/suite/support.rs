@@ -96,7 +96,7 @@ pub fn at_copies(params: &mut Params, points: &Points, mut loss: impl FnMut(Weig
     params.settle()?;
     let look = |terms: Vec<Term>| {
         let mut there = params.copy()?;
-        there.perturb_over(points.span(), &terms);
+        there.perturb_over(points.set(), &terms);
         loss(there.settle()?)
     };
     points.each().map(look).collect()

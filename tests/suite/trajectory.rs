@@ -6,6 +6,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use zotune::base::Digest;
 use zotune::config::{Fsync, RawArgs, RunConfig};
+use zotune::device::Array;
 use zotune::params::{ParamSet, Params};
 use zotune::run::trajectory::export::export;
 use zotune::run::trajectory::{Done, Header, Log, Record, Scored, Trajectory, Weight};
@@ -18,7 +19,7 @@ use crate::support::{Regression, at, flat};
 fn params(dtype: DType) -> Result<Params> {
     let mut params = Params::new(dtype);
     for (name, shape) in [("a", vec![5, 4]), ("b", vec![10])] {
-        params.insert(name, Tensor::full(0.5f32, shape, &Device::Cpu)?.to_dtype(dtype)?)?;
+        params.insert(name, Array::of(&Tensor::full(0.5f32, shape, &Device::Cpu)?.to_dtype(dtype)?)?)?;
     }
     Ok(params)
 }

@@ -1,10 +1,22 @@
-//! TODO
+//! Activations, number by number.
 
 use super::simd;
+use rayon::prelude::*;
+
 use crate::device::Activation;
 
 /// Numbers that a thread takes at a time.
 pub const CHUNK: usize = 1 << 14;
+
+/// The activation of each number, in place, by all threads.
+pub fn activate_all(xs: &mut [f32], activation: Activation) {
+    xs.par_chunks_mut(CHUNK).for_each(|chunk| activate(chunk, activation));
+}
+
+/// dy <- dy times the activation's derivative at x, by all threads.
+pub fn multiply_all_by_slope(dy: &mut [f32], x: &[f32], activation: Activation) {
+    dy.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(dy, x)| multiply_by_slope(dy, x, activation));
+}
 
 vectorize! {
     /// The activation of each number, in place.

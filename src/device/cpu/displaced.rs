@@ -90,9 +90,9 @@ impl Displaced {
 
     /// The inner product of the ways to the first point with and without rounding to what the weight is held in, and the square of
     /// the one without, over the first of its numbers.
-    pub fn way_made<T: Element>(&self, bytes: &[u8]) -> (f64, f64) {
+    pub fn way_made<T: Element>(&self, numbers: &[T]) -> (f64, f64) {
         const LOOKED_AT: usize = 1 << 16;
-        let numbers: &[T] = bytemuck::cast_slice(&bytes[..bytes.len().min(LOOKED_AT * size_of::<T>())]);
+        let numbers = &numbers[..numbers.len().min(LOOKED_AT)];
         let here: Vec<f32> = numbers.iter().map(|w| w.widen()).collect();
         let (mut rounded, mut there) = (Vec::new(), Vec::new());
         self.read(numbers, 0, &mut rounded);

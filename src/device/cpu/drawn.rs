@@ -1,6 +1,6 @@
 //! TODO
 
-use super::walk::{Leg, walk};
+use super::walk::{AffineMove, walk};
 use crate::direction::seed::tensor_id;
 use crate::direction::{Direction, Key};
 
@@ -12,6 +12,10 @@ pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
 /// A direction of any kind itself.
 pub fn drawn(direction: Direction, seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
-    walk(&mut z, 0, &[Leg { scale: 0.0, terms: vec![(Key::new(direction, seed, tensor_id(name)), 1.0)], rounding: None }]);
+    walk(
+        &mut z,
+        0,
+        &[AffineMove { scale: 0.0, terms: vec![(Key::new(direction, seed, tensor_id(name)), 1.0)], rounding: None }],
+    );
     z
 }

@@ -106,3 +106,23 @@ pub fn warm_up() {
 pub(crate) fn threads() -> Parallelism {
     Parallelism::Rayon(rayon::current_num_threads())
 }
+
+/// Neighbouring columns of a matrix.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    /// [rows, width]
+    pub all: &'a [f32],
+    /// The first of them.
+    pub first: usize,
+    /// Columns of the whole matrix.
+    pub width: usize,
+    /// How many they are.
+    pub count: usize,
+}
+
+impl Columns<'_> {
+    /// From the `skip`-th of them on.
+    pub fn matrix(&self, skip: usize) -> Matrix {
+        Matrix::of(&self.all[self.first + skip..], self.width)
+    }
+}

@@ -354,7 +354,7 @@ mod tests {
     }
 
     /// Every unit that the machine has, and the model of the tiles that it may not have, gives the product in f64 of the rounded
-    /// numbers, to f32's rounding.
+    /// Numbers, to f32's rounding.
     #[test]
     #[allow(clippy::print_stderr, reason = "says what was not there to be tried")]
     fn every_unit_multiplies() {

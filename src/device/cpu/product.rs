@@ -21,7 +21,7 @@ use super::small::Small;
 use super::tile::{Rows, Unit};
 use super::transpose::transpose;
 use crate::device::cpu::convert::convert;
-use crate::device::{Activation, Element, Numbers};
+use crate::device::{Activation, Element, View};
 
 /// Sums of a strip, at most: 32 rows with the widest panel of activations.
 const SUMS: usize = 32 * 4 * 16;
@@ -151,7 +151,7 @@ thread_local!(static STRIPS: RefCell<Scratch> = RefCell::default());
 /// A layer's weight [outer, k] and bias [outer].
 pub struct Layer<'a> {
     /// As it is held.
-    pub weight: Numbers<'a>,
+    pub weight: View<'a>,
     /// Rows of the weight.
     pub outer: usize,
     /// If there is one.
@@ -208,16 +208,16 @@ impl Layer<'_> {
         let (here, first, by) = (rows.start * k..rows.end * k, rows.start * k, self.displaced);
         let apart = if by.is_some() { here.len() } else { 0 };
         match (form, &self.weight) {
-            (Form::Pairs(unit), Numbers::Bf16(w)) => {
+            (Form::Pairs(unit), View::Bf16(w)) => {
                 let w = displace(&w[here], first, by, &mut scratch.bf16);
                 Strip::Pairs { unit, rows: Rows { start: w.as_ptr().cast(), stride: k / 2 }, apart: apart / 2 }
             }
             (Form::Pairs(_), _) => unreachable!("halves come to halves"),
             (Form::Wide(unit), weight) => {
                 let start = match weight {
-                    Numbers::F32(w) => displace(&w[here], first, by, &mut scratch.wide).as_ptr(),
-                    Numbers::Bf16(w) => widen(displace(&w[here], first, by, &mut scratch.bf16), &mut scratch.wide),
-                    Numbers::F16(w) => widen(displace(&w[here], first, by, &mut scratch.f16), &mut scratch.wide),
+                    View::F32(w) => displace(&w[here], first, by, &mut scratch.wide).as_ptr(),
+                    View::Bf16(w) => widen(displace(&w[here], first, by, &mut scratch.bf16), &mut scratch.wide),
+                    View::F16(w) => widen(displace(&w[here], first, by, &mut scratch.f16), &mut scratch.wide),
                 };
                 Strip::Wide { unit, rows: Rows { start, stride: k }, apart }
             }
@@ -333,7 +333,7 @@ mod tests {
                 .collect();
             for machine in simd::machines() {
                 let bias = Some(Small { all: bias.clone(), len: outer });
-                let layer = Layer { weight: Numbers::F32(&w), outer, bias, displaced: None };
+                let layer = Layer { weight: View::F32(&w), outer, bias, displaced: None };
                 let run = || by_weights(&[Panels::new(&x, tokens, k, false)], &[layer], Activation::None, None);
                 assert!(simd::on(machine, 2, run).unwrap() == expected, "{machine:?}, {tokens} x {k} x {outer}");
             }
@@ -353,10 +353,10 @@ mod tests {
                 let layer = Layer { weight, outer, bias: None, displaced: None };
                 by_weights(&[Panels::of(form, &x, tokens, k)], &[layer], Activation::None, None)
             };
-            let exact = product(Form::Wide(Unit::best()), Numbers::F32(&wide));
-            assert!(product(Form::Wide(Unit::best()), Numbers::Bf16(&w)) == exact);
+            let exact = product(Form::Wide(Unit::best()), View::F32(&wide));
+            assert!(product(Form::Wide(Unit::best()), View::Bf16(&w)) == exact);
             if let Some(unit) = pairs::unit() {
-                for (found, exact) in product(Form::Pairs(unit), Numbers::Bf16(&w)).iter().zip(&exact) {
+                for (found, exact) in product(Form::Pairs(unit), View::Bf16(&w)).iter().zip(&exact) {
                     assert!(
                         (found - exact).abs() < 1e-5 * k as f32,
                         "{unit:?}, {tokens} x {k} x {outer}: {found}, not {exact}"

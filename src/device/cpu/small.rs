@@ -1,11 +1,8 @@
 //! A small weight in f32, at every point.
 
-use candle_core::Tensor;
-
 use super::convert::convert;
 use super::displaced::Displaced;
-use crate::device::numbers::with_weight;
-use crate::device::{Element, Numbers};
+use crate::device::{Array, Element, View};
 
 /// A small weight (a bias, a norm's) in f32, whatever it is held in, at all points that it is read at.
 pub struct Small {
@@ -17,7 +14,7 @@ pub struct Small {
 
 impl Small {
     /// Reads `weight`, which is `displaced` to the points or stands as it is.
-    pub fn of(weight: &Tensor, displaced: Option<&Displaced>) -> candle_core::Result<Self> {
+    pub fn of(weight: &Array, displaced: Option<&Displaced>) -> Self {
         fn all<T: Element>(numbers: &[T], displaced: Option<&Displaced>) -> Vec<f32> {
             let mut at_points = Vec::new();
             if let Some(displaced) = displaced {
@@ -28,14 +25,8 @@ impl Small {
             convert(numbers, &mut wide);
             wide
         }
-        let all = with_weight(weight, |numbers| {
-            Ok(match numbers {
-                Numbers::F32(w) => all(w, displaced),
-                Numbers::Bf16(w) => all(w, displaced),
-                Numbers::F16(w) => all(w, displaced),
-            })
-        })?;
-        Ok(Small { all, len: weight.elem_count() })
+        let all = each_precision!(View, weight.view(), numbers => all(numbers, displaced));
+        Small { all, len: weight.len() }
     }
 
     /// How many points there are.

@@ -40,19 +40,19 @@ fn fetch_group<T>(from: *const T) {
 }
 
 /// Numbers of a rule's state as they are held. Arithmetic is done in f32.
-pub enum Held<'a> {
+pub enum StateSlice<'a> {
     /// As they are.
     F32(&'a mut [f32]),
     /// Rounded at random, up or down with the chances that keep the mean: small changes to a large moment are not lost.
     Bf16(&'a mut [bf16]),
 }
 
-impl Held<'_> {
+impl StateSlice<'_> {
     #[inline(always)]
     fn load(&self, start: usize, to: &mut [f32]) {
         match self {
-            Held::F32(held) => to.copy_from_slice(&held[start..start + to.len()]),
-            Held::Bf16(held) => {
+            StateSlice::F32(held) => to.copy_from_slice(&held[start..start + to.len()]),
+            StateSlice::Bf16(held) => {
                 let held = &held[start..start + to.len()];
                 for (t, h) in to.iter_mut().zip(held) {
                     *t = h.widen();
@@ -65,8 +65,8 @@ impl Held<'_> {
     #[inline(always)]
     fn fetch(&self, start: usize) {
         match self {
-            Held::F32(held) => fetch_group(held.as_ptr().wrapping_add(start)),
-            Held::Bf16(held) => fetch_group(held.as_ptr().wrapping_add(start)),
+            StateSlice::F32(held) => fetch_group(held.as_ptr().wrapping_add(start)),
+            StateSlice::Bf16(held) => fetch_group(held.as_ptr().wrapping_add(start)),
         }
     }
 
@@ -74,8 +74,8 @@ impl Held<'_> {
     #[inline(always)]
     fn store(&mut self, start: usize, from: &[f32], words: &[u32; GROUP], half: u32) {
         match self {
-            Held::F32(held) => held[start..start + from.len()].copy_from_slice(from),
-            Held::Bf16(held) => {
+            StateSlice::F32(held) => held[start..start + from.len()].copy_from_slice(from),
+            StateSlice::Bf16(held) => {
                 for ((h, x), word) in held[start..start + from.len()].iter_mut().zip(from).zip(words) {
                     *h = bf16::narrow_at_random(*x, word >> (16 * half) & 0xffff);
                 }
@@ -92,7 +92,7 @@ vectorize! {
     /// of [`GROUP`]. What is held in half precision is rounded at random under `rounding`.
     #[allow(clippy::too_many_arguments)]
     pub fn update[T: Element, K: Kernel<S>, const S: usize](
-        weights: &mut [T], dense: Option<&[f32]>, state: &mut [Held<'_>; S], first: usize, scale: f32,
+        weights: &mut [T], dense: Option<&[f32]>, state: &mut [StateSlice<'_>; S], first: usize, scale: f32,
         terms: &[(Key, f32)], rounding: Key, kernel: &K,
     ) {
         let mut z = [0f32; GROUP];
@@ -132,7 +132,7 @@ vectorize! {
             }
             for k in 0..S {
                 // Two numbers of state share a word's halves; the next two draw words of their own.
-                if k % 2 == 0 && matches!(state[k], Held::Bf16(_)) {
+                if k % 2 == 0 && matches!(state[k], StateSlice::Bf16(_)) {
                     let drawn = draw_a_word_each(rounding, group | (k as u64) << 48);
                     words[..HALF].copy_from_slice(&drawn[0]);
                     words[HALF..].copy_from_slice(&drawn[1]);

@@ -8,7 +8,7 @@ use crate::direction::threefry::draw_half_words;
 
 /// A stretch of a walk: weights <- scale * weights + sum over terms of coeff * z, rounded once to the held precision.
 #[derive(Clone, Debug)]
-pub struct Leg {
+pub struct AffineMove {
     /// What the weights are multiplied by first.
     pub scale: f32,
     /// How far along which directions.
@@ -18,45 +18,45 @@ pub struct Leg {
 }
 
 vectorize! {
-    /// The legs one after the other, in one pass: the same bits as in a pass each.
+    /// The moves one after the other, in one pass: the same bits as in a pass each.
     ///
     /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`].
-    pub fn walk[T: Element](weights: &mut [T], first: usize, legs: &[Leg]) {
+    pub fn walk[T: Element](weights: &mut [T], first: usize, moves: &[AffineMove]) {
         let group = (first / GROUP) as u64;
-        let mut sources: Vec<Source> = legs.iter().flat_map(|leg| &leg.terms).map(|(key, _)| Source::new(*key)).collect();
+        let mut sources: Vec<Source> = moves.iter().flat_map(|affine_move| &affine_move.terms).map(|(key, _)| Source::new(*key)).collect();
         let (whole, rest) = weights.as_chunks_mut::<GROUP>();
         for (i, weights) in whole.iter_mut().enumerate() {
-            walk_group(weights, group + i as u64, legs, &mut sources);
+            walk_group(weights, group + i as u64, moves, &mut sources);
         }
         if !rest.is_empty() {
             let mut padded = [T::zeroed(); GROUP];
             padded[..rest.len()].copy_from_slice(rest);
-            walk_group(&mut padded, group + whole.len() as u64, legs, &mut sources);
+            walk_group(&mut padded, group + whole.len() as u64, moves, &mut sources);
             rest.copy_from_slice(&padded[..rest.len()]);
         }
     }
 }
 
-/// `sources` are those of all legs' terms, in order.
+/// `sources` are those of all moves' terms, in order.
 #[inline(always)]
-fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, legs: &[Leg], sources: &mut [Source]) {
+fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, moves: &[AffineMove], sources: &mut [Source]) {
     let mut z = [0f32; GROUP];
     let mut sum = [0f32; GROUP];
     let mut sources = sources.iter_mut();
-    for leg in legs {
+    for affine_move in moves {
         for j in 0..GROUP {
             sum[j] = weights[j].widen();
         }
-        if leg.scale != 1.0 {
+        if affine_move.scale != 1.0 {
             for s in &mut sum {
-                *s *= leg.scale;
+                *s *= affine_move.scale;
             }
         }
-        for (&(_, coeff), source) in leg.terms.iter().zip(sources.by_ref()) {
+        for (&(_, coeff), source) in affine_move.terms.iter().zip(sources.by_ref()) {
             source.turn_to(group, &mut z);
             source.add(coeff, &z, &mut sum);
         }
-        match leg.rounding {
+        match affine_move.rounding {
             Some(key) => round_at_random(&sum, key, group, weights),
             None => {
                 for j in 0..GROUP {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::device::Element;
 use crate::device::cpu::convert::convert;
-use crate::formats::numbers::zeros;
+use crate::device::zeros;
 
 /// `len` numbers that are stored in blocks of `kind`: read a stretch at a time, opened by all threads.
 pub fn read_blocks<H: Element>(reader: &mut dyn Read, kind: GgmlDType, len: usize) -> Result<Vec<H>> {

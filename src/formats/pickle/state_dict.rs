@@ -12,7 +12,7 @@ use candle_core::DType;
 use super::unpickle::{self, Strided};
 use crate::base::text::quoted;
 use crate::device::Element;
-use crate::formats::numbers::zeros;
+use crate::device::zeros;
 
 /// A tensor of such a file: a way to look at a storage, which others may look at too.
 pub struct View {

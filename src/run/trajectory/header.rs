@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::base::Digest;
 use crate::config::RunConfig;
+use crate::device::Array;
 use crate::device::cpu::simd;
-use crate::params::digest::tensor_digests;
+use crate::params::digest::array_digests;
 use crate::params::{Params, Role};
 use crate::zo::{Data, Workload, methods};
 
@@ -75,12 +76,9 @@ impl Weight {
     /// All weights as they stand.
     pub fn all(params: &mut Params) -> Result<Vec<Self>> {
         let weights = params.settle()?;
-        let digests = tensor_digests(weights.iter().map(|(_, tensor)| tensor))?;
-        let weight = |((name, tensor), digest): ((&str, &candle_core::Tensor), _)| Weight {
-            name: name.into(),
-            shape: tensor.dims().into(),
-            digest,
-        };
+        let digests = array_digests(weights.iter().map(|(_, array)| array))?;
+        let weight =
+            |((name, array), digest): ((&str, &Array), _)| Weight { name: name.into(), shape: array.shape().into(), digest };
         Ok(weights.iter().zip(digests).map(weight).collect())
     }
 }
