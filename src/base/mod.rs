@@ -1,4 +1,4 @@
-//! TODO
+//! What every room uses: errors, signals, whole files, hashes, bytes held.
 
 #[macro_use]
 pub mod errors;

@@ -1,4 +1,4 @@
-//! TODO
+//! Numbers as they are typed.
 
 use anyhow::Result;
 

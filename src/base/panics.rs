@@ -1,4 +1,4 @@
-//! TODO
+//! Panics of other crates over damaged files, as a value.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};

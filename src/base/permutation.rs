@@ -1,4 +1,4 @@
-//! TODO
+//! NumPy's permutations.
 
 use rand_mt::Mt;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! Where the files of a model or of a data set are: a folder, the binary, one file that stands for a folder.
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek};

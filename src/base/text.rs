@@ -1,4 +1,4 @@
-//! TODO
+//! Texts for people: quoted, bounded, harmless to a terminal; names that are near.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! What is opened: model, adapter, trajectory, task, data.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! TODO
+//! The least and the most that a number may be.
 
 use std::fmt;
 

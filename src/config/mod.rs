@@ -1,4 +1,4 @@
-//! TODO
+//! Every knob: as typed (a file with flags on top), then checked. Two types, so that nothing unchecked gets further.
 
 mod limits;
 mod trainable;

@@ -1,4 +1,4 @@
-//! TODO
+//! From data files to packed batches: tasks, tokenizers, examples.
 
 pub mod task;
 pub mod tokenizer;

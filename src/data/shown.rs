@@ -1,4 +1,4 @@
-//! TODO
+//! An example as a person reads it.
 
 use std::fmt;
 

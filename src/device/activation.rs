@@ -1,4 +1,4 @@
-//! TODO
+//! Activations by the names that checkpoints use.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! Which rows of a batch a block of queries attends to.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! How many numbers are drawn together.
 
 /// Elements drawn together; a run of elements can start at any multiple of it.
 pub const GROUP: usize = 128;

@@ -1,4 +1,4 @@
-//! TODO
+//! The generator's key for one direction on one tensor.
 
 use super::seed::mix;
 use super::term::Direction;

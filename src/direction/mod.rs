@@ -1,4 +1,4 @@
-//! TODO
+//! Random directions: pure functions of a seed, a tensor's name and an index. None is ever stored.
 
 pub mod group;
 pub mod seed;

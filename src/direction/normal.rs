@@ -1,4 +1,4 @@
-//! TODO
+//! Two normals of one word: Box-Muller with polynomials.
 
 use super::group::{GROUP, HALF, TOGETHER};
 use super::key::Key;

@@ -1,4 +1,4 @@
-//! TODO
+//! Seeds: a step's directions from the run's seed, a tensor's part of a key from its name.
 
 /// A tensor's part of the key: FNV-1a of its name.
 pub fn tensor_id(name: &str) -> u64 {

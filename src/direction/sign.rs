@@ -1,4 +1,4 @@
-//! TODO
+//! Signs: one bit each.
 
 /// Groups that the signs of [`HALF`] words are enough for.
 pub(crate) const GROUPS_OF_SIGNS: u64 = 32 / 2;

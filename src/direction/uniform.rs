@@ -1,4 +1,4 @@
-//! TODO
+//! Uniform numbers of the same generator.
 
 use super::group::{GROUP, HALF};
 use super::key::Key;

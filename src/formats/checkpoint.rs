@@ -11,14 +11,14 @@ use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
-use super::layout::Undo;
+use super::layout::Layout;
 use super::numbers::read_numbers;
 use super::weight_files::{is_lfs_pointer, weight_files};
 use crate::base::{Source, text};
 use crate::device::cpu::convert::convert;
 use crate::device::{Array, BufferElement, Element, zeros};
 use crate::formats::gguf::{Listed, blocks, tensors};
-use crate::formats::pickle::{Pickle, Spread};
+use crate::formats::pickle::Pickle;
 use crate::params::file::read_header;
 
 /// What the checkpoint says of a tensor, and where its numbers are.
@@ -29,10 +29,8 @@ struct Entry {
     file: usize,
     /// Where the numbers begin in the file; None for a pickle, which is asked by name.
     offset: Option<u64>,
-    /// How they lie among those that are read, if not one after the other.
-    spread: Option<Spread>,
-    /// What a GGUF file has otherwise.
-    undo: Option<Undo>,
+    /// How they lie.
+    layout: Layout,
 }
 
 /// The tensors of one model, by name; their numbers stay on disk until they are read.
@@ -157,7 +155,7 @@ impl Checkpoint {
         for (name, info) in metadata.tensors() {
             let stored = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype)).and_then(stored);
             let offset = Some(start + info.data_offsets.0 as u64);
-            let entry = Entry { shape: info.shape.clone(), stored, file, offset, spread: None, undo: None };
+            let entry = Entry { shape: info.shape.clone(), stored, file, offset, layout: Layout::Plain };
             self.entries.insert(name, entry);
         }
         Ok(())
@@ -167,8 +165,8 @@ impl Checkpoint {
         let Source::Folder(folder) = &self.files else { bail!("built-in models are safetensors") };
         let pickle = Pickle::open(&folder.join(&self.names[file]))?;
         for (name, view) in pickle.views() {
-            let (shape, spread, stored) = (view.shape.clone(), view.spread.clone(), view.dtype.clone().and_then(stored));
-            self.entries.insert(name.clone(), Entry { shape, stored, file, offset: None, spread, undo: None });
+            let (shape, layout, stored) = (view.shape.clone(), view.layout.clone(), view.dtype.clone().and_then(stored));
+            self.entries.insert(name.clone(), Entry { shape, stored, file, offset: None, layout });
         }
         self.pickles.insert(file, pickle);
         Ok(())
@@ -176,8 +174,8 @@ impl Checkpoint {
 
     fn add_gguf(&mut self, file: usize) -> Result<()> {
         let (reader, len) = self.files.open(&self.names[file])?;
-        for Listed { name, shape, stored, offset, undo } in tensors::tensors(reader, len)? {
-            self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), spread: None, undo });
+        for Listed { name, shape, stored, offset, layout } in tensors::tensors(reader, len)? {
+            self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), layout });
         }
         Ok(())
     }
@@ -202,7 +200,7 @@ pub(super) fn stored(dtype: DType) -> Result<GgmlDType, String> {
 /// The numbers that follow, as they are to be held.
 fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Array> {
     fn numbers<H: Element>(reader: &mut dyn Read, entry: &Entry) -> Result<Vec<H>> {
-        let len = entry.spread.as_ref().map_or(entry.shape.iter().product(), |spread| spread.span);
+        let len = entry.layout.span(&entry.shape);
         let read = match entry.stored {
             Ok(GgmlDType::F16) => read_numbers::<f16, H>(reader, len),
             Ok(GgmlDType::BF16) => read_numbers::<bf16, H>(reader, len),
@@ -210,21 +208,14 @@ fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Arr
             Ok(blocks) => blocks::read_blocks(reader, blocks, len),
             Err(ref other) => bail!("it is stored as {other}"),
         }?;
-        Ok(match &entry.spread {
-            Some(spread) => spread.gather(&read)?,
-            None => read,
-        })
+        entry.layout.read(read, &entry.shape)
     }
     fn held<H: BufferElement>(reader: &mut dyn Read, entry: &Entry) -> Result<Array> {
-        let numbers = match entry.undo {
-            Some(Undo::OneMore) => {
+        let numbers = match entry.layout.offset() {
+            0.0 => numbers::<H>(reader, entry)?,
+            offset => {
                 let (wide, mut held) = (numbers::<f32>(reader, entry)?, zeros(entry.shape.iter().product())?);
-                convert(&wide.into_iter().map(|w| w - 1.0).collect::<Vec<_>>(), &mut held);
-                held
-            }
-            undo => {
-                let mut held = numbers::<H>(reader, entry)?;
-                undo.inspect(|undo| undo.rows(&mut held, entry.shape[1..].iter().product()));
+                convert(&wide.into_iter().map(|w| w - offset).collect::<Vec<_>>(), &mut held);
                 held
             }
         };

@@ -1,30 +1,146 @@
-//! TODO
+//! How the numbers of a stored tensor lie, as one description that is read by and written by.
+//!
+//! A [`Layout`] takes the numbers as a file has them to those that transformers has, and back. A transposed matrix, a slice and a part of a
+//! fused one are strided; llama.cpp interleaves rotary pairs and adds one to some norms.
 
-/// What the file has otherwise than the checkpoint that it was made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undo {
-    /// The rows of each head: rotary pairs lie side by side, where transformers has all first halves before all second ones.
-    Interleaved {
+use anyhow::{Result, bail};
+
+use crate::device::{Element, zeros};
+
+/// How a tensor's numbers lie in a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Layout {
+    /// One after the other, in the order of the shape.
+    #[default]
+    Plain,
+    /// Apart, or in another order.
+    Strided(Strides),
+    /// The rows of each head's rotary pairs side by side; transformers has all first halves before all second ones.
+    RotaryPairs {
         /// How many heads there are.
         heads: usize,
     },
-    /// A norm's weight is larger by one.
-    OneMore,
+    /// Larger by this.
+    Offset(f32),
 }
 
-impl Undo {
-    /// Rows of `width` numbers back into transformers' order; the norms are done before they are narrowed.
-    pub fn rows<H: Copy>(self, numbers: &mut [H], width: usize) {
-        let Undo::Interleaved { heads } = self else { return };
-        let head = numbers.len() / heads;
-        let half = head / width / 2;
-        let mut whole = Vec::with_capacity(head);
-        for rows in numbers.chunks_mut(head) {
-            whole.clear();
-            whole.extend_from_slice(rows);
-            for (i, row) in whole.chunks(width).enumerate() {
-                rows[(i % 2 * half + i / 2) * width..][..width].copy_from_slice(row);
-            }
+/// For each dimension its length, and how far apart its numbers lie.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strides {
+    /// The tensor's shape.
+    pub shape: Vec<usize>,
+    /// Numbers from one to the next along each dimension.
+    pub strides: Vec<usize>,
+    /// Numbers from the first to the last.
+    pub span: usize,
+}
+
+impl Strides {
+    /// Where the i-th number lies.
+    fn place(&self, mut i: usize) -> usize {
+        let mut place = 0;
+        for (dim, stride) in self.shape.iter().zip(&self.strides).rev() {
+            place += i % dim * stride;
+            i /= dim;
         }
+        place
+    }
+}
+
+/// Where the row `row` of a head of `rows` lies if rotary pairs are side by side.
+fn paired(row: usize, rows: usize) -> usize {
+    let half = rows / 2;
+    row % half * 2 + row / half
+}
+
+impl Layout {
+    /// How many numbers of the file a tensor of this shape lies among.
+    pub fn span(&self, shape: &[usize]) -> usize {
+        match self {
+            Layout::Strided(strides) => strides.span,
+            _ => shape.iter().product(),
+        }
+    }
+
+    /// What is added to the numbers in the file.
+    pub fn offset(&self) -> f32 {
+        if let Layout::Offset(offset) = self { *offset } else { 0.0 }
+    }
+
+    /// The tensor's numbers, out of `stored`, [`Layout::span`] of them. An offset stays.
+    pub fn read<T: Element>(&self, stored: Vec<T>, shape: &[usize]) -> Result<Vec<T>> {
+        match self {
+            Layout::Plain | Layout::Offset(_) => Ok(stored),
+            Layout::Strided(strides) => {
+                let mut numbers = zeros(shape.iter().product())?;
+                numbers.iter_mut().enumerate().for_each(|(i, number)| *number = stored[strides.place(i)]);
+                Ok(numbers)
+            }
+            Layout::RotaryPairs { heads } => by_heads(stored, shape, *heads, |row, rows| (row, paired(row, rows))),
+        }
+    }
+
+    /// The numbers as the file has them, out of the tensor's. What lies between them is 0; an offset is not added.
+    pub fn write<T: Element>(&self, numbers: Vec<T>, shape: &[usize]) -> Result<Vec<T>> {
+        match self {
+            Layout::Plain | Layout::Offset(_) => Ok(numbers),
+            Layout::Strided(strides) => {
+                let mut stored = zeros(strides.span)?;
+                numbers.iter().enumerate().for_each(|(i, number)| stored[strides.place(i)] = *number);
+                Ok(stored)
+            }
+            Layout::RotaryPairs { heads } => by_heads(numbers, shape, *heads, |row, rows| (paired(row, rows), row)),
+        }
+    }
+}
+
+/// Moves the rows of each head: `places` says for each row (to, from) of how many.
+fn by_heads<T: Element>(
+    mut numbers: Vec<T>,
+    shape: &[usize],
+    heads: usize,
+    places: impl Fn(usize, usize) -> (usize, usize),
+) -> Result<Vec<T>> {
+    let width: usize = shape[1..].iter().product();
+    let rows = shape[0] / heads.max(1);
+    if rows * heads != shape[0] || rows % 2 != 0 {
+        bail!("{} rows are not {heads} heads of rotary pairs", shape[0]);
+    }
+    let mut whole = Vec::with_capacity(rows * width);
+    for head in numbers.chunks_mut((rows * width).max(1)) {
+        whole.clear();
+        whole.extend_from_slice(head);
+        for row in 0..rows {
+            let (to, from) = places(row, rows);
+            head[to * width..][..width].copy_from_slice(&whole[from * width..][..width]);
+        }
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written and read again is what it was, whatever the layout; and it lies where the definition says.
+    #[test]
+    fn every_layout_is_undone_by_its_reading() -> Result<()> {
+        let numbers: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        let transposed = Layout::Strided(Strides { shape: vec![4, 6], strides: vec![1, 4], span: 24 });
+        // Rows 1 and 2 of three fused ones are their own numbers with a stride of three rows.
+        let fused = Layout::Strided(Strides { shape: vec![4, 6], strides: vec![18, 1], span: 60 });
+        let pairs = Layout::RotaryPairs { heads: 1 };
+        for layout in [Layout::Plain, transposed.clone(), fused.clone(), pairs.clone(), Layout::Offset(1.0)] {
+            let stored = layout.write(numbers.clone(), &[4, 6])?;
+            assert_eq!(stored.len(), layout.span(&[4, 6]), "{layout:?}");
+            assert_eq!(layout.read(stored, &[4, 6])?, numbers, "{layout:?}");
+        }
+        assert_eq!(transposed.write(numbers.clone(), &[4, 6])?[..5], [0.0, 6.0, 12.0, 18.0, 1.0]);
+        assert_eq!(fused.write(numbers.clone(), &[4, 6])?[18..24], [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+        // Halves (0, 1) and (2, 3) become the pairs (0, 2) and (1, 3).
+        let first_of_rows: Vec<f32> = pairs.write(numbers.clone(), &[4, 6])?.into_iter().step_by(6).collect();
+        assert_eq!(first_of_rows, [0.0, 12.0, 6.0, 18.0]);
+        assert!(Layout::RotaryPairs { heads: 3 }.read(numbers, &[4, 6]).is_err());
+        Ok(())
     }
 }

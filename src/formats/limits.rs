@@ -1,4 +1,4 @@
-//! TODO
+//! Sizes and numbers that no model has.
 
 use anyhow::{Result, bail};
 

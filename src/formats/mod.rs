@@ -1,4 +1,4 @@
-//! TODO
+//! Files that others write: safetensors, pickle, GGUF, and what their tensors have otherwise.
 
 mod layout;
 pub mod numbers;
@@ -10,5 +10,5 @@ pub mod weight_files;
 mod checkpoint;
 
 pub use checkpoint::Checkpoint;
-pub use layout::Undo;
+pub use layout::{Layout, Strides};
 pub use rope::Rope;

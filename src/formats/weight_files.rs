@@ -1,4 +1,4 @@
-//! TODO
+//! Which files of a folder hold the weights.
 
 use std::collections::BTreeMap;
 use std::io::Read;

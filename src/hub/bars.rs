@@ -1,4 +1,4 @@
-//! TODO
+//! Progress bars of downloads, drawn by whoever shows things.
 
 use std::sync::OnceLock;
 

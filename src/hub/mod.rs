@@ -1,4 +1,4 @@
-//! TODO
+//! Models and data sets by their names on the hub, in the cache that Python's tools share.
 
 pub mod bars;
 mod settings;

@@ -1,4 +1,4 @@
-//! TODO
+//! Names on the hub: a repo, a revision, the files that are wanted of it.
 
 use anyhow::Result;
 

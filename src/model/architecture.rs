@@ -1,4 +1,4 @@
-//! TODO
+//! What an architecture is: a causal language model without its weights.
 
 use anyhow::Result;
 use candle_core::Tensor;

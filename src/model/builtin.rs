@@ -1,4 +1,4 @@
-//! TODO
+//! The model that is compiled into the binary.
 
 use crate::base::Source;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! The fields that every config.json may have, and what is made of each.
 
 use crate::base::{Table, Use};
 

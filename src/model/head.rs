@@ -1,4 +1,4 @@
-//! TODO
+//! The vocabulary projection.
 
 use anyhow::Result;
 use candle_core::{D, Tensor};

@@ -1,4 +1,4 @@
-//! TODO
+//! Digests of weights: they tell the weights of one step from another's.
 
 use anyhow::Result;
 use rayon::prelude::*;

@@ -1,4 +1,4 @@
-//! TODO
+//! Weights in a safetensors file, written whole and read back in place.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};

@@ -1,4 +1,4 @@
-//! TODO
+//! A first-order gradient of one weight.
 
 use std::ops::{Deref, DerefMut};
 

@@ -1,4 +1,4 @@
-//! TODO
+//! A weight as an operation reads it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! Which weight, where its gradient comes from, and sets of weights by that.
 
 /// Which weight: an index into the order of [`Params`]. Tied weights share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,3 +1,3 @@
-//! TODO
+//! A run's files as pictures.
 
 pub mod plot;

@@ -1,4 +1,4 @@
-//! TODO
+//! What a run folder takes on the disk.
 
 use crate::config::RunConfig;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! A model with its weights and tokenizer.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! A line of trainer_log.jsonl, and reading them back.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! A run's first steps on a stand-in with the model's sizes and two or three blocks, from which the whole is forecast.
 
 use std::cell::Cell;
 use std::time::Instant;

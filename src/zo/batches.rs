@@ -1,4 +1,4 @@
-//! TODO
+//! Mini-batches as a pure function of seed and step.
 
 use crate::base::permutation::permutation;
 use crate::direction::seed;

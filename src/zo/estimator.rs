@@ -1,4 +1,4 @@
-//! TODO
+//! What an estimator is.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! What is minimised: a function of the weights, and the finite sum behind it.
 
 use std::time::Duration;
 

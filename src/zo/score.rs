@@ -1,4 +1,4 @@
-//! TODO
+//! What an accuracy is worth.
 
 use serde::Serialize;
 

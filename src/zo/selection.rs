@@ -1,4 +1,4 @@
-//! TODO
+//! Which weights a knob names: all, the last blocks, patterns of names.
 
 use std::fmt;
 

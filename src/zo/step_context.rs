@@ -1,4 +1,4 @@
-//! TODO
+//! What an estimator and a rule are told of a step.
 
 use crate::direction::seed::direction_seed;
 

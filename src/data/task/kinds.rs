@@ -1,4 +1,4 @@
-//! TODO
+//! The kinds of losses, metrics and splits.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! TODO
+//! A row as text, the splits of rows, and rows that stand in two of them.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! TODO
+//! A direction itself, for tests and for people who want to look at it.
 
 use super::walk::{AffineMove, walk};
 use crate::direction::seed::tensor_id;

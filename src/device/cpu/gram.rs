@@ -1,4 +1,4 @@
-//! TODO
+//! Inner products of directions.
 
 use super::simd;
 use super::source::Source;

@@ -1,4 +1,4 @@
-//! TODO
+//! A direction as a pass draws it, group by group.
 
 use crate::device::Element;
 use crate::direction::group::{GROUP, HALF, TOGETHER};

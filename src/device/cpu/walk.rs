@@ -1,4 +1,4 @@
-//! TODO
+//! Moves of weights along directions, in one pass.
 
 use super::source::Source;
 use crate::device::Element;

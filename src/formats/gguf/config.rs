@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::fields;
 use super::header::{Header, Value, required};
 use crate::base::text::nearest;
-use crate::formats::Undo;
+use crate::formats::Layout;
 
 /// An architecture as both know it.
 pub struct GgufKind {
@@ -256,8 +256,8 @@ impl GgufKind {
         }
     }
 
-    /// The name that transformers has for a tensor, and what is to be undone; None for what it has not.
-    pub fn tensor(&self, header: &Header, name: &str) -> Result<Option<(String, Option<Undo>)>> {
+    /// The name that transformers has for a tensor, and how its numbers lie; None for what it has not.
+    pub fn tensor(&self, header: &Header, name: &str) -> Result<Option<(String, Layout)>> {
         let Some((stem, part)) = name.rsplit_once('.') else { return Ok(None) };
         let find = |names: &[(&str, &'static str)], name: &str| names.iter().find(|n| n.0 == name).map(|n| n.1);
         let block = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
@@ -270,13 +270,13 @@ impl GgufKind {
             }
         };
         let (heads, key_heads) = self.heads(header)?;
-        let undo = match block.map_or(stem, |(_, own)| own) {
-            "attn_q" if self.interleaved => Some(Undo::Interleaved { heads }),
-            "attn_k" if self.interleaved => Some(Undo::Interleaved { heads: key_heads }),
-            own if self.gemma && own.ends_with("norm") => Some(Undo::OneMore),
-            _ => None,
+        let layout = match block.map_or(stem, |(_, own)| own) {
+            "attn_q" if self.interleaved => Layout::RotaryPairs { heads },
+            "attn_k" if self.interleaved => Layout::RotaryPairs { heads: key_heads },
+            own if self.gemma && own.ends_with("norm") => Layout::Offset(1.0),
+            _ => Layout::Plain,
         };
-        Ok(theirs.map(|theirs| (format!("{theirs}.{part}"), undo)))
+        Ok(theirs.map(|theirs| (format!("{theirs}.{part}"), layout)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! TODO
+//! GGUF files, llama.cpp's: one file with a model's weights, sizes and vocabulary, read as the folder that it stands for.
 
 pub mod blocks;
 mod header;

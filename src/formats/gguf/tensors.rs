@@ -1,4 +1,4 @@
-//! TODO
+//! The tensors of a GGUF file as a checkpoint lists them.
 
 use anyhow::Result;
 use candle_core::quantized::GgmlDType;
@@ -6,7 +6,7 @@ use candle_core::quantized::GgmlDType;
 use super::config::GgufKind;
 use super::header::{Header, Info};
 use crate::base::ReadSeek;
-use crate::formats::Undo;
+use crate::formats::Layout;
 
 /// A tensor as a checkpoint lists it.
 pub struct Listed {
@@ -18,8 +18,8 @@ pub struct Listed {
     pub stored: Result<GgmlDType, String>,
     /// Where its blocks begin.
     pub offset: u64,
-    /// What is otherwise than transformers has it.
-    pub undo: Option<Undo>,
+    /// How its numbers lie.
+    pub layout: Layout,
 }
 
 /// The tensors of a file of `len` bytes, but for the rotary frequencies, which config.json tells of.
@@ -28,8 +28,8 @@ pub fn tensors(file: Box<dyn ReadSeek>, len: u64) -> Result<Vec<Listed>> {
     let kind = GgufKind::of(&header)?;
     let mut listed = Vec::new();
     for (own, Info { shape, stored, offset }) in header.tensors.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
-        let (name, undo) = kind.tensor(&header, own)?.unwrap_or((own.clone(), None));
-        listed.push(Listed { name, shape: shape.clone(), stored: stored.clone(), offset: *offset, undo });
+        let (name, layout) = kind.tensor(&header, own)?.unwrap_or((own.clone(), Layout::Plain));
+        listed.push(Listed { name, shape: shape.clone(), stored: stored.clone(), offset: *offset, layout });
     }
     Ok(listed)
 }

@@ -11,8 +11,7 @@ use candle_core::DType;
 
 use super::unpickle::{self, Strided};
 use crate::base::text::quoted;
-use crate::device::Element;
-use crate::device::zeros;
+use crate::formats::{Layout, Strides};
 
 /// A tensor of such a file: a way to look at a storage, which others may look at too.
 pub struct View {
@@ -20,39 +19,13 @@ pub struct View {
     pub dtype: Result<DType, String>,
     /// The slowest dimension first.
     pub shape: Vec<usize>,
-    /// How its numbers lie among those that [`Pickle::read`] gives, if not one after the other.
-    pub spread: Option<Spread>,
+    /// How its numbers lie among those that [`Pickle::read`] gives.
+    pub layout: Layout,
     /// The storage's name in the zip file, and which of its numbers is the tensor's first.
     storage: String,
     first: usize,
     /// Whether they are all that the storage has.
     is_whole: bool,
-}
-
-/// Numbers that lie apart, or in another order than the shape's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spread {
-    dims: Vec<usize>,
-    stride: Vec<usize>,
-    /// How many numbers lie from the first to the last.
-    pub span: usize,
-}
-
-impl Spread {
-    /// The tensor's numbers in order, out of those from its first to its last.
-    pub fn gather<T: Element>(&self, numbers: &[T]) -> Result<Vec<T>> {
-        let place = |mut i: usize| {
-            let mut place = 0;
-            for (dim, stride) in self.dims.iter().zip(&self.stride).rev() {
-                place += i % dim * stride;
-                i /= dim;
-            }
-            place
-        };
-        let mut gathered = zeros(self.dims.iter().product())?;
-        gathered.iter_mut().enumerate().for_each(|(i, number)| *number = numbers[place(i)]);
-        Ok(gathered)
-    }
 }
 
 type Archive = zip::ZipArchive<BufReader<File>>;
@@ -111,7 +84,7 @@ impl Pickle {
     /// Whether two names are of one tensor: the same numbers of the same storage.
     pub fn are_one(&self, a: &str, b: &str) -> bool {
         self.views.get(a).zip(self.views.get(b)).is_some_and(|(a, b)| {
-            (&a.storage, a.first, &a.dtype, &a.shape, &a.spread) == (&b.storage, b.first, &b.dtype, &b.shape, &b.spread)
+            (&a.storage, a.first, &a.dtype, &a.shape, &a.layout) == (&b.storage, b.first, &b.dtype, &b.shape, &b.layout)
         })
     }
 
@@ -174,7 +147,14 @@ fn dtype(class: &str) -> Result<DType, String> {
 impl View {
     /// Of a tensor that is not read, for `what` it is.
     fn unread(what: String) -> Self {
-        View { dtype: Err(what), shape: Vec::new(), spread: None, storage: String::new(), first: 0, is_whole: false }
+        View {
+            dtype: Err(what),
+            shape: Vec::new(),
+            layout: Layout::Plain,
+            storage: String::new(),
+            first: 0,
+            is_whole: false,
+        }
     }
 
     /// How many bytes its numbers are.
@@ -209,9 +189,12 @@ impl View {
             );
         }
         let span = span.unwrap_or_default();
-        let spread = (!is_contiguous(&shape, &stride)).then(|| Spread { dims: shape.clone(), stride, span });
+        let layout = match is_contiguous(&shape, &stride) {
+            true => Layout::Plain,
+            false => Layout::Strided(Strides { shape: shape.clone(), strides: stride, span }),
+        };
         let is_whole = first == 0 && (span * size) as u64 == stored;
-        Ok(View { dtype: Ok(dtype), shape, spread, storage, first, is_whole })
+        Ok(View { dtype: Ok(dtype), shape, layout, storage, first, is_whole })
     }
 }
 

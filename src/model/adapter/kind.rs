@@ -1,4 +1,4 @@
-//! TODO
+//! The kinds of adapters, and their knobs.
 
 /// What it adds to the model.
 #[derive(Clone, Debug, PartialEq)]

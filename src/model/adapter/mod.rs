@@ -1,4 +1,4 @@
-//! TODO
+//! Adapters: what is trained in a model's place, written and read as PEFT does.
 
 mod kind;
 pub mod peft;

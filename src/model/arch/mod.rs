@@ -1,4 +1,4 @@
-//! TODO
+//! Architectures: one file each, from config.json to a model of handles.
 
 pub mod design;
 pub mod gemma;

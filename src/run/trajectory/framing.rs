@@ -1,4 +1,4 @@
-//! TODO
+//! Records as bytes: framed, each checksum built on the one before it.
 
 use anyhow::{Context, Result, anyhow, bail};
 

@@ -1,4 +1,4 @@
-//! TODO
+//! What a log says after its header, record by record.
 
 use serde::{Deserialize, Serialize};
 

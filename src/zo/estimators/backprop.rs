@@ -1,4 +1,4 @@
-//! TODO
+//! The mini-batch's gradient by backpropagation, for some weights or all.
 
 use anyhow::Result;
 

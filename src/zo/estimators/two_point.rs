@@ -1,4 +1,4 @@
-//! TODO
+//! The two-point estimator: directional differences along random directions.
 
 use anyhow::{Context, Result};
 
