@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::head::Head;
 use super::packed::Packed;
 use crate::device::Heads;
-use crate::params::{ParamId, Weights};
+use crate::params::Weights;
 
 /// What the rest of the program needs to know of a model's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,6 @@ pub trait Architecture: Send + Sync {
 
     /// How its attention's heads are made.
     fn heads(&self) -> Heads;
-
-    /// The weights that embed tokens; a tied head's is among them.
-    fn stem(&self) -> Vec<ParamId>;
 
     /// Adds what is derived from a batch once and used by every block.
     fn prepare<'a>(&self, packed: Packed<'a>) -> Result<Packed<'a>> {

@@ -12,6 +12,7 @@ use candle_core::{Tensor, Var};
 
 use super::lm::Model;
 use super::packed::Packed;
+use super::segment::Segment;
 use crate::data::Batch;
 use crate::params::{Gradient, ParamId, Recorder, Role, Weights};
 
@@ -21,7 +22,7 @@ pub struct Backward<'a> {
     parts: Vec<Part<'a>>,
     recorder: Arc<Recorder>,
     /// The segments still to go back through, the next one last.
-    ahead: Vec<usize>,
+    ahead: Vec<Segment>,
 }
 
 struct Part<'a> {
@@ -38,22 +39,24 @@ impl<'a> Backward<'a> {
     /// The forward, down to the lowest weight that is to be differentiated. The log-probabilities of each micro-batch's
     /// predictions come back beside it: [`Backward::seed`] wants the loss's gradient with respect to them.
     pub fn begin(model: &'a Model, weights: Weights, batches: &'a [Batch]) -> Result<(Self, Vec<Vec<f32>>)> {
-        let wanted = |id: &ParamId| weights.role(*id) == Role::Differentiated;
-        let lowest = model.segments.iter().filter(|(id, _)| wanted(id)).map(|(_, segment)| *segment).min();
+        let wanted = |id: ParamId| weights.role(id) == Role::Differentiated;
+        let lowest = model.places.iter().filter(|place| wanted(place.id)).map(|place| place.segment).min();
         let lowest = lowest.context("a backward pass was begun, but no weight is to be differentiated")?;
         let (mut parts, mut log_probs) = (Vec::new(), Vec::new());
         for batch in batches {
             let packed = model.prepare(batch)?;
             let mut inputs = Vec::new();
             let states = model.forward(weights, &packed, |block, input| {
-                if block + 1 >= lowest {
+                if Segment::Block(block) >= lowest {
                     inputs.push(input.clone());
                 }
             })?;
             log_probs.push(model.log_probs_of(weights, &states, batch)?);
             parts.push(Part { packed, inputs, states, upstream: None });
         }
-        let ahead = (lowest..model.architecture.num_blocks() + 2).collect();
+        let blocks = (0..model.num_blocks()).map(Segment::Block);
+        let all = std::iter::once(Segment::Stem).chain(blocks).chain([Segment::Head]);
+        let ahead = all.filter(|segment| *segment >= lowest).collect();
         Ok((Backward { model, parts, recorder: weights.recorder()?, ahead }, log_probs))
     }
 
@@ -72,18 +75,17 @@ impl<'a> Backward<'a> {
         let Some(segment) = self.ahead.pop() else { return Ok(None) };
         let recorder = self.recorder.clone();
         let (read, last) = (weights.recorded(&recorder), self.ahead.is_empty());
-        let blocks = self.model.architecture.num_blocks();
         for part in &mut self.parts {
             let upstream = part.upstream.take().context("a backward pass without a gradient to begin from")?;
             part.upstream = match segment {
-                0 => {
+                Segment::Stem => {
                     walk_back(&self.model.architecture.embed(read, &part.packed)?, &upstream)?;
                     None
                 }
-                s if s == blocks + 1 => Some(self.model.head_backward(read, part, &upstream)?),
-                s => {
+                Segment::Head => Some(self.model.head_backward(read, part, &upstream)?),
+                Segment::Block(block) => {
                     let input = Var::from_tensor(&part.inputs.pop().context("a block's input was not kept")?)?;
-                    let output = self.model.architecture.block(read, s - 1, input.as_tensor().clone(), &part.packed)?;
+                    let output = self.model.architecture.block(read, block, input.as_tensor().clone(), &part.packed)?;
                     Some(gradient_of(&input, &output, &upstream)?)
                 }
             };
@@ -92,8 +94,8 @@ impl<'a> Backward<'a> {
             }
         }
         let wanted = |id: ParamId| weights.role(id) == Role::Differentiated;
-        let here = self.model.segments.iter().filter(|(id, s)| *s == segment && wanted(*id));
-        let taken = here.map(|(id, _)| Ok((*id, recorder.take(*id).ok_or_else(|| missing(weights, *id))?)));
+        let here = self.model.places.iter().filter(|place| place.segment == segment && wanted(place.id));
+        let taken = here.map(|place| Ok((place.id, recorder.take(place.id).ok_or_else(|| missing(weights, place.id))?)));
         Ok(Some(taken.collect::<Result<_>>()?))
     }
 }

@@ -70,8 +70,4 @@ impl Linear {
             false => ops::add_low_rank(&y, &ops::linear(x, down, Activation::None)?, up),
         }
     }
-
-    pub(super) fn ids(&self) -> impl Iterator<Item = ParamId> {
-        [Some(self.weight), self.bias].into_iter().flatten()
-    }
 }

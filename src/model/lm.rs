@@ -16,6 +16,7 @@ use super::kinds;
 use super::linear::Linear;
 use super::loader::{Contents, Loader};
 use super::packed::{Front, Packed, Prefix};
+use super::segment::{Place, Segment};
 use crate::base::{Source, files};
 use crate::data::Batch;
 use crate::data::tokenizer::Tokenizer;
@@ -35,8 +36,8 @@ pub struct Model {
     pub(super) prefix: Option<Prefix>,
     /// The names of the linear layers, with what adapts them.
     pub(super) linears: Vec<(String, Linear)>,
-    /// Where each weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
-    pub(super) segments: Vec<(ParamId, usize)>,
+    /// Where each weight stands.
+    pub(super) places: Vec<Place>,
 }
 
 impl Model {
@@ -97,10 +98,10 @@ impl Model {
             Contents::Stored(checkpoint) => checkpoint.file_names().to_vec(),
             _ => Vec::new(),
         };
-        let segments = segments(architecture.as_ref(), &loader.params);
         let (adapter, linears) = (loader.adapter.take(), std::mem::take(&mut loader.linears));
+        let places = std::mem::take(&mut loader.places);
         let source = source.clone();
-        Ok((Model { architecture, source, config, weight_files, adapter, prefix, linears, segments }, loader))
+        Ok((Model { architecture, source, config, weight_files, adapter, prefix, linears, places }, loader))
     }
 
     /// Sizes.
@@ -139,9 +140,14 @@ impl Model {
         &self.source
     }
 
-    /// Where a weight stands: 0 for the stem, i + 1 for block i, the number of blocks + 1 for the head.
-    pub fn segment(&self, id: ParamId) -> usize {
-        self.segments.iter().find(|(other, _)| *other == id).map_or(0, |(_, segment)| *segment)
+    /// Where a weight stands.
+    pub fn place(&self, id: ParamId) -> Option<&Place> {
+        self.places.iter().find(|place| place.id == id)
+    }
+
+    /// The weight of that name in a segment.
+    pub fn weight_in(&self, segment: Segment, name: &str) -> Option<ParamId> {
+        self.places.iter().find(|place| place.segment == segment && place.name == name).map(|place| place.id)
     }
 
     /// How many blocks there are.
@@ -151,8 +157,8 @@ impl Model {
 
     /// The weights from the `n`-th last block up, the head included, as far as nothing below reads them too.
     pub fn last_blocks(&self, n: usize) -> Vec<ParamId> {
-        let lowest = (self.num_blocks() + 1).saturating_sub(n);
-        self.segments.iter().filter(|(_, segment)| *segment >= lowest).map(|(id, _)| *id).collect()
+        let lowest = Segment::Block(self.num_blocks().saturating_sub(n));
+        self.places.iter().filter(|place| place.segment >= lowest).map(|place| place.id).collect()
     }
 
     /// ln p of each of the batch's predictions, in their order, or its logit where the batch says that this is enough; where the
@@ -185,8 +191,12 @@ impl Model {
     /// The first block that has a trained weight, or beyond the last where only the head has; None where what embeds tokens is
     /// trained, and so nothing stays as it is.
     fn first_trained_block(&self, weights: Weights) -> Option<usize> {
-        let trained = self.segments.iter().filter(|(id, _)| weights.role(*id) != Role::Frozen);
-        trained.map(|(_, segment)| *segment).min()?.checked_sub(1)
+        let trained = self.places.iter().filter(|place| weights.role(place.id) != Role::Frozen);
+        match trained.map(|place| place.segment).min()? {
+            Segment::Stem => None,
+            Segment::Block(block) => Some(block),
+            Segment::Head => Some(self.num_blocks()),
+        }
     }
 
     /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
@@ -280,21 +290,4 @@ fn flatten(name: &str, value: &Value, numbers: &mut BTreeMap<String, Value>) {
         }),
         number => drop(numbers.insert(name.into(), number.clone())),
     }
-}
-
-/// Where each weight stands. Checkpoints name the weights of block i `...layers.i...`; what is in no block and does not embed
-/// tokens is the head's.
-fn segments(architecture: &dyn Architecture, params: &Params) -> Vec<(ParamId, usize)> {
-    let (stem, blocks) = (architecture.stem(), architecture.num_blocks());
-    // Every block reads a prefix.
-    let is_low = |id, name| stem.contains(&id) || name == stored::PROMPT_EMBEDDINGS;
-    let segment = |id, name| if is_low(id, name) { 0 } else { block_of(name).map_or(blocks, |(i, _)| i) + 1 };
-    params.ids().map(|(id, name)| (id, segment(id, name))).collect()
-}
-
-/// The number of a weight's block, and where in the name it stands.
-pub fn block_of(name: &str) -> Option<(usize, Range<usize>)> {
-    let start = name.find("layers.")? + "layers.".len();
-    let end = start + name[start..].find('.')?;
-    Some((name[start..end].parse().ok()?, start..end))
 }

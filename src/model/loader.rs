@@ -9,6 +9,7 @@ use candle_core::DType;
 use super::head::Head;
 use super::linear::{Linear, LowRank};
 use super::packed::Prefix;
+use super::segment::{Place, Segment};
 use crate::base::{Source, memory};
 use crate::device::{Array, Buffer, Heads};
 use crate::formats::Checkpoint;
@@ -47,6 +48,10 @@ pub struct Loader {
     pub(super) adapter: Option<Adapter>,
     /// The adapter's, where it is stored and its numbers are wanted.
     adapter_tensors: Option<Checkpoint>,
+    /// The segment whose weights come now, and what their names begin with.
+    current: (Segment, String),
+    /// Where each weight stands.
+    pub(super) places: Vec<Place>,
     /// The linear layers, by name.
     pub(super) linears: Vec<(String, Linear)>,
 }
@@ -77,6 +82,8 @@ impl Loader {
             dtype,
             adapter,
             adapter_tensors,
+            current: (Segment::Stem, String::new()),
+            places: Vec::new(),
             linears,
         })
     }
@@ -100,6 +107,17 @@ impl Loader {
             );
         }
         Array::new(shape, Buffer::zeros(dtype, count(shape)?)?)
+    }
+
+    /// The weights that come next stand in `segment`, and their names begin with `prefix`.
+    pub(super) fn begin(&mut self, segment: Segment, prefix: &str) {
+        self.current = (segment, prefix.into());
+    }
+
+    fn note(&mut self, id: ParamId, name: &str, (segment, prefix): (Segment, &str)) -> ParamId {
+        let name = name.strip_prefix(prefix).unwrap_or(name).into();
+        self.places.push(Place { id, segment, name });
+        id
     }
 
     /// Other spellings of a name's beginning that checkpoints use.
@@ -136,7 +154,9 @@ impl Loader {
             Contents::Nothing(_) => Array::empty(self.dtype)?,
         };
         self.sizes.push(size);
-        self.params.insert(name, tensor)
+        let id = self.params.insert(name, tensor)?;
+        let (segment, prefix) = self.current.clone();
+        Ok(self.note(id, name, (segment, &prefix)))
     }
 
     /// The name under which the checkpoint has a weight.
@@ -182,7 +202,13 @@ impl Loader {
             }
         };
         self.sizes.push(size);
-        self.params.insert_adapter(name, tensor)
+        let id = self.params.insert_adapter(name, tensor)?;
+        // Every block reads a prefix.
+        let (segment, prefix) = match name {
+            stored::PROMPT_EMBEDDINGS => (Segment::Stem, String::new()),
+            _ => self.current.clone(),
+        };
+        Ok(self.note(id, name, (segment, &prefix)))
     }
 
     /// Refuses an adapter that asks for layers which are not there.

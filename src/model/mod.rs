@@ -3,6 +3,7 @@
 //! A model holds handles ([`ParamId`](crate::params::ParamId)) and reads the weights through [`Weights`](crate::params::Weights).
 
 pub mod adapter;
+mod segment;
 mod linear;
 mod head;
 mod packed;
@@ -25,3 +26,4 @@ pub use linear::Linear;
 pub use lm::Model;
 pub use loader::Loader;
 pub use packed::Packed;
+pub use segment::{Place, Segment};

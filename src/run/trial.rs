@@ -13,14 +13,12 @@ use crate::config::RunConfig;
 use crate::data::task::{Splits, Task};
 use crate::data::{Batch, Example, Pick};
 use crate::device::cpu::matrix::warm_up;
-use crate::model::Model;
-use crate::model::lm::block_of;
-use crate::params::{ParamSet, Params, Role};
+use crate::model::{Model, Segment};
+use crate::params::{ParamId, ParamSet, Params, Role};
 use crate::prompt::PromptLoss;
 use crate::prompt::evaluate::evaluate;
-use crate::zo::Problem;
 use crate::zo::methods::method;
-use crate::zo::{Batches, Order, StepContext};
+use crate::zo::{Batches, Order, Problem, StepContext};
 
 /// The tokens that an evaluation feeds.
 pub(super) fn tokens(examples: &[Example], batch_size: usize) -> usize {
@@ -106,12 +104,21 @@ impl<'a> Trial<'a> {
         let evaluated = evaluated.max_by_key(|b| tokens(b, b.len())).context("nothing to evaluate")?.to_vec();
         let (params, model) = (&outline.params, &outline.model);
         let lowest_of = |is: fn(Role) -> bool| {
-            params.ids().filter(|(id, _)| is(params.role(*id))).map(|(id, _)| model.segment(id)).min()
+            params
+                .ids()
+                .filter(|(id, _)| is(params.role(*id)))
+                .filter_map(|(id, _)| model.place(id))
+                .map(|p| p.segment)
+                .min()
         };
         let differentiated = lowest_of(|role| role == Role::Differentiated);
         let lowest = differentiated.or(lowest_of(|role| role != Role::Frozen));
         let blocks = model.num_blocks();
-        let plain = lowest.map_or(blocks, |segment| segment.saturating_sub(1).min(blocks));
+        let plain = match lowest {
+            Some(Segment::Stem) => 0,
+            Some(Segment::Block(block)) => block,
+            Some(Segment::Head) | None => blocks,
+        };
         let (upper, backward) = (blocks - plain, differentiated.is_some());
         let progress = Cell::new((Instant::now(), 0));
         Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, upper, backward, num_weights, progress })
@@ -161,7 +168,7 @@ impl<'a> Trial<'a> {
             tracing::info!("plan    {tried} of {} parts tried in {}", self.parts(), duration(seconds));
         }
         let (model, mut params) = self.stand_in(plain + upper)?;
-        self.assign_roles(&mut params, plain);
+        self.assign_roles(&model, &mut params, plain);
         let mut optimizer = make_method(self.plan, &mut params)?;
         let mut step = |examples: &[Example], step: u64, params: &mut Params| -> Result<(f64, Peaks)> {
             let batches = Batches::new(examples.len(), examples.len(), 0);
@@ -231,21 +238,17 @@ impl<'a> Trial<'a> {
     }
 
     /// The stand-in's blocks from `plain` on are as the lowest of the upper ones; what is in no block is as it is.
-    fn assign_roles(&self, params: &mut Params, plain: usize) {
-        let real = &self.outline.params;
-        let roles: Vec<_> = params
-            .ids()
-            .map(|(id, name)| {
-                let stands_for = match block_of(name) {
-                    Some((block, from)) => {
-                        let real_block = if block < plain { 0 } else { self.plain };
-                        format!("{}{real_block}{}", &name[..from.start], &name[from.end..])
-                    }
-                    None => name.to_string(),
-                };
-                (id, real.id(&stands_for).map_or(Role::Estimated, |id| real.role(id)))
-            })
-            .collect();
+    fn assign_roles(&self, stand_in: &Model, params: &mut Params, plain: usize) {
+        let LoadedModel { model, params: real, .. } = self.outline;
+        let role = |id: ParamId| {
+            let place = stand_in.place(id)?;
+            let segment = match place.segment {
+                Segment::Block(block) => Segment::Block(if block < plain { 0 } else { self.plain }),
+                other => other,
+            };
+            Some(real.role(model.weight_in(segment, &place.name)?))
+        };
+        let roles: Vec<_> = params.ids().map(|(id, _)| (id, role(id).unwrap_or(Role::Estimated))).collect();
         roles.into_iter().for_each(|(id, role)| params.set_role(id, role));
     }
 }

@@ -187,7 +187,8 @@ fn a_head_of_its_own_is_written_as_one() -> Result<()> {
         assert_eq!(params.ids().count(), sizes.len(), "{name}");
         // The head is no part of what embeds tokens, and so of no block's training but its own.
         let head = params.id("lm_head.weight").context("no head")?;
-        assert_eq!((model.segment(head), model.last_blocks(0).contains(&head)), (model.num_blocks() + 1, true), "{name}");
+        let segment = model.place(head).unwrap().segment;
+        assert_eq!((segment, model.last_blocks(0).contains(&head)), (zotune::model::Segment::Head, true), "{name}");
 
         let written = tempfile::tempdir()?;
         model.save(params.settle()?, written.path())?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::design::Design;
 use crate::device::Heads;
-use crate::model::{Architecture, Head, Linear, Loader, Packed, Shape};
+use crate::model::{Architecture, Head, Linear, Loader, Packed, Segment, Shape};
 use crate::ops;
 use crate::params::{ParamId, Weights};
 
@@ -47,6 +47,7 @@ impl Llama {
         let embed_tokens = loader.embedding("model.embed_tokens.weight", &embedding, design.tied)?;
         let mut blocks = Vec::new();
         for i in 0..design.num_blocks {
+            loader.begin(Segment::Block(i), &format!("model.layers.{i}."));
             let name = |part: &str| format!("model.layers.{i}.{part}");
             let norm = |loader: &mut Loader, part: &str, len: usize| loader.weight(&name(&format!("{part}.weight")), &[len]);
             // A block of four norms has the second one's usual name behind the attention.
@@ -74,6 +75,7 @@ impl Llama {
                 },
             });
         }
+        loader.begin(Segment::Head, "");
         let norm = loader.weight("model.norm.weight", &[hidden])?;
         let head = loader.head(design.tied, embed_tokens, &embedding, design.logit_cap)?;
         Ok(Llama { design, embed_tokens, blocks, norm, head })
@@ -138,10 +140,6 @@ impl Architecture for Llama {
 
     fn heads(&self) -> Heads {
         self.design.heads
-    }
-
-    fn stem(&self) -> Vec<ParamId> {
-        vec![self.embed_tokens]
     }
 
     fn prepare<'a>(&self, packed: Packed<'a>) -> Result<Packed<'a>> {

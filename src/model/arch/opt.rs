@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::base::{Table, Use};
 use crate::device::{Activation, Heads, Scores};
 use crate::formats::limits;
-use crate::model::{Architecture, Head, Linear, Loader, Packed, Shape};
+use crate::model::{Architecture, Head, Linear, Loader, Packed, Segment, Shape};
 use crate::ops;
 use crate::params::{ParamId, Weights};
 
@@ -138,11 +138,13 @@ impl Opt {
         let (mut project_in, mut project_out) = (None, None);
         if embed_dim != hidden {
             project_in = Some(loader.linear("model.decoder.project_in", hidden, embed_dim, false)?);
+            loader.begin(Segment::Head, "");
             project_out = Some(loader.linear("model.decoder.project_out", embed_dim, hidden, false)?);
         }
         let bias = config.enable_bias;
         let mut blocks = Vec::new();
         for i in 0..config.num_hidden_layers {
+            loader.begin(Segment::Block(i), &format!("model.decoder.layers.{i}."));
             let name = |part: &str| format!("model.decoder.layers.{i}.{part}");
             blocks.push(Block {
                 k: loader.linear(&name("self_attn.k_proj"), hidden, hidden, bias)?,
@@ -155,6 +157,7 @@ impl Opt {
                 final_norm: norm(loader, &name("final_layer_norm"))?,
             });
         }
+        loader.begin(Segment::Head, "");
         let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
         let final_norm = if has_final_norm { Some(norm(loader, "model.decoder.final_layer_norm")?) } else { None };
         let head = loader.head(tied, embed_tokens, &embedding, None)?;
@@ -203,11 +206,6 @@ impl Architecture for Opt {
     fn heads(&self) -> Heads {
         let count = self.config.num_attention_heads;
         Heads { queries: count, keys: count, dim: self.config.hidden_size / count }
-    }
-
-    fn stem(&self) -> Vec<ParamId> {
-        let projection = self.project_in.iter().flat_map(Linear::ids);
-        [self.embed_tokens, self.embed_positions].into_iter().chain(projection).collect()
     }
 
     fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor> {
