@@ -10,10 +10,10 @@ use criterion::{Criterion, Throughput};
 use zotune::base::Source;
 use zotune::data::task::Loss;
 use zotune::data::{Batch, Candidate, Example};
-use zotune::device::Array;
 use zotune::device::cpu::Kernel;
 use zotune::device::cpu::attention::PrefixRows;
 use zotune::device::{Activation, Heads, Scores};
+use zotune::device::{Activations, Array};
 use zotune::direction::Term;
 use zotune::model::Model;
 use zotune::ops::{self, Part};
@@ -81,7 +81,7 @@ fn products(c: &mut Criterion) {
     let square = Tensor::ones((2048, 2048), DType::F32, &Device::Cpu).unwrap();
     group.throughput(Throughput::Elements(2048u64.pow(3)));
     group.bench_function("the matrix library's, 2048 x 2048 x 2048, f32", |b| b.iter(|| square.matmul(&square).unwrap()));
-    let x = Tensor::ones((TOKENS, HIDDEN), DType::F32, &Device::Cpu).unwrap();
+    let x = Activations::new(vec![1.0; TOKENS * HIDDEN], &[TOKENS, HIDDEN]).unwrap();
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         let mut params = weights(4 * HIDDEN, dtype);
         let ids = ["w", "b"].map(|name| params.id(name).unwrap());
@@ -115,7 +115,7 @@ fn attention(c: &mut Criterion) {
     let prompts = Batch::pack(&examples(), PromptLoss::pick(Loss::Classification));
     let long = Batch::sequence(&[7; 1024]);
     for (name, batch) in [("16 prompts of 13 tokens", prompts), ("1,024 tokens", long)] {
-        let qkv = Tensor::rand(-1f32, 1f32, (batch.num_tokens(), 3 * HIDDEN), &Device::Cpu).unwrap();
+        let qkv = Activations::Cpu(Tensor::rand(-1f32, 1f32, (batch.num_tokens(), 3 * HIDDEN), &Device::Cpu).unwrap());
         // Scores and what is mixed by them, each half of a square.
         let pairs = if batch.num_tokens() == 1024 { 1024 * 1025 / 2 } else { EXAMPLES * 13 * 14 / 2 };
         group.throughput(Throughput::Elements((2 * pairs * HIDDEN) as u64));

@@ -1,12 +1,11 @@
 //! What an architecture is: a causal language model without its weights.
 
 use anyhow::Result;
-use candle_core::Tensor;
 use serde_json::Value;
 
 use super::head::Head;
 use super::packed::Packed;
-use crate::device::Heads;
+use crate::device::{Activations, Heads};
 use crate::params::Weights;
 
 /// What the rest of the program needs to know of a model's size.
@@ -39,14 +38,14 @@ pub trait Architecture: Send + Sync {
     }
 
     /// The packed tokens as the first block takes them: [tokens, hidden], f32.
-    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor>;
+    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Activations>;
 
     /// Block `i`: [tokens, hidden] -> [tokens, hidden], f32; the last one -> [states, hidden], the predicting rows alone, for
     /// once they have been mixed nobody looks at the others.
-    fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor>;
+    fn block(&self, weights: Weights, i: usize, x: Activations, packed: &Packed) -> Result<Activations>;
 
     /// The final norm, and whatever else stands between the last block and the head: [rows, hidden] -> [rows, inner], f32.
-    fn to_head(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor>;
+    fn to_head(&self, weights: Weights, hidden: &Activations) -> Result<Activations>;
 
     /// The vocabulary projection.
     fn head(&self) -> &Head;

@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use candle_core::{Tensor, Var};
 
 use super::lm::Model;
 use super::packed::Packed;
 use super::segment::Segment;
 use crate::data::Batch;
+use crate::device::Activations;
 use crate::params::{Gradient, ParamId, Recorder, Role, Weights};
 
 /// A backward pass under way, over the micro-batches of one batch.
@@ -28,11 +28,11 @@ pub struct Backward<'a> {
 struct Part<'a> {
     packed: Packed<'a>,
     /// Inputs of the blocks that are to be gone back through, the last block's last.
-    inputs: Vec<Tensor>,
+    inputs: Vec<Activations>,
     /// Hidden states of the predicting rows.
-    states: Tensor,
+    states: Activations,
     /// The loss's gradient with respect to the log-probabilities, then to the output of the segment that is next.
-    upstream: Option<Tensor>,
+    upstream: Option<Activations>,
 }
 
 impl<'a> Backward<'a> {
@@ -64,7 +64,7 @@ impl<'a> Backward<'a> {
     pub fn seed(&mut self, gradients: Vec<Vec<f32>>) -> Result<()> {
         for (part, gradient) in self.parts.iter_mut().zip(gradients) {
             let len = gradient.len();
-            part.upstream = Some(Tensor::from_vec(gradient, len, part.states.device())?);
+            part.upstream = Some(Activations::new(gradient, &[len])?);
         }
         Ok(())
     }
@@ -79,14 +79,14 @@ impl<'a> Backward<'a> {
             let upstream = part.upstream.take().context("a backward pass without a gradient to begin from")?;
             part.upstream = match segment {
                 Segment::Stem => {
-                    walk_back(&self.model.architecture.embed(read, &part.packed)?, &upstream)?;
+                    self.model.architecture.embed(read, &part.packed)?.walk_back(&upstream)?;
                     None
                 }
                 Segment::Head => Some(self.model.head_backward(read, part, &upstream)?),
                 Segment::Block(block) => {
-                    let input = Var::from_tensor(&part.inputs.pop().context("a block's input was not kept")?)?;
-                    let output = self.model.architecture.block(read, block, input.as_tensor().clone(), &part.packed)?;
-                    Some(gradient_of(&input, &output, &upstream)?)
+                    let input = part.inputs.pop().context("a block's input was not kept")?.variable()?;
+                    let output = self.model.architecture.block(read, block, input.activations(), &part.packed)?;
+                    Some(input.gradient(&output, &upstream)?)
                 }
             };
             if last {
@@ -105,28 +105,16 @@ fn missing(weights: Weights, id: ParamId) -> anyhow::Error {
     anyhow!("weight {name} got no gradient: an operation that reads it does not record")
 }
 
-/// Walks the graph of `output` back from its gradient `upstream`.
-fn walk_back(output: &Tensor, upstream: &Tensor) -> Result<candle_core::backprop::GradStore> {
-    Ok((output * upstream)?.sum_all()?.backward()?)
-}
-
-fn gradient_of(input: &Var, output: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-    let mut gradients = walk_back(output, upstream)?;
-    let gradient = gradients.remove(input).context("a block's output does not depend on its input")?;
-    // Without the graph, which holds the block's weights, and they are to move.
-    Ok(gradient.detach())
-}
-
 impl Model {
     /// Back through the head, a chunk of states at a time: the gradient with respect to the last block's output.
-    fn head_backward(&self, weights: Weights, part: &Part, upstream: &Tensor) -> Result<Tensor> {
+    fn head_backward(&self, weights: Weights, part: &Part, upstream: &Activations) -> Result<Activations> {
         let mut gradient = part.states.zeros_like()?;
         for chunk in self.head_chunks(part.packed.batch, 1) {
-            let states = Var::from_tensor(&chunk.of(&part.states)?)?;
-            let log_probs = self.chunk_log_probs(weights, states.as_tensor(), &chunk)?;
+            let states = chunk.of(&part.states)?.variable()?;
+            let log_probs = self.chunk_log_probs(weights, &states.activations(), &chunk)?;
             let picked: Vec<u32> = chunk.wanted.iter().map(|&i| i as u32).collect();
-            let upstream = upstream.index_select(&Tensor::new(picked, upstream.device())?, 0)?;
-            gradient = chunk.add(&gradient, &gradient_of(&states, &log_probs, &upstream)?)?;
+            let upstream = upstream.select(&picked)?;
+            gradient = chunk.add(&gradient, &states.gradient(&log_probs, &upstream)?)?;
         }
         Ok(gradient)
     }

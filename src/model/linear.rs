@@ -1,9 +1,8 @@
 //! Linear layers as handles, with what an adapter adds to them.
 
 use anyhow::Result;
-use candle_core::Tensor;
 
-use crate::device::Activation;
+use crate::device::{Activation, Activations};
 use crate::ops::{self, Part};
 use crate::params::{ParamId, Weights};
 
@@ -31,12 +30,12 @@ impl Linear {
     }
 
     /// x W^T + b: [tokens, inner] -> [tokens, outer].
-    pub(super) fn apply(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn apply(&self, weights: Weights, x: &Activations) -> Result<Activations> {
         self.apply_with(weights, x, Activation::None)
     }
 
     /// The same with an activation behind it.
-    pub(super) fn apply_with(&self, weights: Weights, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    pub(super) fn apply_with(&self, weights: Weights, x: &Activations, activation: Activation) -> Result<Activations> {
         if self.low_rank.is_none() {
             return ops::linear(x, vec![self.part(weights)], activation);
         }
@@ -45,18 +44,23 @@ impl Linear {
     }
 
     /// onto + x W^T + b.
-    pub(super) fn apply_onto(&self, weights: Weights, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn apply_onto(&self, weights: Weights, onto: &Activations, x: &Activations) -> Result<Activations> {
         Self::adapted([self], weights, x, ops::linear_onto(onto, x, self.part(weights))?)
     }
 
     /// Several layers of one input, their outputs side by side: [tokens, inner] -> [tokens, sum of outer].
-    pub(super) fn apply_all<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn apply_all<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Activations) -> Result<Activations> {
         let y = ops::linear(x, layers.map(|layer| layer.part(weights)).into(), Activation::None)?;
         Self::adapted(layers, weights, x, y)
     }
 
     /// y, which the layers have made of x, with what their adapters add.
-    fn adapted<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Tensor, y: Tensor) -> Result<Tensor> {
+    fn adapted<const N: usize>(
+        layers: [&Linear; N],
+        weights: Weights,
+        x: &Activations,
+        y: Activations,
+    ) -> Result<Activations> {
         let (mut down, mut up, mut column) = (Vec::new(), Vec::new(), 0);
         for layer in layers {
             if let Some(LowRank { a, b, scale }) = layer.low_rank {

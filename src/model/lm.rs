@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use serde_json::Value;
 
 use super::architecture::{Architecture, Shape};
@@ -20,9 +20,10 @@ use super::segment::{Place, Segment};
 use crate::base::{Source, files};
 use crate::data::Batch;
 use crate::data::tokenizer::Tokenizer;
+use crate::device::Activations;
 use crate::direction::Term;
 use crate::formats::Checkpoint;
-use crate::model::adapter::stored::{self, CONFIG as ADAPTER_CONFIG};
+use crate::model::adapter::stored::CONFIG as ADAPTER_CONFIG;
 use crate::model::adapter::{Adapter, AdapterKind};
 use crate::params::{ParamId, Params, Role, Weights};
 
@@ -173,7 +174,7 @@ impl Model {
 
     /// The same of a batch that is looked at again and again: `kept` is what the blocks below the first trained weight have made
     /// of it, which is taken from there, or put there the first time.
-    pub fn log_probs_again(&self, weights: Weights, batch: &Batch, kept: &mut Option<Tensor>) -> Result<Vec<f32>> {
+    pub fn log_probs_again(&self, weights: Weights, batch: &Batch, kept: &mut Option<Activations>) -> Result<Vec<f32>> {
         let Some(first) = self.first_trained_block(weights) else { return self.log_probs(weights, batch) };
         let x = match kept {
             Some(x) => x.clone(),
@@ -183,7 +184,7 @@ impl Model {
                 kept.insert(self.through(still, &packed, 0..first, x, |_, _| ())?).clone()
             }
         };
-        let (x, batch) = (Tensor::cat(&vec![x; weights.points()], 0)?, &batch.repeated(weights.points()));
+        let (x, batch) = (x.repeated(weights.points())?, &batch.repeated(weights.points()));
         let states = self.through(weights, &self.prepare(batch)?, first..self.num_blocks(), x, |_, _| ())?;
         self.log_probs_of(weights, &states, batch)
     }
@@ -200,13 +201,13 @@ impl Model {
     }
 
     /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
-    pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
+    pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Activations> {
         let x = self.architecture.to_head(weights, &self.states(weights, batch)?)?;
         self.architecture.head().logits(weights, &x)
     }
 
     /// Hidden states of the batch's predicting rows alone: [states, hidden].
-    fn states(&self, weights: Weights, batch: &Batch) -> Result<Tensor> {
+    fn states(&self, weights: Weights, batch: &Batch) -> Result<Activations> {
         self.forward(weights, &self.prepare(batch)?, |_, _| ())
     }
 
@@ -215,7 +216,12 @@ impl Model {
     }
 
     /// The same of a prepared batch; `see` is shown each block's number and input.
-    pub(super) fn forward(&self, weights: Weights, packed: &Packed, see: impl FnMut(usize, &Tensor)) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        weights: Weights,
+        packed: &Packed,
+        see: impl FnMut(usize, &Activations),
+    ) -> Result<Activations> {
         let x = self.architecture.embed(weights, packed)?;
         self.through(weights, packed, 0..self.num_blocks(), x, see)
     }
@@ -226,9 +232,9 @@ impl Model {
         weights: Weights,
         packed: &Packed,
         blocks: Range<usize>,
-        mut x: Tensor,
-        mut see: impl FnMut(usize, &Tensor),
-    ) -> Result<Tensor> {
+        mut x: Activations,
+        mut see: impl FnMut(usize, &Activations),
+    ) -> Result<Activations> {
         for block in blocks {
             see(block, &x);
             x = self.architecture.block(weights, block, x, packed)?;

@@ -6,10 +6,10 @@
 //! through the whole vocabulary, a chunk of states at a time.
 
 use anyhow::Result;
-use candle_core::Tensor;
 
 use super::lm::Model;
 use crate::data::Batch;
+use crate::device::Activations;
 use crate::ops;
 use crate::params::Weights;
 
@@ -29,26 +29,22 @@ pub(super) struct HeadChunk {
 
 impl HeadChunk {
     /// The chunk's rows of `all` hidden states.
-    pub(super) fn of(&self, all: &Tensor) -> candle_core::Result<Tensor> {
-        all.index_select(&self.places(all)?, 0)
+    pub(super) fn of(&self, all: &Activations) -> Result<Activations> {
+        all.select(&self.states)
     }
 
     /// `onto` [states, hidden] with `rows`, the chunk's, added to where they belong.
-    pub(super) fn add(&self, onto: &Tensor, rows: &Tensor) -> candle_core::Result<Tensor> {
-        onto.index_add(&self.places(onto)?, rows, 0)
-    }
-
-    fn places(&self, all: &Tensor) -> candle_core::Result<Tensor> {
-        Tensor::new(self.states.as_slice(), all.device())
+    pub(super) fn add(&self, onto: &Activations, rows: &Activations) -> Result<Activations> {
+        onto.with_rows_added(&self.states, rows)
     }
 }
 
 impl Model {
     /// ln p of the batch's predictions, or their logits, from the hidden states of its predicting rows.
-    pub(super) fn log_probs_of(&self, weights: Weights, states: &Tensor, batch: &Batch) -> Result<Vec<f32>> {
+    pub(super) fn log_probs_of(&self, weights: Weights, states: &Activations, batch: &Batch) -> Result<Vec<f32>> {
         let mut log_probs = vec![0f32; batch.predictions.len()];
         for chunk in self.head_chunks(batch, weights.points()) {
-            let found = self.chunk_log_probs(weights, &chunk.of(states)?, &chunk)?.to_vec1()?;
+            let found = self.chunk_log_probs(weights, &chunk.of(states)?, &chunk)?.to_vec()?;
             chunk.wanted.into_iter().zip(found).for_each(|(i, log_prob): (usize, f32)| log_probs[i] = log_prob);
         }
         Ok(log_probs)
@@ -76,7 +72,7 @@ impl Model {
     }
 
     /// ln p of the predictions that a chunk's hidden `states` make, or their logits: [wanted].
-    pub(super) fn chunk_log_probs(&self, weights: Weights, states: &Tensor, chunk: &HeadChunk) -> Result<Tensor> {
+    pub(super) fn chunk_log_probs(&self, weights: Weights, states: &Activations, chunk: &HeadChunk) -> Result<Activations> {
         let (x, head) = (self.architecture.to_head(weights, states)?, self.architecture.head());
         if chunk.is_normalised {
             ops::log_probs(&head.logits(weights, &x)?, &chunk.picks)

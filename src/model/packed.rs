@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 
 use anyhow::Result;
-use candle_core::Tensor;
 
 use crate::data::Batch;
 use crate::device::cpu::Displaced;
 use crate::device::cpu::attention::PrefixRows;
-use crate::device::{Heads, Scores};
+use crate::device::{Activations, Heads, Scores};
 use crate::ops::{self, Place};
 use crate::params::{ParamId, Weights};
 
@@ -19,7 +18,7 @@ pub struct Packed<'a> {
     pub(super) positions: Vec<u32>,
     pub(super) front: Front,
     /// cos and sin of every token's rotary angles, for each kind of block: [tokens, head_dim / 2] each.
-    pub(super) angles: Vec<(Tensor, Tensor)>,
+    pub(super) angles: Vec<(Activations, Activations)>,
 }
 
 /// What stands in front of every sequence.
@@ -27,7 +26,7 @@ pub(super) enum Front {
     Nothing,
     Prefix(Prefix),
     /// Nothing, and what a prefix of these tokens would hold is noted: the keys and values of each block.
-    Noted(RefCell<Vec<Tensor>>),
+    Noted(RefCell<Vec<Activations>>),
 }
 
 /// A prefix as a handle.
@@ -49,10 +48,10 @@ impl<'a> Packed<'a> {
         &self,
         weights: Weights,
         block: usize,
-        qkv: &Tensor,
+        qkv: &Activations,
         heads: Heads,
         scores: Scores,
-    ) -> Result<Tensor> {
+    ) -> Result<Activations> {
         match &self.front {
             Front::Nothing => {}
             Front::Prefix(prefix) => {
@@ -64,17 +63,17 @@ impl<'a> Packed<'a> {
             }
             Front::Noted(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
-                noted.borrow_mut().push(qkv.narrow(1, first, width)?);
+                noted.borrow_mut().push(qkv.columns(first, width)?);
             }
         }
         ops::attention(qkv, self.batch.blocks(), PrefixRows::NONE, heads, scores)
     }
 
     /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].
-    pub(super) fn onward(&self, is_last: bool, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn onward(&self, is_last: bool, x: &Activations) -> Result<Activations> {
         if !is_last {
             return Ok(x.clone());
         }
-        Ok(x.index_select(&Tensor::new(self.batch.states.as_slice(), x.device())?, 0)?)
+        x.select(&self.batch.states)
     }
 }

@@ -5,14 +5,13 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::Tensor;
 
 use super::Linear;
 use super::lm::Model;
 use super::packed::{Front, Packed};
 use crate::base::Digest;
 use crate::data::Batch;
-use crate::device::Array;
+use crate::device::{Activations, Array};
 use crate::direction::{seed, uniform};
 use crate::model::adapter::{Adapter, stored};
 use crate::params::{ParamId, Params, Role, Stored, Weights, file};
@@ -104,7 +103,7 @@ impl Model {
         let packed = self.architecture.prepare(Packed::new(&batch, Front::Noted(RefCell::default())))?;
         self.forward(weights, &packed, |_, _| ())?;
         let Front::Noted(noted) = packed.front else { return Ok(Vec::new()) };
-        Ok(Tensor::cat(&noted.into_inner(), 1)?.flatten_all()?.to_vec1()?)
+        Ok(Activations::side_by_side(&noted.into_inner())?.to_vec()?)
     }
 
     /// Adds what LoRA adds to the layers to their weights, where it stays: W + s B A. Fails where there is no LoRA.

@@ -5,11 +5,12 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::{floats, with_floats};
 use crate::device::Activation;
+use crate::device::Activations;
 use crate::device::cpu::activation::{activate_all, multiply_all_by_slope};
 
 /// An activation by itself: of what an operation did not work it into.
-pub fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    if activation == Activation::None { Ok(x.clone()) } else { Ok(x.apply_op1(Activate(activation))?) }
+pub fn activated(x: &Activations, activation: Activation) -> Result<Activations> {
+    if activation == Activation::None { Ok(x.clone()) } else { x.map(|x| Ok(x.apply_op1(Activate(activation))?)) }
 }
 
 struct Activate(Activation);

@@ -6,6 +6,7 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::{floats, with_floats};
+use crate::device::Activations;
 use crate::device::cpu::attention::{self as cpu, PrefixRows};
 use crate::device::{Heads, QueryBlock, Scores};
 
@@ -13,14 +14,14 @@ use crate::device::{Heads, QueryBlock, Scores};
 ///
 /// q, k and v side by side [prefixes + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim].
 pub fn attention(
-    qkv: &Tensor,
+    qkv: &Activations,
     blocks: &Arc<Vec<QueryBlock>>,
     prefix: PrefixRows,
     heads: Heads,
     scores: Scores,
-) -> Result<Tensor> {
-    let loops = cpu::Attention::new(qkv.dim(0)?, blocks, prefix, heads, scores)?;
-    Ok(qkv.apply_op1(Attention { loops, width: heads.queries * heads.dim })?)
+) -> Result<Activations> {
+    let loops = cpu::Attention::new(qkv.num_rows()?, blocks, prefix, heads, scores)?;
+    qkv.map(|qkv| Ok(qkv.apply_op1(Attention { loops, width: heads.queries * heads.dim })?))
 }
 
 struct Attention {

@@ -4,12 +4,14 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::with_floats;
+use crate::device::Activations;
 use crate::device::cpu::embed::{add_rows_of, rows};
 use crate::params::{Leaf, ParamId, Weights};
 
 /// Rows of the embedding `weight` [vocab, hidden] for `ids`, as f32 [ids, hidden]. At several points the ids are as often the same.
-pub fn embed(weights: Weights, weight: ParamId, ids: &[u32]) -> Result<Tensor> {
-    Ok(weights.root()?.apply_op1(Embed { weight: weights.leaf(weight), ids: ids.to_vec() })?)
+pub fn embed(weights: Weights, weight: ParamId, ids: &[u32]) -> Result<Activations> {
+    let embed = Embed { weight: weights.leaf(weight), ids: ids.to_vec() };
+    weights.root()?.map(|root| Ok(root.apply_op1(embed)?))
 }
 
 /// An operation on nothing: its argument only tells whether it is recorded.

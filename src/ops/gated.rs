@@ -5,11 +5,12 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::{floats, with_floats};
 use crate::device::Activation;
+use crate::device::Activations;
 use crate::device::cpu::gated as cpu;
 
 /// activation(gate) * up: gate and up side by side [tokens, 2 * inner] f32 -> [tokens, inner].
-pub fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
-    Ok(gate_up.apply_op1(Gated { activation })?)
+pub fn gated(gate_up: &Activations, activation: Activation) -> Result<Activations> {
+    gate_up.map(|x| Ok(x.apply_op1(Gated { activation })?))
 }
 
 struct Gated {

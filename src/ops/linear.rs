@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use super::activation::activated;
 use super::tensors::{floats, small, with_floats};
+use crate::device::Activations;
 use crate::device::cpu::linear::{add_input_gradient, add_weight_gradient};
 use crate::device::cpu::matrix::Columns;
 use crate::device::cpu::norm::add_rows;
@@ -24,18 +25,19 @@ pub struct Part {
 }
 
 /// act(x W^T + b): x [tokens, in] f32 -> [tokens, out] f32, the parts' columns side by side.
-pub fn linear(x: &Tensor, parts: Vec<Part>, activation: Activation) -> Result<Tensor> {
-    if !x.track_op() || activation == Activation::None {
-        return Ok(x.apply_op1(Linear { parts, activation })?);
+pub fn linear(x: &Activations, parts: Vec<Part>, activation: Activation) -> Result<Activations> {
+    let Activations::Cpu(tensor) = x;
+    if !tensor.track_op() || activation == Activation::None {
+        return x.map(|x| Ok(x.apply_op1(Linear { parts, activation })?));
     }
     // Going back, an activation wants to see what it was applied to.
-    let before = x.apply_op1(Linear { parts, activation: Activation::None })?;
+    let before = x.map(|x| Ok(x.apply_op1(Linear { parts, activation: Activation::None })?))?;
     activated(&before, activation)
 }
 
 /// onto + x W^T + b: what a block adds to its stream, [tokens, out] f32.
-pub fn linear_onto(onto: &Tensor, x: &Tensor, part: Part) -> Result<Tensor> {
-    Ok(x.apply_op2(onto, Linear { parts: vec![part], activation: Activation::None })?)
+pub fn linear_onto(onto: &Activations, x: &Activations, part: Part) -> Result<Activations> {
+    x.zip(onto, |x, onto| Ok(x.apply_op2(onto, Linear { parts: vec![part], activation: Activation::None })?))
 }
 
 struct Linear {

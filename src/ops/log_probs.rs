@@ -4,11 +4,12 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::{floats, with_floats};
+use crate::device::Activations;
 use crate::device::cpu::log_probs as cpu;
 
 /// ln softmax(row)[token] for each of `picks` = (row of logits [rows, vocab] f32, token): [picks].
-pub fn log_probs(logits: &Tensor, picks: &[(usize, u32)]) -> Result<Tensor> {
-    Ok(logits.apply_op1(LogProbs { picks: picks.to_vec() })?)
+pub fn log_probs(logits: &Activations, picks: &[(usize, u32)]) -> Result<Activations> {
+    logits.map(|logits| Ok(logits.apply_op1(LogProbs { picks: picks.to_vec() })?))
 }
 
 struct LogProbs {

@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use super::tensors::{floats, small, with_floats};
+use crate::device::Activations;
 use crate::device::cpu::Small;
 use crate::device::cpu::low_rank::{self as cpu, LowRankPart};
 use crate::params::Leaf;
@@ -19,8 +20,8 @@ pub struct LowRank {
 }
 
 /// y + s h B^T under the columns of each part: y [tokens, width]; h = x A^T [tokens, sum of r], the parts' columns side by side.
-pub fn add_low_rank(y: &Tensor, h: &Tensor, parts: Vec<LowRank>) -> Result<Tensor> {
-    Ok(y.apply_op2(h, AddLowRank(parts))?)
+pub fn add_low_rank(y: &Activations, h: &Activations, parts: Vec<LowRank>) -> Result<Activations> {
+    y.zip(h, |y, h| Ok(y.apply_op2(h, AddLowRank(parts))?))
 }
 
 struct AddLowRank(Vec<LowRank>);

@@ -4,26 +4,29 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::{floats, small, with_floats};
+use crate::device::Activations;
 use crate::device::Heads;
 use crate::device::cpu::Small;
 use crate::device::cpu::norm::{self as cpu, NormKind};
 use crate::params::Leaf;
 
 /// (x - mean) / sqrt(var + eps) * weight + bias over the last dimension of x [tokens, hidden] f32.
-pub fn layer_norm(x: &Tensor, affine: Option<(Leaf, Leaf)>, eps: f32) -> Result<Tensor> {
+pub fn layer_norm(x: &Activations, affine: Option<(Leaf, Leaf)>, eps: f32) -> Result<Activations> {
     let (weight, bias) = affine.unzip();
-    Ok(x.apply_op1(Norm { weight, bias, offset: 0.0, kind: NormKind { eps, centred: true } })?)
+    let norm = Norm { weight, bias, offset: 0.0, kind: NormKind { eps, centred: true } };
+    x.map(|x| Ok(x.apply_op1(norm)?))
 }
 
 /// x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension of x [tokens, hidden] f32.
-pub fn rms_norm(x: &Tensor, weight: Leaf, offset: f32, eps: f32) -> Result<Tensor> {
-    Ok(x.apply_op1(Norm { weight: Some(weight), bias: None, offset, kind: NormKind { eps, centred: false } })?)
+pub fn rms_norm(x: &Activations, weight: Leaf, offset: f32, eps: f32) -> Result<Activations> {
+    let norm = Norm { weight: Some(weight), bias: None, offset, kind: NormKind { eps, centred: false } };
+    x.map(|x| Ok(x.apply_op1(norm)?))
 }
 
 /// The same over each head of queries and of keys, by weights [head_dim] of their own; q, k and v side by side
 /// [tokens, (queries + 2 keys) * head_dim] f32. The values stay as they are.
-pub fn rms_norm_heads(qkv: &Tensor, heads: Heads, weights: [Leaf; 2], offset: f32, eps: f32) -> Result<Tensor> {
-    Ok(qkv.apply_op1(HeadNorms { weights, heads, offset, eps })?)
+pub fn rms_norm_heads(qkv: &Activations, heads: Heads, weights: [Leaf; 2], offset: f32, eps: f32) -> Result<Activations> {
+    qkv.map(|qkv| Ok(qkv.apply_op1(HeadNorms { weights, heads, offset, eps })?))
 }
 
 struct Norm {

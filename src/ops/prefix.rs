@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::{floats, small, with_floats};
+use crate::device::Activations;
 use crate::device::Heads;
 use crate::params::Leaf;
 
@@ -31,8 +32,8 @@ impl Place {
 
 /// The rows of a prefix in front of qkv [tokens, ..] -> [prefix + tokens, ..]; they have no queries. A prefix for each point that it is
 /// read at.
-pub fn with_prefix(qkv: &Tensor, embeddings: Leaf, place: Place) -> Result<Tensor> {
-    Ok(qkv.apply_op1(WithPrefix { embeddings, place })?)
+pub fn with_prefix(qkv: &Activations, embeddings: Leaf, place: Place) -> Result<Activations> {
+    qkv.map(|qkv| Ok(qkv.apply_op1(WithPrefix { embeddings, place })?))
 }
 
 struct WithPrefix {

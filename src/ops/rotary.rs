@@ -4,12 +4,14 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::tensors::{floats, with_floats};
+use crate::device::Activations;
 use crate::device::cpu::rotary as cpu;
 
 /// Rotates by halves the first `heads` heads of x [tokens, ...], queries and keys; what stands behind them passes; cos, sin [tokens,
 /// head_dim / 2].
-pub fn rotate(x: &Tensor, heads: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    Ok(x.apply_op1(Rotate { heads, cos: cos.clone(), sin: sin.clone() })?)
+pub fn rotate(x: &Activations, heads: usize, cos: &Activations, sin: &Activations) -> Result<Activations> {
+    let (Activations::Cpu(cos), Activations::Cpu(sin)) = (cos.clone(), sin.clone());
+    x.map(|x| Ok(x.apply_op1(Rotate { heads, cos, sin })?))
 }
 
 struct Rotate {

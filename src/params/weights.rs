@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
 
 use super::leaf::Leaf;
 use super::param::Param;
 use super::points::Points;
 use super::recorder::Recorder;
 use super::role::{ParamId, Role};
-use crate::device::Array;
+use crate::device::{Activations, Array};
 
 /// The weights as they stand, nothing pending. What models read through.
 #[derive(Clone, Copy)]
@@ -63,10 +62,10 @@ impl<'a> Weights<'a> {
 
     /// What a graph grows from that has no activation to grow from: embeddings. Any operation on it is recorded if the
     /// weights are.
-    pub fn root(&self) -> Result<Tensor> {
+    pub fn root(&self) -> Result<Activations> {
         match self.recorder {
-            Some(recorder) => Ok(recorder.root()),
-            None => Ok(Tensor::zeros(1, DType::F32, &Device::Cpu)?),
+            Some(recorder) => Ok(Activations::Cpu(recorder.root())),
+            None => Activations::new(vec![0.0], &[1]),
         }
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use candle_core::Tensor;
 
 use super::loss::{example_loss, gathered, slope};
 use crate::base::Mark;
 use crate::data::task::Loss;
 use crate::data::{Batch, Example, Pick, Prediction};
+use crate::device::Activations;
 use crate::model::{Backward, Model};
 use crate::params::{Gradient, ParamId, Params, Points, Weights};
 use crate::zo::{Batches, Cost, Gradients, LossSum, Objective, Problem};
@@ -28,7 +28,7 @@ pub struct PromptLoss<'a> {
     batch: Vec<usize>,
     micro_batches: Vec<Batch>,
     /// What the blocks that stay as they are have made of each micro-batch, once it is known.
-    kept: Vec<Option<Tensor>>,
+    kept: Vec<Option<Activations>>,
     cost: RefCell<Cost>,
     /// What was held when the step began: activations are what is above it.
     mark: Mark,

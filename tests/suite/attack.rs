@@ -328,7 +328,7 @@ fn read_gguf(folder: &Path) -> Result<Vec<u8>> {
 fn logits(model: &Model, params: &mut zotune::params::Params) -> Result<Vec<u8>> {
     let len = 5.min(model.shape().max_length) as u32;
     let sequence: Vec<u32> = (0..len).map(|i| (i * 7) % model.shape().vocab_size as u32).collect();
-    let logits: Vec<f32> = model.logits(params.settle()?, &Batch::sequence(&sequence))?.flatten_all()?.to_vec1()?;
+    let logits: Vec<f32> = model.logits(params.settle()?, &Batch::sequence(&sequence))?.to_vec()?;
     Ok(logits.into_iter().flat_map(f32::to_le_bytes).collect())
 }
 

@@ -21,7 +21,7 @@ fn compute(folder: &Path, tokens: &[u32]) -> Result<Option<(Vec<f64>, bool)>> {
         return Ok(None);
     }
     let logits = model.logits(params.settle()?, &Batch::sequence(tokens))?;
-    let last: Vec<f32> = logits.get(logits.dim(0)? - 1)?.to_vec1()?;
+    let last: Vec<f32> = logits.select(&[logits.num_rows()? as u32 - 1])?.to_vec()?;
     Ok(Some((last.into_iter().step_by(4).map(f64::from).collect(), params.id("lm_head.weight").is_none())))
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::{D, DType};
 use zotune::data::task::Loss;
 use zotune::data::{Batch, Example};
+use zotune::device::Activations;
 use zotune::model::Model;
 use zotune::params::Params;
 use zotune::prompt::PromptLoss;
@@ -29,7 +30,8 @@ fn examples() -> Vec<Example> {
 fn plainly(model: &Model, params: &mut Params, tokens: &[u32], option_len: usize, padded_to: usize) -> Result<Vec<f64>> {
     let mut row = tokens.to_vec();
     row.resize(padded_to, 1);
-    let logits = model.logits(params.settle()?, &Batch::sequence(&row))?.to_dtype(DType::F64)?;
+    let Activations::Cpu(logits) = model.logits(params.settle()?, &Batch::sequence(&row))?;
+    let logits = logits.to_dtype(DType::F64)?;
     let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1)?.to_vec2::<f64>()?;
     Ok((tokens.len() - option_len..tokens.len()).map(|i| log_probs[i - 1][tokens[i] as usize]).collect())
 }

@@ -38,3 +38,28 @@ vectorize! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A score's cap keeps the score's own digits, however small it is beside the cap: what is off is a millionth of the score, not of
+    /// the cap.
+    #[test]
+    fn capped_scores_keep_their_digits() {
+        let xs: Vec<f32> = (0..7000).map(|i| 1e-6 * 10f32.powf(i as f32 / 750.0)).flat_map(|x| [x, -x]).collect();
+        for cap in [30f32, 50.0] {
+            let (mut ys, mut slopes) = (xs.clone(), xs.clone());
+            cap_all(&mut ys, cap);
+            differentiate_cap(&mut slopes, &vec![1.0; xs.len()], cap);
+            for ((x, y), slope) in xs.iter().zip(ys).zip(slopes) {
+                let a = f64::from(*x) / f64::from(cap);
+                let (exact, exact_slope) = (f64::from(cap) * a.tanh(), 1.0 / a.cosh().powi(2));
+                assert!((f64::from(y) / exact - 1.0).abs() < 1e-6, "cap {cap} of {x} is {y}, not {exact}");
+                // Beyond the slope's smallest number it is 0. An argument that is rounded shifts a slope by as much as it is long.
+                let (found, within) = (f64::from(slope), 1e-6 * (1.0 + a.abs()) * exact_slope + 1e-37);
+                assert!((found - exact_slope).abs() < within, "the slope of cap {cap} at {x} is {slope}, not {exact_slope}");
+            }
+        }
+    }
+}

@@ -2,11 +2,10 @@
 //! [`Design`].
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::design::Design;
-use crate::device::Heads;
+use crate::device::{Activations, Heads};
 use crate::model::{Architecture, Head, Linear, Loader, Packed, Segment, Shape};
 use crate::ops;
 use crate::params::{ParamId, Weights};
@@ -81,29 +80,43 @@ impl Llama {
         Ok(Llama { design, embed_tokens, blocks, norm, head })
     }
 
-    fn norm(&self, weights: Weights, id: ParamId, x: &Tensor) -> Result<Tensor> {
+    fn norm(&self, weights: Weights, id: ParamId, x: &Activations) -> Result<Activations> {
         ops::rms_norm(x, weights.leaf(id), self.design.norm_offset, self.design.eps)
     }
 
     /// cos and sin of every token's angles: [tokens, head_dim / 2] each.
-    fn angles(positions: &[u32], frequencies: &[f64]) -> Result<(Tensor, Tensor)> {
-        let shape = (positions.len(), frequencies.len());
+    fn angles(positions: &[u32], frequencies: &[f64]) -> Result<(Activations, Activations)> {
+        let shape = [positions.len(), frequencies.len()];
         // transformers multiplies in f32; so do we, to turn by the same angles.
         let angles = positions.iter().flat_map(|&p| frequencies.iter().map(move |&f| p as f32 * f as f32));
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (libm::cosf(a), libm::sinf(a))).unzip();
-        Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
+        Ok((Activations::new(cos, &shape)?, Activations::new(sin, &shape)?))
     }
 
     /// onto + layer(x), or onto + norm(layer(x)).
-    fn add(&self, weights: Weights, onto: &Tensor, layer: &Linear, norm: Option<ParamId>, x: &Tensor) -> Result<Tensor> {
+    fn add(
+        &self,
+        weights: Weights,
+        onto: &Activations,
+        layer: &Linear,
+        norm: Option<ParamId>,
+        x: &Activations,
+    ) -> Result<Activations> {
         match norm {
             None => layer.apply_onto(weights, onto, x),
-            Some(norm) => Ok((onto + self.norm(weights, norm, &layer.apply(weights, x)?)?)?),
+            Some(norm) => onto.plus(&self.norm(weights, norm, &layer.apply(weights, x)?)?),
         }
     }
 
     /// onto + attention(x) in block `i`.
-    fn attention(&self, weights: Weights, i: usize, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
+    fn attention(
+        &self,
+        weights: Weights,
+        i: usize,
+        onto: &Activations,
+        x: &Activations,
+        packed: &Packed,
+    ) -> Result<Activations> {
         let (block, heads) = (&self.blocks[i], self.design.heads);
         let mut qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
         if let Some((q, k)) = block.head_norms {
@@ -119,7 +132,7 @@ impl Llama {
     }
 
     /// onto + the feed-forward layers of x.
-    fn feed_forward(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
+    fn feed_forward(&self, weights: Weights, block: &Block, onto: &Activations, x: &Activations) -> Result<Activations> {
         let gated = ops::gated(&Linear::apply_all([&block.gate, &block.up], weights, x)?, self.design.gate)?;
         self.add(weights, onto, &block.down, block.output_norms.map(|norms| norms.1), &gated)
     }
@@ -148,18 +161,18 @@ impl Architecture for Llama {
         Ok(Packed { angles, ..packed })
     }
 
-    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor> {
+    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Activations> {
         let x = ops::embed(weights, self.embed_tokens, &packed.batch.tokens)?;
-        Ok(if self.design.embedding_scale == 1.0 { x } else { (x * self.design.embedding_scale)? })
+        if self.design.embedding_scale == 1.0 { Ok(x) } else { x.scaled(self.design.embedding_scale) }
     }
 
-    fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
+    fn block(&self, weights: Weights, i: usize, x: Activations, packed: &Packed) -> Result<Activations> {
         let block = &self.blocks[i];
         let x = self.attention(weights, i, &x, &self.norm(weights, block.input_norm, &x)?, packed)?;
         self.feed_forward(weights, block, &x, &self.norm(weights, block.post_norm, &x)?)
     }
 
-    fn to_head(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
+    fn to_head(&self, weights: Weights, hidden: &Activations) -> Result<Activations> {
         self.norm(weights, self.norm, hidden)
     }
 

@@ -1,12 +1,11 @@
 //! OPT (Zhang et al. 2022, arXiv 2205.01068): learned positions, pre- or post-norm, ReLU.
 
 use anyhow::{Result, bail};
-use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::base::{Table, Use};
-use crate::device::{Activation, Heads, Scores};
+use crate::device::{Activation, Activations, Heads, Scores};
 use crate::formats::limits;
 use crate::model::{Architecture, Head, Linear, Loader, Packed, Segment, Shape};
 use crate::ops;
@@ -165,7 +164,14 @@ impl Opt {
     }
 
     /// onto + attention(x) in block `i`.
-    fn attention(&self, weights: Weights, i: usize, onto: &Tensor, x: &Tensor, packed: &Packed) -> Result<Tensor> {
+    fn attention(
+        &self,
+        weights: Weights,
+        i: usize,
+        onto: &Activations,
+        x: &Activations,
+        packed: &Packed,
+    ) -> Result<Activations> {
         let block = &self.blocks[i];
         let heads = self.heads();
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
@@ -175,12 +181,12 @@ impl Opt {
     }
 
     /// onto + the feed-forward layers of x.
-    fn feed_forward(&self, weights: Weights, block: &Block, onto: &Tensor, x: &Tensor) -> Result<Tensor> {
+    fn feed_forward(&self, weights: Weights, block: &Block, onto: &Activations, x: &Activations) -> Result<Activations> {
         block.fc2.apply_onto(weights, onto, &block.fc1.apply_with(weights, x, self.activation)?)
     }
 }
 
-fn layer_norm(weights: Weights, norm: &Norm, x: &Tensor) -> Result<Tensor> {
+fn layer_norm(weights: Weights, norm: &Norm, x: &Activations) -> Result<Activations> {
     ops::layer_norm(x, norm.map(|(weight, bias)| (weights.leaf(weight), weights.leaf(bias))), EPS)
 }
 
@@ -208,16 +214,16 @@ impl Architecture for Opt {
         Heads { queries: count, keys: count, dim: self.config.hidden_size / count }
     }
 
-    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Tensor> {
+    fn embed(&self, weights: Weights, packed: &Packed) -> Result<Activations> {
         let mut x = ops::embed(weights, self.embed_tokens, &packed.batch.tokens)?;
         if let Some(project_in) = &self.project_in {
             x = project_in.apply(weights, &x)?;
         }
         let places: Vec<u32> = packed.positions.iter().map(|p| p + POSITION_OFFSET as u32).collect();
-        Ok((x + ops::embed(weights, self.embed_positions, &places)?)?)
+        x.plus(&ops::embed(weights, self.embed_positions, &places)?)
     }
 
-    fn block(&self, weights: Weights, i: usize, x: Tensor, packed: &Packed) -> Result<Tensor> {
+    fn block(&self, weights: Weights, i: usize, x: Activations, packed: &Packed) -> Result<Activations> {
         let block = &self.blocks[i];
         if self.config.do_layer_norm_before {
             let x = self.attention(weights, i, &x, &layer_norm(weights, &block.attention_norm, &x)?, packed)?;
@@ -229,7 +235,7 @@ impl Architecture for Opt {
         }
     }
 
-    fn to_head(&self, weights: Weights, hidden: &Tensor) -> Result<Tensor> {
+    fn to_head(&self, weights: Weights, hidden: &Activations) -> Result<Activations> {
         let mut x = hidden.clone();
         if let Some(norm) = &self.final_norm {
             x = layer_norm(weights, norm, &x)?;
