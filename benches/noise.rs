@@ -7,7 +7,7 @@ use std::time::Instant;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zotune::device::cpu::AffineMove;
 use zotune::device::cpu::displaced::displace;
-use zotune::device::cpu::walk::walk;
+use zotune::device::cpu::moves::apply_moves;
 use zotune::direction::seed::tensor_id;
 use zotune::direction::{Direction, Key};
 
@@ -31,7 +31,7 @@ fn walks(c: &mut Criterion) {
                     let weights = &mut weights;
                     let run = move || {
                         let start = Instant::now();
-                        (0..times).for_each(|_| walk(weights, 0, moves));
+                        (0..times).for_each(|_| apply_moves(weights, 0, moves));
                         start.elapsed()
                     };
                     zotune::device::cpu::simd::on(machine, 1, run).unwrap_or_default()
@@ -42,8 +42,8 @@ fn walks(c: &mut Criterion) {
     let mut bf16s = vec![half::bf16::from_f32(0.01); 1 << 16];
     let mut f16s = vec![half::f16::from_f32(0.01); 1 << 16];
     for (name, moves) in [("best", &one[..]), ("2 directions", &two), ("a step's end", &step), ("signs", &signs)] {
-        group.bench_function(format!("bf16, {name}"), |b| b.iter(|| walk(&mut bf16s, 0, moves)));
-        group.bench_function(format!("f16, {name}"), |b| b.iter(|| walk(&mut f16s, 0, moves)));
+        group.bench_function(format!("bf16, {name}"), |b| b.iter(|| apply_moves(&mut bf16s, 0, moves)));
+        group.bench_function(format!("f16, {name}"), |b| b.iter(|| apply_moves(&mut f16s, 0, moves)));
     }
     let mut sides = vec![0f32; 2 * weights.len()];
     for (name, direction) in [("read", Direction::Gaussian), ("read along signs", Direction::Rademacher)] {

@@ -47,8 +47,8 @@ fn eval_inputs(inputs: Inputs, run: Option<&Known>, as_json: bool, dump_to: Opti
     let load_seconds = start.elapsed().as_secs_f64();
     let examples = given(bench.encode(&rows))?;
     describe_model(&inputs, &bench);
-    let whence = task.whence(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
-    tracing::info!("task    {}: {} eval ({whence}seed {})", task.name, examples.len(), inputs.train_set_seed);
+    let describe_source = task.describe_source(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
+    tracing::info!("task    {}: {} eval ({describe_source}seed {})", task.name, examples.len(), inputs.train_set_seed);
     let repeats = match run {
         Some(run) => seen_by(run, &task, &rows),
         None => {

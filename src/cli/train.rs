@@ -223,7 +223,7 @@ fn describe(run: &Run) {
         examples.train.len(),
         examples.dev.len(),
         examples.eval.len(),
-        task.whence(config.inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, ")),
+        task.describe_source(config.inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, ")),
         config.inputs.train_set_seed,
         loss_name(task),
         config.batch_size,

@@ -23,7 +23,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// What is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Patience {
+pub enum RetryPolicy {
     /// Nothing: the cache can stand in.
     None,
     /// Hubs that are busy. Silence is not waited out, there may be no network.
@@ -67,9 +67,9 @@ impl Failure {
         matches!(self.status, None | Some(408 | 429 | 500..=599)) && self.wait.is_none_or(|wait| wait <= LONGEST_WAIT)
     }
 
-    /// The patience that it takes to ask again.
-    fn asks(&self) -> Patience {
-        if self.status.is_none() { Patience::Silent } else { Patience::Busy }
+    /// The retries that it takes to ask again.
+    fn asks(&self) -> RetryPolicy {
+        if self.status.is_none() { RetryPolicy::Silent } else { RetryPolicy::Busy }
     }
 
     /// Waits before the `nth` repetition, counted from 1.
@@ -128,20 +128,20 @@ impl Client {
     }
 
     /// What a repo's revision is: its commit and the names of its files.
-    pub fn describe(&self, repo: &Repo, patience: Patience) -> Result<RepoInfo, Failure> {
+    pub fn describe(&self, repo: &Repo, retries: RetryPolicy) -> Result<RepoInfo, Failure> {
         let url = format!("{}/api/{}", self.settings.endpoint, repo.named().api_url());
-        let (_, mut response) = self.patiently(patience, || self.follow(false, &url))?;
+        let (_, mut response) = self.patiently(retries, || self.follow(false, &url))?;
         let body = response.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(|e| self.failure(&url, e))?;
         let info = serde_json::from_slice::<RepoInfo>(&body).ok().filter(|info| is_commit(&info.sha));
         info.ok_or_else(|| self.no_hub(&url))
     }
 
     /// What the hub says of a file at a repo's revision.
-    pub fn look_up(&self, repo: &Repo, name: &str, patience: Patience) -> Result<Remote, Failure> {
+    pub fn look_up(&self, repo: &Repo, name: &str, retries: RetryPolicy) -> Result<Remote, Failure> {
         let named = repo.named();
         let path: Vec<String> = name.split('/').map(encoded).collect();
         let url = format!("{}/{}/resolve/{}/{}", self.settings.endpoint, named.url(), named.url_revision(), path.join("/"));
-        let (url, response) = self.patiently(patience, || self.follow(true, &url))?;
+        let (url, response) = self.patiently(retries, || self.follow(true, &url))?;
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         let etag = header("x-linked-etag").or(header("etag")).map(|e| e.trim_start_matches("W/").trim_matches('"'));
         let is_name = |etag: &&str| {
@@ -188,11 +188,11 @@ impl Client {
     }
 
     /// Repeats what fails in passing.
-    fn patiently<T>(&self, patience: Patience, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    fn patiently<T>(&self, retries: RetryPolicy, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
         let mut nth = 1;
         loop {
             match ask() {
-                Err(failure) if failure.passes() && nth < ATTEMPTS && patience >= failure.asks() => {
+                Err(failure) if failure.passes() && nth < ATTEMPTS && retries >= failure.asks() => {
                     failure.pause(nth);
                     nth += 1;
                 }

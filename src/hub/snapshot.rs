@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::cache::{Cache, is_commit};
 use super::download;
-use super::http::{Client, Failure, Patience, Remote};
+use super::http::{Client, Failure, Remote, RetryPolicy};
 use super::repo::{Repo, Wanted, at_commit, check_file};
 use super::settings::{Settings, shown};
 
@@ -56,13 +56,13 @@ impl Hub {
         if self.settings().offline.is_some() {
             return Ok(found(known.unwrap_or_default()));
         }
-        let patience = if lacking.is_none() { Patience::None } else { Patience::Busy };
-        match self.client.describe(repo, patience) {
+        let retries = if lacking.is_none() { RetryPolicy::None } else { RetryPolicy::Busy };
+        match self.client.describe(repo, retries) {
             Ok(info) => {
                 let at = repo.at(&info.sha);
                 for name in self.chosen(&at, &info, wanted)? {
                     if !cache.has(&info.sha, name) {
-                        let found = self.client.look_up(&at, name, Patience::Silent);
+                        let found = self.client.look_up(&at, name, RetryPolicy::Silent);
                         let remote = found.map_err(|f| self.explained(&at, Some(name), &f))?;
                         self.bring(&at, &remote, name)?;
                     }
@@ -91,8 +91,8 @@ impl Hub {
             return Ok(place(commit));
         }
         self.check_online(repo, Some(name))?;
-        let patience = if known.is_some() { Patience::None } else { Patience::Busy };
-        match self.client.look_up(repo, name, patience) {
+        let retries = if known.is_some() { RetryPolicy::None } else { RetryPolicy::Busy };
+        match self.client.look_up(repo, name, retries) {
             Ok(remote) => {
                 if !cache.has(&remote.commit, name) {
                     self.bring(&repo.at(&remote.commit), &remote, name)?;
@@ -153,7 +153,7 @@ impl Hub {
     fn bring(&self, repo: &Repo, remote: &Remote, name: &str) -> Result<()> {
         check_file(repo, name)?;
         let (cache, commit) = (self.cache(repo), repo.revision());
-        let again = || self.client.look_up(repo, name, Patience::Silent);
+        let again = || self.client.look_up(repo, name, RetryPolicy::Silent);
         download::fetch(&self.client, &cache, remote, &format!("{}/{name}", at_commit(&repo.id, commit)), &again)?;
         cache.place(&remote.etag, commit, name).map(drop)
     }

@@ -174,7 +174,7 @@ impl Model {
 
     /// The same of a batch that is looked at again and again: `kept` is what the blocks below the first trained weight have made
     /// of it, which is taken from there, or put there the first time.
-    pub fn log_probs_again(&self, weights: Weights, batch: &Batch, kept: &mut Option<Activations>) -> Result<Vec<f32>> {
+    pub fn log_probs_cached(&self, weights: Weights, batch: &Batch, kept: &mut Option<Activations>) -> Result<Vec<f32>> {
         let Some(first) = self.first_trained_block(weights) else { return self.log_probs(weights, batch) };
         let x = match kept {
             Some(x) => x.clone(),

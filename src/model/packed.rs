@@ -26,7 +26,7 @@ pub(super) enum Front {
     Nothing,
     Prefix(Prefix),
     /// Nothing, and what a prefix of these tokens would hold is noted: the keys and values of each block.
-    Noted(RefCell<Vec<Activations>>),
+    CaptureKv(RefCell<Vec<Activations>>),
 }
 
 /// A prefix as a handle.
@@ -61,7 +61,7 @@ impl<'a> Packed<'a> {
                 let qkv = ops::with_prefix(qkv, embeddings, Place { heads, block })?;
                 return ops::attention(&qkv, self.batch.blocks(), rows, heads, scores);
             }
-            Front::Noted(noted) => {
+            Front::CaptureKv(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
                 noted.borrow_mut().push(qkv.columns(first, width)?);
             }

@@ -100,9 +100,9 @@ impl Model {
     /// What a sequence's tokens show those behind them: for each token, block by block, its keys and its values.
     fn keys_and_values(&self, weights: Weights, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = Batch::sequence(tokens);
-        let packed = self.architecture.prepare(Packed::new(&batch, Front::Noted(RefCell::default())))?;
+        let packed = self.architecture.prepare(Packed::new(&batch, Front::CaptureKv(RefCell::default())))?;
         self.forward(weights, &packed, |_, _| ())?;
-        let Front::Noted(noted) = packed.front else { return Ok(Vec::new()) };
+        let Front::CaptureKv(noted) = packed.front else { return Ok(Vec::new()) };
         Ok(Activations::side_by_side(&noted.into_inner())?.to_vec()?)
     }
 

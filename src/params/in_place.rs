@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::state::Slot;
-use crate::device::cpu::{AffineMove, Kernel, StateSlice, update, walk};
+use crate::device::cpu::{AffineMove, Kernel, StateSlice, moves, update};
 use crate::device::{Element, ViewMut};
 use crate::direction::{Key, group};
 
@@ -12,21 +12,21 @@ const CHUNK: usize = 128 * group::GROUP;
 
 /// The moves of each weight, one after the other, in place. The threads take stretches of many weights together, so large and small ones
 /// keep them equally busy.
-pub fn walk_over(walks: Vec<(ViewMut, Vec<AffineMove>)>) {
+pub fn apply_all(mut weights_and_moves: Vec<(ViewMut, Vec<AffineMove>)>) {
     fn stretches<'a, T>(weights: &'a mut [T]) -> impl Iterator<Item = (usize, &'a mut [T])> {
         weights.chunks_mut(CHUNK).enumerate().map(|(i, stretch)| (i * CHUNK, stretch))
     }
     let mut jobs: Vec<(ViewMut, usize, &[AffineMove])> = Vec::new();
-    let mut walks = walks;
-    for (weights, moves) in &mut walks {
+    for (weights, moves) in &mut weights_and_moves {
         match weights {
             ViewMut::F32(w) => jobs.extend(stretches(w).map(|(first, w)| (ViewMut::F32(w), first, &moves[..]))),
             ViewMut::Bf16(w) => jobs.extend(stretches(w).map(|(first, w)| (ViewMut::Bf16(w), first, &moves[..]))),
             ViewMut::F16(w) => jobs.extend(stretches(w).map(|(first, w)| (ViewMut::F16(w), first, &moves[..]))),
         }
     }
-    jobs.into_par_iter()
-        .for_each(|(stretch, first, moves)| each_precision!(ViewMut, stretch, weights => walk::walk(weights, first, moves)));
+    jobs.into_par_iter().for_each(
+        |(stretch, first, moves)| each_precision!(ViewMut, stretch, weights => moves::apply_moves(weights, first, moves)),
+    );
 }
 
 /// What a fused pass over one weight makes its gradient from.

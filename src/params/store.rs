@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use rayon::prelude::*;
 
-use super::in_place::{Update, add_product, walk_over};
+use super::in_place::{Update, add_product, apply_all};
 use super::param::Param;
 use super::pending::{Displacement, Move};
 use super::role::{ParamId, ParamSet, Role};
@@ -39,13 +39,13 @@ pub struct Params {
     by_name: HashMap<String, ParamId>,
     pending: Vec<Move>,
     dtype: DType,
-    walk_time: Duration,
+    pass_time: Duration,
 }
 
 impl Params {
     /// Empty; holds tensors of `dtype`.
     pub fn new(dtype: DType) -> Self {
-        Params { params: Vec::new(), by_name: HashMap::new(), pending: Vec::new(), dtype, walk_time: Duration::ZERO }
+        Params { params: Vec::new(), by_name: HashMap::new(), pending: Vec::new(), dtype, pass_time: Duration::ZERO }
     }
 
     /// The dtype that the model's own weights are held in.
@@ -91,7 +91,7 @@ impl Params {
         self.params[id.0].array.len()
     }
 
-    /// Says where a weight's gradient comes from. To be said before anything walks and before any state is made.
+    /// Says where a weight's gradient comes from. To be said before anything all and before any state is made.
     pub fn set_role(&mut self, id: ParamId, role: Role) {
         self.params[id.0].role = role;
     }
@@ -112,8 +112,8 @@ impl Params {
     }
 
     /// Wall time spent in passes over the weights so far.
-    pub fn walk_time(&self) -> Duration {
-        self.walk_time
+    pub fn pass_time(&self) -> Duration {
+        self.pass_time
     }
 
     /// Bytes that the weights take.
@@ -136,7 +136,7 @@ impl Params {
         let each: Vec<Vec<f64>> = held.par_iter().map(of_one).collect();
         let mut total = vec![0.0; seeds.len() * seeds.len()];
         each.iter().for_each(|products| total.iter_mut().zip(products).for_each(|(t, p)| *t += p));
-        self.walk_time += start.elapsed();
+        self.pass_time += start.elapsed();
         total
     }
 
@@ -178,17 +178,17 @@ impl Params {
         if !self.pending.is_empty() {
             let start = Instant::now();
             let Params { params, pending, .. } = &mut *self;
-            let mut walks = Vec::new();
+            let mut all = Vec::new();
             for param in params {
                 let stretches = pending.split_inclusive(|m| matches!(m, Move::EndStep(_)));
                 let moves: Vec<AffineMove> = stretches.filter_map(|moves| affine_move(param, moves)).collect();
                 if !moves.is_empty() {
-                    walks.push((param.numbers_mut()?, moves));
+                    all.push((param.numbers_mut()?, moves));
                 }
             }
-            walk_over(walks);
+            apply_all(all);
             self.pending.clear();
-            self.walk_time += start.elapsed();
+            self.pass_time += start.elapsed();
         }
         Ok(Weights::of(&self.params))
     }
@@ -212,7 +212,7 @@ impl Params {
         for (i, param) in self.params.iter_mut().enumerate().filter(|(_, p)| p.role == Role::Estimated) {
             update_param(param, None, input, state.buffers(i), kernel)?;
         }
-        self.walk_time += start.elapsed();
+        self.pass_time += start.elapsed();
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Params {
         }
         let start = Instant::now();
         update_param(param, Some(dense), input, state.buffers(id.0), kernel)?;
-        self.walk_time += start.elapsed();
+        self.pass_time += start.elapsed();
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl Params {
             _ => Arc::new(p.array.as_ref().clone()),
         };
         let params = self.params.iter().map(|p| Param { name: p.name.clone(), array: array(p), ..*p }).collect();
-        Ok(Params { params, by_name: self.by_name.clone(), pending: Vec::new(), walk_time: Duration::ZERO, ..*self })
+        Ok(Params { params, by_name: self.by_name.clone(), pending: Vec::new(), pass_time: Duration::ZERO, ..*self })
     }
 
     /// Overwrites all weights that are trained by those of `other`, a copy or the original of these.

@@ -109,7 +109,7 @@ impl<'a> PromptLoss<'a> {
         let mut totals = vec![LossSum::default(); points];
         let mut kept = std::mem::take(&mut self.kept);
         for (batch, kept) in self.micro_batches.iter().zip(&mut kept) {
-            let look = || self.model.log_probs_again(weights, batch, kept);
+            let look = || self.model.log_probs_cached(weights, batch, kept);
             let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
             for (total, log_probs) in totals.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
                 self.parts_of(batch, log_probs).into_iter().for_each(|part| *total += part);

@@ -64,7 +64,7 @@ pub struct Step<'a> {
     /// The whole step without evaluation.
     pub time: Duration,
     /// The passes over the weights in it.
-    pub walk_time: Duration,
+    pub pass_time: Duration,
     /// Whether it was told from the trajectory: then its times say nothing.
     pub replayed: bool,
 }
@@ -199,7 +199,7 @@ impl Journal {
         }
         self.step_times.push(step.time.as_secs_f64());
         self.forward_times.push(step.cost.time.as_secs_f64());
-        self.walk_times.push(step.walk_time.as_secs_f64());
+        self.walk_times.push(step.pass_time.as_secs_f64());
     }
 
     fn line(&self, step: u64) -> LogLine {

@@ -36,7 +36,7 @@ pub fn train(
     let limit = run.limit();
 
     for step in run.start + 1..=config.max_steps {
-        let (clock, walked) = (Instant::now(), run.params.walk_time());
+        let (clock, walked) = (Instant::now(), run.params.pass_time());
         let at = config.step_context(step);
         problem.begin(step);
 
@@ -56,10 +56,10 @@ pub fn train(
         let gradient_norm = run.optimizer.rule.step(&at, run.params, &estimate, gradients.as_deref_mut())?;
         drop(gradients);
 
-        let (time, walk_time) = (clock.elapsed(), run.params.walk_time() - walked);
+        let (time, pass_time) = (clock.elapsed(), run.params.pass_time() - walked);
         let dev = run.evaluate(step).with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
         let (learning_rate, cost, replayed) = (config.learning_rate_at(step), problem.cost(), replayed.is_some());
-        let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, walk_time, replayed };
+        let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, pass_time, replayed };
         run.journal.step(done, dev.as_ref())?;
         run.keep_the_best(step, dev)?;
         run.checkpoint_if_due(step)?;

@@ -52,11 +52,11 @@ impl Gguf {
         let size = |key: &str| config[key].as_u64().map(|n| n as usize);
         let heads = size("num_attention_heads").unwrap();
         let key_heads = size("num_key_value_heads").unwrap_or(heads);
-        let four_norms = params.ids().any(|(_, name)| name.contains("pre_feedforward_layernorm"));
+        let sandwich_norm = params.ids().any(|(_, name)| name.contains("pre_feedforward_layernorm"));
         let mut tensors = BTreeMap::new();
         for (theirs, weight) in params.settle()?.iter() {
             let weight = &weight.tensor()?;
-            let ours = llama_cpp_name(theirs, four_norms);
+            let ours = llama_cpp_name(theirs, sandwich_norm);
             let weight = match ours.rsplit('.').nth(1).unwrap() {
                 "attn_q" if name == "llama" => interleave(weight, heads)?,
                 "attn_k" if name == "llama" => interleave(weight, key_heads)?,
@@ -129,7 +129,7 @@ impl Gguf {
     }
 }
 
-fn llama_cpp_name(theirs: &str, four_norms: bool) -> String {
+fn llama_cpp_name(theirs: &str, sandwich_norm: bool) -> String {
     let (stem, part) = theirs.rsplit_once('.').unwrap();
     let name = match stem {
         "model.embed_tokens" => "token_embd".to_string(),
@@ -139,7 +139,7 @@ fn llama_cpp_name(theirs: &str, four_norms: bool) -> String {
             let (i, own) = block.strip_prefix("model.layers.").unwrap().split_once('.').unwrap();
             let own = match own {
                 "input_layernorm" => "attn_norm",
-                "post_attention_layernorm" if four_norms => "post_attention_norm",
+                "post_attention_layernorm" if sandwich_norm => "post_attention_norm",
                 "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
                 "post_feedforward_layernorm" => "post_ffw_norm",
                 "self_attn.q_proj" => "attn_q",

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use zotune::device::cpu::drawn::{direction, drawn};
-use zotune::device::cpu::walk::walk;
+use zotune::device::cpu::moves::apply_moves;
 use zotune::device::cpu::{AffineMove, Machine};
 use zotune::direction::group::GROUP;
 use zotune::direction::seed::{direction_seed, tensor_id};
@@ -133,7 +133,7 @@ fn a_direction_does_not_depend_on_where_one_starts_to_draw() {
         let whole = drawn(kind, 11, "w", 5000);
         for first in [3 * GROUP, 16 * GROUP, 17 * GROUP] {
             let mut part = vec![0f32; 5000 - first];
-            walk(
+            apply_moves(
                 &mut part,
                 first,
                 &[AffineMove { scale: 0.0, terms: vec![(Key::new(kind, 11, tensor_id("w")), 1.0)], rounding: None }],
@@ -211,9 +211,9 @@ fn every_instruction_set_gives_the_same_bits() -> Result<()> {
         let mut f32s: Vec<f32> = (0..3000).map(|i| (i as f32).sin()).collect();
         let mut bf16s: Vec<half::bf16> = f32s.iter().map(|x| half::bf16::from_f32(*x)).collect();
         let mut f16s: Vec<half::f16> = f32s.iter().map(|x| half::f16::from_f32(*x)).collect();
-        walk(&mut f32s, 0, &moves);
-        walk(&mut bf16s, 0, &moves);
-        walk(&mut f16s, 0, &moves);
+        apply_moves(&mut f32s, 0, &moves);
+        apply_moves(&mut bf16s, 0, &moves);
+        apply_moves(&mut f16s, 0, &moves);
         let bits: Vec<u32> = f32s.iter().map(|x| x.to_bits()).collect();
         let halves: Vec<u16> = bf16s.iter().map(|x| x.to_bits()).chain(f16s.iter().map(|x| x.to_bits())).collect();
         (bits, halves)

@@ -148,7 +148,7 @@ impl Task {
     }
 
     /// Where that is, for people; None where --task and --data say it.
-    pub fn whence(&self, folder: Option<&Path>) -> Option<String> {
+    pub fn describe_source(&self, folder: Option<&Path>) -> Option<String> {
         match self.data(folder).ok()? {
             Files::Own(own) => Some(own.describe()),
             Files::Hub(None) => self.hub.as_ref().map(|hub| format!("{} from the hub", hub.repo)),

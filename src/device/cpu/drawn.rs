@@ -1,6 +1,6 @@
 //! A direction itself, for tests and for people who want to look at it.
 
-use super::walk::{AffineMove, walk};
+use super::moves::{AffineMove, apply_moves};
 use crate::direction::seed::tensor_id;
 use crate::direction::{Direction, Key};
 
@@ -12,7 +12,7 @@ pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
 /// A direction of any kind itself.
 pub fn drawn(direction: Direction, seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
-    walk(
+    apply_moves(
         &mut z,
         0,
         &[AffineMove { scale: 0.0, terms: vec![(Key::new(direction, seed, tensor_id(name)), 1.0)], rounding: None }],

@@ -2,9 +2,9 @@
 
 use half::bf16;
 
+use super::moves::round_at_random;
 use super::simd;
 use super::source::Source;
-use super::walk::round_at_random;
 use crate::device::Element;
 use crate::direction::Key;
 use crate::direction::group::{GROUP, HALF};

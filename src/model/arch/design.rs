@@ -161,9 +161,9 @@ pub struct Design {
     /// Norms multiply by this plus their weight.
     pub norm_offset: f32,
     /// Each head of queries and keys has a norm, before it is turned.
-    pub head_norms: bool,
+    pub qk_norm: bool,
     /// A block's two outputs have norms as well as its two inputs.
-    pub four_norms: bool,
+    pub sandwich_norm: bool,
     /// Embeddings are multiplied by it.
     pub embedding_scale: f64,
     /// Before the softmax.
@@ -251,8 +251,8 @@ impl LlamaConfig {
             mlp_bias: self.mlp_bias.unwrap_or(false),
             gate,
             norm_offset: 0.0,
-            head_norms: false,
-            four_norms: false,
+            qk_norm: false,
+            sandwich_norm: false,
             embedding_scale: 1.0,
             scores: Scores::of(heads),
             logit_cap: None,

@@ -103,7 +103,7 @@ impl GemmaConfig {
     pub fn gemma2(&self) -> Result<Design> {
         let design = self.design(self.gate()?, &GEMMA2)?;
         Design {
-            four_norms: true,
+            sandwich_norm: true,
             scores: self.scores(self.attn_logit_softcapping.unwrap_or(Some(50.0)))?,
             logit_cap: cap(self.final_logit_softcapping.unwrap_or(Some(30.0)))?,
             frequencies: vec![self.base.rope()?.frequencies(design.heads.dim, design.max_length)?],
@@ -120,8 +120,8 @@ impl GemmaConfig {
         let ropes = self.ropes()?;
         let frequencies = ropes.iter().map(|rope| rope.frequencies(design.heads.dim, design.max_length));
         Design {
-            head_norms: true,
-            four_norms: true,
+            qk_norm: true,
+            sandwich_norm: true,
             scores: self.scores(self.attn_logit_softcapping.flatten())?,
             logit_cap: cap(self.final_logit_softcapping.flatten())?,
             frequencies: frequencies.collect::<Result<_>>()?,

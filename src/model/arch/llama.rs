@@ -16,7 +16,7 @@ struct Block {
     k: Linear,
     v: Linear,
     /// Of each head of queries, and of keys.
-    head_norms: Option<(ParamId, ParamId)>,
+    qk_norm: Option<(ParamId, ParamId)>,
     out: Linear,
     /// Before the feed-forward layers.
     post_norm: ParamId,
@@ -50,13 +50,13 @@ impl Llama {
             let name = |part: &str| format!("model.layers.{i}.{part}");
             let norm = |loader: &mut Loader, part: &str, len: usize| loader.weight(&name(&format!("{part}.weight")), &[len]);
             // A block of four norms has the second one's usual name behind the attention.
-            let second = if design.four_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+            let second = if design.sandwich_norm { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
             blocks.push(Block {
                 input_norm: norm(loader, "input_layernorm", hidden)?,
                 q: loader.linear(&name("self_attn.q_proj"), queries * dim, hidden, design.qkv_bias)?,
                 k: loader.linear(&name("self_attn.k_proj"), keys * dim, hidden, design.qkv_bias)?,
                 v: loader.linear(&name("self_attn.v_proj"), keys * dim, hidden, design.qkv_bias)?,
-                head_norms: match design.head_norms {
+                qk_norm: match design.qk_norm {
                     true => Some((norm(loader, "self_attn.q_norm", dim)?, norm(loader, "self_attn.k_norm", dim)?)),
                     false => None,
                 },
@@ -65,7 +65,7 @@ impl Llama {
                 gate: loader.linear(&name("mlp.gate_proj"), inner, hidden, design.mlp_bias)?,
                 up: loader.linear(&name("mlp.up_proj"), inner, hidden, design.mlp_bias)?,
                 down: loader.linear(&name("mlp.down_proj"), hidden, inner, design.mlp_bias)?,
-                output_norms: match design.four_norms {
+                output_norms: match design.sandwich_norm {
                     true => Some((
                         norm(loader, "post_attention_layernorm", hidden)?,
                         norm(loader, "post_feedforward_layernorm", hidden)?,
@@ -119,7 +119,7 @@ impl Llama {
     ) -> Result<Activations> {
         let (block, heads) = (&self.blocks[i], self.design.heads);
         let mut qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
-        if let Some((q, k)) = block.head_norms {
+        if let Some((q, k)) = block.qk_norm {
             let norms = [q, k].map(|id| weights.leaf(id));
             qkv = ops::rms_norm_heads(&qkv, heads, norms, self.design.norm_offset, self.design.eps)?;
         }

@@ -62,7 +62,7 @@ impl QwenConfig {
 
     /// Qwen3's.
     pub fn qwen3(&self) -> Result<Design> {
-        self.seen(Design { head_norms: true, mlp_bias: false, ..self.base.silu(&QWEN3)? })
+        self.seen(Design { qk_norm: true, mlp_bias: false, ..self.base.silu(&QWEN3)? })
     }
 
     /// The window is named whether or not it is used.

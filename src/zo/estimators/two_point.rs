@@ -24,7 +24,7 @@ pub struct Reach {
     /// theta moves by this multiple of z.
     pub eps: f32,
     /// A difference quotient, times this, is a coefficient of z in the gradient.
-    pub worth: f32,
+    pub grad_factor: f32,
 }
 
 /// The two-point estimator: smoothing by q directions a step, at the memory of one.
@@ -61,9 +61,9 @@ impl TwoPoint {
             Distribution::Sphere => {
                 let norm = params.gram(self.direction(), &[seed], span)[0].sqrt();
                 let dimensions = params.count_over(span) as f64;
-                Reach { eps: (f64::from(self.zo_eps) / norm) as f32, worth: (dimensions / norm) as f32 }
+                Reach { eps: (f64::from(self.zo_eps) / norm) as f32, grad_factor: (dimensions / norm) as f32 }
             }
-            _ => Reach { eps: self.zo_eps, worth: 1.0 },
+            _ => Reach { eps: self.zo_eps, grad_factor: 1.0 },
         }
     }
 
@@ -92,7 +92,7 @@ impl TwoPoint {
             if self.fresh_batches {
                 objective.turn_to(k);
             }
-            let Reach { eps, worth } = self.reach(seed, ParamSet::Estimated, params);
+            let Reach { eps, grad_factor } = self.reach(seed, ParamSet::Estimated, params);
             let point = |coeff: f32| [start, &[self.direction().term(seed, coeff)]].concat();
             let fresh_base = self.sides == Sides::One && (self.fresh_batches || k == 0);
             let points = match self.sides {
@@ -115,7 +115,7 @@ impl TwoPoint {
                     (loss_plus - loss_minus) / (2.0 * self.zo_eps)
                 }
             };
-            estimate.terms.push(self.direction().term(seed, worth * slope / q));
+            estimate.terms.push(self.direction().term(seed, grad_factor * slope / q));
         }
         estimate.loss_base = (!bases.is_empty()).then(|| mean(&bases) as f32);
         Ok(estimate)

@@ -111,7 +111,7 @@ impl Vamo {
             Sides::Two => (&other.context("a look at one side")?, 2.0 * f64::from(self.probe.zo_eps)),
             Sides::One => (&*base.get_or_insert_with(|| other.unwrap_or_default()), f64::from(self.probe.zo_eps)),
         };
-        Ok(plus.iter().zip(minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(reach.worth)).collect())
+        Ok(plus.iter().zip(minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(reach.grad_factor)).collect())
     }
 
     /// -alpha (ZOgrad f_I(x_hat) - ghat) for the mini-batch I, and its length.

@@ -21,17 +21,17 @@ vectorize! {
     /// The moves one after the other, in one pass: the same bits as in a pass each.
     ///
     /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`].
-    pub fn walk[T: Element](weights: &mut [T], first: usize, moves: &[AffineMove]) {
+    pub fn apply_moves[T: Element](weights: &mut [T], first: usize, moves: &[AffineMove]) {
         let group = (first / GROUP) as u64;
         let mut sources: Vec<Source> = moves.iter().flat_map(|affine_move| &affine_move.terms).map(|(key, _)| Source::new(*key)).collect();
         let (whole, rest) = weights.as_chunks_mut::<GROUP>();
         for (i, weights) in whole.iter_mut().enumerate() {
-            walk_group(weights, group + i as u64, moves, &mut sources);
+            move_group(weights, group + i as u64, moves, &mut sources);
         }
         if !rest.is_empty() {
             let mut padded = [T::zeroed(); GROUP];
             padded[..rest.len()].copy_from_slice(rest);
-            walk_group(&mut padded, group + whole.len() as u64, moves, &mut sources);
+            move_group(&mut padded, group + whole.len() as u64, moves, &mut sources);
             rest.copy_from_slice(&padded[..rest.len()]);
         }
     }
@@ -39,7 +39,7 @@ vectorize! {
 
 /// `sources` are those of all moves' terms, in order.
 #[inline(always)]
-fn walk_group<T: Element>(weights: &mut [T; GROUP], group: u64, moves: &[AffineMove], sources: &mut [Source]) {
+fn move_group<T: Element>(weights: &mut [T; GROUP], group: u64, moves: &[AffineMove], sources: &mut [Source]) {
     let mut z = [0f32; GROUP];
     let mut sum = [0f32; GROUP];
     let mut sources = sources.iter_mut();
