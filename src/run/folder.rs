@@ -168,13 +168,10 @@ pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     }
 }
 
-/// Notes in run.json that the run goes on behind `step`, and as what; removes what only a finished run has.
+/// Notes in run.json that the run goes on behind `step`, and as what. What a finished run left stays until a longer one writes its own.
 pub fn go_on(plan: &RunConfig, step: u64, command: &[String]) -> Result<()> {
     let folder = &plan.output_dir;
     checkpoint::clear(folder, Some(step))?;
-    for name in ["all_results.json", "loss.svg"] {
-        remove(&folder.join(name))?;
-    }
     let mut run = read_run(folder).unwrap_or_else(|| json!({}));
     run["config"] = serde_json::to_value(plan)?;
     match run["resumed"].as_array_mut() {

@@ -165,8 +165,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn keep_the_best(&mut self, step: u64, dev: Option<Scored>) -> Result<()> {
-        let candidate = !self.log.trajectory().is_cut(step);
-        if let Some(dev) = dev.filter(|dev| candidate && dev.loss < self.best.1.loss) {
+        if let Some(dev) = dev.filter(|dev| dev.loss < self.best.1.loss) {
             if step > self.kept {
                 self.keep()?;
                 self.kept = step;
