@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
+use crate::base::Digest;
 use crate::data::task::PromptedRow;
 use crate::data::tokenizer::Tokenizer;
 
@@ -27,6 +28,8 @@ pub struct Example {
     pub cut: bool,
     /// Whether what was cut is the end of its completion.
     pub shortened: bool,
+    /// Of the row that it was made of ([`PromptedRow::digest`]).
+    pub row: Digest,
 }
 
 impl Example {
@@ -71,7 +74,7 @@ impl Example {
             Ok(Candidate { tokens, option_len })
         });
         let candidates = candidates.collect::<Result<_>>()?;
-        Ok(Example { index: row.index, label: row.label, candidates, cut, shortened })
+        Ok(Example { index: row.index, label: row.label, candidates, cut, shortened, row: row.digest() })
     }
 
     /// Tokenises rows, in order, and says how many of them were cut.

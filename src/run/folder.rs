@@ -14,6 +14,7 @@ use crate::model::Model;
 use crate::model::save::kept_file;
 use crate::run::trajectory::record::FILE;
 use crate::run::trajectory::{Header, Log, Trajectory};
+use crate::zo::Data;
 
 /// What a run leaves in its folder beside its model, its log and its checkpoints; an overwritten folder loses these and nothing else.
 /// The weights stay until the first of the new ones take their place.
@@ -157,6 +158,11 @@ pub fn run_of(place: &Path) -> Option<(PathBuf, RunConfig)> {
         plan.inputs = plan.inputs.typed_in(Path::new(typed_in));
     }
     Some((folder, plan))
+}
+
+/// What run.json says of the examples of the run in `folder`.
+pub fn data_of(folder: &Path) -> Option<Data> {
+    serde_json::from_value(read_run(folder)?["data"].take()).ok()
 }
 
 /// The inputs of a run as its log has them, with their paths as they are from here: run.json says in which folder they were typed.

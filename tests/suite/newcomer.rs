@@ -148,8 +148,11 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
         fails(place, "eval --trajectory mine.zot", 2)?.contains("mine.zot: it was trained on rows that it does not name;")
     );
     let (walked, said) = scored("--trajectory mine.zot --data mine.jsonl --train-set-seed 3")?;
-    assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &Value::Null));
-    assert!(said.contains("its precision; on which rows it was trained it does not say"), "{said}");
+    assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &0.into()));
+    assert!(said.contains("its evaluation rows and precision"), "{said}");
+    let (others, said) = scored("--trajectory mine.zot --data other.jsonl")?;
+    assert_eq!((&others["rows_trained_on"], &others["other_than_the_run"][0]), (&Value::Null, &"the evaluation rows".into()));
+    assert!(said.contains("other than the run's: the evaluation rows"), "{said}");
     assert_eq!(scored(&format!("--trajectory {run}"))?.0["loss"], own["loss"]);
     // An adapter's run knows its model too.
     let lora = done(place, &format!("train --model model --data mine.jsonl --lora-r 2 {small} --output-dir lora --json"))?;
@@ -159,6 +162,67 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     assert!(fails(place, &format!("eval --model {run}"), 2)?.contains("--data mine.jsonl: there is no such file"));
     let (_, said) = scored(&format!("--model {run} --data gone.jsonl"))?;
     assert!(said.contains("whether the run was trained on these rows cannot be told"), "{said}");
+    Ok(())
+}
+
+/// A data file that was written anew since the run is not the run's, whatever it is called; what was not changed is told from what was.
+#[test]
+fn rows_that_have_changed_since_the_run_are_not_its_own() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    let rows = labelled(60);
+    let file = place.join("mine.jsonl");
+    write(&file, &rows)?;
+    done(place, "train --model model --data mine.jsonl --batch-size 8 --max-steps 2 --output-dir run")?;
+    let scored = || -> Result<(Value, String)> {
+        let output = done(place, "eval --model run --json")?;
+        Ok((json_of(&output)?, stderr(&output)))
+    };
+    let changed = "the evaluation rows: the data or the task's file has changed since";
+    // The same rows in another order, of which the run was trained on most.
+    write(&file, &rows.iter().rev().cloned().collect::<Vec<_>>())?;
+    let (found, said) = scored()?;
+    assert_eq!((&found["rows_trained_on"], &found["other_than_the_run"]), (&Value::Null, &json!([changed])), "{said}");
+    assert!(said.contains(&format!("run: other than the run's: {changed}")) && !said.contains("its task"), "{said}");
+    assert!(said.contains("whether the run was trained on these rows cannot be told: the rows that it was trained on"));
+    let further = "train --model run --data mine.jsonl --batch-size 8 --max-steps 1 --output-dir further";
+    assert!(stderr(&done(place, further)?).contains("cannot be told: the rows that it was trained on"));
+    // One evaluation row alone: the others are counted.
+    let task = Task::of(None, Some(&file))?;
+    write(&file, &rows)?;
+    let row = task.eval_split(&task.data(None)?, Sizes::default(), 0)?[0].index;
+    let mut edited = rows.clone();
+    edited[row]["text"] = "another film".into();
+    write(&file, &edited)?;
+    let (found, said) = scored()?;
+    assert_eq!((&found["rows_trained_on"], &found["other_than_the_run"]), (&0.into(), &json!([changed])), "{said}");
+    // As they were.
+    write(&file, &rows)?;
+    let (found, said) = scored()?;
+    assert_eq!((&found["rows_trained_on"], &found["other_than_the_run"]), (&0.into(), &json!([])), "{said}");
+    assert!(said.contains("its task, data, split and precision"), "{said}");
+    // An older log has no digests of rows, and reads as before.
+    crate::support::edit(&place.join("run"), "run.json", |run| {
+        run["data"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("_rows"));
+    })?;
+    write(&file, &edited)?;
+    assert_eq!(scored()?.0["rows_trained_on"], 0);
+    Ok(())
+}
+
+/// A file that was handed on does not hold where its rows lay, and has their digest: the same rows are the run's.
+#[test]
+fn rows_of_a_trajectory_that_was_handed_on_are_known_by_their_digest() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    crate::run_folder::copy_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tasks/reviews"), &place.join("reviews"))?;
+    let words = "--model model --task reviews --data reviews --num-eval 20";
+    done(place, &format!("train {words} --num-dev 20 --max-steps 2 --output-dir run"))?;
+    done(place, "export run --trajectory run.zot")?;
+    let said = stderr(&done(place, &format!("eval {words} --trajectory run.zot"))?);
+    assert!(said.contains("run     run.zot: its evaluation rows and precision"), "{said}");
+    let said = stderr(&done(place, &format!("eval {words} --trajectory run.zot --num-eval 21"))?);
+    assert!(said.contains("run     run.zot: other than the run's: the evaluation rows"), "{said}");
     Ok(())
 }
 

@@ -115,7 +115,7 @@ fn log() -> Result<(tempfile::TempDir, Vec<u8>, Trajectory)> {
         method: "as tested".into(),
         model: [("model.safetensors".to_string(), "00".to_string())].into(),
         weights: vec![Weight { name: "w".into(), shape: vec![3, 4], digest }],
-        data: Data { train: 3, dev: 2, eval: 1, max_length: 7, digest },
+        data: Data { train: 3, dev: 2, eval: 1, max_length: 7, digest, train_rows: None, eval_rows: None },
         function: [("task loss".to_string(), "classification".into())].into(),
         replays: true,
     };
