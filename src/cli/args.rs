@@ -119,12 +119,13 @@ pub(super) struct ReplayArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "zotune export <RUN> --trajectory <FILE>\n       zotune export <RUN> --merge --output-dir <FOLDER>")]
 pub(super) struct ExportArgs {
     /// The run folder; with --merge also an adapter as PEFT writes it
     #[arg(value_name = "RUN")]
     pub(super) run: PathBuf,
     /// Write the trajectory: with the base model it is the fine-tuned one
-    #[arg(long, value_name = "FILE", required_unless_present = "merge", conflicts_with = "merge")]
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
     pub(super) trajectory: Option<PathBuf>,
     /// Write the base model with the LoRA adapter merged into its weights, in Hugging Face layout
     #[arg(long, requires = "output_dir")]

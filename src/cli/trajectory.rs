@@ -36,6 +36,9 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     if to > steps {
         return Err(usage!("--to-step {to}: the trajectory has {steps} steps"));
     }
+    if args.model.is_none() {
+        inputs.check_began_here()?;
+    }
     folder::check(&args.output_dir, args.overwrite_output_dir, &[&inputs.places()[..], &[&args.place]].concat())?;
     let claim = Claim::new(&args.output_dir, args.overwrite_output_dir)?;
 
@@ -78,7 +81,9 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
 }
 
 pub fn export_verb(args: ExportArgs) -> Result<()> {
-    let Some(to) = &args.trajectory else { return Err(usage!("--trajectory: it wants the file to write")) };
+    let Some(to) = &args.trajectory else {
+        return Err(usage!("export writes --trajectory FILE, or with --merge a model: --merge --output-dir FOLDER; say which"));
+    };
     let from = &args.run;
     let trajectory = Trajectory::open(from)?;
     trajectory.warn_if_part(from);
@@ -99,13 +104,13 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
     if args.json {
         return say(&json!({ "steps": steps, "bytes": bytes, "bytes_per_step": a_step }).to_string());
     }
-    let model = &trajectory.header.config.inputs.model;
+    let inputs = folder::inputs_of(&trajectory, from);
     say(&format!(
         "wrote    {}: {bytes} bytes for {steps} steps ({a_step:.1} a step)\n\
          next     zotune eval --model {} --trajectory {} {}",
         to.display(),
-        shell_quoted(model),
+        shell_quoted(&inputs.model),
         shell_quoted(&to.to_string_lossy()),
-        eval_flags(&trajectory.header.config.inputs),
+        eval_flags(&inputs),
     ))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::base::Digest;
+use crate::base::text::shell_quoted;
 use crate::config::{Common, Inputs, Precision, RunConfig};
 use crate::data::task::{Files, PromptedRow, Repeats, Task};
 use crate::run::folder;
@@ -45,7 +46,10 @@ impl Known {
             return Ok(None);
         };
         let then = &plan.inputs;
-        if common.model.is_none() {
+        if let Some(model) = &common.model {
+            check_is_model(model)?;
+        } else {
+            then.check_began_here()?;
             common.model = Some(then.model.clone());
             common.trajectory = common.trajectory.take().or_else(|| Trajectory::to_base(then).cloned());
         }
@@ -190,6 +194,17 @@ fn left_by(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Optio
 /// Of these rows, split by split.
 fn digest<const N: usize>(splits: [&[PromptedRow]; N]) -> Digest {
     Digest::of_digests(&splits.into_iter().flatten().map(PromptedRow::digest).collect::<Vec<_>>())
+}
+
+/// Refuses the name of a folder in which a run has left an adapter, and says what to type: where its base model is from here is known.
+pub fn check_is_model(name: &str) -> Result<()> {
+    let place = Path::new(name);
+    let Some((_, plan)) = folder::run_of(place) else { return Ok(()) };
+    if !plan.inputs.is_adapted() || place.join("config.json").exists() {
+        return Ok(());
+    }
+    let (base, place) = (shell_quoted(&plan.inputs.model), shell_quoted(name));
+    Err(usage!("{place} holds an adapter, not a model; take both: --model {base} --adapter {place}"))
 }
 
 /// Whether it is known what a run was trained on; a file that was handed on does not name rows of one's own.

@@ -494,6 +494,38 @@ fn a_run_goes_on_from_another_folder_and_not_with_another_model() -> Result<()> 
 }
 
 /// One name means one split, in every file.
+/// What is said to be typed next works where it is said, whichever folder the run was begun in.
+#[test]
+fn what_is_said_to_be_typed_works_from_here() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    write(&place.join("mine.jsonl"), &labelled(40))?;
+    let (runs, here) = (place.join("runs"), place.join("deep/down"));
+    std::fs::create_dir(&runs)?;
+    std::fs::create_dir_all(&here)?;
+    let train = "train --model ../model --data ../mine.jsonl --batch-size 8 --max-steps 2";
+    done(&runs, &format!("{train} --output-dir whole"))?;
+    done(&runs, &format!("{train} --lora-r 2 --output-dir lora"))?;
+    let next = |words: &str| -> Result<String> {
+        let said = String::from_utf8(done(&here, words)?.stdout)?;
+        let command = said.lines().find_map(|line| line.strip_prefix("next     zotune ")).context(said.clone())?.to_string();
+        assert!(!command.contains("runs/../"), "{command}");
+        done(&here, &command).with_context(|| command.clone())?;
+        Ok(command)
+    };
+    next("export ../../runs/whole --trajectory whole.zot")?;
+    next("replay ../../runs/whole --output-dir replayed")?;
+    next("export ../../runs/lora --merge --output-dir merged")?;
+    let said = fails(&here, "eval --model ../../runs/lora", 2)?;
+    let (_, flags) = said.trim().split_once("take both: ").context(said.clone())?;
+    done(&here, &format!("eval {flags}"))?;
+    let said = fails(&here, &format!("train --model ../../runs/lora --data {}", place.join("mine.jsonl").display()), 2)?;
+    assert!(said.contains(flags), "{said}");
+    let said = fails(&here, "export ../../runs/lora", 2)?;
+    assert!(said.contains("--trajectory FILE, or with --merge a model: --merge --output-dir FOLDER"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn dev_and_evaluation_are_told_apart_and_results_say_what_they_are_of() -> Result<()> {
     let folder = workplace()?;

@@ -21,6 +21,13 @@ impl Trajectory {
         Ok(trajectory)
     }
 
+    /// The log of the run that left what is in `place`, its folder or a checkpoint, if one did.
+    pub fn beside(place: &Path) -> Option<Result<Self>> {
+        let is_checkpoint = place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
+        let folder = if is_checkpoint { place.join("..") } else { place.to_path_buf() };
+        folder.join(FILE).metadata().is_ok_and(|log| log.len() > 0).then(|| Self::open(&folder))
+    }
+
     /// Says of what was read of `place` that it is not a whole run's, where it is not.
     pub fn warn_if_part(&self, place: &Path) {
         if self.done.is_none() {
