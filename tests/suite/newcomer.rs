@@ -63,6 +63,8 @@ fn a_run_that_has_diverged_stops_and_says_so() -> Result<()> {
             assert!(said.contains(expected), "{method}: {said} does not say {expected}");
         }
         assert!(!place.join("stops/all_results.json").exists());
+        let svg = std::fs::read_to_string(place.join("stops/loss.svg"))?;
+        assert!(svg.contains("at the top: losses of "), "a curve that left the picture says so: {svg}");
         // Resumed it ends where it ended, and so does a run that was cut before.
         assert_eq!(fails(place, "train --resume stops", 4)?.lines().last(), said.lines().last());
         assert!(values(&place.join("stops"))? == steps);
@@ -378,6 +380,22 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
     assert!(stderr(&output).contains("plan    ") && stderr(&output).contains(" for 60 steps and their evaluations; peak "));
     assert!(stderr(&output).contains(" s left"), "nobody says how long it takes where no bar does: {}", stderr(&output));
     assert_eq!(plan("--save-steps 0")?["num_checkpoints"], 0);
+
+    // What stands beside an adapter's weights is larger than they are, and in each checkpoint too.
+    std::fs::create_dir(place.join("wordy"))?;
+    crate::run_folder::copy_all(&place.join("model"), &place.join("wordy"))?;
+    let vocab = std::fs::read_to_string(place.join("model/vocab.json"))?;
+    std::fs::write(place.join("wordy/vocab.json"), format!("{}{vocab}", " ".repeat(1 << 20)))?;
+    let words = format!("{RUN} --model wordy --lora-r 2 --save-total-limit 2");
+    let said = json_of(&done(place, &format!("plan {words} --json"))?)?["disk_bytes"].as_u64().context("bytes")?;
+    done(place, &format!("train {words} --output-dir lora"))?;
+    let sizes = |folder: &str| -> Result<u64> {
+        let entries = std::fs::read_dir(place.join(folder))?;
+        let files = entries.map(|entry| entry?.metadata()).filter(|file| file.as_ref().is_ok_and(|file| file.is_file()));
+        files.map(|file| Ok(file?.len())).sum()
+    };
+    let left = sizes("lora")? + sizes("lora/checkpoint-54")? + sizes("lora/checkpoint-60")?;
+    assert!(left > 3 << 20 && (left..left + (400 << 10)).contains(&said), "{left} bytes are left, and {said} were said");
 
     // More than any machine has: the same model with very many wide blocks.
     let config = place.join("model/config.json");
