@@ -11,6 +11,7 @@ use super::screen::{self, on_threads, say};
 use crate::base::text::shell_quoted;
 use crate::config::{Common, Inputs};
 use crate::model::adapter::Adapter;
+use crate::model::adapter::stored::CONFIG as ADAPTER_CONFIG;
 use crate::run::trajectory::Trajectory;
 use crate::run::trajectory::record::FILE;
 use crate::run::{Claim, LoadedModel, folder};
@@ -22,6 +23,9 @@ pub fn merge_verb(args: ExportArgs) -> Result<()> {
 fn merge(args: &ExportArgs) -> Result<()> {
     let from = &args.run;
     let Some(out) = &args.output_dir else { return Err(usage!("--merge: it wants --output-dir")) };
+    if from.is_dir() && !from.join(ADAPTER_CONFIG).exists() {
+        return Err(usage!("{}: there is no adapter in it to merge: {ADAPTER_CONFIG} is missing", from.display()));
+    }
     let adapter = Adapter::open(from)?;
     adapter.check_merges()?;
     let then = match from.join(FILE).is_file() {

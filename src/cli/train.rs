@@ -27,6 +27,7 @@ pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
         Some(run) => {
             let given = given(&job, RawArgs::default())?;
             on_threads(given.common.threads, || resume_run(&run, &given, job.json, quiet))
+                .map_err(|error| blame_file(error, job.config.as_deref(), &job.knobs))
         }
     }
 }
@@ -49,6 +50,20 @@ fn given(args: &JobArgs, default: RawArgs) -> Result<RawArgs> {
 
 /// Checks what was typed, and does `work` with it on the threads that it asks for.
 fn planned(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + Send) -> Result<()> {
+    let (file, flags) = (args.config.clone(), args.knobs.clone());
+    planned_of(args, work).map_err(|error| blame_file(error, file.as_deref(), &flags))
+}
+
+/// Names the place in a --config in the stead of a flag that nobody has typed.
+fn blame_file(error: anyhow::Error, file: Option<&Path>, flags: &RawArgs) -> anyhow::Error {
+    let text = file.and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
+    match text {
+        Some((file, text)) => flags.blame_file(error, &text, &file.display().to_string()),
+        None => error,
+    }
+}
+
+fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + Send) -> Result<()> {
     let common = &args.knobs.common;
     let default = match common.model.is_none() && common.task.is_none() && common.data.is_none() {
         true => RawArgs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?,

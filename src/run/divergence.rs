@@ -32,15 +32,17 @@ impl Limit {
         recent.iter().chain([&loss]).filter(|loss| **loss > self.0).count() >= TOO_MANY
     }
 
-    /// The step before the first high one of those that are looked back at, counted from 1.
+    /// The last step behind which the loss was still low, as far as the steps `before` say: the next one began with its weights, and
+    /// the one after that is the first high one of those that are looked back at, or has no loss at all.
     pub fn last_good(self, before: &[f64]) -> u64 {
         let start = before.len().saturating_sub(WINDOW - 1);
-        before[start..].iter().position(|loss| *loss > self.0).map_or(before.len(), |first| start + first) as u64
+        let high = before[start..].iter().position(|loss| *loss > self.0).map_or(before.len(), |first| start + first);
+        high.saturating_sub(1) as u64
     }
 
-    /// The rule, for people.
-    pub fn describe(self) -> String {
-        format!("{TOO_MANY} of the last {WINDOW} steps had a training loss above {:.1}", self.0)
+    /// The rule as it was applied at this step, for people.
+    pub fn describe(self, step: usize) -> String {
+        format!("{TOO_MANY} of the last {} steps had a training loss above {:.1}", step.min(WINDOW), self.0)
     }
 }
 
@@ -69,6 +71,7 @@ mod tests {
         assert_eq!(stops(limit, &alternating), Some(19));
         let late = [vec![0.7; 200], vec![40.0; 20]].concat();
         assert_eq!(stops(limit, &late), Some(210));
-        assert_eq!((limit.last_good(&late[..209]), limit.last_good(&[9.0; 9])), (200, 0));
+        assert_eq!((limit.last_good(&late[..209]), limit.last_good(&[9.0; 9])), (199, 0));
+        assert_eq!((limit.last_good(&[0.7]), limit.last_good(&[0.7, 0.7, 9.0])), (0, 1));
     }
 }

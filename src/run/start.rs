@@ -125,7 +125,8 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     if let Some(results) = &earlier {
         match log.trajectory().check_kept(run) {
             Ok(()) => return Ok(Resumed::Finished(results.clone())),
-            Err(lost) => tracing::warn!("the weights that {} has left are made again: {lost:#}", run.display()),
+            // Why, the run says when it comes to it.
+            Err(_) => tracing::warn!("the weights that {} has left are made again", run.display()),
         }
     }
     if raw.common.model.is_none() {

@@ -45,7 +45,8 @@ pub fn train(
         let mut recorded = RecordedProblem::new(problem.as_mut(), replayed.as_deref(), &evaluated);
         let (estimate, mut gradients) = run.optimizer.estimator.estimate(&at, run.params, &mut recorded)?;
         if !estimate.is_finite() {
-            return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).into());
+            let say = left(config, run.log, limit, run.journal.losses(), run.best.0);
+            return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).saying(format!("\n  {say}")).into());
         }
         run.log.step(step, &evaluated.borrow())?;
         // Before the last step that the log has, the run has gone past.
@@ -57,7 +58,14 @@ pub fn train(
         drop(gradients);
 
         let (time, walk_time) = (clock.elapsed(), run.params.walk_time() - walked);
-        let dev = run.evaluate(step).with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
+        let dev = run.evaluate(step).map_err(|error| match error.downcast::<NotFinite>() {
+            Ok(it) => {
+                let say = left(config, run.log, limit, run.journal.losses(), run.best.0);
+                it.saying(format!("\n  {say}")).into()
+            }
+            Err(error) => error,
+        });
+        let dev = dev.with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
         let (learning_rate, cost, replayed) = (config.learning_rate_at(step), problem.cost(), replayed.is_some());
         let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, walk_time, replayed };
         run.journal.step(done, dev.as_ref())?;
@@ -69,7 +77,19 @@ pub fn train(
 
 /// The error of a diverged run: since when, what is kept, and what to try.
 fn diverged(config: &RunConfig, log: &Log, limit: Limit, losses: &[f64], best: u64) -> Diverged {
-    let (step, folder) = (losses.len() + 1, config.output_dir.display());
+    let step = losses.len() + 1;
+    Diverged(format!(
+        "the run has diverged by step {step}: {}, which is far above guessing and the {:.4} on dev before training\n  {}; \
+         --stop-if-diverged=false goes on all the same",
+        limit.describe(step),
+        log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss),
+        left(config, log, limit, losses, best),
+    ))
+}
+
+/// What a run that has come to nothing leaves, and what to try.
+fn left(config: &RunConfig, log: &Log, limit: Limit, losses: &[f64], best: u64) -> String {
+    let folder = config.output_dir.display();
     let good = limit.last_good(losses);
     let kept = match best {
         0 => "the weights from before training".into(),
@@ -77,7 +97,7 @@ fn diverged(config: &RunConfig, log: &Log, limit: Limit, losses: &[f64], best: u
     };
     let before = match checkpoint::newest(&config.output_dir, good) {
         Some(step) => format!(", checkpoint-{step} those of step {step}, the last ones kept from before"),
-        None if log.trajectory().header.replays && good > 0 => {
+        None if log.trajectory().header.replays && good > best => {
             format!(
                 "; zotune replay {} --to-step {good} --output-dir FOLDER makes the last ones from before",
                 shell_quoted(&config.output_dir.to_string_lossy())
@@ -85,11 +105,6 @@ fn diverged(config: &RunConfig, log: &Log, limit: Limit, losses: &[f64], best: u
         }
         None => String::new(),
     };
-    Diverged(format!(
-        "the run has diverged by step {step}: {}, which is far above guessing and the {:.4} on dev before training\n  {folder} has \
-         {kept}{before}\n  try --learning-rate {:.0e}, a tenth; --stop-if-diverged=false goes on all the same",
-        limit.describe(),
-        log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss),
-        config.learning_rate.unwrap_or_default() / 10.0
-    ))
+    let rate = config.learning_rate.unwrap_or_default() / 10.0;
+    format!("{folder} has {kept}{before}\n  try --learning-rate {rate:.0e}, a tenth")
 }

@@ -56,7 +56,11 @@ fn a_run_that_has_diverged_stops_and_says_so() -> Result<()> {
         let steps = values(&place.join("stops"))?;
         assert!((10..40).contains(&steps.len()), "{method}: {} steps, {said}", steps.len());
         for expected in [
-            &format!("error: the run has diverged by step {}: 10 of the last 20 steps had a training loss", steps.len()),
+            &format!(
+                "error: the run has diverged by step {}: 10 of the last {} steps had a training loss",
+                steps.len(),
+                steps.len().min(20)
+            ),
             "stops has the weights from before training",
             "try --learning-rate 1e-1, a tenth; --stop-if-diverged=false goes on all the same",
         ] {
@@ -512,6 +516,68 @@ fn a_run_goes_on_from_another_folder_and_not_with_another_model() -> Result<()> 
 }
 
 /// One name means one split, in every file.
+/// A mistake is named where it stands: in the file and its line, not as a flag that nobody typed; and as the flag that was.
+#[test]
+fn mistakes_are_named_where_they_stand() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    for (text, flags, expected) in [
+        ("# rates\nlearning_rate = 0", "", "m.toml, line 2: learning_rate 0: it must be"),
+        ("lr = 0", "", "m.toml, line 1: lr 0: it must be"),
+        ("lr = 0", "--learning-rate 0", "--learning-rate 0: it must be"),
+        ("max-steps = 2\nbatch_size = 301", "", "m.toml, line 2: batch_size 301: there are fewer training rows"),
+        ("max_steps = 2\noptimizer = 'mezo'", "", "m.toml, line 2: optimizer: there is no method \"mezo\": MeZO's method is zo-sgd"),
+        ("max_steps = 2\n[train]\nlr = 1", "", "m.toml, line 2: [train] begins a section, and all knobs stand outside"),
+        ("learning_rate = 1\nmax_steps = 2\nlearning-rate = 2", "", "m.toml, line 3: learning_rate is there twice"),
+    ] {
+        std::fs::write(place.join("m.toml"), text)?;
+        for verb in ["train", "plan"] {
+            let said = fails(place, &format!("{verb} --model model --task reviews --config m.toml {flags}"), 2)?;
+            assert!(said.starts_with(&format!("error: {expected}")), "{said} does not say {expected}");
+        }
+    }
+    for flag in ["--num-directions", "--seed", "--warmup-steps", "--bos-id", "--fsync", "--train-set-seed", "--max-steps"] {
+        let said = fails(place, &format!("train --model model {flag} -1"), 2)?;
+        assert!(said.contains(&format!("{flag} -1: it must be a whole number")), "{said}");
+    }
+    let said = fails(place, "train --model model --learning-rate -1", 2)?;
+    assert!(said.contains("--learning-rate -1"), "{said}");
+    let said = fails(place, "train --model model --prefix-tuning --num-prefix 5000", 2)?;
+    assert!(said.contains("--num-prefix 5000: the model has positions for 256 tokens, and this leaves none"), "{said}");
+    let said = fails(place, "export model --merge --output-dir merged", 2)?;
+    assert!(said.contains("model: there is no adapter in it to merge"), "{said}");
+    Ok(())
+}
+
+/// A run that has come to nothing says what it leaves and which rate to try; what was made of its log says why it is short.
+#[test]
+fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    for (flags, begins) in [
+        ("--learning-rate 1e30 --eval-steps 40", "error: the loss is not finite at step 2 (direction seed "),
+        ("--learning-rate 1e30 --eval-steps 1", "error: after step 1 (direction seed "),
+        ("--learning-rate 1e4 --max-steps 40 --eval-steps 40", "error: the run has diverged by step 11: 10 of the last 11 steps"),
+    ] {
+        let said = fails(place, &format!("train {RUN} --num-dev 20 {flags} --output-dir run"), 4)?;
+        assert!(said.contains(begins), "{said} does not say {begins}");
+        for expected in ["run has the weights from before training", "try --learning-rate 1e"] {
+            assert!(said.contains(expected), "{flags}: {said} does not say {expected}");
+        }
+        assert!(place.join("run/loss.svg").is_file(), "{flags}");
+        if begins.contains("diverged") {
+            let said = stderr(&done(place, "export run --trajectory run.zot")?);
+            assert!(said.contains("it ends behind step 11 of 40: its run was stopped, has diverged or goes on still"), "{said}");
+        }
+        std::fs::remove_dir_all(place.join("run"))?;
+    }
+    // A replay that cannot be says so before anything is read.
+    done(place, &format!("train {RUN} --max-steps 4 --optimizer adamw --lora-r 2 --output-dir lora"))?;
+    let said = fails(place, "replay lora --output-dir again", 2)?;
+    assert!(said.contains("take the run's adapter_model.safetensors") && !said.contains("model   model"), "{said}");
+    Ok(())
+}
+
 /// What is said to be typed next works where it is said, whichever folder the run was begun in.
 #[test]
 fn what_is_said_to_be_typed_works_from_here() -> Result<()> {
@@ -608,7 +674,7 @@ fn a_long_completion_is_cut_and_counted() -> Result<()> {
         "train --model model --data long.jsonl --max-length 32 --num-dev 1 --num-eval 1 --batch-size 4 --max-steps 1 --output-dir run",
     )?;
     let trained = splits.train.iter().filter(|row| [7, 9].contains(&row.index)).count();
-    let expected = format!("{trained} of 38 completions leave no room for a prompt in 32 tokens and were cut on the right");
+    let expected = format!("train: {trained} of 38 completions leave no room for a prompt in 32 tokens and were cut on the right");
     assert!(trained > 0 && stderr(&output).contains(&expected), "{}", stderr(&output));
     Ok(())
 }

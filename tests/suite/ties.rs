@@ -192,7 +192,10 @@ fn a_finished_run_gets_its_weights_back() -> Result<()> {
                 true => damage(&run.join(file), tensor)?,
                 false => std::fs::remove_file(run.join(file))?,
             }
-            says(place, &format!("train --resume {name}"), 0, "has left are made again: ")?;
+            let output = done(place, &format!("train --resume {name}"))?;
+            let said = crate::survival::stderr(&output);
+            assert!(said.contains("has left are made again\n"), "{said}");
+            assert_eq!(said.matches("No such file").count(), usize::from(!damaged), "{said}");
             assert!(std::fs::read(run.join(file))? == weights, "{name}: other weights");
             assert!(std::fs::read(run.join("all_results.json"))? == results, "{name}: other results");
             assert!(run.join("loss.svg").is_file());
@@ -217,7 +220,7 @@ fn a_log_that_was_cut_between_records_is_said_to_be() -> Result<()> {
         place,
         "replay run --output-dir r",
         0,
-        "it ends behind step 7 of 12: its run has not ended, or the rest of it is lost",
+        "it ends behind step 7 of 12: its run was stopped, has diverged or goes on still; or the rest of it is lost",
     )?;
     says(place, "export run --trajectory r.zot", 0, "it ends behind step 7 of 12")?;
     says(place, "replay r.zot --output-dir s", 0, "it ends behind step 7 of 12")?;

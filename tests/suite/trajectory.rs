@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use zotune::base::Digest;
 use zotune::config::{Fsync, RawArgs, RunConfig};
 use zotune::params::{ParamSet, Params};
-use zotune::run::trajectory::export::export;
+use zotune::run::trajectory::export::{Exported, export};
 use zotune::run::trajectory::{Done, Header, Log, Record, Scored, Trajectory, Weight};
 use zotune::zo::Data;
 use zotune::zo::methods::METHODS;
@@ -310,7 +310,8 @@ fn what_is_handed_on_reads_back_condensed_and_says_nothing_of_this_machine() -> 
     let (folder, _, mut written) = log()?;
     let file = folder.path().join("shared.zot");
     written.header.config.inputs.data = Some("/home/somebody".into());
-    assert_eq!(export(&written, &file)?, std::fs::metadata(&file)?.len());
+    let Exported { front, steps } = export(&written, &file)?;
+    assert_eq!(front + steps, std::fs::metadata(&file)?.len());
     let read = Trajectory::open(&file)?;
     assert_eq!((read.steps(), &read.dev, &read.done), (40, &written.dev, &written.done));
     let plan = &read.header.config;

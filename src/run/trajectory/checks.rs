@@ -11,7 +11,7 @@ use super::header::{Header, Weight};
 use super::steps::Trajectory;
 use crate::base::Digest;
 use crate::model::adapter::stored::is_adapters;
-use crate::model::save::kept_digests;
+use crate::model::save::{kept_digests, kept_file};
 use crate::params::digest::trained_digests;
 use crate::params::{Params, Stored};
 use crate::zo::Data;
@@ -98,8 +98,9 @@ impl Trajectory {
         match self.header.replays {
             true => Ok(()),
             false => Err(usage!(
-                "the steps of {} have first-order gradients, which no log holds; take the run's model.safetensors",
-                self.header.config.optimizer
+                "the steps of {} have first-order gradients, which no log holds; take the run's {}",
+                self.header.config.optimizer,
+                kept_file(self.header.config.inputs.is_adapted())
             )),
         }
     }
