@@ -119,7 +119,9 @@ pub(super) struct ReplayArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "zotune export <RUN> --trajectory <FILE>\n       zotune export <RUN> --merge --output-dir <FOLDER>")]
+#[command(
+    override_usage = "zotune export <RUN> --trajectory <FILE>\n       zotune export <RUN> --merge --output-dir <FOLDER>"
+)]
 pub(super) struct ExportArgs {
     /// The run folder; with --merge also an adapter as PEFT writes it
     #[arg(value_name = "RUN")]

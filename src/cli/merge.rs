@@ -34,7 +34,8 @@ fn merge(args: &ExportArgs) -> Result<()> {
     };
     // A checkpoint has no log of its own.
     let began = then.clone().or_else(|| Some(folder::run_of(from)?.1.inputs));
-    let named = args.model.clone().or(began.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));
+    let named =
+        args.model.clone().or(began.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));
     let Some(model) = named else { return Err(usage!("--model: {} does not say which model it is for", from.display())) };
     if let Some(began) = began.as_ref().filter(|_| args.model.is_none()) {
         began.check_began_here()?;

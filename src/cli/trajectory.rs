@@ -83,7 +83,9 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
 
 pub fn export_verb(args: ExportArgs) -> Result<()> {
     let Some(to) = &args.trajectory else {
-        return Err(usage!("export writes --trajectory FILE, or with --merge a model: --merge --output-dir FOLDER; say which"));
+        return Err(usage!(
+            "export writes --trajectory FILE, or with --merge a model: --merge --output-dir FOLDER; say which"
+        ));
     };
     let from = &args.run;
     let trajectory = Trajectory::open(from)?;

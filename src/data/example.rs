@@ -83,12 +83,7 @@ impl Example {
     }
 
     /// The same of the split that is `called` so.
-    pub fn encode_split(
-        called: &str,
-        rows: &[PromptedRow],
-        tokenizer: &Tokenizer,
-        max_length: usize,
-    ) -> Result<Vec<Self>> {
+    pub fn encode_split(called: &str, rows: &[PromptedRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Self>> {
         let of = if called.is_empty() { String::new() } else { format!("{called}: ") };
         let encode = |row: &PromptedRow| Self::encode(row, tokenizer, max_length).with_context(|| row.place.clone());
         let examples: Vec<Self> = rows.iter().map(encode).collect::<Result<_>>()?;
@@ -103,7 +98,10 @@ impl Example {
         }
         if cut > 0 {
             let side = if rows.iter().all(|row| row.prompt.is_empty()) { "right" } else { "left" };
-            tracing::warn!("{of}{cut} of {} prompts are longer than {max_length} tokens and were cut on the {side}", rows.len());
+            tracing::warn!(
+                "{of}{cut} of {} prompts are longer than {max_length} tokens and were cut on the {side}",
+                rows.len()
+            );
         }
         Ok(examples)
     }

@@ -157,7 +157,9 @@ impl Known {
             _ if !self.differences.is_empty() => format!("other than the run's: {}", self.differences.join("; ")),
             Rows::Own => "its task, data, split and precision".into(),
             Rows::Unnamed if self.same_split => "its evaluation rows and precision".into(),
-            Rows::Unnamed => "its precision; it does not hold where its rows lay, so whether these are they is not known".into(),
+            Rows::Unnamed => {
+                "its precision; it does not hold where its rows lay, so whether these are they is not known".into()
+            }
             Rows::Other => "its precision; on which rows it was trained it does not say".into(),
         };
         tracing::info!("run     {}: {own}", self.folder.display());

@@ -47,7 +47,9 @@ fn check_under(adapter: &Path, inputs: &Inputs, params: &mut Params) -> Result<(
         tracing::info!("        the adapter was trained in {then}: in {now} its base model is not compared with the run's");
         return Ok(());
     }
-    header.check_under_adapter(params).with_context(|| format!("--adapter {}: it goes with another model", adapter.display()))
+    header
+        .check_under_adapter(params)
+        .with_context(|| format!("--adapter {}: it goes with another model", adapter.display()))
 }
 
 /// [`replay`] of a language model's weights.

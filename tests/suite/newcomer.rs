@@ -157,7 +157,10 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &0.into()));
     assert!(said.contains("its evaluation rows and precision"), "{said}");
     let (others, said) = scored("--trajectory mine.zot --data other.jsonl")?;
-    assert_eq!((&others["rows_trained_on"], &others["other_than_the_run"][0]), (&Value::Null, &"the evaluation rows".into()));
+    assert_eq!(
+        (&others["rows_trained_on"], &others["other_than_the_run"][0]),
+        (&Value::Null, &"the evaluation rows".into())
+    );
     assert!(said.contains("other than the run's: the evaluation rows"), "{said}");
     assert_eq!(scored(&format!("--trajectory {run}"))?.0["loss"], own["loss"]);
     // An adapter's run knows its model too.
@@ -526,7 +529,11 @@ fn mistakes_are_named_where_they_stand() -> Result<()> {
         ("lr = 0", "", "m.toml, line 1: lr 0: it must be"),
         ("lr = 0", "--learning-rate 0", "--learning-rate 0: it must be"),
         ("max-steps = 2\nbatch_size = 301", "", "m.toml, line 2: batch_size 301: there are fewer training rows"),
-        ("max_steps = 2\noptimizer = 'mezo'", "", "m.toml, line 2: optimizer: there is no method \"mezo\": MeZO's method is zo-sgd"),
+        (
+            "max_steps = 2\noptimizer = 'mezo'",
+            "",
+            "m.toml, line 2: optimizer: there is no method \"mezo\": MeZO's method is zo-sgd",
+        ),
         ("max_steps = 2\n[train]\nlr = 1", "", "m.toml, line 2: [train] begins a section, and all knobs stand outside"),
         ("learning_rate = 1\nmax_steps = 2\nlearning-rate = 2", "", "m.toml, line 3: learning_rate is there twice"),
     ] {
@@ -557,7 +564,10 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
     for (flags, begins) in [
         ("--learning-rate 1e30 --eval-steps 40", "error: the loss is not finite at step 2 (direction seed "),
         ("--learning-rate 1e30 --eval-steps 1", "error: after step 1 (direction seed "),
-        ("--learning-rate 1e4 --max-steps 40 --eval-steps 40", "error: the run has diverged by step 11: 10 of the last 11 steps"),
+        (
+            "--learning-rate 1e4 --max-steps 40 --eval-steps 40",
+            "error: the run has diverged by step 11: 10 of the last 11 steps",
+        ),
     ] {
         let said = fails(place, &format!("train {RUN} --num-dev 20 {flags} --output-dir run"), 4)?;
         assert!(said.contains(begins), "{said} does not say {begins}");
@@ -567,7 +577,10 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
         assert!(place.join("run/loss.svg").is_file(), "{flags}");
         if begins.contains("diverged") {
             let said = stderr(&done(place, "export run --trajectory run.zot")?);
-            assert!(said.contains("it ends behind step 11 of 40: its run was stopped, has diverged or goes on still"), "{said}");
+            assert!(
+                said.contains("it ends behind step 11 of 40: its run was stopped, has diverged or goes on still"),
+                "{said}"
+            );
         }
         std::fs::remove_dir_all(place.join("run"))?;
     }
@@ -674,7 +687,8 @@ fn a_long_completion_is_cut_and_counted() -> Result<()> {
         "train --model model --data long.jsonl --max-length 32 --num-dev 1 --num-eval 1 --batch-size 4 --max-steps 1 --output-dir run",
     )?;
     let trained = splits.train.iter().filter(|row| [7, 9].contains(&row.index)).count();
-    let expected = format!("train: {trained} of 38 completions leave no room for a prompt in 32 tokens and were cut on the right");
+    let expected =
+        format!("train: {trained} of 38 completions leave no room for a prompt in 32 tokens and were cut on the right");
     assert!(trained > 0 && stderr(&output).contains(&expected), "{}", stderr(&output));
     Ok(())
 }

@@ -138,7 +138,10 @@ fn every_data_file_in_a_folder_is_read_or_named() -> Result<()> {
     for (names, expected) in [
         (&["train.csv"][..], "train.jsonl and train.csv are there, and one file is wanted for the training data"),
         (&["valid.jsonl", "dev.jsonl"], "valid.jsonl and dev.jsonl are there, and one file is wanted for validation"),
-        (&["test.jsonl", "eval.jsonl", "val.jsonl"], "eval.jsonl and val.jsonl are there, and one file is wanted for validation"),
+        (
+            &["test.jsonl", "eval.jsonl", "val.jsonl"],
+            "eval.jsonl and val.jsonl are there, and one file is wanted for validation",
+        ),
         (&["test.csv", "test.tsv"], "test.csv and test.tsv are there, and one file is wanted for the test"),
     ] {
         let dir = tempfile::tempdir()?;
