@@ -106,6 +106,7 @@ fn examples() -> Vec<Example> {
         candidates: vec![candidate(i, 5), candidate(i, 6)],
         cut: false,
         shortened: false,
+        row: zotune::base::Digest(0),
     };
     (0..EXAMPLES).map(example).collect()
 }

@@ -13,12 +13,14 @@ pub struct NotFinite {
     pub place: String,
     /// What the evaluations gave.
     pub losses: Vec<f64>,
+    /// What is left of a run, and what to try.
+    pub say: Option<String>,
 }
 
 impl NotFinite {
     /// At a step, counted from 1, whose direction has `seed`.
     pub fn at_step(step: u64, seed: u64, losses: Vec<f64>) -> Self {
-        NotFinite { place: format!("at step {step} (direction seed {seed})"), losses }
+        NotFinite { place: format!("at step {step} (direction seed {seed})"), losses, say: None }
     }
 }
 
@@ -86,11 +88,8 @@ impl fmt::Display for Usage {
 
 impl fmt::Display for NotFinite {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "the loss is not finite {}: {:?}; in training a smaller --learning-rate usually helps",
-            self.place, self.losses
-        )
+        let say = self.say.as_deref().unwrap_or("; in training a smaller --learning-rate usually helps");
+        write!(f, "the loss is not finite {}: {:?}{say}", self.place, self.losses)
     }
 }
 

@@ -119,12 +119,15 @@ pub(super) struct ReplayArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "zotune export <RUN> --trajectory <FILE>\n       zotune export <RUN> --merge --output-dir <FOLDER>"
+)]
 pub(super) struct ExportArgs {
     /// The run folder; with --merge also an adapter as PEFT writes it
     #[arg(value_name = "RUN")]
     pub(super) run: PathBuf,
     /// Write the trajectory: with the base model it is the fine-tuned one
-    #[arg(long, value_name = "FILE", required_unless_present = "merge", conflicts_with = "merge")]
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
     pub(super) trajectory: Option<PathBuf>,
     /// Write the base model with the LoRA adapter merged into its weights, in Hugging Face layout
     #[arg(long, requires = "output_dir")]
@@ -174,8 +177,18 @@ impl Cli {
             Err(arg) => Err(usage!("the argument {arg:?} is not UTF-8; rename the file or folder that it names")),
         };
         let args = args.map(dashed).collect::<Result<Vec<_>>>()?;
+        // A number below 0 is a flag to clap, where the flag before it does not say that it takes one.
+        let negative = |(flag, value): (&String, &String)| {
+            let is_number = value.strip_prefix('-').is_some_and(|digits| digits.parse::<f64>().is_ok());
+            (flag.starts_with("--") && !flag.contains('=') && is_number).then(|| (flag.clone(), value.clone()))
+        };
+        let negative = args.iter().zip(args.iter().skip(1)).find_map(negative);
         let trains = args.get(1).is_some_and(|verb| verb == "train" || verb == "plan");
         Cli::try_parse_from(args).or_else(|error| match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(unexpected)) if negative.as_ref().is_some_and(|(_, value)| value == unexpected) => {
+                let (flag, value) = negative.unwrap_or_default();
+                Err(usage!("{flag} {value}: it must be a whole number, and not below 0"))
+            }
             Some(ContextValue::String(flag)) if trains && error.kind() == ErrorKind::UnknownArgument => {
                 match meant(flag.trim_start_matches('-')) {
                     Some(meant) => Err(usage!("there is no {flag}: {meant}")),

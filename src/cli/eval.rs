@@ -27,10 +27,10 @@ pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
     let run = Known::fill_in(&mut args.common)?;
     let tuned = Trajectory::fill_in(&mut args.common)?;
     let inputs = Inputs { tuned, ..Inputs::check(*args.common)? };
-    on_threads(threads, || eval_inputs(inputs, run.as_ref(), args.json, args.dump.as_deref(), quiet))
+    on_threads(threads, || eval_inputs(inputs, run, args.json, args.dump.as_deref(), quiet))
 }
 
-fn eval_inputs(inputs: Inputs, run: Option<&Known>, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
+fn eval_inputs(inputs: Inputs, mut run: Option<Known>, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
     let task = given(Task::of(inputs.task.as_deref(), inputs.data.as_deref()))?;
     let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
     let files = given(task.data(inputs.data.as_deref()))?;
@@ -49,7 +49,7 @@ fn eval_inputs(inputs: Inputs, run: Option<&Known>, as_json: bool, dump_to: Opti
     describe_model(&inputs, &bench);
     let describe_source = task.describe_source(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
     tracing::info!("task    {}: {} eval ({describe_source}seed {})", task.name, examples.len(), inputs.train_set_seed);
-    let repeats = match run {
+    let repeats = match &mut run {
         Some(run) => seen_by(run, &task, &rows),
         None => {
             say_repeats(&inputs, &task, &files, &rows);
@@ -88,7 +88,7 @@ fn eval_inputs(inputs: Inputs, run: Option<&Known>, as_json: bool, dump_to: Opti
             }
             None => result["perplexity"] = perplexity.into(),
         }
-        if let Some(run) = run {
+        if let Some(run) = &run {
             result["run"] = serde_json::to_value(&run.folder)?;
             result["other_than_the_run"] = serde_json::to_value(&run.differences)?;
             result["rows_trained_on"] = repeats.map(|found| found.eval_in_train).into();
@@ -117,7 +117,8 @@ fn merge(to: &mut Value, from: Value) {
 }
 
 /// Says what the run that left the model has to do with these rows.
-fn seen_by(run: &Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
+fn seen_by(run: &mut Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
+    run.compare(rows);
     run.describe();
     match run.seen(task, rows) {
         Ok(Some(repeats)) => {

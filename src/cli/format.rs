@@ -108,10 +108,10 @@ pub fn parts(memory: &Memory) -> String {
     format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
 }
 
-/// From the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
+/// From a model on the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
 pub fn next_command(plan: &RunConfig) -> String {
     let inputs = &plan.inputs;
-    if inputs.task.as_deref() == Some("reviews") {
+    if inputs.task.as_deref() == Some("reviews") && !inputs.is_adapted() {
         let model = shell_quoted(&inputs.model);
         return format!(
             "zotune train --model {model} --task sst2    (fetches SST-2 from the hub; --data takes GLUE's folder with train.tsv \

@@ -11,6 +11,7 @@ use super::screen::{self, on_threads, say};
 use crate::base::text::shell_quoted;
 use crate::config::{Common, Inputs};
 use crate::model::adapter::Adapter;
+use crate::model::adapter::stored::CONFIG as ADAPTER_CONFIG;
 use crate::run::trajectory::Trajectory;
 use crate::run::trajectory::record::FILE;
 use crate::run::{Claim, LoadedModel, folder};
@@ -22,19 +23,28 @@ pub fn merge_verb(args: ExportArgs) -> Result<()> {
 fn merge(args: &ExportArgs) -> Result<()> {
     let from = &args.run;
     let Some(out) = &args.output_dir else { return Err(usage!("--merge: it wants --output-dir")) };
+    if from.is_dir() && !from.join(ADAPTER_CONFIG).exists() {
+        return Err(usage!("{}: there is no adapter in it to merge: {ADAPTER_CONFIG} is missing", from.display()));
+    }
     let adapter = Adapter::open(from)?;
     adapter.check_merges()?;
     let then = match from.join(FILE).is_file() {
         true => Some(folder::inputs_of(&Trajectory::open(from)?, from)),
         false => None,
     };
-    let named = args.model.clone().or(then.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));
+    // A checkpoint has no log of its own.
+    let began = then.clone().or_else(|| Some(folder::run_of(from)?.1.inputs));
+    let named =
+        args.model.clone().or(began.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));
     let Some(model) = named else { return Err(usage!("--model: {} does not say which model it is for", from.display())) };
+    if let Some(began) = began.as_ref().filter(|_| args.model.is_none()) {
+        began.check_began_here()?;
+    }
     let common = Common {
         model: Some(model.clone()),
-        revision: args.model.is_none().then(|| then.as_ref()?.revision.clone()).flatten(),
+        revision: args.model.is_none().then(|| began.as_ref()?.revision.clone()).flatten(),
         adapter: Some(from.clone()),
-        trajectory: then.as_ref().and_then(Trajectory::to_base).cloned(),
+        trajectory: began.as_ref().and_then(Trajectory::to_base).cloned(),
         dtype: args.dtype.or(then.as_ref().map(|inputs| inputs.dtype)),
         ..Common::default()
     };

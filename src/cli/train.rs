@@ -27,6 +27,7 @@ pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
         Some(run) => {
             let given = given(&job, RawArgs::default())?;
             on_threads(given.common.threads, || resume_run(&run, &given, job.json, quiet))
+                .map_err(|error| blame_file(error, job.config.as_deref(), &job.knobs))
         }
     }
 }
@@ -49,6 +50,20 @@ fn given(args: &JobArgs, default: RawArgs) -> Result<RawArgs> {
 
 /// Checks what was typed, and does `work` with it on the threads that it asks for.
 fn planned(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + Send) -> Result<()> {
+    let (file, flags) = (args.config.clone(), args.knobs.clone());
+    planned_of(args, work).map_err(|error| blame_file(error, file.as_deref(), &flags))
+}
+
+/// Names the place in a --config in the stead of a flag that nobody has typed.
+fn blame_file(error: anyhow::Error, file: Option<&Path>, flags: &RawArgs) -> anyhow::Error {
+    let text = file.and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
+    match text {
+        Some((file, text)) => flags.blame_file(error, &text, &file.display().to_string()),
+        None => error,
+    }
+}
+
+fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + Send) -> Result<()> {
     let common = &args.knobs.common;
     let default = match common.model.is_none() && common.task.is_none() && common.data.is_none() {
         true => RawArgs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?,
@@ -95,11 +110,22 @@ fn misfits(forecast: &Forecast, plan: &RunConfig) -> Vec<String> {
     if let Some(there) = there.filter(|there| peak > *there) {
         said.push(format!("it will not fit into memory: {} are wanted, and this machine has {}", human(peak), human(there)));
     }
-    let (wanted, free) = (forecast.disk_peak_bytes, free_bytes(&plan.output_dir));
-    if let Some(free) = free.filter(|free| wanted > *free) {
-        said.push(format!("it will not fit on the disk: {} are wanted, and {} are free", human(wanted), human(free)));
-    }
+    let free = free_bytes(&plan.output_dir);
+    said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free)));
     said
+}
+
+/// What a run that leaves `left` bytes and has `most` meanwhile lacks on a disk with so many `free`, for people.
+fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
+    let (wanted, there) = (if left > free { left } else { most }, human(free));
+    match (left > free, most > free) {
+        (true, _) => Some(format!("it will not fit on the disk: {} are wanted, and {there} are free", human(wanted))),
+        (_, true) => Some(format!(
+            "it may not fit on the disk: up to {} are wanted while a checkpoint is replaced, and {there} are free",
+            human(wanted)
+        )),
+        _ => None,
+    }
 }
 
 /// Says so before it is tried.
@@ -185,10 +211,13 @@ fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     describe(&run);
     // The journal says how long it will take, once it has made a step.
     let bar = progress_bar(run.job.config.max_steps, quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
-    let results = run.train(&Stop::listen()?, bar)?;
+    let results = run.train(&Stop::listen()?, bar).inspect_err(|_| {
+        // How far it came is nowhere seen as well; where it cannot be drawn, the error that is there matters more.
+        let _ = run.log.check_place().and_then(|()| draw(&run));
+    })?;
     let (all, comparison, written) = run.finish(&results)?;
+    let written = written.and_then(|()| draw(&run));
     let Job { config, task, examples } = &run.job;
-    let written = written.and_then(|()| draw_losses(&config.output_dir, &format!("{}, {}", task.name, config.optimizer)));
     let said = || summary(config, task, &results, &comparison, examples.eval.len(), run.repeats);
     match (as_json, &run.earlier) {
         (true, _) => say(&all.to_string())?,
@@ -196,6 +225,12 @@ fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
         (false, Some(_)) => tracing::info!("{} has its weights again", config.output_dir.display()),
     }
     written
+}
+
+/// Draws what the run has logged.
+fn draw(run: &Run) -> Result<()> {
+    let Job { config, task, .. } = &run.job;
+    draw_losses(&config.output_dir, &format!("{}, {}", task.name, config.optimizer))
 }
 
 fn command() -> Vec<String> {
@@ -241,5 +276,22 @@ fn loss_name(task: &Task) -> &'static str {
         (Loss::Classification, _) => "classification over the candidates",
         (Loss::TeacherForcing, Metric::Accuracy) => "teacher forcing on the right candidate",
         (Loss::TeacherForcing, Metric::Loss) => "teacher forcing on the completion",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_for_a_moment_alone_may_not_fit() {
+        const MIB: u64 = 1 << 20;
+        let said = |free| disk_misfit(21 * MIB, 31 * MIB, free * MIB).unwrap_or_default();
+        assert_eq!(said(31), "");
+        assert_eq!(
+            said(24),
+            "it may not fit on the disk: up to 31 MiB are wanted while a checkpoint is replaced, and 24 MiB are free"
+        );
+        assert_eq!(said(20), "it will not fit on the disk: 21 MiB are wanted, and 20 MiB are free");
     }
 }

@@ -14,7 +14,7 @@ use crate::config::Inputs;
 use crate::params::digest::trained_digests;
 use crate::run::replay::replay_model;
 use crate::run::trajectory::Trajectory;
-use crate::run::trajectory::export::export;
+use crate::run::trajectory::export::{Exported, export};
 use crate::run::{Claim, LoadedModel, folder};
 
 pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
@@ -23,6 +23,7 @@ pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
 
 fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     let trajectory = Trajectory::open(&args.place)?;
+    trajectory.check_replays()?;
     trajectory.warn_if_part(&args.place);
     let recorded = &folder::inputs_of(&trajectory, &args.place);
     let is_recorded = args.model.as_ref().is_none_or(|model| *model == recorded.model);
@@ -35,6 +36,9 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     let (steps, to) = (trajectory.steps(), args.to_step.unwrap_or(trajectory.kept()));
     if to > steps {
         return Err(usage!("--to-step {to}: the trajectory has {steps} steps"));
+    }
+    if args.model.is_none() {
+        inputs.check_began_here()?;
     }
     folder::check(&args.output_dir, args.overwrite_output_dir, &[&inputs.places()[..], &[&args.place]].concat())?;
     let claim = Claim::new(&args.output_dir, args.overwrite_output_dir)?;
@@ -78,7 +82,11 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
 }
 
 pub fn export_verb(args: ExportArgs) -> Result<()> {
-    let Some(to) = &args.trajectory else { return Err(usage!("--trajectory: it wants the file to write")) };
+    let Some(to) = &args.trajectory else {
+        return Err(usage!(
+            "export writes --trajectory FILE, or with --merge a model: --merge --output-dir FOLDER; say which"
+        ));
+    };
     let from = &args.run;
     let trajectory = Trajectory::open(from)?;
     trajectory.warn_if_part(from);
@@ -93,19 +101,20 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
         return Err(usage!("--trajectory {}: it wants the name of a file in a folder that is there", to.display()));
     }
     check_new("--trajectory", to)?;
-    let bytes = export(&trajectory, to)?;
-    let steps = trajectory.steps();
-    let a_step = bytes as f64 / steps.max(1) as f64;
+    let Exported { front, steps: of_steps } = export(&trajectory, to)?;
+    let (steps, bytes) = (trajectory.steps(), front + of_steps);
+    let a_step = of_steps as f64 / steps.max(1) as f64;
     if args.json {
         return say(&json!({ "steps": steps, "bytes": bytes, "bytes_per_step": a_step }).to_string());
     }
-    let model = &trajectory.header.config.inputs.model;
+    let front = front as f64 / 1e3;
+    let inputs = folder::inputs_of(&trajectory, from);
     say(&format!(
-        "wrote    {}: {bytes} bytes for {steps} steps ({a_step:.1} a step)\n\
+        "wrote    {}: {bytes} bytes for {steps} steps: {front:.1} KB and {a_step:.1} a step\n\
          next     zotune eval --model {} --trajectory {} {}",
         to.display(),
-        shell_quoted(model),
+        shell_quoted(&inputs.model),
         shell_quoted(&to.to_string_lossy()),
-        eval_flags(&trajectory.header.config.inputs),
+        eval_flags(&inputs),
     ))
 }

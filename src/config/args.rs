@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, Command};
+use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::trainable::TrainableArgs;
 use super::values::{Fsync, Precision, Schedule};
+use crate::base::Usage;
 use crate::base::numbers::number;
 use crate::base::text::nearest;
 use crate::zo::Settings;
@@ -153,9 +154,10 @@ impl RawArgs {
         for (key, value) in table {
             let at = || line_of(text, &key).map_or(place.to_string(), |line| format!("{place}, line {line}"));
             let dashed = key.replace('_', "-");
-            let known = arguments.get_arguments().find(|a| {
-                a.get_long() == Some(&dashed) || a.get_all_aliases().is_some_and(|all| all.contains(&dashed.as_str()))
-            });
+            if value.is_table() {
+                return Err(usage!("{}: [{key}] begins a section, and all knobs stand outside of sections", at()));
+            }
+            let known = arguments.get_arguments().find(|argument| is_called(argument, &dashed));
             let Some(argument) = known else {
                 let names: Vec<&str> = arguments.get_arguments().filter_map(|a| a.get_long()).collect();
                 let near = meant(&dashed).unwrap_or_else(|| nearest(&dashed, names));
@@ -169,10 +171,28 @@ impl RawArgs {
             serde_json::from_value::<RawArgs>(Value::Object(Map::from_iter([(name.clone(), value.clone())])))
                 .map_err(|e| usage!("{}: {key}: {e}", at()))?;
             if fields.insert(name.clone(), value).is_some() {
-                return Err(usage!("{}: {name} is there twice", at()));
+                let of_it = |line: &&str| key_of(line).is_some_and(|key| is_called(argument, &key.replace('_', "-")));
+                let second = text.lines().enumerate().filter(|(_, line)| of_it(line)).nth(1).map_or(0, |(i, _)| i + 1);
+                return Err(usage!("{place}, line {second}: {name} is there twice"));
             }
         }
         Ok(serde_json::from_value(Value::Object(fields))?)
+    }
+
+    /// An error that begins with the name of a flag, as one that names the line of the file called `place` where the knob is set, if these
+    /// flags do not set it.
+    pub fn blame_file(&self, error: anyhow::Error, text: &str, place: &str) -> anyhow::Error {
+        let said = error.downcast_ref::<Usage>().map(|usage| usage.0.clone()).unwrap_or_default();
+        let Some(rest) = said.strip_prefix("--") else { return error };
+        let (flag, rest) = rest.split_at(rest.find(|c: char| c != '-' && !c.is_ascii_alphanumeric()).unwrap_or(rest.len()));
+        let arguments = RawArgs::augment_args(Command::new("train"));
+        let Some(argument) = arguments.get_arguments().find(|argument| is_called(argument, flag)) else { return error };
+        let typed = serde_json::to_value(self).is_ok_and(|typed| !typed[argument.get_id().as_str()].is_null());
+        let set = |line: &&str| key_of(line).is_some_and(|key| is_called(argument, &key.replace('_', "-")));
+        match text.lines().enumerate().find(|(_, line)| set(line)).filter(|_| !typed) {
+            Some((i, line)) => usage!("{place}, line {}: {}{rest}", i + 1, key_of(line).unwrap_or(flag)),
+            None => error,
+        }
     }
 
     /// These knobs with `flags` on top.
@@ -209,8 +229,19 @@ pub fn meant(name: &str) -> Option<String> {
     Some(format!("did you mean {flag}?{more}"))
 }
 
-/// The line, from 1, that sets `key`.
+/// Whether an argument has this name, without dashes in front.
+fn is_called(argument: &Arg, name: &str) -> bool {
+    argument.get_long() == Some(name) || argument.get_all_aliases().is_some_and(|all| all.contains(&name))
+}
+
+/// The line, from 1, that sets `key`, or begins the section of that name.
 fn line_of(text: &str, key: &str) -> Option<usize> {
-    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-    text.lines().position(sets).map(|i| i + 1)
+    let section = |line: &str| line.trim().trim_matches(['[', ']']).trim() == key && line.trim().starts_with('[');
+    text.lines().position(|line| key_of(line) == Some(key) || section(line)).map(|i| i + 1)
+}
+
+/// What a line sets, if it sets something.
+fn key_of(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once('=')?;
+    Some(key.trim().trim_matches('"')).filter(|key| !key.is_empty() && !key.contains(['#', '[', ' ']))
 }

@@ -1,6 +1,6 @@
 //! What is opened: model, adapter, trajectory, task, data.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -46,13 +46,26 @@ impl Inputs {
         std::iter::once(Path::new(&self.model)).chain(named.into_iter().flatten().map(PathBuf::as_path)).collect()
     }
 
+    /// Refuses the name of a folder that a run began from, if it is not there: it is nobody else's business, and no name on the hub.
+    pub fn check_began_here(&self) -> Result<()> {
+        let name = &self.model;
+        match self.revision.is_some() || name == "opt-mini" || Path::new(name).exists() {
+            true => Ok(()),
+            false => Err(usage!("the run began from the folder {name}, which is not there; name it with --model")),
+        }
+    }
+
     /// The same as it was typed in the folder `from`: what is named relatively there, and lies there, under its whole name.
     pub fn typed_in(mut self, from: &Path) -> Self {
         let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
         if here.is_some_and(|here| from.canonicalize().is_ok_and(|from| from == here)) {
             return self;
         }
-        let whole = |path: &Path| Some(from.join(path)).filter(|whole| path.is_relative() && whole.exists());
+        let whole = |path: &Path| {
+            let whole = Some(from.join(path)).filter(|whole| path.is_relative() && whole.exists())?;
+            let goes_up = path.components().any(|part| part == Component::ParentDir);
+            Some(if goes_up { whole.canonicalize().unwrap_or(whole) } else { whole })
+        };
         for path in [&mut self.data, &mut self.adapter, &mut self.trajectory].into_iter().flatten() {
             *path = whole(path).unwrap_or_else(|| path.clone());
         }

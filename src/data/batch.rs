@@ -216,10 +216,11 @@ fn common_prefix<'a>(sequences: impl Iterator<Item = &'a [u32]> + Clone) -> usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Digest;
 
     fn example(label: usize, candidates: &[(&[u32], usize)]) -> Example {
         let candidates = candidates.iter().map(|(t, n)| Candidate { tokens: t.to_vec(), option_len: *n }).collect();
-        Example { index: 0, label, candidates, cut: false, shortened: false }
+        Example { index: 0, label, candidates, cut: false, shortened: false, row: Digest(0) }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
+use crate::base::Digest;
 use crate::data::task::PromptedRow;
 use crate::data::tokenizer::Tokenizer;
 
@@ -27,6 +28,8 @@ pub struct Example {
     pub cut: bool,
     /// Whether what was cut is the end of its completion.
     pub shortened: bool,
+    /// Of the row that it was made of ([`PromptedRow::digest`]).
+    pub row: Digest,
 }
 
 impl Example {
@@ -71,25 +74,34 @@ impl Example {
             Ok(Candidate { tokens, option_len })
         });
         let candidates = candidates.collect::<Result<_>>()?;
-        Ok(Example { index: row.index, label: row.label, candidates, cut, shortened })
+        Ok(Example { index: row.index, label: row.label, candidates, cut, shortened, row: row.digest() })
     }
 
     /// Tokenises rows, in order, and says how many of them were cut.
     pub fn encode_all(rows: &[PromptedRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Self>> {
+        Self::encode_split("", rows, tokenizer, max_length)
+    }
+
+    /// The same of the split that is `called` so.
+    pub fn encode_split(called: &str, rows: &[PromptedRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Self>> {
+        let of = if called.is_empty() { String::new() } else { format!("{called}: ") };
         let encode = |row: &PromptedRow| Self::encode(row, tokenizer, max_length).with_context(|| row.place.clone());
         let examples: Vec<Self> = rows.iter().map(encode).collect::<Result<_>>()?;
         let cut = examples.iter().filter(|e| e.cut).count();
         let shortened = examples.iter().filter(|e| e.shortened).count();
         if shortened > 0 {
             tracing::warn!(
-                "{shortened} of {} completions leave no room for a prompt in {max_length} tokens and were cut on the right: their ends \
+                "{of}{shortened} of {} completions leave no room for a prompt in {max_length} tokens and were cut on the right: their ends \
                  are not seen",
                 rows.len()
             );
         }
         if cut > 0 {
             let side = if rows.iter().all(|row| row.prompt.is_empty()) { "right" } else { "left" };
-            tracing::warn!("{cut} of {} prompts are longer than {max_length} tokens and were cut on the {side}", rows.len());
+            tracing::warn!(
+                "{of}{cut} of {} prompts are longer than {max_length} tokens and were cut on the {side}",
+                rows.len()
+            );
         }
         Ok(examples)
     }

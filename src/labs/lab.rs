@@ -57,7 +57,15 @@ impl Workload for Lab {
 
     fn data(&self) -> Data {
         let n = self.function.num_terms();
-        Data { train: n, dev: n, eval: n, max_length: 0, digest: Digest::of(b"least squares") }
+        Data {
+            train: n,
+            dev: n,
+            eval: n,
+            max_length: 0,
+            digest: Digest::of(b"least squares"),
+            train_rows: None,
+            eval_rows: None,
+        }
     }
 
     fn function(&self) -> BTreeMap<String, Value> {

@@ -247,6 +247,12 @@ impl Model {
         ["config.json", "generation_config.json", ADAPTER_CONFIG].into_iter().chain(Tokenizer::FILES)
     }
 
+    /// About how many bytes [`Model::write_companions`] writes.
+    pub fn companion_bytes(&self) -> u64 {
+        let names = Model::companions().filter(|name| self.source.has(name));
+        names.map(|name| self.source.open(name).map_or(0, |(_, len)| len)).sum()
+    }
+
     /// Writes what transformers needs beside the weights, config.json with the dtype they are held in and the tokenizer; or PEFT,
     /// beside an adapter of the model `base`.
     pub fn write_companions(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {

@@ -64,7 +64,7 @@ pub fn evaluate(
     }
     let loss = total.mean();
     if !loss.is_finite() {
-        return Err(NotFinite { place: "in an evaluation".into(), losses: vec![loss] }.into());
+        return Err(NotFinite { place: "in an evaluation".into(), losses: vec![loss], say: None }.into());
     }
     let is_choice = examples.iter().any(|example| example.candidates.len() > 1);
     let answers = is_choice.then(|| Answers::of(&scored.iter().map(|s| (s.prediction, s.label)).collect::<Vec<_>>()));

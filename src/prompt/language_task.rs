@@ -134,5 +134,17 @@ fn data(examples: &Splits<Example>, max_length: usize) -> Data {
         }
     }
     let bytes: Vec<u8> = numbers.into_iter().flat_map(|n| (n as u64).to_le_bytes()).collect();
-    Data { train: train.len(), dev: dev.len(), eval: eval.len(), max_length, digest: Digest::of(&bytes) }
+    let rows = |splits: &[&Vec<Example>]| {
+        let digests: Vec<Digest> = splits.iter().flat_map(|split| split.iter().map(|example| example.row)).collect();
+        Some(Digest::of_digests(&digests))
+    };
+    Data {
+        train: train.len(),
+        dev: dev.len(),
+        eval: eval.len(),
+        max_length,
+        digest: Digest::of(&bytes),
+        train_rows: rows(&[train, dev]),
+        eval_rows: rows(&[eval]),
+    }
 }

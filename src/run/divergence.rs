@@ -5,6 +5,8 @@
 //! answers are then 150 times less likely than by chance. A run has diverged when 10 of its last 20 steps were high: a single bad
 //! batch, or a bump that a run comes back from, is not half of twenty.
 
+use crate::base::Diverged;
+
 /// Steps that are looked back at, and how many of them may not be high.
 const WINDOW: usize = 20;
 
@@ -18,29 +20,43 @@ const NATS_ABOVE_CHANCE: f64 = 5.0;
 
 /// The loss above which a step is high.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limit(pub f64);
+pub struct Limit {
+    /// In nats.
+    pub loss: f64,
+    /// The loss on dev before training.
+    untrained: f64,
+}
 
 impl Limit {
     /// For a model whose loss on dev was `untrained`, and that chooses out of so many answers, or tokens.
     pub fn new(untrained: f64, choices: usize) -> Self {
-        Limit((TIMES_UNTRAINED * untrained).max((choices.max(1) as f64).ln() + NATS_ABOVE_CHANCE))
+        let loss = (TIMES_UNTRAINED * untrained).max((choices.max(1) as f64).ln() + NATS_ABOVE_CHANCE);
+        Limit { loss, untrained }
     }
 
     /// Whether a run has diverged with a step of this `loss` behind those `before`.
     pub fn is_passed(self, before: &[f64], loss: f64) -> bool {
         let recent = &before[before.len().saturating_sub(WINDOW - 1)..];
-        recent.iter().chain([&loss]).filter(|loss| **loss > self.0).count() >= TOO_MANY
+        recent.iter().chain([&loss]).filter(|loss| **loss > self.loss).count() >= TOO_MANY
     }
 
-    /// The step before the first high one of those that are looked back at, counted from 1.
+    /// The last step behind which the loss was still low, as far as the steps `before` say: the next one began with its weights, and
+    /// the one after that is the first high one of those that are looked back at, or has no loss at all.
     pub fn last_good(self, before: &[f64]) -> u64 {
         let start = before.len().saturating_sub(WINDOW - 1);
-        before[start..].iter().position(|loss| *loss > self.0).map_or(before.len(), |first| start + first) as u64
+        let high = before[start..].iter().position(|loss| *loss > self.loss).map_or(before.len(), |first| start + first);
+        high.saturating_sub(1) as u64
     }
 
-    /// The rule, for people.
-    pub fn describe(self) -> String {
-        format!("{TOO_MANY} of the last {WINDOW} steps had a training loss above {:.1}", self.0)
+    /// The error of a run that has diverged with `step`, counted from 1.
+    pub fn passed_at(self, step: u64) -> Diverged {
+        Diverged(format!(
+            "the run has diverged by step {step}: {TOO_MANY} of the last {} steps had a training loss above {:.1}, which is far above \
+             guessing and the {:.4} on dev before training",
+            step.min(WINDOW as u64),
+            self.loss,
+            self.untrained
+        ))
     }
 }
 
@@ -56,8 +72,8 @@ mod tests {
     #[test]
     fn half_of_twenty_steps_high_is_diverged_and_less_is_not() {
         // Twice the untrained loss, and 5 nats above guessing out of two.
-        assert!((Limit::new(0.8, 2).0 - (2f64.ln() + 5.0)).abs() < 1e-12);
-        assert_eq!(Limit::new(30.0, 50_000), Limit(60.0));
+        assert!((Limit::new(0.8, 2).loss - (2f64.ln() + 5.0)).abs() < 1e-12);
+        assert_eq!(Limit::new(30.0, 50_000).loss, 60.0);
         let limit = Limit::new(0.8, 2);
         assert_eq!(stops(limit, &[1e16; 100]), Some(10));
         assert_eq!(stops(limit, &[5.6; 1000]), None);
@@ -69,6 +85,7 @@ mod tests {
         assert_eq!(stops(limit, &alternating), Some(19));
         let late = [vec![0.7; 200], vec![40.0; 20]].concat();
         assert_eq!(stops(limit, &late), Some(210));
-        assert_eq!((limit.last_good(&late[..209]), limit.last_good(&[9.0; 9])), (200, 0));
+        assert_eq!((limit.last_good(&late[..209]), limit.last_good(&[9.0; 9])), (199, 0));
+        assert_eq!((limit.last_good(&[0.7]), limit.last_good(&[0.7, 0.7, 9.0])), (0, 1));
     }
 }

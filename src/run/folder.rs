@@ -14,6 +14,7 @@ use crate::model::Model;
 use crate::model::save::kept_file;
 use crate::run::trajectory::record::FILE;
 use crate::run::trajectory::{Header, Log, Trajectory};
+use crate::zo::Data;
 
 /// What a run leaves in its folder beside its model, its log and its checkpoints; an overwritten folder loses these and nothing else.
 /// The weights stay until the first of the new ones take their place.
@@ -159,6 +160,11 @@ pub fn run_of(place: &Path) -> Option<(PathBuf, RunConfig)> {
     Some((folder, plan))
 }
 
+/// What run.json says of the examples of the run in `folder`.
+pub fn data_of(folder: &Path) -> Option<Data> {
+    serde_json::from_value(read_run(folder)?["data"].take()).ok()
+}
+
 /// The inputs of a run as its log has them, with their paths as they are from here: run.json says in which folder they were typed.
 pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     let inputs = trajectory.header.config.inputs.clone();
@@ -168,13 +174,10 @@ pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     }
 }
 
-/// Notes in run.json that the run goes on behind `step`, and as what; removes what only a finished run has.
+/// Notes in run.json that the run goes on behind `step`, and as what. What a finished run left stays until a longer one writes its own.
 pub fn go_on(plan: &RunConfig, step: u64, command: &[String]) -> Result<()> {
     let folder = &plan.output_dir;
     checkpoint::clear(folder, Some(step))?;
-    for name in ["all_results.json", "loss.svg"] {
-        remove(&folder.join(name))?;
-    }
     let mut run = read_run(folder).unwrap_or_else(|| json!({}));
     run["config"] = serde_json::to_value(plan)?;
     match run["resumed"].as_array_mut() {

@@ -99,7 +99,7 @@ pub fn forecast(
     let evaluations =
         (plan.max_steps.div_ceil(plan.eval_steps) + 1) as f64 * evaluated(&examples.dev) + 2.0 * evaluated(&examples.eval);
     let kept = if plan.inputs.is_adapted() { 4 * num_trained } else { weights } as u64;
-    let disk = Disk::new(&plan, kept, (state + snapshot) as u64);
+    let disk = Disk::new(&plan, kept, (state + snapshot) as u64, outline.model.companion_bytes());
     Ok(Forecast {
         disk_bytes: disk.left,
         disk_peak_bytes: disk.most,

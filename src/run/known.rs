@@ -2,20 +2,37 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
+use crate::base::Digest;
+use crate::base::text::shell_quoted;
 use crate::config::{Common, Inputs, Precision, RunConfig};
 use crate::data::task::{Files, PromptedRow, Repeats, Task};
 use crate::run::folder;
 use crate::run::trajectory::Trajectory;
+use crate::zo::Data;
+
+/// The rows that are scored, as far as their names tell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rows {
+    /// The run's own.
+    Own,
+    /// A file that was handed on does not hold where its rows lay: these may be they.
+    Unnamed,
+    /// Others.
+    Other,
+}
 
 /// The run that has left a model or an adapter.
 pub struct Known {
     /// Its folder.
     pub folder: PathBuf,
     plan: RunConfig,
-    /// Whether its own rows are scored.
-    own_rows: bool,
+    /// What it says of its examples.
+    data: Option<Data>,
+    rows: Rows,
+    /// Whether the rows that are scored are drawn as the run drew its evaluation split.
+    same_split: bool,
     /// What was typed that the run has otherwise.
     pub differences: Vec<String>,
 }
@@ -23,11 +40,16 @@ pub struct Known {
 impl Known {
     /// The run that has left what is to be scored, if one has; and what was typed, with what the run knows where nothing was.
     pub fn fill_in(common: &mut Common) -> Result<Option<Self>> {
-        let Some((folder, plan)) = left_by(&common.adapter, &common.trajectory, common.model.as_deref()) else {
+        let Some(Left { place: folder, mut plan, data, is_file }) =
+            left_by(&common.adapter, &common.trajectory, common.model.as_deref())
+        else {
             return Ok(None);
         };
         let then = &plan.inputs;
-        if common.model.is_none() {
+        if let Some(model) = &common.model {
+            check_is_model(model)?;
+        } else {
+            then.check_began_here()?;
             common.model = Some(then.model.clone());
             common.trajectory = common.trajectory.take().or_else(|| Trajectory::to_base(then).cloned());
         }
@@ -47,16 +69,20 @@ impl Known {
                 folder.display()
             ));
         }
-        let own_rows = are_rows_of(then, &common.task, &common.data);
+        let rows = match are_rows_of(then, &common.task, &common.data) {
+            true => Rows::Own,
+            false if is_file && then.data.is_none() && common.task == then.task => Rows::Unnamed,
+            false => Rows::Other,
+        };
         let mut differences = Vec::new();
-        if has_rows(then) && !own_rows {
-            let rows = |task: &Option<String>, data: &Option<PathBuf>| {
+        if has_rows(then) && rows == Rows::Other {
+            let named = |task: &Option<String>, data: &Option<PathBuf>| {
                 let data = data.as_ref().map(|data| data.display().to_string());
                 let named: Vec<String> = task.iter().cloned().chain(data).collect();
                 named.join(", ")
             };
-            let now = rows(&common.task, &common.data);
-            differences.push(format!("rows of {now} (the run's: {})", rows(&then.task, &then.data)));
+            let now = named(&common.task, &common.data);
+            differences.push(format!("rows of {now} (the run's: {})", named(&then.task, &then.data)));
         }
         let mut differ = |flag: &str, now: Option<String>, then: Option<String>| {
             if now != then {
@@ -72,13 +98,32 @@ impl Known {
         let text = |n: Option<usize>| n.map(|n| n.to_string());
         differ("bos-id", text(common.bos_id.map(|id| id as usize)), text(then.bos_id.map(|id| id as usize)));
         differ("max-length", text(common.max_length), text(then.max_length));
-        if own_rows {
+        if rows == Rows::Own {
             common.num_eval = common.num_eval.or(then.num_eval);
             let seed = *common.train_set_seed.get_or_insert(then.train_set_seed);
             differ("num-eval", text(common.num_eval), text(then.num_eval));
             differ("train-set-seed", text(Some(seed as usize)), text(Some(then.train_set_seed as usize)));
         }
-        Ok(Some(Known { folder, plan, own_rows, differences }))
+        let seed = common.train_set_seed.unwrap_or_default();
+        let same_split = rows == Rows::Own && common.num_eval == then.num_eval && seed == then.train_set_seed;
+        if rows == Rows::Unnamed {
+            plan.inputs.data = common.data.clone();
+        }
+        Ok(Some(Known { folder, plan, data, rows, same_split, differences }))
+    }
+
+    /// Compares the rows that are to be scored with those that the run had, as far as it says.
+    pub fn compare(&mut self, rows: &[PromptedRow]) {
+        let then = self.data.as_ref().and_then(|data| data.eval_rows);
+        let same = then.map(|then| then == digest([rows]));
+        match (self.rows, same) {
+            (Rows::Own, Some(false)) if self.same_split => {
+                self.differences.push("the evaluation rows: the data or the task's file has changed since".into());
+            }
+            (Rows::Unnamed, Some(true)) => self.same_split = true,
+            (Rows::Unnamed, Some(false)) => self.differences.push("the evaluation rows".into()),
+            _ => {}
+        }
     }
 
     /// How many of the `rows` that are to be scored are the run's training or dev rows, word for word. None where its rows are on
@@ -88,35 +133,80 @@ impl Known {
         if !has_rows(then) {
             return Ok(None);
         }
-        let other = if self.own_rows { None } else { Some(Task::of(then.task.as_deref(), then.data.as_deref())?) };
+        let is_other = self.rows == Rows::Other;
+        let other = if is_other { Some(Task::of(then.task.as_deref(), then.data.as_deref())?) } else { None };
         let task = other.as_ref().unwrap_or(task);
         let files = task.data(then.data.as_deref())?;
-        if !self.own_rows && matches!(files, Files::Hub(None)) {
+        if is_other && matches!(files, Files::Hub(None)) {
+            return Ok(None);
+        }
+        let digest_then = self.data.as_ref().and_then(|data| data.train_rows);
+        if self.rows == Rows::Unnamed && digest_then.is_none() {
             return Ok(None);
         }
         let (train, dev) = task.train_and_dev(&files, self.plan.sizes(), then.train_set_seed)?;
+        if digest_then.is_some_and(|then| then != digest([&train[..], &dev])) {
+            bail!("the rows that it was trained on are not there any more: the data or the task's file has changed since");
+        }
         Ok(Some(Repeats::of(&train, &dev, rows)))
     }
 
     /// Says what the run says, and what is otherwise.
     pub fn describe(&self) {
-        let own = match (self.own_rows, self.differences.is_empty()) {
-            (true, true) => "its task, data, split and precision".into(),
-            (false, true) => "its precision; on which rows it was trained it does not say".into(),
-            _ => format!("other than the run's: {}", self.differences.join("; ")),
+        let own = match self.rows {
+            _ if !self.differences.is_empty() => format!("other than the run's: {}", self.differences.join("; ")),
+            Rows::Own => "its task, data, split and precision".into(),
+            Rows::Unnamed if self.same_split => "its evaluation rows and precision".into(),
+            Rows::Unnamed => {
+                "its precision; it does not hold where its rows lay, so whether these are they is not known".into()
+            }
+            Rows::Other => "its precision; on which rows it was trained it does not say".into(),
         };
         tracing::info!("run     {}: {own}", self.folder.display());
     }
 }
 
+/// What a run has left.
+struct Left {
+    place: PathBuf,
+    plan: RunConfig,
+    data: Option<Data>,
+    /// Whether it is a file: one that was handed on.
+    is_file: bool,
+}
+
 /// The run that has left an adapter, else a trajectory, else a model.
-fn left_by(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<(PathBuf, RunConfig)> {
-    let walked = |place: &PathBuf| {
-        let header = || Some((place.clone(), Trajectory::open(place).ok()?.config()));
-        folder::run_of(place).or_else(header)
+fn left_by(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<Left> {
+    let by_run = |place: &Path| {
+        let (place, plan) = folder::run_of(place)?;
+        let data = folder::data_of(&place);
+        Some(Left { place, plan, data, is_file: false })
     };
-    let adapted = adapter.as_ref().and_then(|place| folder::run_of(place));
-    adapted.or_else(|| walked(trajectory.as_ref()?)).or_else(|| folder::run_of(Path::new(model?)))
+    let walked = |place: &PathBuf| {
+        let header = || {
+            let then = Trajectory::open(place).ok()?;
+            Some(Left { place: place.clone(), plan: then.config(), data: Some(then.header.data), is_file: true })
+        };
+        by_run(place).or_else(header)
+    };
+    let adapted = adapter.as_ref().and_then(|place| by_run(place));
+    adapted.or_else(|| walked(trajectory.as_ref()?)).or_else(|| by_run(Path::new(model?)))
+}
+
+/// Of these rows, split by split.
+fn digest<const N: usize>(splits: [&[PromptedRow]; N]) -> Digest {
+    Digest::of_digests(&splits.into_iter().flatten().map(PromptedRow::digest).collect::<Vec<_>>())
+}
+
+/// Refuses the name of a folder in which a run has left an adapter, and says what to type: where its base model is from here is known.
+pub fn check_is_model(name: &str) -> Result<()> {
+    let place = Path::new(name);
+    let Some((_, plan)) = folder::run_of(place) else { return Ok(()) };
+    if !plan.inputs.is_adapted() || place.join("config.json").exists() {
+        return Ok(());
+    }
+    let (base, place) = (shell_quoted(&plan.inputs.model), shell_quoted(name));
+    Err(usage!("{place} holds an adapter, not a model; take both: --model {base} --adapter {place}"))
 }
 
 /// Whether it is known what a run was trained on; a file that was handed on does not name rows of one's own.
@@ -132,9 +222,13 @@ fn are_rows_of(then: &Inputs, task: &Option<String>, data: &Option<PathBuf>) -> 
 
 /// Says how many of the evaluation `rows` a run has seen that has left what is to be trained further.
 pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
-    let Some((folder, plan)) = left_by(&inputs.adapter, &inputs.trajectory, Some(&inputs.model)) else { return };
-    let own_rows = are_rows_of(&plan.inputs, &inputs.task, &inputs.data);
-    let known = Known { folder, plan, own_rows, differences: Vec::new() };
+    let Some(Left { place: folder, plan, data, .. }) = left_by(&inputs.adapter, &inputs.trajectory, Some(&inputs.model))
+    else {
+        return;
+    };
+    let own = are_rows_of(&plan.inputs, &inputs.task, &inputs.data);
+    let rows_are = if own { Rows::Own } else { Rows::Other };
+    let known = Known { folder, plan, data, rows: rows_are, same_split: false, differences: Vec::new() };
     match known.seen(task, rows) {
         Ok(Some(repeats)) => warn_of_seen(&known.folder, repeats, rows.len()),
         Ok(None) => {}

@@ -47,6 +47,12 @@ impl LoadedModel {
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
             return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
         }
+        if let Some(asked) = inputs.tuned.num_prefix.filter(|_| longest < 2) {
+            return Err(usage!(
+                "--num-prefix {asked}: the model has positions for {} tokens, and this leaves none for a prompt and an answer",
+                model.positions()
+            ));
+        }
         if longest < 2 {
             return Err(usage!(
                 "the model has positions for {} tokens, and a prefix of {} leaves none for a prompt and an answer",
@@ -98,7 +104,8 @@ impl LoadedModel {
         if self.tokenizer.end().is_none() && rows.train.iter().any(|row| row.answered.len() == 1) {
             tracing::warn!("the model's files name no end token: it is not taught where a completion ends");
         }
-        Ok(Splits { train: self.encode(&rows.train)?, dev: self.encode(&rows.dev)?, eval: self.encode(&rows.eval)? })
+        let encode = |called, rows: &[PromptedRow]| Example::encode_split(called, rows, &self.tokenizer, self.max_length);
+        Ok(Splits { train: encode("train", train)?, dev: encode("dev", dev)?, eval: encode("eval", eval)? })
     }
 }
 

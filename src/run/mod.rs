@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod folder;
 pub mod job;
 mod session;
+mod failure;
 pub mod train;
 mod disk;
 mod trial;

@@ -1,8 +1,9 @@
 //! Replay: base weights and a trajectory in, the weights of any of its steps out, without a forward pass.
 
 use std::cell::RefCell;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::loaded::LoadedModel;
 use super::setup::{assign_roles, make_method};
@@ -22,7 +23,33 @@ pub fn open(opened: LoadedModel, inputs: &Inputs, done: &mut dyn FnMut(u64, u64)
         let kept = trajectory.kept();
         replay_model(&trajectory, &mut loaded, kept, &mut |step| done(step, kept))?;
     }
+    if let Some(place) = &inputs.adapter {
+        check_under(place, inputs, &mut loaded.params)?;
+    }
     Ok(loaded)
+}
+
+/// Fails if an adapter that a run has left goes with other weights than these, as far as the run's log says.
+fn check_under(adapter: &Path, inputs: &Inputs, params: &mut Params) -> Result<()> {
+    let header = match Trajectory::beside(adapter) {
+        None => return Ok(()),
+        Some(Ok(trajectory)) => trajectory.header,
+        Some(Err(error)) => {
+            tracing::warn!("whether {} was trained on this model cannot be told: {error:#}", adapter.display());
+            return Ok(());
+        }
+    };
+    if !header.config.inputs.is_adapted() {
+        return Ok(());
+    }
+    if header.config.inputs.dtype != inputs.dtype {
+        let (then, now) = (header.config.inputs.dtype.dtype().as_str(), inputs.dtype.dtype().as_str());
+        tracing::info!("        the adapter was trained in {then}: in {now} its base model is not compared with the run's");
+        return Ok(());
+    }
+    header
+        .check_under_adapter(params)
+        .with_context(|| format!("--adapter {}: it goes with another model", adapter.display()))
 }
 
 /// [`replay`] of a language model's weights.

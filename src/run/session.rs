@@ -18,7 +18,7 @@ use crate::zo::{Optimizer, Score, Split, Workload};
 
 /// What a process has open while it trains, beside what it computes.
 pub(super) struct Session<'a> {
-    config: &'a RunConfig,
+    pub(super) config: &'a RunConfig,
     workload: &'a dyn Workload,
     pub(super) params: &'a mut Params,
     pub(super) optimizer: &'a mut Optimizer,
@@ -165,8 +165,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn keep_the_best(&mut self, step: u64, dev: Option<Scored>) -> Result<()> {
-        let candidate = !self.log.trajectory().is_cut(step);
-        if let Some(dev) = dev.filter(|dev| candidate && dev.loss < self.best.1.loss) {
+        if let Some(dev) = dev.filter(|dev| dev.loss < self.best.1.loss) {
             if step > self.kept {
                 self.keep()?;
                 self.kept = step;

@@ -42,6 +42,7 @@ pub struct Prospect {
 /// Opens a run as far as is cheap. What is cheap to check comes before what is large to read.
 pub fn open(mut config: RunConfig) -> Result<Prospect> {
     methods::method(&config.optimizer)?.check(&config.settings)?;
+    super::known::check_is_model(&config.inputs.model)?;
     let data = config.inputs.data.as_deref();
     let task = given(Task::of(config.inputs.task.as_deref(), data))?;
     let files = given(task.data(data))?;
@@ -124,8 +125,12 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     if let Some(results) = &earlier {
         match log.trajectory().check_kept(run) {
             Ok(()) => return Ok(Resumed::Finished(results.clone())),
-            Err(lost) => tracing::warn!("the weights that {} has left are made again: {lost:#}", run.display()),
+            // Why, the run says when it comes to it.
+            Err(_) => tracing::warn!("the weights that {} has left are made again", run.display()),
         }
+    }
+    if raw.common.model.is_none() {
+        config.inputs.check_began_here()?;
     }
     let prospect = open(config)?;
     Ok(Resumed::Unfinished(Box::new(Unfinished { log, max_steps: known.max_steps, earlier, prospect })))

@@ -6,17 +6,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 
-use super::checkpoint;
-use super::divergence::Limit;
 use super::journal::Step;
 use super::results::Results;
 use super::session::Session;
 use super::trajectory::Log;
-use crate::base::text::shell_quoted;
-use crate::base::{Diverged, NotFinite, Stop};
+use crate::base::{NotFinite, Stop};
 use crate::config::RunConfig;
 use crate::params::Params;
-use crate::zo::{Optimizer, RecordedProblem, Workload};
+use crate::zo::{Optimizer, Problem, RecordedProblem, Workload};
 
 /// Trains from the first step missing in `log`. Leaves the best-on-dev weights in `params` and in the run folder.
 ///
@@ -31,10 +28,16 @@ pub fn train(
     stop: &Stop,
     bar: ProgressBar,
 ) -> Result<Results> {
-    let mut problem = workload.problem();
     let mut run = Session::open(config, workload, params, optimizer, log, stop, bar)?;
-    let limit = run.limit();
+    if let Err(error) = steps(&mut run, workload.problem().as_mut()) {
+        return Err(run.explain(error));
+    }
+    run.end()
+}
 
+/// The steps of a run.
+fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
+    let (config, limit) = (run.config, run.limit());
     for step in run.start + 1..=config.max_steps {
         let (clock, walked) = (Instant::now(), run.params.pass_time());
         let at = config.step_context(step);
@@ -42,7 +45,7 @@ pub fn train(
 
         let replayed = run.replayed(step);
         let evaluated = RefCell::default();
-        let mut recorded = RecordedProblem::new(problem.as_mut(), replayed.as_deref(), &evaluated);
+        let mut recorded = RecordedProblem::new(problem, replayed.as_deref(), &evaluated);
         let (estimate, mut gradients) = run.optimizer.estimator.estimate(&at, run.params, &mut recorded)?;
         if !estimate.is_finite() {
             return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).into());
@@ -51,7 +54,7 @@ pub fn train(
         // Before the last step that the log has, the run has gone past.
         let stops = config.stop_if_diverged && step >= run.known;
         if stops && limit.is_passed(run.journal.losses(), estimate.loss()) {
-            return Err(diverged(config, run.log, limit, run.journal.losses(), run.best.0).into());
+            return Err(limit.passed_at(step).into());
         }
         let gradient_norm = run.optimizer.rule.step(&at, run.params, &estimate, gradients.as_deref_mut())?;
         drop(gradients);
@@ -64,32 +67,5 @@ pub fn train(
         run.keep_the_best(step, dev)?;
         run.checkpoint_if_due(step)?;
     }
-    run.end()
-}
-
-/// The error of a diverged run: since when, what is kept, and what to try.
-fn diverged(config: &RunConfig, log: &Log, limit: Limit, losses: &[f64], best: u64) -> Diverged {
-    let (step, folder) = (losses.len() + 1, config.output_dir.display());
-    let good = limit.last_good(losses);
-    let kept = match best {
-        0 => "the weights from before training".into(),
-        best => format!("the weights of step {best}, which had the least loss on dev"),
-    };
-    let before = match checkpoint::newest(&config.output_dir, good) {
-        Some(step) => format!(", checkpoint-{step} those of step {step}, the last ones kept from before"),
-        None if log.trajectory().header.replays && good > 0 => {
-            format!(
-                "; zotune replay {} --to-step {good} --output-dir FOLDER makes the last ones from before",
-                shell_quoted(&config.output_dir.to_string_lossy())
-            )
-        }
-        None => String::new(),
-    };
-    Diverged(format!(
-        "the run has diverged by step {step}: {}, which is far above guessing and the {:.4} on dev before training\n  {folder} has \
-         {kept}{before}\n  try --learning-rate {:.0e}, a tenth; --stop-if-diverged=false goes on all the same",
-        limit.describe(),
-        log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss),
-        config.learning_rate.unwrap_or_default() / 10.0
-    ))
+    Ok(())
 }

@@ -22,7 +22,7 @@ const FO_PARAMS: &[&str] = &["fo-params"];
 const VAMO: &[&str] = &["alpha", "max-directions", "direction-tolerance", "fo-params"];
 
 const MEZO: &str = "MeZO, Malladi et al. 2023, arXiv 2305.17333";
-const ZO_BENCH: &str = "ZO-LoadedModel, Zhang et al. 2024, arXiv 2402.11592";
+const ZO_BENCH: &str = "ZO-Bench, Zhang et al. 2024, arXiv 2402.11592";
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014";
 const ADAMM: &str = "Chen et al. 2019, as Algorithm 1 of arXiv 2502.01014";
 
@@ -69,6 +69,10 @@ fn two_points(settings: &Settings, rule: Box<dyn Rule>) -> Optimizer {
 /// The method of that name.
 pub fn method(name: &str) -> anyhow::Result<&'static Method> {
     METHODS.iter().find(|m| m.name == name).ok_or_else(|| {
-        usage!("--optimizer: there is no method \"{name}\": {}", nearest(name, METHODS.iter().map(|m| m.name)))
+        let meant = match name {
+            "mezo" => "MeZO's method is zo-sgd".into(),
+            _ => nearest(name, METHODS.iter().map(|m| m.name)),
+        };
+        usage!("--optimizer: there is no method \"{name}\": {meant}")
     })
 }

@@ -102,4 +102,10 @@ pub struct Data {
     pub max_length: usize,
     /// Of all their tokens and labels.
     pub digest: Digest,
+    /// Of the rows that the training and dev splits were made of. An older log has none, nor has a problem without rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_rows: Option<Digest>,
+    /// Of those of the evaluation split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_rows: Option<Digest>,
 }

@@ -276,6 +276,8 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
             serde_json::from_str(&succeeds(folder, &format!("{TRAIN} {kind} --max-steps 8 --output-dir run --json"))?)?;
         let run = folder.join("run");
         let adapter = std::fs::read(run.join("adapter_model.safetensors"))?;
+        let next = succeeds(folder, &format!("{TRAIN} {kind} --max-steps 1 --output-dir next"))?;
+        assert!(next.contains("next     zotune eval --model opt-mini --adapter next --task reviews"), "{next}");
         assert!(adapter.len() < file_limit, "{kind}: {} bytes", adapter.len());
         for absent in ["model.safetensors", "config.json"] {
             assert!(!run.join(absent).exists() && !run.join("checkpoint-8").join(absent).exists(), "{kind}: {absent}");

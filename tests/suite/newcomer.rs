@@ -56,13 +56,19 @@ fn a_run_that_has_diverged_stops_and_says_so() -> Result<()> {
         let steps = values(&place.join("stops"))?;
         assert!((10..40).contains(&steps.len()), "{method}: {} steps, {said}", steps.len());
         for expected in [
-            &format!("error: the run has diverged by step {}: 10 of the last 20 steps had a training loss", steps.len()),
+            &format!(
+                "error: the run has diverged by step {}: 10 of the last {} steps had a training loss",
+                steps.len(),
+                steps.len().min(20)
+            ),
             "stops has the weights from before training",
             "try --learning-rate 1e-1, a tenth; --stop-if-diverged=false goes on all the same",
         ] {
             assert!(said.contains(expected), "{method}: {said} does not say {expected}");
         }
         assert!(!place.join("stops/all_results.json").exists());
+        let svg = std::fs::read_to_string(place.join("stops/loss.svg"))?;
+        assert!(svg.contains("at the top: losses of "), "a curve that left the picture says so: {svg}");
         // Resumed it ends where it ended, and so does a run that was cut before.
         assert_eq!(fails(place, "train --resume stops", 4)?.lines().last(), said.lines().last());
         assert!(values(&place.join("stops"))? == steps);
@@ -148,8 +154,14 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
         fails(place, "eval --trajectory mine.zot", 2)?.contains("mine.zot: it was trained on rows that it does not name;")
     );
     let (walked, said) = scored("--trajectory mine.zot --data mine.jsonl --train-set-seed 3")?;
-    assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &Value::Null));
-    assert!(said.contains("its precision; on which rows it was trained it does not say"), "{said}");
+    assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &0.into()));
+    assert!(said.contains("its evaluation rows and precision"), "{said}");
+    let (others, said) = scored("--trajectory mine.zot --data other.jsonl")?;
+    assert_eq!(
+        (&others["rows_trained_on"], &others["other_than_the_run"][0]),
+        (&Value::Null, &"the evaluation rows".into())
+    );
+    assert!(said.contains("other than the run's: the evaluation rows"), "{said}");
     assert_eq!(scored(&format!("--trajectory {run}"))?.0["loss"], own["loss"]);
     // An adapter's run knows its model too.
     let lora = done(place, &format!("train --model model --data mine.jsonl --lora-r 2 {small} --output-dir lora --json"))?;
@@ -159,6 +171,67 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     assert!(fails(place, &format!("eval --model {run}"), 2)?.contains("--data mine.jsonl: there is no such file"));
     let (_, said) = scored(&format!("--model {run} --data gone.jsonl"))?;
     assert!(said.contains("whether the run was trained on these rows cannot be told"), "{said}");
+    Ok(())
+}
+
+/// A data file that was written anew since the run is not the run's, whatever it is called; what was not changed is told from what was.
+#[test]
+fn rows_that_have_changed_since_the_run_are_not_its_own() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    let rows = labelled(60);
+    let file = place.join("mine.jsonl");
+    write(&file, &rows)?;
+    done(place, "train --model model --data mine.jsonl --batch-size 8 --max-steps 2 --output-dir run")?;
+    let scored = || -> Result<(Value, String)> {
+        let output = done(place, "eval --model run --json")?;
+        Ok((json_of(&output)?, stderr(&output)))
+    };
+    let changed = "the evaluation rows: the data or the task's file has changed since";
+    // The same rows in another order, of which the run was trained on most.
+    write(&file, &rows.iter().rev().cloned().collect::<Vec<_>>())?;
+    let (found, said) = scored()?;
+    assert_eq!((&found["rows_trained_on"], &found["other_than_the_run"]), (&Value::Null, &json!([changed])), "{said}");
+    assert!(said.contains(&format!("run: other than the run's: {changed}")) && !said.contains("its task"), "{said}");
+    assert!(said.contains("whether the run was trained on these rows cannot be told: the rows that it was trained on"));
+    let further = "train --model run --data mine.jsonl --batch-size 8 --max-steps 1 --output-dir further";
+    assert!(stderr(&done(place, further)?).contains("cannot be told: the rows that it was trained on"));
+    // One evaluation row alone: the others are counted.
+    let task = Task::of(None, Some(&file))?;
+    write(&file, &rows)?;
+    let row = task.eval_split(&task.data(None)?, Sizes::default(), 0)?[0].index;
+    let mut edited = rows.clone();
+    edited[row]["text"] = "another film".into();
+    write(&file, &edited)?;
+    let (found, said) = scored()?;
+    assert_eq!((&found["rows_trained_on"], &found["other_than_the_run"]), (&0.into(), &json!([changed])), "{said}");
+    // As they were.
+    write(&file, &rows)?;
+    let (found, said) = scored()?;
+    assert_eq!((&found["rows_trained_on"], &found["other_than_the_run"]), (&0.into(), &json!([])), "{said}");
+    assert!(said.contains("its task, data, split and precision"), "{said}");
+    // An older log has no digests of rows, and reads as before.
+    crate::support::edit(&place.join("run"), "run.json", |run| {
+        run["data"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("_rows"));
+    })?;
+    write(&file, &edited)?;
+    assert_eq!(scored()?.0["rows_trained_on"], 0);
+    Ok(())
+}
+
+/// A file that was handed on does not hold where its rows lay, and has their digest: the same rows are the run's.
+#[test]
+fn rows_of_a_trajectory_that_was_handed_on_are_known_by_their_digest() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    crate::run_folder::copy_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tasks/reviews"), &place.join("reviews"))?;
+    let words = "--model model --task reviews --data reviews --num-eval 20";
+    done(place, &format!("train {words} --num-dev 20 --max-steps 2 --output-dir run"))?;
+    done(place, "export run --trajectory run.zot")?;
+    let said = stderr(&done(place, &format!("eval {words} --trajectory run.zot"))?);
+    assert!(said.contains("run     run.zot: its evaluation rows and precision"), "{said}");
+    let said = stderr(&done(place, &format!("eval {words} --trajectory run.zot --num-eval 21"))?);
+    assert!(said.contains("run     run.zot: other than the run's: the evaluation rows"), "{said}");
     Ok(())
 }
 
@@ -315,6 +388,22 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
     assert!(stderr(&output).contains(" s left"), "nobody says how long it takes where no bar does: {}", stderr(&output));
     assert_eq!(plan("--save-steps 0")?["num_checkpoints"], 0);
 
+    // What stands beside an adapter's weights is larger than they are, and in each checkpoint too.
+    std::fs::create_dir(place.join("wordy"))?;
+    crate::run_folder::copy_all(&place.join("model"), &place.join("wordy"))?;
+    let vocab = std::fs::read_to_string(place.join("model/vocab.json"))?;
+    std::fs::write(place.join("wordy/vocab.json"), format!("{}{vocab}", " ".repeat(1 << 20)))?;
+    let words = format!("{RUN} --model wordy --lora-r 2 --save-total-limit 2");
+    let said = json_of(&done(place, &format!("plan {words} --json"))?)?["disk_bytes"].as_u64().context("bytes")?;
+    done(place, &format!("train {words} --output-dir lora"))?;
+    let sizes = |folder: &str| -> Result<u64> {
+        let entries = std::fs::read_dir(place.join(folder))?;
+        let files = entries.map(|entry| entry?.metadata()).filter(|file| file.as_ref().is_ok_and(|file| file.is_file()));
+        files.map(|file| Ok(file?.len())).sum()
+    };
+    let left = sizes("lora")? + sizes("lora/checkpoint-54")? + sizes("lora/checkpoint-60")?;
+    assert!(left > 3 << 20 && (left..left + (400 << 10)).contains(&said), "{left} bytes are left, and {said} were said");
+
     // More than any machine has: the same model with very many wide blocks.
     let config = place.join("model/config.json");
     let mut wide: Value = serde_json::from_slice(&std::fs::read(&config)?)?;
@@ -430,6 +519,110 @@ fn a_run_goes_on_from_another_folder_and_not_with_another_model() -> Result<()> 
 }
 
 /// One name means one split, in every file.
+/// A mistake is named where it stands: in the file and its line, not as a flag that nobody typed; and as the flag that was.
+#[test]
+fn mistakes_are_named_where_they_stand() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    for (text, flags, expected) in [
+        ("# rates\nlearning_rate = 0", "", "m.toml, line 2: learning_rate 0: it must be"),
+        ("lr = 0", "", "m.toml, line 1: lr 0: it must be"),
+        ("lr = 0", "--learning-rate 0", "--learning-rate 0: it must be"),
+        ("max-steps = 2\nbatch_size = 301", "", "m.toml, line 2: batch_size 301: there are fewer training rows"),
+        (
+            "max_steps = 2\noptimizer = 'mezo'",
+            "",
+            "m.toml, line 2: optimizer: there is no method \"mezo\": MeZO's method is zo-sgd",
+        ),
+        ("max_steps = 2\n[train]\nlr = 1", "", "m.toml, line 2: [train] begins a section, and all knobs stand outside"),
+        ("learning_rate = 1\nmax_steps = 2\nlearning-rate = 2", "", "m.toml, line 3: learning_rate is there twice"),
+    ] {
+        std::fs::write(place.join("m.toml"), text)?;
+        for verb in ["train", "plan"] {
+            let said = fails(place, &format!("{verb} --model model --task reviews --config m.toml {flags}"), 2)?;
+            assert!(said.starts_with(&format!("error: {expected}")), "{said} does not say {expected}");
+        }
+    }
+    for flag in ["--num-directions", "--seed", "--warmup-steps", "--bos-id", "--fsync", "--train-set-seed", "--max-steps"] {
+        let said = fails(place, &format!("train --model model {flag} -1"), 2)?;
+        assert!(said.contains(&format!("{flag} -1: it must be a whole number")), "{said}");
+    }
+    let said = fails(place, "train --model model --learning-rate -1", 2)?;
+    assert!(said.contains("--learning-rate -1"), "{said}");
+    let said = fails(place, "train --model model --prefix-tuning --num-prefix 5000", 2)?;
+    assert!(said.contains("--num-prefix 5000: the model has positions for 256 tokens, and this leaves none"), "{said}");
+    let said = fails(place, "export model --merge --output-dir merged", 2)?;
+    assert!(said.contains("model: there is no adapter in it to merge"), "{said}");
+    Ok(())
+}
+
+/// A run that has come to nothing says what it leaves and which rate to try; what was made of its log says why it is short.
+#[test]
+fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    for (flags, begins) in [
+        ("--learning-rate 1e30 --eval-steps 40", "error: the loss is not finite at step 2 (direction seed "),
+        ("--learning-rate 1e30 --eval-steps 1", "error: after step 1 (direction seed "),
+        (
+            "--learning-rate 1e4 --max-steps 40 --eval-steps 40",
+            "error: the run has diverged by step 11: 10 of the last 11 steps",
+        ),
+    ] {
+        let said = fails(place, &format!("train {RUN} --num-dev 20 {flags} --output-dir run"), 4)?;
+        assert!(said.contains(begins), "{said} does not say {begins}");
+        for expected in ["run has the weights from before training", "try --learning-rate 1e"] {
+            assert!(said.contains(expected), "{flags}: {said} does not say {expected}");
+        }
+        assert!(place.join("run/loss.svg").is_file(), "{flags}");
+        if begins.contains("diverged") {
+            let said = stderr(&done(place, "export run --trajectory run.zot")?);
+            assert!(
+                said.contains("it ends behind step 11 of 40: its run was stopped, has diverged or goes on still"),
+                "{said}"
+            );
+        }
+        std::fs::remove_dir_all(place.join("run"))?;
+    }
+    // A replay that cannot be says so before anything is read.
+    done(place, &format!("train {RUN} --max-steps 4 --optimizer adamw --lora-r 2 --output-dir lora"))?;
+    let said = fails(place, "replay lora --output-dir again", 2)?;
+    assert!(said.contains("take the run's adapter_model.safetensors") && !said.contains("model   model"), "{said}");
+    Ok(())
+}
+
+/// What is said to be typed next works where it is said, whichever folder the run was begun in.
+#[test]
+fn what_is_said_to_be_typed_works_from_here() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    write(&place.join("mine.jsonl"), &labelled(40))?;
+    let (runs, here) = (place.join("runs"), place.join("deep/down"));
+    std::fs::create_dir(&runs)?;
+    std::fs::create_dir_all(&here)?;
+    let train = "train --model ../model --data ../mine.jsonl --batch-size 8 --max-steps 2";
+    done(&runs, &format!("{train} --output-dir whole"))?;
+    done(&runs, &format!("{train} --lora-r 2 --output-dir lora"))?;
+    let next = |words: &str| -> Result<String> {
+        let said = String::from_utf8(done(&here, words)?.stdout)?;
+        let command = said.lines().find_map(|line| line.strip_prefix("next     zotune ")).context(said.clone())?.to_string();
+        assert!(!command.contains("runs/../"), "{command}");
+        done(&here, &command).with_context(|| command.clone())?;
+        Ok(command)
+    };
+    next("export ../../runs/whole --trajectory whole.zot")?;
+    next("replay ../../runs/whole --output-dir replayed")?;
+    next("export ../../runs/lora --merge --output-dir merged")?;
+    let said = fails(&here, "eval --model ../../runs/lora", 2)?;
+    let (_, flags) = said.trim().split_once("take both: ").context(said.clone())?;
+    done(&here, &format!("eval {flags}"))?;
+    let said = fails(&here, &format!("train --model ../../runs/lora --data {}", place.join("mine.jsonl").display()), 2)?;
+    assert!(said.contains(flags), "{said}");
+    let said = fails(&here, "export ../../runs/lora", 2)?;
+    assert!(said.contains("--trajectory FILE, or with --merge a model: --merge --output-dir FOLDER"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn dev_and_evaluation_are_told_apart_and_results_say_what_they_are_of() -> Result<()> {
     let folder = workplace()?;
@@ -494,7 +687,8 @@ fn a_long_completion_is_cut_and_counted() -> Result<()> {
         "train --model model --data long.jsonl --max-length 32 --num-dev 1 --num-eval 1 --batch-size 4 --max-steps 1 --output-dir run",
     )?;
     let trained = splits.train.iter().filter(|row| [7, 9].contains(&row.index)).count();
-    let expected = format!("{trained} of 38 completions leave no room for a prompt in 32 tokens and were cut on the right");
+    let expected =
+        format!("train: {trained} of 38 completions leave no room for a prompt in 32 tokens and were cut on the right");
     assert!(trained > 0 && stderr(&output).contains(&expected), "{}", stderr(&output));
     Ok(())
 }

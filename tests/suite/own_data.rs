@@ -117,6 +117,51 @@ fn a_folder_may_have_files_for_dev_and_eval() -> Result<()> {
     Ok(())
 }
 
+/// What a file is for says its name; of two for one thing nobody knows which is meant, and what is not read is said.
+#[test]
+fn every_data_file_in_a_folder_is_read_or_named() -> Result<()> {
+    for (names, expected) in [
+        (&["val.jsonl"][..], (None, Some("val.jsonl"))),
+        (&["dev.jsonl"], (None, Some("dev.jsonl"))),
+        (&["eval.jsonl", "validation.jsonl"], (Some("validation.jsonl"), Some("eval.jsonl"))),
+        (&["test.jsonl", "eval.jsonl"], (Some("eval.jsonl"), Some("test.jsonl"))),
+        (&["test.jsonl", "val.jsonl"], (Some("val.jsonl"), Some("test.jsonl"))),
+    ] {
+        let dir = tempfile::tempdir()?;
+        for name in names.iter().chain(&["train.jsonl"]) {
+            write(&dir.path().join(name), &completions(40))?;
+        }
+        let found = splits(dir.path(), Sizes::default())?;
+        let is_of = |rows: &[PromptedRow], name: Option<&str>| rows[0].place.contains(name.unwrap_or("train.jsonl"));
+        assert!(is_of(&found.dev, expected.0) && is_of(&found.eval, expected.1) && is_of(&found.train, None), "{names:?}");
+    }
+    for (names, expected) in [
+        (&["train.csv"][..], "train.jsonl and train.csv are there, and one file is wanted for the training data"),
+        (&["valid.jsonl", "dev.jsonl"], "valid.jsonl and dev.jsonl are there, and one file is wanted for validation"),
+        (
+            &["test.jsonl", "eval.jsonl", "val.jsonl"],
+            "eval.jsonl and val.jsonl are there, and one file is wanted for validation",
+        ),
+        (&["test.csv", "test.tsv"], "test.csv and test.tsv are there, and one file is wanted for the test"),
+    ] {
+        let dir = tempfile::tempdir()?;
+        for name in names.iter().chain(&["train.jsonl"]) {
+            write(&dir.path().join(name), &completions(40))?;
+        }
+        let error = splits(dir.path(), Sizes::default()).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let dir = tempfile::tempdir()?;
+    std::fs::create_dir(dir.path().join("rows"))?;
+    for name in ["train.jsonl", "more.jsonl", "extra.csv", "notes.txt"] {
+        write(&dir.path().join("rows").join(name), &completions(40))?;
+    }
+    let output = zotune(dir.path(), &["plan", "--data", "rows", "--max-steps", "1"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("--data rows: not read: extra.csv, more.jsonl\n"), "{said}");
+    Ok(())
+}
+
 /// The tokens that are predicted: the completion's and the end; of a text all but the first.
 #[test]
 fn a_completion_is_learnt_to_its_end_and_a_text_from_its_beginning() -> Result<()> {
@@ -347,6 +392,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
             "--data a.jsonl: the task sst2 wants the folder that train.tsv and dev.tsv",
         ),
         (&["--data", "nowhere"], "--data nowhere: there is no such file or folder"),
+        (&["--data", "/dev/null"], "--data /dev/null: it is neither a file nor a folder"),
         (&["--data", "folder"], "--data folder: there is no train.jsonl (or .csv, .tsv, .parquet) in it"),
         (&["--data", "a.jsonl", "--num-eval", "21"], "num_eval 21: a.jsonl has 20 rows"),
         (

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
-use zotune::base::Source;
+use zotune::base::{Digest, Source};
 use zotune::data::{Candidate, Example};
 use zotune::direction::Term;
 use zotune::model::Model;
@@ -80,7 +80,7 @@ pub fn example(label: usize, prompt: &[u32], answers: &[&[u32]]) -> Example {
         .iter()
         .map(|a| Candidate { tokens: prompt.iter().chain(*a).copied().collect(), option_len: a.len() })
         .collect();
-    Example { index: 0, label, candidates, cut: false, shortened: false }
+    Example { index: 0, label, candidates, cut: false, shortened: false, row: Digest(0) }
 }
 
 /// The `step`-th step, from 1, of a run seeded 5.

@@ -353,6 +353,37 @@ fn more_steps_can_be_asked_for_and_nothing_else_that_matters() -> Result<()> {
     Ok(())
 }
 
+/// A finished run that is made longer begins from its last checkpoint, and what it left stays until there is something better: however
+/// seldom it is scored, and with first-order gradients, which no log brings back.
+#[test]
+fn a_run_that_is_made_longer_loses_nothing() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    for method in ["zo-sgd", "adamw"] {
+        let run = place.join(method);
+        done(place, &format!("train {RUN} --optimizer {method} --max-steps 31 --eval-steps 100000 --output-dir {method}"))?;
+        let left = || ["model.safetensors", "all_results.json"].map(|file| std::fs::read(run.join(file)).ok());
+        let before = left();
+        assert_eq!(json(&run.join("all_results.json"))?["best_step"], 31, "{method}: the case that is asked about");
+        let mut process = zotune(place, &format!("train --resume {method} --max-steps 100000"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        while Trajectory::open(&run).is_ok_and(|t| t.steps() < 34) && process.try_wait()?.is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // SAFETY: the process is ours and has not been waited for.
+        assert_eq!(unsafe { libc::kill(process.id() as i32, libc::SIGINT) }, 0);
+        let output = process.wait_with_output()?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(130), "{method}: {said}");
+        assert!(said.contains("resume  behind step 31") && !said.contains("made again"), "{method}: {said}");
+        assert!(before.iter().all(Option::is_some) && left() == before, "{method}: what the run had left is another");
+        assert!(run.join("loss.svg").is_file());
+    }
+    Ok(())
+}
+
 #[test]
 fn a_second_process_is_refused_until_the_first_is_gone() -> Result<()> {
     let folder = workplace()?;

@@ -77,6 +77,70 @@ fn what_the_losses_are_computed_with_is_named_where_it_changed() -> Result<()> {
     Ok(())
 }
 
+/// An adapter that a run left is tied to the model that it was trained on: whoever reads it on another is told which weight differs.
+#[test]
+fn an_adapter_of_a_run_goes_with_its_own_base_alone() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    done(place, &format!("train {RUN} {SHORT} --lora-r 2 --output-dir lora"))?;
+    copy_all(&place.join("model"), &place.join("other"))?;
+    damage(&place.join("other/model.safetensors"), "model.layers.0.mlp.up_proj.weight")?;
+    let eval = "--task reviews --num-eval 4";
+    let train = format!("{} --adapter lora {SHORT}", RUN.replace("--model model", "--model other"));
+    let expected = "weight model.layers.0.mlp.up_proj.weight of the base model is not the one that the run began from";
+    for words in [
+        &format!("eval --model other --adapter lora {eval}"),
+        &format!("eval --model other --adapter lora/checkpoint-4 {eval}"),
+        "export lora --merge --model other --output-dir merged",
+        "export lora/checkpoint-4 --merge --model other --output-dir merged",
+        &format!("train {train} --output-dir further"),
+    ] {
+        says(place, words, 6, expected)?;
+    }
+    assert!(!place.join("merged").exists() && !place.join("further/model.safetensors").exists());
+    // The same weights under another name are the same base; in another precision nothing can be compared.
+    copy_all(&place.join("model"), &place.join("same"))?;
+    done(place, &format!("eval --model same --adapter lora {eval}"))?;
+    done(place, "export lora/checkpoint-4 --merge --model same --output-dir merged")?;
+    says(place, &format!("eval --model other --adapter lora {eval} --dtype bf16"), 0, "is not compared with the run's")?;
+    // One that came without a log is nobody's.
+    std::fs::create_dir(place.join("bare"))?;
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(place.join("lora").join(file), place.join("bare").join(file))?;
+    }
+    done(place, &format!("eval --model other --adapter bare {eval}"))?;
+    Ok(())
+}
+
+/// The name of a folder that a run began from is no name on the hub: where it is gone, nobody is asked for it.
+#[test]
+fn a_base_folder_that_is_gone_is_asked_of_nobody() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    done(place, &format!("train {RUN} {SHORT} --output-dir run"))?;
+    done(place, &format!("train {RUN} {SHORT} --lora-r 2 --output-dir lora"))?;
+    done(place, "export run --trajectory run.zot")?;
+    std::fs::rename(place.join("model"), place.join("moved"))?;
+    for words in [
+        "train --resume run --max-steps 5",
+        "eval --adapter lora",
+        "eval --adapter lora/checkpoint-4",
+        "eval --trajectory run",
+        "eval --trajectory run.zot --task reviews",
+        "replay run --output-dir out",
+        "replay run.zot --output-dir out",
+        "export lora --merge --output-dir out",
+        "export lora/checkpoint-4 --merge --output-dir out",
+    ] {
+        says(place, words, 2, "the run began from the folder model, which is not there; name it with --model")?;
+        assert!(!place.join("out").exists(), "{words}");
+    }
+    says(place, "train --resume run", 0, "has made all of its 4 steps")?;
+    done(place, "eval --adapter lora --model moved")?;
+    done(place, "replay run --model moved --output-dir out")?;
+    done(place, "train --resume run --max-steps 5 --model moved").map(drop)
+}
+
 /// OPT's heads and activation are no weight's shape.
 #[test]
 fn what_opt_computes_is_tied_to_the_run() -> Result<()> {
@@ -128,7 +192,10 @@ fn a_finished_run_gets_its_weights_back() -> Result<()> {
                 true => damage(&run.join(file), tensor)?,
                 false => std::fs::remove_file(run.join(file))?,
             }
-            says(place, &format!("train --resume {name}"), 0, "has left are made again: ")?;
+            let output = done(place, &format!("train --resume {name}"))?;
+            let said = crate::survival::stderr(&output);
+            assert!(said.contains("has left are made again\n"), "{said}");
+            assert_eq!(said.matches("No such file").count(), usize::from(!damaged), "{said}");
             assert!(std::fs::read(run.join(file))? == weights, "{name}: other weights");
             assert!(std::fs::read(run.join("all_results.json"))? == results, "{name}: other results");
             assert!(run.join("loss.svg").is_file());
@@ -153,7 +220,7 @@ fn a_log_that_was_cut_between_records_is_said_to_be() -> Result<()> {
         place,
         "replay run --output-dir r",
         0,
-        "it ends behind step 7 of 12: its run has not ended, or the rest of it is lost",
+        "it ends behind step 7 of 12: its run was stopped, has diverged or goes on still; or the rest of it is lost",
     )?;
     says(place, "export run --trajectory r.zot", 0, "it ends behind step 7 of 12")?;
     says(place, "replay r.zot --output-dir s", 0, "it ends behind step 7 of 12")?;

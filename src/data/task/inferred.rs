@@ -73,6 +73,7 @@ impl Task {
 /// The task that a file, or a folder of files, is.
 pub fn open(data: &Path) -> Result<Task> {
     let files = OwnFiles::find(data)?;
+    files.say_others(data);
     let rows = Rows::open_path(&files.train)?;
     let Found { kind, labels, unused, joined, .. } = look(&rows)?;
     for path in files.dev.iter().chain(&files.eval) {

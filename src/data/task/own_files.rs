@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use super::kinds::Part;
 use super::rows::{Format, Rows};
+use crate::base::text::listed;
 
-/// Stems that a folder's evaluation file may have, the foremost that is there; where there is a test file, one of the others
-/// is the dev split.
-const EVAL: [&str; 5] = ["test", "eval", "valid", "validation", "dev"];
+/// What a folder's file that weights are chosen by may be called. Without a file for the test it is evaluated on.
+const VALID: [&str; 4] = ["valid", "validation", "val", "dev"];
 
 const EXTENSIONS: [&str; 5] = ["jsonl", "json", "csv", "tsv", "parquet"];
 
@@ -31,18 +31,54 @@ impl OwnFiles {
             };
         }
         if !data.is_dir() {
-            return Err(usage!("--data {place}: there is no such file or folder"));
+            return Err(match data.exists() {
+                true => usage!("--data {place}: it is neither a file nor a folder, and data are read more than once"),
+                false => usage!("--data {place}: there is no such file or folder"),
+            });
         }
-        let find = |stem: &str| EXTENSIONS.iter().map(|e| data.join(format!("{stem}.{e}"))).find(|path| path.is_file());
-        let train = find("train").ok_or_else(|| {
+        let train = Self::one(data, "the training data", &["train"])?.ok_or_else(|| {
             usage!(
                 "--data {place}: there is no train.jsonl (or .csv, .tsv, .parquet) in it; data of another layout want a --task"
             )
         })?;
-        let mut rest = EVAL.iter().filter_map(|stem| find(stem));
-        let eval = rest.next();
-        let is_test = eval.as_ref().is_some_and(|path| path.file_stem().is_some_and(|stem| stem == "test"));
-        Ok(OwnFiles { train, dev: if is_test { rest.next() } else { None }, eval })
+        // Where there is a test file, one called eval is there to choose by.
+        let test = Self::one(data, "the test", &["test"])?;
+        let apart: &[&str] = if test.is_some() { &[] } else { &["eval"] };
+        let eval = test.or(Self::one(data, "the evaluation", apart)?);
+        let to_choose_by: Vec<&str> = ["eval"].into_iter().filter(|_| apart.is_empty()).chain(VALID).collect();
+        let valid = Self::one(data, "validation", &to_choose_by)?;
+        Ok(match eval {
+            Some(eval) => OwnFiles { train, dev: valid, eval: Some(eval) },
+            None => OwnFiles { train, dev: None, eval: valid },
+        })
+    }
+
+    /// The file in a folder that has one of these stems. Of two nobody knows which is meant.
+    fn one(folder: &Path, role: &str, stems: &[&str]) -> Result<Option<PathBuf>> {
+        let names = stems.iter().flat_map(|stem| EXTENSIONS.iter().map(move |e| format!("{stem}.{e}")));
+        let found: Vec<String> = names.filter(|name| folder.join(name).is_file()).collect();
+        match &found[..] {
+            [] => Ok(None),
+            [name] => Ok(Some(folder.join(name))),
+            several => Err(usage!(
+                "--data {}: {} are there, and one file is wanted for {role}; move the others away",
+                folder.display(),
+                several.join(" and ")
+            )),
+        }
+    }
+
+    /// Says which data files lie beside these and are not read.
+    pub(super) fn say_others(&self, data: &Path) {
+        let read = [Some(&self.train), self.dev.as_ref(), self.eval.as_ref()];
+        let entries = std::fs::read_dir(data).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_other = |path: &PathBuf| path.is_file() && Format::of(path).is_some() && !read.contains(&Some(path));
+        let name = |path: PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut others: Vec<String> = entries.filter(is_other).map(name).collect();
+        others.sort();
+        if !others.is_empty() {
+            tracing::warn!("--data {}: not read: {}", data.display(), listed(others.iter().map(String::as_str)));
+        }
     }
 
     /// The file of a part, where it has one of its own.

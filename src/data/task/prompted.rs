@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use crate::base::Digest;
+
 /// A row as text: its prompt, its candidate answers, and which of them is right.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptedRow {
@@ -23,6 +25,12 @@ impl PromptedRow {
     /// All that is learnt of it: two rows of the same are one, wherever they stand.
     fn content(&self) -> (&[String], usize) {
         (&self.answered, self.label)
+    }
+
+    /// Of all that is learnt of it.
+    pub fn digest(&self) -> Digest {
+        let texts = self.answered.iter().map(|text| Digest::of(text.as_bytes()));
+        Digest::of_digests(&texts.chain([Digest(self.label as u64)]).collect::<Vec<_>>())
     }
 }
 

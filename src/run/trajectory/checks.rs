@@ -11,7 +11,7 @@ use super::header::{Header, Weight};
 use super::steps::Trajectory;
 use crate::base::Digest;
 use crate::model::adapter::stored::is_adapters;
-use crate::model::save::kept_digests;
+use crate::model::save::{kept_digests, kept_file};
 use crate::params::digest::trained_digests;
 use crate::params::{Params, Stored};
 use crate::zo::Data;
@@ -41,13 +41,21 @@ impl Header {
 impl Header {
     /// The first weight that is another than the run began from, as an error.
     pub fn check_base(&self, params: &mut Params) -> Result<()> {
-        let mut weights = Weight::all(params)?;
         // An adapter that is to be made on top of what this trajectory leads to is not its matter.
-        if !self.config.inputs.is_adapted() {
-            weights.retain(|weight| !is_adapters(&weight.name));
-        }
+        self.check_weights(params, self.config.inputs.is_adapted())
+    }
+
+    /// The first weight that is another than those that the run's adapter was trained on, as an error. The adapter's own are trained by now.
+    pub fn check_under_adapter(&self, params: &mut Params) -> Result<()> {
+        self.check_weights(params, false)
+    }
+
+    fn check_weights(&self, params: &mut Params, with_adapter: bool) -> Result<()> {
+        let compared = |weight: &Weight| with_adapter || !is_adapters(&weight.name);
+        let weights: Vec<Weight> = Weight::all(params)?.into_iter().filter(compared).collect();
+        let began: Vec<&Weight> = self.weights.iter().filter(|weight| compared(weight)).collect();
         let base = &self.config.inputs.model;
-        if let Some((ours, _)) = weights.iter().zip(&self.weights).find(|(ours, then)| ours != then) {
+        if let Some((ours, _)) = weights.iter().zip(&began).find(|(ours, then)| ours != *then) {
             let files: Vec<String> = self.model.iter().map(|(name, hash)| format!("{name} with SHA-256 {hash}")).collect();
             return Err(differs!(
                 "weight {} of the base model is not the one that the run began from, that of {base} ({})",
@@ -55,9 +63,9 @@ impl Header {
                 files.join(", ")
             ));
         }
-        match weights.len() == self.weights.len() {
+        match weights.len() == began.len() {
             true => Ok(()),
-            false => Err(differs!("the base model has {} weights, {base} had {}", weights.len(), self.weights.len())),
+            false => Err(differs!("the base model has {} weights, {base} had {}", weights.len(), began.len())),
         }
     }
 
@@ -90,8 +98,9 @@ impl Trajectory {
         match self.header.replays {
             true => Ok(()),
             false => Err(usage!(
-                "the steps of {} have first-order gradients, which no log holds; take the run's model.safetensors",
-                self.header.config.optimizer
+                "the steps of {} have first-order gradients, which no log holds; take the run's {}",
+                self.header.config.optimizer,
+                kept_file(self.header.config.inputs.is_adapted())
             )),
         }
     }

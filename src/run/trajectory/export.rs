@@ -37,8 +37,8 @@ pub(super) fn is_shared(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC[..7])
 }
 
-/// Writes a trajectory for others to replay. Gives the file's bytes. Fails if it does not replay.
-pub fn export(trajectory: &Trajectory, path: &Path) -> Result<u64> {
+/// Writes a trajectory for others to replay. Gives the file's bytes, those of its steps and those of all else. Fails if it does not replay.
+pub fn export(trajectory: &Trajectory, path: &Path) -> Result<Exported> {
     let mut shared = trajectory.clone();
     // Where it lay on this machine is nobody's business.
     shared.header.config.output_dir = Default::default();
@@ -53,17 +53,30 @@ pub fn export(trajectory: &Trajectory, path: &Path) -> Result<u64> {
     let columns = columns(&shared);
     let counts = shared.counts();
     let json = serde_json::to_vec(&Front { trajectory: shared, counts })?;
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(&(json.len() as u32).to_le_bytes())?;
-    encoder.write_all(&json)?;
-    encoder.write_all(&columns)?;
-    let body = encoder.finish()?;
+    let deflated = |columns: &[u8]| -> Result<Vec<u8>> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&(json.len() as u32).to_le_bytes())?;
+        encoder.write_all(&json)?;
+        encoder.write_all(columns)?;
+        Ok(encoder.finish()?)
+    };
+    let (body, front) = (deflated(&columns)?, deflated(&[])?.len());
     files::write_whole(path, |out| {
         out.write_all(&MAGIC)?;
         out.write_all(&crc32fast::hash(&body).to_le_bytes())?;
         Ok(out.write_all(&body)?)
     })?;
-    Ok((MAGIC.len() + 4 + body.len()) as u64)
+    let front = (MAGIC.len() + 4 + front) as u64;
+    Ok(Exported { front, steps: ((MAGIC.len() + 4 + body.len()) as u64).saturating_sub(front) })
+}
+
+/// What a file that was handed on takes, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Exported {
+    /// What stands in front of the steps: the header with the weights' digests, and the scores.
+    pub front: u64,
+    /// Its steps.
+    pub steps: u64,
 }
 
 /// Reads such a file. Any damage is an error.

@@ -21,11 +21,22 @@ impl Trajectory {
         Ok(trajectory)
     }
 
+    /// The log of the run that left what is in `place`, its folder or a checkpoint, if one did.
+    pub fn beside(place: &Path) -> Option<Result<Self>> {
+        let is_checkpoint = place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
+        let folder = if is_checkpoint { place.join("..") } else { place.to_path_buf() };
+        folder.join(FILE).metadata().is_ok_and(|log| log.len() > 0).then(|| Self::open(&folder))
+    }
+
     /// Says of what was read of `place` that it is not a whole run's, where it is not.
     pub fn warn_if_part(&self, place: &Path) {
         if self.done.is_none() {
             let (place, steps, of) = (place.display(), self.steps(), self.max_steps);
-            tracing::warn!("{place}: it ends behind step {steps} of {of}: its run has not ended, or the rest of it is lost");
+            let why = match steps == of {
+                true => "all its steps are there, and how it ended is not: its run was stopped before it was scored",
+                false => "its run was stopped, has diverged or goes on still",
+            };
+            tracing::warn!("{place}: it ends behind step {steps} of {of}: {why}; or the rest of it is lost");
         }
     }
 
@@ -43,7 +54,9 @@ impl Trajectory {
     /// a model that it names too, at which commit it begins. What is trained in the model's place, if anything is, comes back.
     pub fn fill_in(common: &mut Common) -> Result<TrainableArgs> {
         let Some(place) = &common.trajectory else { return Ok(TrainableArgs::default()) };
-        let Inputs { dtype: then, adapter, tuned, model, revision, .. } = Self::open(place)?.header.config.inputs;
+        let trajectory = Self::open(place)?;
+        trajectory.check_replays()?;
+        let Inputs { dtype: then, adapter, tuned, model, revision, .. } = trajectory.header.config.inputs;
         if common.revision.is_none() && common.model.as_ref() == Some(&model) {
             common.revision = revision;
         }

@@ -63,22 +63,16 @@ impl Trajectory {
         Some(&self.values[start..end])
     }
 
-    /// Whether a run that was made longer was scored here only because it ended here. Such a score is no candidate for the best, so a
-    /// run in parts keeps the weights that it would have kept in one.
-    pub fn is_cut(&self, step: u64) -> bool {
-        let ended = self.stages.iter().any(|stage| stage.last == step && stage.max_steps == step);
-        ended && !step.is_multiple_of(self.header.config.eval_steps)
-    }
-
     /// The step with the best dev loss, the first of equals, among those up to `last`.
     pub fn best(&self, last: u64) -> Option<(u64, Scored)> {
-        let scored = self.dev.range(..=last).map(|(step, scored)| (*step, *scored)).filter(|(step, _)| !self.is_cut(*step));
+        let scored = self.dev.range(..=last).map(|(step, scored)| (*step, *scored));
         scored.reduce(|best, next| if next.1.loss < best.1.loss { next } else { best })
     }
 
-    /// The step whose weights were kept, as far as it goes: the best on dev, the last where none was scored.
+    /// The step whose weights were kept, as far as it goes: the one that it ended with, else the best on dev, the last where none was scored.
     pub fn kept(&self) -> u64 {
-        self.best(self.steps()).map_or(self.steps(), |(step, _)| step)
+        let ended = self.done.as_ref().map(|done| done.best_step).filter(|step| *step <= self.steps());
+        ended.or_else(|| Some(self.best(self.steps())?.0)).unwrap_or(self.steps())
     }
 
     /// The config as it stands at the end of the trajectory.

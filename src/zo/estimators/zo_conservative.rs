@@ -1,4 +1,4 @@
-//! ZO-SGD-Cons: of theta, theta - lr g and theta + lr g the best on the step's mini-batch is kept; 5 forwards (ZO-LoadedModel, Zhang
+//! ZO-SGD-Cons: of theta, theta - lr g and theta + lr g the best on the step's mini-batch is kept; 5 forwards (ZO-Bench, Zhang
 //! et al. 2024, arXiv 2402.11592).
 
 use anyhow::{Result, bail};

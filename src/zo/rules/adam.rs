@@ -1,4 +1,4 @@
-//! Adam with bias correction (Kingma and Ba 2015, arXiv 1412.6980): on an estimate it is ZO-LoadedModel's ZO-Adam (arXiv 2402.11592),
+//! Adam with bias correction (Kingma and Ba 2015, arXiv 1412.6980): on an estimate it is ZO-Bench's ZO-Adam (arXiv 2402.11592),
 //! on a first-order gradient and with decoupled weight decay AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
 //!
 //! ```text

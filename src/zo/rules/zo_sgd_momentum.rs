@@ -1,4 +1,4 @@
-//! ZO-SGD with momentum: m <- b m + g; theta <- theta - lr m (ZO-LoadedModel, arXiv 2402.11592).
+//! ZO-SGD with momentum: m <- b m + g; theta <- theta - lr m (ZO-Bench, arXiv 2402.11592).
 
 use super::rule::{Equations, Kernel, kernel};
 use crate::zo::numbers::f32_or;

@@ -1,4 +1,4 @@
-//! The sign of the projected gradient: theta <- theta - lr sign(c) z. What ZO-LoadedModel's code calls sign (arXiv 2402.11592).
+//! The sign of the projected gradient: theta <- theta - lr sign(c) z. What ZO-Bench's code calls sign (arXiv 2402.11592).
 
 use super::rule::DirectionRule;
 use crate::direction::Term;

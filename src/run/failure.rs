@@ -1,0 +1,40 @@
+//! What a run that failed says: what is left of it in its folder, and what to try.
+
+use super::checkpoint;
+use super::session::Session;
+use crate::base::text::shell_quoted;
+use crate::base::{Diverged, NotFinite};
+
+impl Session<'_> {
+    /// The same error; if the loss diverged or is not finite, with what is left of the run.
+    pub(super) fn explain(&self, mut error: anyhow::Error) -> anyhow::Error {
+        if let Some(at) = error.downcast_mut::<NotFinite>() {
+            at.say = Some(format!("\n  {}", self.what_is_left()));
+        }
+        if let Some(Diverged(why)) = error.downcast_mut() {
+            *why += &format!("\n  {}; --stop-if-diverged=false goes on all the same", self.what_is_left());
+        }
+        error
+    }
+
+    fn what_is_left(&self) -> String {
+        let (log, config) = (&self.log, self.config);
+        let (good, best) = (self.limit().last_good(self.journal.losses()), self.best.0);
+        let kept = match best {
+            0 => "the weights from before training".into(),
+            best => format!("the weights of step {best}, which had the least loss on dev"),
+        };
+        let before = match checkpoint::newest(&config.output_dir, good) {
+            Some(step) => format!(", checkpoint-{step} those of step {step}, the last ones kept from before"),
+            None if log.trajectory().header.replays && good > best => {
+                format!(
+                    "; zotune replay {} --to-step {good} --output-dir FOLDER makes the last ones from before",
+                    shell_quoted(&config.output_dir.to_string_lossy())
+                )
+            }
+            None => String::new(),
+        };
+        let rate = config.learning_rate.unwrap_or_default() / 10.0;
+        format!("{} has {kept}{before}\n  try --learning-rate {rate:.0e}, a tenth", config.output_dir.display())
+    }
+}
