@@ -1,4 +1,4 @@
-//! View as they are held on a device. The CPU is the one device that there is.
+//! Numbers as a device holds them. The CPU is the only device.
 
 use anyhow::{Result, anyhow, bail};
 use candle_core::DType;
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::element::Element;
 
-/// View in the precision that they are held in.
+/// Numbers in the precision that they are held in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Buffer {
     /// 4 bytes each.
@@ -116,7 +116,7 @@ pub fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
 
 /// An [`Element`] that buffers hold.
 pub trait BufferElement: Element {
-    /// View as a buffer.
+    /// The numbers as a buffer.
     fn buffer(numbers: Vec<Self>) -> Buffer;
 }
 
