@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -18,7 +17,7 @@ use zotune::params::{Params, Role};
 use zotune::prompt::PromptLoss;
 use zotune::zo::Problem;
 
-use crate::support::{example, fixture, open};
+use crate::support::{example, fixture, open, zotune};
 
 /// The last began as PiSSA and was saved against what it began as, which makes it an ordinary one.
 const PEFTS: [&str; 7] = [
@@ -249,14 +248,8 @@ fn what_cannot_be_is_refused_by_name() -> Result<()> {
     Ok(())
 }
 
-fn zotune(folder: &Path, args: &str) -> Result<Output> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
-    command.args(args.split_whitespace()).current_dir(folder).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "2");
-    Ok(command.output()?)
-}
-
 fn succeeds(folder: &Path, args: &str) -> Result<String> {
-    let output = zotune(folder, args)?;
+    let output = zotune(folder, args).output()?;
     anyhow::ensure!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
@@ -302,7 +295,7 @@ fn an_adapter_is_trained_and_read_back_and_merged_and_replayed() -> Result<()> {
             ["eighth", "run/checkpoint-8"].map(|at| std::fs::read(folder.join(at).join("adapter_model.safetensors")));
         assert!(a? == b?, "{kind}");
 
-        let merged = zotune(folder, "export run/checkpoint-8 --merge --output-dir merged")?;
+        let merged = zotune(folder, "export run/checkpoint-8 --merge --output-dir merged").output()?;
         if kind == "--prefix-tuning" {
             assert_eq!(merged.status.code(), Some(2));
             assert!(String::from_utf8_lossy(&merged.stderr).contains("a prefix cannot be merged"));
@@ -368,7 +361,7 @@ fn mistakes_about_adapters_exit_with_2_and_say_what_to_type() -> Result<()> {
     let folder = place.path();
     succeeds(folder, &format!("{TRAIN} --lora-r 2 --max-steps 1 --output-dir run"))?;
     let fails = |args: &str, expected: &str| -> Result<()> {
-        let output = zotune(folder, args)?;
+        let output = zotune(folder, args).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{args}: {said}");
         assert!(said.contains(expected), "{args}: {said}");

@@ -33,8 +33,8 @@ use zotune::run::trajectory::Trajectory;
 use crate::gguf::Gguf;
 use crate::hub_server::{Answer, Hub, Repo, Request};
 use crate::mutate::{self, Rng};
-use crate::support::{Column, FIXTURES, alone, copy_of, fixture, write_parquet};
-use crate::{survival, tokenizers};
+use crate::support::{Column, FIXTURES, RUN, alone, copy_of, done, fixture, stderr, workplace, write_parquet, zotune};
+use crate::tokenizers;
 
 /// What reading a hostile input may hold beyond what the original holds, in bytes.
 const MOST_MEMORY: usize = 64 << 20;
@@ -566,9 +566,9 @@ fn read_rows(folder: &Path) -> Result<Vec<u8>> {
 fn trajectories() -> Result<(Vec<tempfile::TempDir>, Vec<tempfile::TempDir>)> {
     let (mut logs, mut zots) = (Vec::new(), Vec::new());
     for more in ["", "--num-directions 3 --optimizer zo-adam", "--lora-r 2"] {
-        let work = survival::workplace()?;
-        survival::done(work.path(), &format!("train {} --max-steps 12 --output-dir run {more}", survival::RUN))?;
-        survival::done(work.path(), "export run --trajectory run.zot")?;
+        let work = workplace()?;
+        done(work.path(), &format!("train {} --max-steps 12 --output-dir run {more}", RUN))?;
+        done(work.path(), "export run --trajectory run.zot")?;
         for (file, folders) in [("run/trajectory.bin", &mut logs), ("run.zot", &mut zots)] {
             let folder = tempfile::tempdir()?;
             copy(&work.path().join("model"), &folder.path().join("model"))?;
@@ -666,9 +666,9 @@ fn attack_zot(rng: &mut Rng, folder: &Path) -> Result<bool> {
 
 /// A run that has made its steps and is to have more, with two checkpoints to go on from.
 fn checkpoints() -> Result<tempfile::TempDir> {
-    let work = survival::workplace()?;
+    let work = workplace()?;
     let more = "--optimizer adamw --max-steps 12 --save-total-limit 2 --output-dir run";
-    survival::done(work.path(), &format!("train {} {more}", survival::RUN))?;
+    done(work.path(), &format!("train {} {more}", RUN))?;
     Ok(work)
 }
 
@@ -683,11 +683,11 @@ fn attack_checkpoint(rng: &mut Rng, folder: &Path) -> Result<bool> {
 
 /// In a process of its own, as a person goes on with it. What is written beside the weights goes by the base's files.
 fn read_checkpoint(folder: &Path) -> Result<Vec<u8>> {
-    let output = survival::zotune(folder, "train --resume run --max-steps 18").output()?;
+    let output = zotune(folder, "train --resume run --max-steps 18").output()?;
     match output.status.code() {
         Some(0) => Ok(std::fs::read(folder.join("run/model.safetensors"))?),
-        Some(code @ 1..=6) => anyhow::bail!("exit code {code}: {}", survival::stderr(&output)),
-        _ => panic!("{:?}: {}", output.status, survival::stderr(&output)),
+        Some(code @ 1..=6) => anyhow::bail!("exit code {code}: {}", stderr(&output)),
+        _ => panic!("{:?}: {}", output.status, stderr(&output)),
     }
 }
 

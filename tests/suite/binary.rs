@@ -1,23 +1,12 @@
 //! The built binary, as a person meets it: the default job, the run folder, and what it says to mistakes.
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use anyhow::Result;
 use candle_core::DType;
 use serde_json::Value;
 
-use crate::support::Llama;
-
-fn zotune(folder: &Path, args: &[&str]) -> Result<Output> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
-    command.args(args).current_dir(folder).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "2");
-    Ok(command.output()?)
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use crate::support::{Llama, call, stderr};
 
 /// A folder with the built-in model and small SST-2-like data in it, for tests to damage.
 fn workplace() -> Result<tempfile::TempDir> {
@@ -53,7 +42,7 @@ const SMALL: [&str; 12] = [
 #[test]
 fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let output = zotune(folder.path(), &["train", "--max-steps", "20", "--eval_steps", "10"])?;
+    let output = call(folder.path(), &["train", "--max-steps", "20", "--eval_steps", "10"])?;
     assert!(output.status.success(), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout.clone())?;
     assert!(said.contains("examples it never saw") && said.contains("--task sst2"), "{said}");
@@ -97,8 +86,7 @@ fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
 
     // The folder is a model: evaluating it gives what the run said, on sentences in its own order.
     let run_name = "runs/reviews-opt-mini-zo-sgd-0";
-    let eval =
-        zotune(folder.path(), &["eval", "--model", run_name, "--task", "reviews", "--json", "--dump", "scores.jsonl"])?;
+    let eval = call(folder.path(), &["eval", "--model", run_name, "--task", "reviews", "--json", "--dump", "scores.jsonl"])?;
     assert!(eval.status.success(), "{}", stderr(&eval));
     let found: Value = serde_json::from_slice(&eval.stdout)?;
     assert_eq!((&found["accuracy"], &found["loss"]), (&results["eval_accuracy"], &results["eval_loss"]));
@@ -109,7 +97,7 @@ fn the_default_job_runs_and_its_folder_explains_itself() -> Result<()> {
         assert!(!line[key].is_null(), "no {key}");
     }
     // A second run of the same name takes a number rather than the place of the first.
-    let again = zotune(folder.path(), &["train", "--max-steps", "1", "-q", "--json"])?;
+    let again = call(folder.path(), &["train", "--max-steps", "1", "-q", "--json"])?;
     assert!(again.status.success() && again.stderr.is_empty(), "{}", stderr(&again));
     assert_eq!(serde_json::from_slice::<Value>(&again.stdout)?["steps"], 1);
     assert!(folder.path().join("runs/reviews-opt-mini-zo-sgd-0.2/run.json").exists());
@@ -192,7 +180,7 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
     for (extra, code, expected) in cases {
         // A flag given twice is taken from its last place, as shells' aliases need it.
         let args: Vec<&str> = SMALL.iter().chain(*extra).copied().collect();
-        let output = zotune(place.path(), &args)?;
+        let output = call(place.path(), &args)?;
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(*code), "{extra:?}: {said}");
         assert!(said.contains(expected), "{extra:?}: {said:?} does not say {expected:?}");
@@ -210,7 +198,7 @@ fn mistakes_are_one_clear_line_and_touch_nothing() -> Result<()> {
 fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
     let place = workplace()?;
     let fails = |code: i32, expected: &str| -> Result<()> {
-        let output = zotune(place.path(), &SMALL)?;
+        let output = call(place.path(), &SMALL)?;
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.starts_with("error: ") && said.contains(expected), "{said:?} does not say {expected:?}");
@@ -231,7 +219,7 @@ fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
         std::fs::write(&tokenizer, text.replacen('{', &more, 1))
     };
     with("<image>")?;
-    assert!(zotune(place.path(), &[&SMALL[..], &["--output-dir", "fits"]].concat())?.status.success());
+    assert!(call(place.path(), &[&SMALL[..], &["--output-dir", "fits"]].concat())?.status.success());
     with("number")?;
     fails(2, "\"number\" is token 4096, for which the model's embedding of 4096 rows has none; leave it out")?;
     fails(2, "train.tsv, line ")?;
@@ -247,7 +235,7 @@ fn a_model_or_data_that_do_not_fit_are_named() -> Result<()> {
         // Every row is drawn, so the damaged one is met.
         std::fs::write(&data, damaged)?;
         let args = [&SMALL[..7], &["--num-train", "22", "--num-dev", "8"]].concat();
-        let output = zotune(place.path(), &args)?;
+        let output = call(place.path(), &args)?;
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
@@ -270,7 +258,7 @@ fn a_half_precision_run_that_cannot_move_says_so() -> Result<()> {
     ] {
         let steps =
             ["--dtype", "bf16", "--max-steps", "2", "--eval-steps", "1", "--output-dir", "still", "--overwrite-output-dir"];
-        let output = zotune(place.path(), &[&SMALL[..], &steps, &knobs].concat())?;
+        let output = call(place.path(), &[&SMALL[..], &steps, &knobs].concat())?;
         let said = stderr(&output);
         assert!(output.status.success(), "{said}");
         assert_eq!(said.contains("--zo-eps 1e-9, 100 % is lost to rounding in bf16"), lost, "{knobs:?}: {said}");
@@ -287,7 +275,7 @@ fn a_half_precision_run_that_cannot_move_says_so() -> Result<()> {
 fn a_loss_that_is_not_finite_stops_the_run_with_step_and_seed() -> Result<()> {
     let place = workplace()?;
     let args: Vec<&str> = SMALL.iter().copied().chain(["--learning-rate", "1e30", "--max-steps", "9"]).collect();
-    let output = zotune(place.path(), &args)?;
+    let output = call(place.path(), &args)?;
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("step 1 (direction seed ") && said.contains("the loss is not finite"), "{said}");
@@ -296,7 +284,7 @@ fn a_loss_that_is_not_finite_stops_the_run_with_step_and_seed() -> Result<()> {
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&left)?;
     assert_eq!(metadata.data_len(), 4 * 2_593_600);
     let later = [&args[..], &["--eval-steps", "9", "--output-dir", "later"]].concat();
-    let output = zotune(place.path(), &later)?;
+    let output = call(place.path(), &later)?;
     assert_eq!(output.status.code(), Some(4));
     assert!(stderr(&output).contains("the loss is not finite at step 2 (direction seed "), "{}", stderr(&output));
     Ok(())
@@ -311,10 +299,10 @@ fn a_model_of_nan_is_an_error_and_not_an_accuracy() -> Result<()> {
     let end = bytes.len();
     bytes[end - 4096..].fill(0xff);
     std::fs::write(&file, bytes)?;
-    let eval = zotune(place.path(), &["eval", "--model", "model", "--task", "sst2", "--data", "data"])?;
+    let eval = call(place.path(), &["eval", "--model", "model", "--task", "sst2", "--data", "data"])?;
     assert_eq!(eval.status.code(), Some(4), "{}", stderr(&eval));
     assert!(eval.stdout.is_empty());
-    let output = zotune(place.path(), &SMALL)?;
+    let output = call(place.path(), &SMALL)?;
     assert_eq!(output.status.code(), Some(4));
     assert!(stderr(&output).contains("before training: the model's weights are damaged"), "{}", stderr(&output));
     Ok(())
@@ -330,7 +318,7 @@ fn an_overwritten_folder_keeps_nothing_of_the_older_run() -> Result<()> {
         std::fs::write(run.join(name), "old")?;
     }
     let args: Vec<&str> = SMALL.iter().copied().chain(["--output-dir", "run", "--overwrite-output-dir"]).collect();
-    let output = zotune(place.path(), &args)?;
+    let output = call(place.path(), &args)?;
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(!run.join("tokenizer.json").exists());
     assert_ne!(std::fs::read_to_string(run.join("loss.svg"))?, "old");
@@ -376,12 +364,12 @@ fn a_full_disk_ends_the_run_with_a_clear_message() -> Result<()> {
 #[test]
 fn tasks_are_listed_and_shown() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let list = String::from_utf8(zotune(folder.path(), &["tasks"])?.stdout)?;
+    let list = String::from_utf8(call(folder.path(), &["tasks"])?.stdout)?;
     assert_eq!(list.lines().count(), zotune::data::task::definition::BUILTIN.len());
-    let shown = zotune(folder.path(), &["tasks", "show", "copa"])?;
+    let shown = call(folder.path(), &["tasks", "show", "copa"])?;
     std::fs::write(folder.path().join("mine.toml"), &shown.stdout)?;
     assert_eq!(zotune::data::task::Task::open(&folder.path().join("mine.toml").to_string_lossy())?.name, "mine");
-    assert_eq!(zotune(folder.path(), &["tasks", "show", "cpoa"])?.status.code(), Some(2));
+    assert_eq!(call(folder.path(), &["tasks", "show", "cpoa"])?.status.code(), Some(2));
     Ok(())
 }
 
@@ -413,7 +401,7 @@ fn plan_says_what_a_run_takes() -> Result<()> {
                 vec![verb, "--model", model.to_str().unwrap(), "--max-steps", "6", "--num-dev", "16", "--num-eval", "16"];
             args.extend(["--task", "reviews", "--output-dir", "run", "--overwrite-output-dir", "--json", "--optimizer"]);
             args.extend(method);
-            let output = zotune(place.path(), &args)?;
+            let output = call(place.path(), &args)?;
             assert!(output.status.success(), "{method:?}: {}", stderr(&output));
             Ok(serde_json::from_slice(&output.stdout)?)
         };
@@ -437,7 +425,7 @@ fn plan_says_what_a_run_takes() -> Result<()> {
 fn vamo_logs_its_correction_and_its_snapshots() -> Result<()> {
     let place = workplace()?;
     let args = [&SMALL[..], &["--optimizer", "vamo", "--batch-size", "8", "--q", "3", "--logging-steps", "1"]].concat();
-    let output = zotune(place.path(), &args)?;
+    let output = call(place.path(), &args)?;
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("backpropagation, corrected by 3.85"), "{}", stderr(&output));
     let log = std::fs::read_to_string(place.path().join("runs/sst2-model-vamo-0/trainer_log.jsonl"))?;

@@ -12,8 +12,7 @@ use zotune::model::Model;
 use zotune::run::trajectory::Trajectory;
 
 use crate::gguf::Gguf;
-use crate::support::{Column, alone, copy_of, edit, write_parquet};
-use crate::survival;
+use crate::support::{Column, RUN, alone, copy_of, done, edit, stderr, workplace, write_parquet, zotune};
 
 fn refused<T>(read: Result<T>) -> String {
     format!("{:#}", read.err().expect("it was read"))
@@ -200,9 +199,9 @@ fn an_exported_trajectory_holds_what_it_says_and_no_more() -> Result<()> {
     if !alone("hostile::an_exported_trajectory_holds_what_it_says_and_no_more")? {
         return Ok(());
     }
-    let work = survival::workplace()?;
-    survival::done(work.path(), &format!("train {} --max-steps 12 --output-dir run", survival::RUN))?;
-    survival::done(work.path(), "export run --trajectory run.zot")?;
+    let work = workplace()?;
+    done(work.path(), &format!("train {} --max-steps 12 --output-dir run", RUN))?;
+    done(work.path(), "export run --trajectory run.zot")?;
     let zot = std::fs::read(work.path().join("run.zot"))?;
     assert_eq!(Trajectory::read(&zot)?.0.steps(), 12);
     let read = |change: &dyn Fn(&mut Value), columns: &[u8]| -> Result<String> {
@@ -248,23 +247,19 @@ fn a_parquet_file_that_unfolds_to_gigabytes_is_refused() -> Result<()> {
 /// RawArgs at their ends, and files that are not what they were: exit code 2 or as it was, never a panic.
 #[test]
 fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
-    let work = survival::workplace()?;
+    let work = workplace()?;
     let refused = |words: &str, threads: Option<&str>, expected: &str| -> Result<()> {
-        let mut command = survival::zotune(work.path(), words);
+        let mut command = zotune(work.path(), words);
         command.envs(threads.map(|threads| ("RAYON_NUM_THREADS", threads)));
         let output = command.output()?;
-        let said = survival::stderr(&output);
+        let said = stderr(&output);
         assert!(output.status.code() == Some(2) && said.contains(expected), "{words}: {:?} {said}", output.status);
         Ok(())
     };
     let huge = 1u64 << 63;
     refused("train --model opt-mini --prefix-tuning --num-prefix 512", None, "a prefix of 512 leaves none for a prompt")?;
-    refused(
-        &format!("train {} --prefix-tuning --num-prefix {huge}", survival::RUN),
-        None,
-        "--num-prefix 9223372036854775808",
-    )?;
-    refused(&format!("train {} --lora-r {huge}", survival::RUN), None, "--lora-r 9223372036854775808: 65536 is the most")?;
+    refused(&format!("train {} --prefix-tuning --num-prefix {huge}", RUN), None, "--num-prefix 9223372036854775808")?;
+    refused(&format!("train {} --lora-r {huge}", RUN), None, "--lora-r 9223372036854775808: 65536 is the most")?;
     for knob in [
         "--num-directions",
         "--max-steps",
@@ -280,7 +275,7 @@ fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
         "--num-eval",
         "--max-length",
     ] {
-        let words = format!("plan {} {knob} {huge}", survival::RUN);
+        let words = format!("plan {} {knob} {huge}", RUN);
         refused(&words, None, &format!("{knob} {huge}"))?;
     }
     refused("tasks list", Some("1000000"), "RAYON_NUM_THREADS=1000000: more than")?;
@@ -290,10 +285,10 @@ fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
 
 #[test]
 fn a_run_json_that_is_a_list_is_made_anew() -> Result<()> {
-    let work = survival::workplace()?;
-    survival::done(work.path(), &format!("train {} --max-steps 6 --output-dir run", survival::RUN))?;
+    let work = workplace()?;
+    done(work.path(), &format!("train {} --max-steps 6 --output-dir run", RUN))?;
     std::fs::write(work.path().join("run/run.json"), "[]")?;
-    survival::done(work.path(), "train --resume run --max-steps 12")?;
+    done(work.path(), "train --resume run --max-steps 12")?;
     let run: Value = serde_json::from_slice(&std::fs::read(work.path().join("run/run.json"))?)?;
     assert_eq!(run["resumed"].as_array().map(Vec::len), Some(1));
     Ok(())
@@ -302,23 +297,23 @@ fn a_run_json_that_is_a_list_is_made_anew() -> Result<()> {
 /// Escape sequences in what files say do not reach the terminal: errors, warnings and the example that is shown.
 #[test]
 fn what_files_say_is_shown_and_not_obeyed() -> Result<()> {
-    let work = survival::workplace()?;
+    let work = workplace()?;
     let row = |i: usize| format!("{{\"text\": \"film {i} \\u001b]0;owned\\u0007\", \"label\": \"{}\\u001b[2J\"}}\n", i % 2);
     std::fs::write(work.path().join("data.jsonl"), (0..60).map(row).collect::<String>())?;
     let words = "train --model model --data data.jsonl --max-steps 1 --batch-size 2 --threads 1 --output-dir run -v";
-    let output = survival::zotune(work.path(), words).output()?;
-    assert!(output.status.success(), "{}", survival::stderr(&output));
+    let output = zotune(work.path(), words).output()?;
+    assert!(output.status.success(), "{}", stderr(&output));
     std::fs::write(work.path().join("bad.jsonl"), "{\"text\": 1, \"la\u{1b}[31mbel\": 2}\n")?;
-    let other = survival::zotune(work.path(), "eval --model model --data bad.jsonl").output()?;
+    let other = zotune(work.path(), "eval --model model --data bad.jsonl").output()?;
     assert!(!other.status.success());
     edit(&work.path().join("model"), "config.json", |config| {
         drop(config.insert("\u{1b}[31mred".into(), "\u{1b}[0m".into()))
     })?;
-    let third = survival::zotune(work.path(), "eval --model model --data data.jsonl").output()?;
-    assert!(survival::stderr(&third).contains("u{1b}[31mred") || survival::stderr(&third).contains("\\u001b[31mred"));
+    let third = zotune(work.path(), "eval --model model --data data.jsonl").output()?;
+    assert!(stderr(&third).contains("u{1b}[31mred") || stderr(&third).contains("\\u001b[31mred"));
     for output in [output, other, third] {
         let escapes = |bytes: &[u8]| bytes.iter().any(|byte| *byte < 0x20 && !b"\n\t".contains(byte));
-        assert!(!escapes(&output.stderr) && !escapes(&output.stdout), "{:?}", survival::stderr(&output));
+        assert!(!escapes(&output.stderr) && !escapes(&output.stdout), "{:?}", stderr(&output));
     }
     Ok(())
 }

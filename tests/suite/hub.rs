@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::hub_server::{Answer, Hub, Repo, Request, etag, file};
-use crate::support::{Column, fixture, write_parquet};
+use crate::support::{Column, fixture, stderr, write_parquet};
 
 const ID: &str = "facebook/opt-tiny";
 const COMMIT: &str = "27dcfa74d334bc871f3234de431e71c6eeba5dd6";
@@ -96,10 +96,6 @@ impl Home {
 }
 
 const EVAL: [&str; 8] = ["eval", "--model", ID, "--task", "reviews", "--num-eval", "4", "--json"];
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 fn lines(requests: &[Request]) -> Vec<String> {
     requests.iter().map(Request::line).collect()

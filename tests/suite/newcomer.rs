@@ -13,7 +13,7 @@ use zotune::run::LoadedModel;
 use zotune::run::trajectory::Trajectory;
 use zotune::zo::score::wilson;
 
-use crate::survival::{RUN, done, stderr, workplace, zotune};
+use crate::support::{RUN, done, stderr, workplace, zotune};
 
 const LABELS: [&str; 2] = ["good", "bad"];
 

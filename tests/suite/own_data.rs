@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use zotune::config::{Common, Inputs};
 use zotune::data::task::{PromptedRow, Sizes, Splits, Task};
 use zotune::run::LoadedModel;
 
-use crate::support::{Column, write_parquet};
+use crate::support::{Column, call, write_parquet};
 
 const LABELS: [&str; 2] = ["good", "bad {{ x }}"];
 
@@ -156,7 +155,7 @@ fn every_data_file_in_a_folder_is_read_or_named() -> Result<()> {
     for name in ["train.jsonl", "more.jsonl", "extra.csv", "notes.txt"] {
         write(&dir.path().join("rows").join(name), &completions(40))?;
     }
-    let output = zotune(dir.path(), &["plan", "--data", "rows", "--max-steps", "1"])?;
+    let output = call(dir.path(), &["plan", "--data", "rows", "--max-steps", "1"])?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("--data rows: not read: extra.csv, more.jsonl\n"), "{said}");
     Ok(())
@@ -191,15 +190,9 @@ fn a_completion_is_learnt_to_its_end_and_a_text_from_its_beginning() -> Result<(
     Ok(())
 }
 
-fn zotune(folder: &Path, args: &[&str]) -> Result<Output> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zotune"));
-    command.args(args).current_dir(folder).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "2");
-    Ok(command.output()?)
-}
-
 /// What a command that succeeds prints.
 fn json_of(folder: &Path, args: &[&str]) -> Result<Value> {
-    let output = zotune(folder, args)?;
+    let output = call(folder, args)?;
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
 }
@@ -245,13 +238,13 @@ fn every_kind_trains_resumes_and_replays_to_the_same_bits() -> Result<()> {
         // Other rows are no rows to go on with.
         let text = std::fs::read_to_string(place.join(&data))?;
         std::fs::write(place.join(&data), text.replace("film", "movie").replace("Film", "Movie"))?;
-        let output = zotune(place, &["train", "--resume", "b", "--max-steps", "4"])?;
+        let output = call(place, &["train", "--resume", "b", "--max-steps", "4"])?;
         assert_eq!(output.status.code(), Some(6));
         for folder in ["b", "c"] {
             std::fs::remove_dir_all(place.join(folder))?;
         }
     }
-    let output = zotune(place, &["train", "--data", "completions.jsonl", "--batch-size", "8", "--max-steps", "1"])?;
+    let output = call(place, &["train", "--data", "completions.jsonl", "--batch-size", "8", "--max-steps", "1"])?;
     let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(said.starts_with("loss on 4 examples it never saw: ") && said.contains("(perplexity "), "{said}");
     assert!(
@@ -369,7 +362,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
     ];
     for (name, text, code, expected) in cases {
         std::fs::write(place.join(name), &text)?;
-        let output = zotune(place, &["train", "--data", name, "--max-steps", "1"])?;
+        let output = call(place, &["train", "--data", name, "--max-steps", "1"])?;
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.starts_with("error: ") && said.contains(expected), "{said:?} does not say {expected:?}");
         assert_eq!(output.status.code(), Some(code), "{said}");
@@ -381,7 +374,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         [json!({ "text": "a", "label": long }), json!({ "text": [long], "label": 1 }), json!(long), json!({ &long: 1 })]
     {
         write(&place.join("a.jsonl"), &[row])?;
-        let output = zotune(place, &["train", "--data", "a.jsonl"])?;
+        let output = call(place, &["train", "--data", "a.jsonl"])?;
         assert!(output.status.code() == Some(2) && output.stderr.len() < 3000, "{} bytes", output.stderr.len());
     }
     write(&place.join("a.jsonl"), &labelled(20))?;
@@ -400,7 +393,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
             "a.jsonl has 20 rows, fewer than num_train 1 + num_dev 2 + num_eval 20",
         ),
     ] {
-        let output = zotune(place, &[&["train"], args].concat())?;
+        let output = call(place, &[&["train"], args].concat())?;
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains(expected), "{said:?} does not say {expected:?}");
         assert_eq!(output.status.code(), Some(2), "{said}");
@@ -412,7 +405,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         (json!({ "text": "a" }), "folder/valid.jsonl has \"text\" alone, but folder/train.jsonl has \"text\" and \"label\""),
     ] {
         write(&place.join("folder/valid.jsonl"), &[row])?;
-        let output = zotune(place, &["train", "--data", "folder", "--batch-size", "4"])?;
+        let output = call(place, &["train", "--data", "folder", "--batch-size", "4"])?;
         let said = String::from_utf8_lossy(&output.stderr).replace("\n  ", ": ");
         assert!(said.contains(expected), "{said:?} does not say {expected:?}");
     }
@@ -428,8 +421,8 @@ fn a_run_shows_what_it_trains() -> Result<()> {
     let row = |i: usize| json!({ "text": format!("a film of number {i} "), "label": format!(" {} ", ["good", "bad"][i % 2]), "id": i });
     write(&place.join("a.jsonl"), &(0..40).map(row).collect::<Vec<_>>())?;
     let train = ["train", "--data", "a.jsonl", "--max-steps", "1", "--batch-size", "4", "--output-dir"];
-    let quiet = zotune(place, &[&train[..], &["quiet"]].concat())?;
-    let told = zotune(place, &[&train[..], &["told", "--verbose"]].concat())?;
+    let quiet = call(place, &[&train[..], &["quiet"]].concat())?;
+    let told = call(place, &[&train[..], &["told", "--verbose"]].concat())?;
     let (quiet, told) = (String::from_utf8(quiet.stderr)?, String::from_utf8(told.stderr)?);
     assert!(quiet.contains("answered by \" bad\", \" good\"; left out: id; for other words"), "{quiet}");
     let run: Value = serde_json::from_slice(&std::fs::read(place.join("told/run.json"))?)?;
@@ -463,7 +456,7 @@ fn words_that_run_together_are_said() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let rows: Vec<Value> = (0..30).map(|i| json!({ "prompt": format!("film {i}"), "completion": "good" })).collect();
     write(&dir.path().join("a.jsonl"), &rows)?;
-    let output = zotune(dir.path(), &["train", "--data", "a.jsonl", "--max-steps", "1"])?;
+    let output = call(dir.path(), &["train", "--data", "a.jsonl", "--max-steps", "1"])?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("30 completions make one word with their prompts, the first in a.jsonl, line 1: "), "{said}");
     Ok(())

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
-use crate::survival::{RUN, done, outcome, stderr, workplace, zotune};
+use crate::support::{RUN, done, outcome, stderr, workplace, zotune};
 
 pub(crate) fn copy_all(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;

@@ -13,7 +13,7 @@ use zotune::run::trajectory::Trajectory;
 
 use crate::run_folder::{copy_all, damage};
 use crate::support::edit;
-use crate::survival::{RUN, done, outcome, says, workplace, zotune};
+use crate::support::{RUN, done, outcome, says, workplace, zotune};
 
 /// A run of few steps, which is made longer to be gone on with.
 const SHORT: &str = "--max-steps 4 --eval-steps 2 --num-dev 4 --num-eval 2 --save-steps 2";
@@ -193,7 +193,7 @@ fn a_finished_run_gets_its_weights_back() -> Result<()> {
                 false => std::fs::remove_file(run.join(file))?,
             }
             let output = done(place, &format!("train --resume {name}"))?;
-            let said = crate::survival::stderr(&output);
+            let said = crate::support::stderr(&output);
             assert!(said.contains("has left are made again\n"), "{said}");
             assert_eq!(said.matches("No such file").count(), usize::from(!damaged), "{said}");
             assert!(std::fs::read(run.join(file))? == weights, "{name}: other weights");

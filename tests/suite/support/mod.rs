@@ -1,0 +1,17 @@
+//! What several tests need.
+
+mod examples;
+mod fixtures;
+mod parquet;
+mod process;
+mod random_llama;
+mod runs;
+
+pub use examples::{at, at_copies, example};
+pub use fixtures::{FIXTURES, copy_of, edit, fixture, fixture_json, numbers, open, tokens};
+pub use parquet::{Column, write_parquet};
+pub use process::{alone, call, done, says, shared, skipped, stderr, zotune};
+pub use random_llama::Llama;
+pub use runs::{Outcome, RUN, STEPS, json, outcome, workplace};
+pub use zotune::labs::LeastSquares as Regression;
+pub use zotune::labs::numbers::flat;
