@@ -93,7 +93,7 @@ fn legend<D: DrawingBackend>(
         }
         area.draw(&Text::new(text.to_string(), (x, 2), ("sans-serif", 13).into_font().color(&INK)))?;
         // About as wide as its letters are.
-        x += 7 * text.len() as i32 + 26;
+        x += 6 * text.chars().count() as i32 + 26;
     }
     Ok(())
 }
