@@ -1,4 +1,4 @@
-//! Signals that ask a run to end: the first behind a whole step, the second at once.
+//! SIGINT and SIGTERM: the first ends the run after the current step, the second ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
@@ -8,12 +8,12 @@ use anyhow::{Context, Result};
 
 use super::errors::Interrupted;
 
-/// Whether somebody has asked.
+/// The request to stop, shared by all clones.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicI32>);
 
 impl Stop {
-    /// Listens for SIGINT and SIGTERM from here on. A second one ends the process.
+    /// Starts listening for SIGINT and SIGTERM. A second signal ends the process.
     pub fn listen() -> Result<Self> {
         use signal_hook::consts::{SIGINT, SIGTERM};
         let asked = Stop::default();
@@ -21,7 +21,7 @@ impl Stop {
         let listen = move || {
             for signal in signals.forever() {
                 if heard.0.swap(signal, Relaxed) != 0 {
-                    // Nothing is lost by it: what counts is written before it counts.
+                    // Safe at any moment: files are written before anything depends on them.
                     signal_hook::low_level::exit(128 + signal);
                 }
                 tracing::info!("finishing the step, then saving; once more stops at once");
@@ -31,12 +31,12 @@ impl Stop {
         Ok(asked)
     }
 
-    /// The signal that asked.
+    /// The signal that was received, if any.
     pub fn asked(&self) -> Option<i32> {
         Some(self.0.load(Relaxed)).filter(|signal| *signal != 0)
     }
 
-    /// An error that says `kept`, if somebody has asked.
+    /// Returns [`Interrupted`] with the message `kept()` if a signal was received.
     pub fn check(&self, kept: impl FnOnce() -> String) -> Result<()> {
         match self.asked() {
             Some(signal) => Err(Interrupted { signal, say: kept() }.into()),

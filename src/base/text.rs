@@ -1,8 +1,8 @@
-//! Texts for people: quoted, bounded, harmless to a terminal; names that are near.
+//! Text for messages: quoted, shortened, without control characters; suggestions of similar names.
 
 use std::io::Write;
 
-/// A text of somebody's as an error quotes it: its beginning, however long it is, on one line.
+/// A user's text as errors quote it: on one line, at most 60 characters, then the length.
 pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{:?}... ({} characters)", &text[..end], text.chars().count()),
@@ -10,7 +10,7 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// What an error says, of a length that a person reads: whatever it quotes.
+/// Shortens an error message to 2,000 characters, since it may quote input of any length.
 pub fn bounded(said: &str) -> std::borrow::Cow<'_, str> {
     match said.char_indices().nth(2000) {
         Some((end, _)) => format!("{}... ({} characters)", &said[..end], said.chars().count()).into(),
@@ -18,8 +18,8 @@ pub fn bounded(said: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// A text that a terminal shows and does not obey: of control characters (ESC above all) and those that turn the direction of writing
-/// their numbers, as JSON writes them. Lines and tabs stay. All that is said goes through here, for much of it comes from files.
+/// Replaces control characters (ESC above all) and bidirectional overrides by their JSON escapes; newlines and tabs stay.
+/// All output passes through here, since much of it quotes files.
 pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
     let is_odd = |c: char| {
         c.is_control() && !matches!(c, '\n' | '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -30,7 +30,7 @@ pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
     text.chars().map(|c| if is_odd(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() }).collect::<String>().into()
 }
 
-/// Writes what [`plain`] leaves of a text.
+/// A writer that passes text through [`plain`].
 pub struct Plain<W>(pub W);
 
 impl<W: Write> Write for Plain<W> {
@@ -44,7 +44,7 @@ impl<W: Write> Write for Plain<W> {
     }
 }
 
-/// Names in a line, as many as a person reads.
+/// Names separated by commas: at most 20, then how many more.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const MOST: usize = 20;
     let names: Vec<&str> = names.into_iter().collect();
@@ -54,7 +54,7 @@ pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// `did you mean "x"?` when a known name is near, else a list of all of them, or of none where there are many.
+/// `did you mean "x"?` if a known name is similar, else the list of known names, or only their number if above 40.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let asked = name.to_lowercase();
@@ -78,7 +78,7 @@ mod tests {
     }
 }
 
-/// As a shell takes it.
+/// Quotes a text for a POSIX shell, if it needs quotes.
 pub fn shell_quoted(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
