@@ -29,7 +29,7 @@ pub fn at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
 
 /// All numbers of all weights as they stand, in order: [d].
 pub fn flat(weights: Weights) -> Result<Vec<f64>> {
-    Ok(at_points(weights.as_they_stand())?.pop().unwrap_or_default())
+    Ok(at_points(weights.at_theta())?.pop().unwrap_or_default())
 }
 
 /// A gradient in R^d, handed out weight by weight, the last one first.
