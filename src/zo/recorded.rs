@@ -8,8 +8,8 @@ use super::loss_sum::LossSum;
 use super::problem::{Gradients, Objective, Problem};
 use crate::params::{ParamId, Params, Points, Weights};
 
-/// A step's problem. If the log has its values they are replayed and nothing is computed, else they are computed and recorded. Evaluating
-/// moves no weight, so the weights are the same either way.
+/// A step's problem. Values in the log are replayed without computation; others are computed and recorded. Evaluating moves
+/// no weight, so the weights are the same either way.
 pub struct RecordedProblem<'a> {
     problem: &'a mut dyn Problem,
     known: Option<&'a [f32]>,
@@ -17,12 +17,12 @@ pub struct RecordedProblem<'a> {
 }
 
 impl<'a> RecordedProblem<'a> {
-    /// Of `problem`, whose values are `known` or not. All values, replayed or computed, are added to `evaluated`.
+    /// Wraps `problem`; `known` are the logged values, if any. All values, replayed or computed, are appended to `evaluated`.
     pub fn new(problem: &'a mut dyn Problem, known: Option<&'a [f32]>, evaluated: &'a RefCell<Vec<f32>>) -> Self {
         RecordedProblem { problem, known, evaluated }
     }
 
-    /// The losses at so many points: replayed and counted by `count`, or computed.
+    /// The losses at `points` points: replayed and counted by `count`, or computed. Fails if the log has too few.
     fn values(
         &mut self,
         points: usize,
@@ -87,7 +87,7 @@ impl Problem for RecordedProblem<'_> {
     }
 }
 
-/// No problem: all values come from the log.
+/// A problem that cannot evaluate: all values come from the log.
 pub struct ReplayOnly;
 
 const NO_VALUE: &str = "the trajectory does not have a value that its method asks for";

@@ -1,4 +1,4 @@
-//! The knobs that methods have, as given; each method fills in what was not.
+//! Settings of methods as given; each method fills in the rest.
 
 use anyhow::Result;
 use clap::{Args, Command, ValueEnum};
