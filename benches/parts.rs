@@ -1,7 +1,7 @@
 //! The parts of a step at OPT-125m's widths, on all threads: `cargo bench --bench parts`.
 //!
-//! Passes over weights report elements/s (weights times passes); products, attention and losses report multiply-adds/s, each two
-//! FLOP. The first product is the matrix library's, as a reference for the machine.
+//! Passes over weights report elements/s (weights times passes); products, attention and losses report multiply-adds/s,
+//! each two FLOP. The first product is the matrix library's, as a reference for the machine.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 

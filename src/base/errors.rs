@@ -36,7 +36,8 @@ pub struct Given(anyhow::Error);
 #[derive(Debug)]
 pub struct Differs(pub String);
 
-/// A file could not be fetched from the hub: offline and uncached, refused, not found, or the transfer broke off. Exit code 5.
+/// A file could not be fetched from the hub: offline and uncached, refused, not found, or the transfer broke off. Exit code
+/// 5.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 

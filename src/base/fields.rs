@@ -1,6 +1,6 @@
-//! The fields of files from elsewhere (config.json, tokenizer_config.json, adapter_config.json, a GGUF file's metadata): each
-//! is read, ignored because it does not affect scores, or refused. An unknown field is refused too, unless it is null, so that
-//! nothing is ignored silently.
+//! The fields of files from elsewhere (config.json, tokenizer_config.json, adapter_config.json, a GGUF file's metadata):
+//! each is read, ignored because it does not affect scores, or refused. An unknown field is refused too, unless it is null,
+//! so that nothing is ignored silently.
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};

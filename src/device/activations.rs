@@ -112,8 +112,8 @@ impl Variable {
         Activations::Cpu(self.0.as_tensor().clone())
     }
 
-    /// The gradient with respect to this variable, given that of `output`, detached from the graph. Fails if `output` does not
-    /// depend on the variable.
+    /// The gradient with respect to this variable, given that of `output`, detached from the graph. Fails if `output` does
+    /// not depend on the variable.
     pub fn gradient(&self, output: &Activations, upstream: &Activations) -> Result<Activations> {
         let (Activations::Cpu(output), Activations::Cpu(upstream)) = (output, upstream);
         let mut gradients = (output * upstream)?.sum_all()?.backward()?;

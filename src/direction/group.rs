@@ -5,8 +5,8 @@ pub const GROUP: usize = 128;
 
 pub(crate) const HALF: usize = GROUP / 2;
 
-const _: () = assert!(HALF == 2 * TOGETHER, "a word for two elements");
+const _: () = assert!(HALF == 2 * COUNTERS, "a word for two elements");
 
-/// Counters enciphered per call: a round is a chain of four dependent operations, and 32 independent chains fill a processor's
-/// units at any vector width.
-pub(crate) const TOGETHER: usize = 32;
+/// Counters enciphered per call: a round is a chain of four dependent operations, and 32 independent chains fill a
+/// processor's units at any vector width.
+pub(crate) const COUNTERS: usize = 32;

@@ -1,8 +1,8 @@
 //! Two normals per word: Box-Muller with polynomials.
 
-use super::group::{GROUP, HALF, TOGETHER};
+use super::group::{COUNTERS, GROUP, HALF};
 use super::key::Key;
-use super::sign::signed;
+use super::sign::flip_sign;
 use super::threefry::draw_words;
 
 /// -2 ln(u) for a normal (not subnormal) u in (0, 1): error 1e-6, absolute, and relative where the result is near 0.
@@ -29,8 +29,8 @@ fn radius(word: u32) -> f32 {
     minus_two_ln(((word >> 12) as i32 as f32).mul_add(STEP, 0.5 * STEP)).sqrt()
 }
 
-/// (cos a, sin a), a uniform on the circle from a word's lower 12 bits: nine give the angle within an octant, three select the
-/// octant by a swap and two signs.
+/// (cos a, sin a), a uniform on the circle from a word's lower 12 bits: nine give the angle within an octant, three select
+/// the octant by a swap and two signs.
 #[inline(always)]
 fn unit_vector(word: u32) -> (f32, f32) {
     const STEP: f32 = std::f32::consts::FRAC_PI_4 / 512.0;
@@ -41,7 +41,7 @@ fn unit_vector(word: u32) -> (f32, f32) {
     let c = (-1.358_590_8e-3f32).mul_add(aa, 4.165_502_5e-2).mul_add(aa, -4.999_985_6e-1);
     let (sin, cos) = (s * a, c.mul_add(aa, 1.0));
     let (first, second) = if word & (1 << 9) == 0 { (cos, sin) } else { (sin, cos) };
-    (signed(first, word << 21), signed(second, word << 20))
+    (flip_sign(first, word << 21), flip_sign(second, word << 20))
 }
 
 /// The normals of group `group` under `key`, in [`GROUP`] elements.
@@ -50,7 +50,7 @@ fn unit_vector(word: u32) -> (f32, f32) {
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "loops over one index, as the definition has it")]
 pub(crate) fn draw_normals(key: Key, group: u64, out: &mut [f32; GROUP]) {
-    let words = draw_words(key, group * TOGETHER as u64);
+    let words = draw_words(key, group * COUNTERS as u64);
     let words = words.as_flattened();
     let (first, second) = out.split_at_mut(HALF);
     let mut radii = [0f32; HALF];

@@ -1,7 +1,7 @@
 //! Terms coeff * z(seed): a zeroth-order gradient is a list of them.
 
-/// The distribution of a direction's coordinates. (A direction on the sphere is a Gaussian one with its coefficient divided by
-/// its norm.)
+/// The distribution of a direction's coordinates. (A direction on the sphere is a Gaussian one with its coefficient divided
+/// by its norm.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// z ~ N(0, I).

@@ -5,18 +5,18 @@
 //! Box-Muller turns each word into two normals. The key is a hash of the seed and of the parameter's *name*: freezing,
 //! sharding or reordering parameters leaves the noise of the others unchanged, and threads can start anywhere.
 //!
-//! A word's upper 20 bits give the radius, its lower 12 the angle. |z| reaches 5.39, which a normal exceeds once in 14 million
-//! draws. With 4,096 equally spaced angles the mean of a polynomial in cosine and sine is exact up to degree 4,095. The
-//! moments agree with a normal's to 1e-6.
+//! A word's upper 20 bits give the radius, its lower 12 the angle. |z| reaches 5.39, which a normal exceeds once in 14
+//! million draws. With 4,096 equally spaced angles the mean of a polynomial in cosine and sine is exact up to degree 4,095.
+//! The moments agree with a normal's to 1e-6.
 //!
 //! Elements are drawn in groups of [`GROUP`]: elements j and j + GROUP/2 of a group come from one word.
 //! Logarithm, sine and cosine are polynomials in fused multiply-adds, so scalar, AVX2 and AVX-512 code give the same bits.
 
-use super::group::{GROUP, HALF, TOGETHER};
+use super::group::{COUNTERS, GROUP, HALF};
 use super::key::Key;
 
-/// Threefry-2x32-13 of the `N` counters from `first` (low word, high word) under `key`: the first word of each, then the second
-/// of each. The low word must not overflow.
+/// Threefry-2x32-13 of the `N` counters from `first` (low word, high word) under `key`: the first word of each, then the
+/// second of each. The low word must not overflow.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "counters, not indices")]
 pub fn threefry<const N: usize>(key: [u32; 2], first: [u32; 2]) -> [[u32; N]; 2] {
@@ -54,29 +54,29 @@ pub fn threefry<const N: usize>(key: [u32; 2], first: [u32; 2]) -> [[u32; N]; 2]
     [x0, x1]
 }
 
-/// The words of [`TOGETHER`] counters from `first`, a multiple of it: the first word of each, then the second of each.
+/// The words of [`COUNTERS`] counters from `first`, a multiple of it: the first word of each, then the second of each.
 #[inline(always)]
-pub(crate) fn draw_words(key: Key, first: u64) -> [[u32; TOGETHER]; 2] {
+pub(crate) fn draw_words(key: Key, first: u64) -> [[u32; COUNTERS]; 2] {
     threefry(key.words, [first as u32, (first >> 32) as u32])
 }
 
 /// One word per element of group `group`, in two halves.
 #[inline(always)]
-pub(crate) fn draw_a_word_each(key: Key, group: u64) -> [[u32; HALF]; 2] {
+pub(crate) fn draw_element_words(key: Key, group: u64) -> [[u32; HALF]; 2] {
     let mut words = [[0u32; HALF]; 2];
-    for n in 0..HALF / TOGETHER {
-        let drawn = draw_words(key, group * HALF as u64 + (n * TOGETHER) as u64);
+    for n in 0..HALF / COUNTERS {
+        let drawn = draw_words(key, group * HALF as u64 + (n * COUNTERS) as u64);
         for half in 0..2 {
-            words[half][n * TOGETHER..][..TOGETHER].copy_from_slice(&drawn[half]);
+            words[half][n * COUNTERS..][..COUNTERS].copy_from_slice(&drawn[half]);
         }
     }
     words
 }
 
-/// 16 random bits per element of group `group`, from counters disjoint from those of [`draw_a_word_each`].
+/// 16 random bits per element of group `group`, from counters disjoint from those of [`draw_element_words`].
 #[inline(always)]
 pub(crate) fn draw_half_words(key: Key, group: u64, out: &mut [u32; GROUP]) {
-    let words = draw_words(key, (1 << 63) | (group * TOGETHER as u64));
+    let words = draw_words(key, (1 << 63) | (group * COUNTERS as u64));
     let words = words.as_flattened();
     let (first, second) = out.split_at_mut(HALF);
     for j in 0..HALF {

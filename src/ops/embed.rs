@@ -8,7 +8,8 @@ use crate::device::Activations;
 use crate::device::cpu::embed::{add_rows_of, rows};
 use crate::params::{Leaf, ParamId, Weights};
 
-/// Rows `ids` of the embedding `weight` [vocab, hidden] -> [ids, hidden], f32. At several points `ids` repeats once per point.
+/// Rows `ids` of the embedding `weight` [vocab, hidden] -> [ids, hidden], f32. At several points `ids` repeats once per
+/// point.
 pub fn embed(weights: Weights, weight: ParamId, ids: &[u32]) -> Result<Activations> {
     let embed = Embed { weight: weights.leaf(weight), ids: ids.to_vec() };
     weights.root()?.map(|root| Ok(root.apply_op1(embed)?))

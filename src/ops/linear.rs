@@ -5,14 +5,14 @@ use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use super::activation::activated;
-use super::tensors::{floats, small, with_floats};
+use super::tensors::{floats, small_weight, with_floats};
 use crate::device::Activations;
 use crate::device::cpu::linear::{add_input_gradient, add_weight_gradient};
 use crate::device::cpu::matrix::Columns;
 use crate::device::cpu::norm::add_rows;
-use crate::device::cpu::points::rows_a_point;
-use crate::device::cpu::product::by_weights;
-use crate::device::cpu::{Displaced, Layer, Panels, Small};
+use crate::device::cpu::points::rows_per_point;
+use crate::device::cpu::product::apply_layers;
+use crate::device::cpu::{Displaced, Layer, Panels, SmallWeight};
 use crate::device::{Activation, View};
 use crate::params::Leaf;
 
@@ -51,7 +51,7 @@ impl Linear {
         let mut layers = Vec::new();
         for part in &self.parts {
             let (outer, w_inner) = part.weight.array().dims2()?;
-            let bias = part.bias.as_ref().map(small);
+            let bias = part.bias.as_ref().map(small_weight);
             if inner != w_inner || bias.as_ref().is_some_and(|b| b.len != outer) {
                 candle_core::bail!("linear: {tokens} x {inner} by {outer} x {w_inner}");
             }
@@ -61,13 +61,14 @@ impl Linear {
         if residual.is_some_and(|residual| residual.len() != tokens * width) {
             candle_core::bail!("linear: {tokens} x {width} onto something else");
         }
-        let halves = layers.iter().all(|layer| matches!(layer.weight, View::Bf16(_)));
-        let points =
-            |layer: &Layer| layer.displaced.map_or(1, Displaced::points).max(layer.bias.as_ref().map_or(1, Small::points));
-        let rows = rows_a_point(tokens, layers.iter().map(points).max().unwrap_or(1))?;
-        let of_point = |x| Panels::new(x, rows, inner, halves);
+        let in_bf16 = layers.iter().all(|layer| matches!(layer.weight, View::Bf16(_)));
+        let points = |layer: &Layer| {
+            layer.displaced.map_or(1, Displaced::points).max(layer.bias.as_ref().map_or(1, SmallWeight::points))
+        };
+        let rows = rows_per_point(tokens, layers.iter().map(points).max().unwrap_or(1))?;
+        let of_point = |x| Panels::new(x, rows, inner, in_bf16);
         let x: Vec<Panels> = floats(x, lx)?.chunks((rows * inner).max(1)).map(of_point).collect();
-        let y = by_weights(&x, &layers, self.activation, residual);
+        let y = apply_layers(&x, &layers, self.activation, residual);
         Ok((CpuStorage::F32(y), (tokens, width).into()))
     }
 

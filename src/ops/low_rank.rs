@@ -3,9 +3,9 @@
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
-use super::tensors::{floats, small, with_floats};
+use super::tensors::{floats, small_weight, with_floats};
 use crate::device::Activations;
-use crate::device::cpu::Small;
+use crate::device::cpu::SmallWeight;
 use crate::device::cpu::low_rank::{self as cpu, LowRankPart};
 use crate::params::Leaf;
 
@@ -19,7 +19,8 @@ pub struct LowRank {
     pub column: usize,
 }
 
-/// y + s h B^T in the columns of each part: y [tokens, width]; h = x A^T [tokens, sum of r], the parts' columns side by side.
+/// y + s h B^T in the columns of each part: y [tokens, width]; h = x A^T [tokens, sum of r], the parts' columns side by
+/// side.
 pub fn add_low_rank(y: &Activations, h: &Activations, parts: Vec<LowRank>) -> Result<Activations> {
     y.zip(h, |y, h| Ok(y.apply_op2(h, AddLowRank(parts))?))
 }
@@ -27,12 +28,17 @@ pub fn add_low_rank(y: &Activations, h: &Activations, parts: Vec<LowRank>) -> Re
 struct AddLowRank(Vec<LowRank>);
 
 impl AddLowRank {
-    fn weights(&self) -> Vec<Small> {
-        self.0.iter().map(|part| small(&part.b)).collect()
+    fn weights(&self) -> Vec<SmallWeight> {
+        self.0.iter().map(|part| small_weight(&part.b)).collect()
     }
 
     /// The parts for the loops. Fails unless they fit into y and h.
-    fn parts<'a>(&self, weights: &'a [Small], width: usize, ranks: usize) -> candle_core::Result<Vec<LowRankPart<'a>>> {
+    fn parts<'a>(
+        &self,
+        weights: &'a [SmallWeight],
+        width: usize,
+        ranks: usize,
+    ) -> candle_core::Result<Vec<LowRankPart<'a>>> {
         let (mut first, mut parts) = (0, Vec::new());
         for (LowRank { b, scale, column }, weight) in self.0.iter().zip(weights) {
             let (outer, r) = b.array().dims2()?;

@@ -1,8 +1,8 @@
 //! The operations of models, over packed tokens: activations in f32, weights in storage precision.
 //!
-//! Each is a node of candle's graph with its own backward pass; its loops are in [`crate::device::cpu`]. On plain tensors nothing
-//! is recorded. From a variable on, candle's graph records the activations, and its backward pass adds the weights' gradients
-//! through [`Leaf`](crate::params::Leaf). So zeroth-order and differentiated forward passes run the same code.
+//! Each is a node of candle's graph with its own backward pass; its loops are in [`crate::device::cpu`]. On plain tensors
+//! nothing is recorded. From a variable on, candle's graph records the activations, and its backward pass adds the weights'
+//! gradients through [`Leaf`](crate::params::Leaf). So zeroth-order and differentiated forward passes run the same code.
 //!
 //! At several points, activations have one block of rows per point, of equal length and in order; nothing is recorded then.
 

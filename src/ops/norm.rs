@@ -3,10 +3,10 @@
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::tensors::{floats, small, with_floats};
+use super::tensors::{floats, small_weight, with_floats};
 use crate::device::Activations;
 use crate::device::Heads;
-use crate::device::cpu::Small;
+use crate::device::cpu::SmallWeight;
 use crate::device::cpu::norm::{self as cpu, NormKind};
 use crate::params::Leaf;
 
@@ -39,10 +39,10 @@ struct Norm {
 
 impl Norm {
     /// Weight plus offset, and bias, in f32; a missing weight is 1. Fails unless both have length `hidden`.
-    fn affine(&self, hidden: usize) -> candle_core::Result<(Small, Option<Small>)> {
-        let ones = || Small { all: vec![1.0; hidden], len: hidden };
+    fn affine(&self, hidden: usize) -> candle_core::Result<(SmallWeight, Option<SmallWeight>)> {
+        let ones = || SmallWeight { values: vec![1.0; hidden], len: hidden };
         let weight = self.weight.as_ref().map_or_else(ones, |w| with_offset(w, self.offset));
-        let bias = self.bias.as_ref().map(small);
+        let bias = self.bias.as_ref().map(small_weight);
         if weight.len != hidden || bias.as_ref().is_some_and(|b| b.len != hidden) {
             candle_core::bail!("norm: {hidden} by {}", weight.len);
         }
@@ -51,10 +51,10 @@ impl Norm {
 }
 
 /// offset + weight in f32.
-fn with_offset(weight: &Leaf, offset: f32) -> Small {
-    let mut weight = small(weight);
+fn with_offset(weight: &Leaf, offset: f32) -> SmallWeight {
+    let mut weight = small_weight(weight);
     if offset != 0.0 {
-        weight.all.iter_mut().for_each(|w| *w += offset);
+        weight.values.iter_mut().for_each(|w| *w += offset);
     }
     weight
 }
@@ -98,7 +98,7 @@ struct HeadNorms {
 
 impl HeadNorms {
     /// Both weights plus offset, and the row width. Fails unless they fit the heads.
-    fn with_offset(&self, shape: &Shape) -> candle_core::Result<([Small; 2], usize)> {
+    fn with_offset(&self, shape: &Shape) -> candle_core::Result<([SmallWeight; 2], usize)> {
         let [q, k] = &self.weights;
         let (weights, width) = ([with_offset(q, self.offset), with_offset(k, self.offset)], shape.dims2()?.1);
         if width != self.heads.width() || weights.iter().any(|w| w.len != self.heads.dim) {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::tensors::{floats, small, with_floats};
+use super::tensors::{floats, small_weight, with_floats};
 use crate::device::Activations;
 use crate::device::Heads;
 use crate::params::Leaf;
@@ -52,10 +52,10 @@ impl CustomOp1 for WithPrefix {
         if columns.end > all || queries + columns.len() != width {
             candle_core::bail!("prefix: {:?} of {prefix} x {all} in front of {tokens} x {width}", self.place);
         }
-        let embeddings = small(&self.embeddings);
+        let embeddings = small_weight(&self.embeddings);
         let prefix_rows = embeddings.points() * prefix;
         let mut rows = Vec::with_capacity((prefix_rows + tokens) * width);
-        for row in embeddings.all.chunks(all) {
+        for row in embeddings.values.chunks(all) {
             rows.resize(rows.len() + queries, 0.0);
             rows.extend_from_slice(&row[columns.clone()]);
         }

@@ -7,8 +7,8 @@ use super::tensors::{floats, with_floats};
 use crate::device::Activations;
 use crate::device::cpu::rotary as cpu;
 
-/// Rotates the first `heads` heads of x [tokens, ...], queries and keys; the columns after them are copied. cos, sin [tokens,
-/// head_dim / 2].
+/// Rotates the first `heads` heads of x [tokens, ...], queries and keys; the columns after them are copied. cos, sin
+/// [tokens, head_dim / 2].
 pub fn rotate(x: &Activations, heads: usize, cos: &Activations, sin: &Activations) -> Result<Activations> {
     let (Activations::Cpu(cos), Activations::Cpu(sin)) = (cos.clone(), sin.clone());
     x.map(|x| Ok(x.apply_op1(Rotate { heads, cos, sin })?))

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 
-use crate::device::cpu::Small;
+use crate::device::cpu::SmallWeight;
 use crate::params::Leaf;
 
 /// The elements of a contiguous f32 tensor on the CPU. Fails for others.
@@ -29,6 +29,6 @@ pub(super) fn with_floats<const N: usize, R>(
 }
 
 /// A small weight in f32, at the points of `leaf`.
-pub(super) fn small(leaf: &Leaf) -> Small {
-    Small::of(leaf.array(), leaf.displaced())
+pub(super) fn small_weight(leaf: &Leaf) -> SmallWeight {
+    SmallWeight::of(leaf.array(), leaf.displaced())
 }

@@ -1,7 +1,7 @@
 //! The weights: ordered, named, and written nowhere else.
 //!
-//! [`Params::perturb`] and [`Params::shrink`] only append a move to a list. [`Params::settle`] applies the list in one in-place
-//! pass and returns [`Weights`], the only way to read the weights, so they are never read with moves pending.
+//! [`Params::perturb`] and [`Params::shrink`] only append a move to a list. [`Params::settle`] applies the list in one
+//! in-place pass and returns [`Weights`], the only way to read the weights, so they are never read with moves pending.
 //! [`Weights::at`] reads them at [`Points`] near theta without changing theta.
 
 mod role;

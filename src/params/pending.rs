@@ -10,8 +10,8 @@ use crate::direction::{Key, Term};
 pub(super) enum Move {
     Along(ParamSet, Term),
     Shrink(f32),
-    /// End of a step: the moves before it are rounded stochastically from this seed, separately from those after it, whether or
-    /// not the weights are read in between.
+    /// End of a step: the moves before it are rounded stochastically from this seed, separately from those after it,
+    /// whether or not the weights are read in between.
     EndStep(u64),
 }
 

@@ -13,8 +13,8 @@ type Accumulator = Option<(usize, Mutex<Option<Gradient>>)>;
 
 /// Accumulates the gradients of the weights that are differentiated.
 ///
-/// Operations capture their weights and add to these buffers during the backward pass; candle's graph holds activations only.
-/// So a weight's gradient is one f32 buffer, allocated at its first contribution, without copies.
+/// Operations capture their weights and add to these buffers during the backward pass; candle's graph holds activations
+/// only. So a weight's gradient is one f32 buffer, allocated at its first contribution, without copies.
 pub struct Recorder {
     accumulators: Vec<Accumulator>,
     root: Var,

@@ -121,8 +121,8 @@ impl Params {
         self.params.iter().map(|p| p.array.bytes().len()).sum()
     }
 
-    /// Gram matrix of q directions over the weights of `set`: [q, q], row-major. Dividing a direction by the square root of its
-    /// diagonal element gives a unit vector. Summed tensor by tensor in order: the same bits for any number of threads.
+    /// Gram matrix of q directions over the weights of `set`: [q, q], row-major. Dividing a direction by the square root of
+    /// its diagonal element gives a unit vector. Summed tensor by tensor in order: the same bits for any number of threads.
     pub fn gram(&mut self, direction: Direction, seeds: &[u64], set: ParamSet) -> Vec<f64> {
         let start = Instant::now();
         let covered: Vec<&Param> = self.params.iter().filter(|p| set.holds(p.role)).collect();
@@ -156,9 +156,9 @@ impl Params {
         }
     }
 
-    /// Ends a step: its moves are rounded stochastically from `seed`, without bias, so that half precision loses no step, however
-    /// small. Later moves are rounded separately even if they are applied in the same pass, so reading the weights between two
-    /// steps, to score or save them, changes nothing.
+    /// Ends a step: its moves are rounded stochastically from `seed`, without bias, so that half precision loses no step,
+    /// however small. Later moves are rounded separately even if they are applied in the same pass, so reading the weights
+    /// between two steps, to score or save them, changes nothing.
     pub fn end_step(&mut self, seed: u64) -> Result<()> {
         /// Bounds the memory of the pending moves; more steps per pass would save little.
         const MAX_PENDING_STEPS: usize = 32;
@@ -197,8 +197,8 @@ impl Params {
         State::new(self.params.iter().map(|p| (p.name.as_str(), len(p))), names, dtype)
     }
 
-    /// A fused pass over [`ParamSet::Estimated`], which ends a step: applies `kernel` elementwise to theta, state and the gradient
-    /// sum of coeff * z(seed). Pending moves are applied first.
+    /// A fused pass over [`ParamSet::Estimated`], which ends a step: applies `kernel` elementwise to theta, state and the
+    /// gradient sum of coeff * z(seed). Pending moves are applied first.
     pub fn update<K: Kernel<S>, const S: usize>(
         &mut self,
         input: &UpdateInput,

@@ -60,8 +60,8 @@ impl<'a> Weights<'a> {
         Weights { recorder: Some(recorder), ..self }
     }
 
-    /// The graph's root for operations without an input activation (embeddings). Operations on it are recorded if the weights
-    /// have a recorder.
+    /// The graph's root for operations without an input activation (embeddings). Operations on it are recorded if the
+    /// weights have a recorder.
     pub fn root(&self) -> Result<Activations> {
         match self.recorder {
             Some(recorder) => Ok(Activations::Cpu(recorder.root())),

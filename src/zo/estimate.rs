@@ -31,8 +31,8 @@ pub struct SnapshotReport {
     pub num_directions: usize,
     /// Evaluations of single examples' losses.
     pub example_evaluations: u64,
-    /// Standard error of the slopes over the examples, relative to the slopes (root mean squares over the directions); None if
-    /// it was not computed.
+    /// Standard error of the slopes over the examples, relative to the slopes (root mean squares over the directions); None
+    /// if it was not computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
 }
@@ -56,7 +56,8 @@ impl Estimate {
         }
     }
 
-    /// The sum of the coefficients: the slope for one direction, the mean of the slopes for several (Gaussian or Rademacher).
+    /// The sum of the coefficients: the slope for one direction, the mean of the slopes for several (Gaussian or
+    /// Rademacher).
     pub fn projected_grad(&self) -> Option<f64> {
         (!self.terms.is_empty()).then(|| self.terms.iter().map(|t| f64::from(t.coeff)).sum())
     }

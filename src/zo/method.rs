@@ -34,8 +34,8 @@ pub struct Smoothing {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rate {
     /// A multiple of 0.016 / sqrt(d), since the variance of the estimate grows with the number of weights d. Calibrated for
-    /// MeZO's 20,000 steps with ZO-SGD: 1e-5 at 2.6 M weights (docs/results.md), 1.4e-7 at 13 billion, where MeZO uses 1e-7 to
-    /// 1e-6. Short runs tolerate more.
+    /// MeZO's 20,000 steps with ZO-SGD: 1e-5 at 2.6 M weights (docs/results.md), 1.4e-7 at 13 billion, where MeZO uses 1e-7
+    /// to 1e-6. Short runs tolerate more.
     Estimated(f64),
     /// Independent of d.
     Fixed(f64),

@@ -17,7 +17,8 @@ pub struct RecordedProblem<'a> {
 }
 
 impl<'a> RecordedProblem<'a> {
-    /// Wraps `problem`; `known` are the logged values, if any. All values, replayed or computed, are appended to `evaluated`.
+    /// Wraps `problem`; `known` are the logged values, if any. All values, replayed or computed, are appended to
+    /// `evaluated`.
     pub fn new(problem: &'a mut dyn Problem, known: Option<&'a [f32]>, evaluated: &'a RefCell<Vec<f32>>) -> Self {
         RecordedProblem { problem, known, evaluated }
     }

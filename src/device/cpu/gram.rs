@@ -1,4 +1,4 @@
-//! Inner products of directions.
+//! Gram matrices of directions.
 
 use super::simd;
 use super::source::Source;
@@ -6,7 +6,7 @@ use crate::direction::Key;
 use crate::direction::group::GROUP;
 
 vectorize! {
-    /// Adds to `products` [q, q], row by row, the inner products of `keys`' directions over `len` elements.
+    /// Adds to `products` [q, q], row-major, the inner products of the keys' directions over `len` elements.
     pub fn gram(keys: &[Key], len: usize, products: &mut [f64]) {
         let q = keys.len();
         let mut drawn = vec![[0f32; GROUP]; q];

@@ -5,8 +5,8 @@
 //! else                             g <- ghat_I(theta) - ghat_I(x_hat) + ghat_full;  theta <- theta - lr g
 //! ```
 //!
-//! Both estimates of a mini-batch use the same directions. x_hat is not stored: it is theta minus the moves made since, up to
-//! rounding. Those number as many directions as steps since the snapshot, so short periods are best.
+//! Both estimates of a mini-batch use the same directions. x_hat is not stored: it is theta minus the moves made since, up
+//! to rounding. Those number as many directions as steps since the snapshot, so short periods are best.
 
 use std::sync::Arc;
 

@@ -54,7 +54,8 @@ impl TwoPoint {
         self.distribution.into()
     }
 
-    /// On the sphere: u = z / ||z|| with the exact norm over the weights of `set`, and the factor d in g. Otherwise z as drawn.
+    /// On the sphere: u = z / ||z|| with the exact norm over the weights of `set`, and the factor d in g. Otherwise z as
+    /// drawn.
     pub fn scaling(&self, seed: u64, set: ParamSet, params: &mut Params) -> Scaling {
         match self.distribution {
             Distribution::Sphere => {

@@ -7,8 +7,8 @@
 //!         v = grad f_I(x) - alpha ( ZOgrad f_I(x_hat) - ghat );   x -= lr v
 //! ```
 //!
-//! The q directions u_j of an epoch are shared by all examples. The slopes D_ij = [f_i(x_hat + mu u_j) - f_i(x_hat)] / mu are
-//! then n q scalars, known after the snapshot's forward passes, and the correction of any mini-batch is q terms with
+//! The q directions u_j of an epoch are shared by all examples. The slopes D_ij = [f_i(x_hat + mu u_j) - f_i(x_hat)] / mu
+//! are then n q scalars, known after the snapshot's forward passes, and the correction of any mini-batch is q terms with
 //! coefficients -alpha (d/q) (mean_I D_ij - mean D_ij). Neither x_hat nor ghat is stored, and a step needs no forward pass
 //! besides its mini-batch's. Over the mini-batches the correction has mean zero, so v is unbiased for any alpha.
 
@@ -89,8 +89,8 @@ impl Vamo {
         })
     }
 
-    /// The slope of every f_i along one direction, times the factor to z's coefficient: [n]. `base` is f_i at theta, shared by
-    /// one-sided slopes and computed by the first.
+    /// The slope of every f_i along one direction, times the factor to z's coefficient: [n]. `base` is f_i at theta, shared
+    /// by one-sided slopes and computed by the first.
     fn slopes(
         &self,
         seed: u64,
