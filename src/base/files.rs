@@ -66,12 +66,12 @@ fn free_bytes_of(folder: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
     let name = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
     // SAFETY: statvfs reads a NUL-terminated string and fills the struct it is given.
-    let (result, found) = unsafe {
-        let mut found: libc::statvfs = std::mem::zeroed();
-        (libc::statvfs(name.as_ptr(), &mut found), found)
+    let (result, stats) = unsafe {
+        let mut stats: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(name.as_ptr(), &mut stats), stats)
     };
     #[allow(clippy::unnecessary_cast, reason = "their types differ between systems")]
-    (result == 0).then(|| (found.f_bavail as u64).saturating_mul(found.f_frsize as u64))
+    (result == 0).then(|| (stats.f_bavail as u64).saturating_mul(stats.f_frsize as u64))
 }
 
 #[cfg(not(unix))]

@@ -16,11 +16,11 @@ impl Stop {
     /// Starts listening for SIGINT and SIGTERM. A second signal ends the process.
     pub fn listen() -> Result<Self> {
         use signal_hook::consts::{SIGINT, SIGTERM};
-        let asked = Stop::default();
-        let (heard, mut signals) = (asked.clone(), signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?);
+        let stop = Stop::default();
+        let (shared, mut signals) = (stop.clone(), signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?);
         let listen = move || {
             for signal in signals.forever() {
-                if heard.0.swap(signal, Relaxed) != 0 {
+                if shared.0.swap(signal, Relaxed) != 0 {
                     // Safe at any moment: files are written before anything depends on them.
                     signal_hook::low_level::exit(128 + signal);
                 }
@@ -28,7 +28,7 @@ impl Stop {
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;
-        Ok(asked)
+        Ok(stop)
     }
 
     /// The signal that was received, if any.
@@ -36,10 +36,10 @@ impl Stop {
         Some(self.0.load(Relaxed)).filter(|signal| *signal != 0)
     }
 
-    /// Returns [`Interrupted`] with the message `kept()` if a signal was received.
-    pub fn check(&self, kept: impl FnOnce() -> String) -> Result<()> {
+    /// Returns [`Interrupted`] with `message()` if a signal was received.
+    pub fn check(&self, message: impl FnOnce() -> String) -> Result<()> {
         match self.asked() {
-            Some(signal) => Err(Interrupted { signal, say: kept() }.into()),
+            Some(signal) => Err(Interrupted { signal, say: message() }.into()),
             None => Ok(()),
         }
     }

@@ -11,10 +11,10 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// Shortens an error message to 2,000 characters, since it may quote input of any length.
-pub fn bounded(said: &str) -> std::borrow::Cow<'_, str> {
-    match said.char_indices().nth(2000) {
-        Some((end, _)) => format!("{}... ({} characters)", &said[..end], said.chars().count()).into(),
-        None => said.into(),
+pub fn bounded(message: &str) -> std::borrow::Cow<'_, str> {
+    match message.char_indices().nth(2000) {
+        Some((end, _)) => format!("{}... ({} characters)", &message[..end], message.chars().count()).into(),
+        None => message.into(),
     }
 }
 
@@ -46,19 +46,19 @@ impl<W: Write> Write for Plain<W> {
 
 /// Names separated by commas: at most 20, then how many more.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const MOST: usize = 20;
+    const MAX_NAMES: usize = 20;
     let names: Vec<&str> = names.into_iter().collect();
     let short = |name: &&str| if name.chars().count() > 60 { quoted(name) } else { name.to_string() };
-    let shown: Vec<String> = names.iter().take(MOST).map(short).collect();
-    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    let shown: Vec<String> = names.iter().take(MAX_NAMES).map(short).collect();
+    let more = if names.len() > MAX_NAMES { format!(" and {} more", names.len() - MAX_NAMES) } else { String::new() };
     format!("{}{more}", shown.join(", "))
 }
 
 /// `did you mean "x"?` if a known name is similar, else the list of known names, or only their number if above 40.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let asked = name.to_lowercase();
-    let score = |known: &str| strsim::jaro_winkler(&asked, &known.to_lowercase());
+    let lowercase = name.to_lowercase();
+    let score = |known: &str| strsim::jaro_winkler(&lowercase, &known.to_lowercase());
     let best = known.iter().map(|k| (score(k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
         Some((score, k)) if score > 0.8 => format!("did you mean \"{k}\"?"),

@@ -42,15 +42,15 @@ impl Element for bf16 {
     fn narrow(x: f32) -> Self {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        let kept = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
-        bf16::from_bits((kept >> 16) as u16)
+        let result = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+        bf16::from_bits((result >> 16) as u16)
     }
     /// Adds 16 random bits below the last bit kept and truncates. NaN stays NaN.
     #[inline(always)]
     fn narrow_stochastic(x: f32, random: u32) -> Self {
         let bits = x.to_bits();
-        let kept = if x.is_nan() { bits | 0x0040_0000 } else { bits.wrapping_add(random) };
-        bf16::from_bits((kept >> 16) as u16)
+        let result = if x.is_nan() { bits | 0x0040_0000 } else { bits.wrapping_add(random) };
+        bf16::from_bits((result >> 16) as u16)
     }
     const EXACT: bool = false;
 }
@@ -143,12 +143,12 @@ mod tests {
         for &x in numbers {
             let results: Vec<f32> = (0..1 << 16).map(|random| T::narrow_stochastic(x, random).widen()).collect();
             let mean = results.iter().map(|r| f64::from(*r)).sum::<f64>() / 65_536.0;
-            let (least, most) = results.iter().fold((f32::MAX, f32::MIN), |(a, b), r| (a.min(*r), b.max(*r)));
-            let spacing = f64::from(most) - f64::from(least);
+            let (low, high) = results.iter().fold((f32::MAX, f32::MIN), |(a, b), r| (a.min(*r), b.max(*r)));
+            let spacing = f64::from(high) - f64::from(low);
             assert!((mean - f64::from(x)).abs() <= precision * spacing, "{x:e}: mean {mean:e}, spacing {spacing:e}");
-            assert!(least <= x && x <= most && results.iter().all(|r| *r == least || *r == most), "{x:e}");
+            assert!(low <= x && x <= high && results.iter().all(|r| *r == low || *r == high), "{x:e}");
             let nearest = T::narrow(x).widen();
-            assert!(nearest == least || nearest == most, "{x:e}");
+            assert!(nearest == low || nearest == high, "{x:e}");
             let itself = T::narrow(x);
             assert!(itself.widen() != x || spacing == 0.0, "{x:e} can be held");
         }

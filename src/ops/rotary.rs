@@ -21,14 +21,14 @@ struct Rotate {
 }
 
 impl Rotate {
-    /// Rotates `x` in place, by the negative angles if `back`.
-    fn rotate(&self, x: &mut [f32], width: usize, back: bool) -> candle_core::Result<()> {
+    /// Rotates `x` in place, by the negative angles if `inverse`.
+    fn rotate(&self, x: &mut [f32], width: usize, inverse: bool) -> candle_core::Result<()> {
         with_floats([&self.cos, &self.sin], |[cos, sin]| {
             let half = self.cos.dim(1)?;
             if 2 * half * self.heads > width || x.len() / width * half != cos.len() {
                 candle_core::bail!("rotate: {} heads of width {width} by {half} angles", self.heads);
             }
-            cpu::rotate(x, width, self.heads, [cos, sin], half, back);
+            cpu::rotate(x, width, self.heads, [cos, sin], half, inverse);
             Ok(())
         })
     }

@@ -78,14 +78,15 @@ pub fn stored_digests<'a>(names: impl Iterator<Item = &'a str>, path: &Path) -> 
     Ok(digests)
 }
 
-/// Reads a file written by [`save`] into the weights, in place; frozen weights are skipped. `own` maps a stored name to the
-/// weight's name.
-pub fn restore(params: &mut Params, path: &Path, own: impl Fn(&str) -> &str) -> Result<()> {
+/// Reads a file written by [`save`] into the weights, in place; frozen weights are skipped. `weight_name` maps a stored
+/// name to the weight's name.
+pub fn restore(params: &mut Params, path: &Path, weight_name: impl Fn(&str) -> &str) -> Result<()> {
     let mut inner = || -> Result<()> {
         let mut file = File::open(path)?;
         let (metadata, start) = read_header(&mut file)?;
         for (name, info) in metadata.tensors() {
-            let id = params.id(own(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
+            let id =
+                params.id(weight_name(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
             if params.role(id) != Role::Frozen {
                 file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
                 params.overwrite(id, &mut file)?;

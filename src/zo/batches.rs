@@ -3,7 +3,7 @@
 use crate::base::permutation::permutation;
 use crate::direction::seed;
 
-/// The examples of each step, a pure function of the seed and the step. Each epoch has a permutation of its own seed.
+/// The examples of each step, a pure function of the seed and the step. Each epoch is a new permutation.
 pub struct Batches {
     num_examples: usize,
     batch_size: usize,
@@ -30,12 +30,12 @@ impl Batches {
     }
 
     fn example(&mut self, k: u64) -> usize {
-        let (epoch, place) = (k / self.num_examples as u64, (k % self.num_examples as u64) as usize);
+        let (epoch, index) = (k / self.num_examples as u64, (k % self.num_examples as u64) as usize);
         if self.epoch.as_ref().is_none_or(|(e, _)| *e != epoch) {
             let seed = seed::mix(seed::mix(self.seed) ^ epoch) as u32;
             self.epoch = Some((epoch, permutation(seed, self.num_examples)));
         }
-        self.epoch.as_ref().map_or(0, |(_, order)| order[place])
+        self.epoch.as_ref().map_or(0, |(_, order)| order[index])
     }
 }
 

@@ -12,15 +12,15 @@ use crate::params::{ParamId, Params, Points, Weights};
 /// no weight, so the weights are the same either way.
 pub struct RecordedProblem<'a> {
     problem: &'a mut dyn Problem,
-    known: Option<&'a [f32]>,
+    logged: Option<&'a [f32]>,
     evaluated: &'a RefCell<Vec<f32>>,
 }
 
 impl<'a> RecordedProblem<'a> {
-    /// Wraps `problem`; `known` are the logged values, if any. All values, replayed or computed, are appended to
+    /// Wraps `problem`; `logged` are the logged values, if any. All values, replayed or computed, are appended to
     /// `evaluated`.
-    pub fn new(problem: &'a mut dyn Problem, known: Option<&'a [f32]>, evaluated: &'a RefCell<Vec<f32>>) -> Self {
-        RecordedProblem { problem, known, evaluated }
+    pub fn new(problem: &'a mut dyn Problem, logged: Option<&'a [f32]>, evaluated: &'a RefCell<Vec<f32>>) -> Self {
+        RecordedProblem { problem, logged, evaluated }
     }
 
     /// The losses at `points` points: replayed and counted by `count`, or computed. Fails if the log has too few.
@@ -31,10 +31,10 @@ impl<'a> RecordedProblem<'a> {
         compute: impl FnOnce(&mut dyn Problem) -> Result<Vec<LossSum>>,
     ) -> Result<Vec<LossSum>> {
         let mut evaluated = self.evaluated.borrow_mut();
-        let losses = match self.known {
-            Some(known) => {
+        let losses = match self.logged {
+            Some(logged) => {
                 (0..points).for_each(|_| count(self.problem));
-                let values = known.get(evaluated.len()..evaluated.len() + points);
+                let values = logged.get(evaluated.len()..evaluated.len() + points);
                 let values = values.context("the trajectory has fewer values for this step than its method asks for")?;
                 values.iter().copied().map(LossSum::of_mean).collect()
             }

@@ -139,8 +139,8 @@ impl Attention {
     fn key_ranges<'b>(&self, block: &'b QueryBlock) -> impl Iterator<Item = (usize, usize, usize)> + use<'b> {
         let (prefix_rows, prefix) = (self.prefix_rows, block.queries.start / self.tokens * self.prefix);
         let prefix = prefix..prefix + self.prefix;
-        let own = std::iter::once(block.own_start..block.queries.end);
-        let seen = block.seen.iter().cloned().chain(own);
+        let causal = std::iter::once(block.own_start..block.queries.end);
+        let seen = block.seen.iter().cloned().chain(causal);
         let rows = std::iter::once(prefix).chain(seen.map(move |rows| prefix_rows + rows.start..prefix_rows + rows.end));
         rows.scan(0, |column, rows| {
             let first = *column;

@@ -12,10 +12,10 @@ vectorize! {
         let mut drawn = vec![[0f32; GROUP]; q];
         let mut sources: Vec<Source> = keys.iter().map(|key| Source::new(*key)).collect();
         for group in 0..len.div_ceil(GROUP) {
-            let here = GROUP.min(len - group * GROUP);
+            let len_here = GROUP.min(len - group * GROUP);
             for k in 0..q {
                 sources[k].draw(group as u64, &mut drawn[k]);
-                for z in &mut drawn[k][here..] {
+                for z in &mut drawn[k][len_here..] {
                     *z = 0.0;
                 }
             }

@@ -147,16 +147,16 @@ pub unsafe fn by_tiles<T: Tiles>(
             let c = c.wrapping_add(row * stride + vector * SIDE);
             let corners = [c, c.wrapping_add(SIDE), c.wrapping_add(SIDE * stride), c.wrapping_add(SIDE * stride + SIDE)];
             macro_rules! sums {
-                ($way:ident) => {
-                    tiles.$way::<0>(corners[0].cast(), 4 * stride);
+                ($op:ident) => {
+                    tiles.$op::<0>(corners[0].cast(), 4 * stride);
                     if two_vectors {
-                        tiles.$way::<1>(corners[1].cast(), 4 * stride);
+                        tiles.$op::<1>(corners[1].cast(), 4 * stride);
                     }
                     if two_rows {
-                        tiles.$way::<2>(corners[2].cast(), 4 * stride);
+                        tiles.$op::<2>(corners[2].cast(), 4 * stride);
                     }
                     if two_rows && two_vectors {
-                        tiles.$way::<3>(corners[3].cast(), 4 * stride);
+                        tiles.$op::<3>(corners[3].cast(), 4 * stride);
                     }
                 };
             }
@@ -193,7 +193,7 @@ pub struct Amx(());
 impl Amx {
     /// # Safety
     /// The CPU has AMX for bf16, and this process has permission to use it.
-    pub unsafe fn begin() -> Self {
+    pub unsafe fn configure() -> Self {
         /// Palette 1: every tile has 16 rows of 64 bytes.
         #[repr(C, align(64))]
         struct Config {
@@ -252,7 +252,7 @@ fn tiles_agree() -> bool {
     let mut sums = [1f32, 1f32].map(|one| vec![one; ROWS * 3 * SIDE]);
     // SAFETY: the buffers have these sizes; a CPU with AMX has AVX512-BF16.
     unsafe {
-        by_tiles(&mut Amx::begin(), (ROWS, PAIRS, 3), a, b, sums[0].as_mut_ptr(), 3 * SIDE);
+        by_tiles(&mut Amx::configure(), (ROWS, PAIRS, 3), a, b, sums[0].as_mut_ptr(), 3 * SIDE);
         by_vectors((ROWS, PAIRS, 3), a, b, sums[1].as_mut_ptr(), 3 * SIDE, 0);
     }
     sums[0] == sums[1]
@@ -389,8 +389,8 @@ mod tests {
                     );
                 }
             };
-            let whole = rows % SIDE == 0 && pairs % SIDE == 0;
-            if whole {
+            let in_whole_tiles = rows % SIDE == 0 && pairs % SIDE == 0;
+            if in_whole_tiles {
                 // SAFETY: the buffers have these sizes.
                 check("model", &|a, b, c| unsafe {
                     by_tiles(&mut Model([[0; 1024]; 8]), (rows, pairs, vectors), a, b, c, stride);
@@ -403,10 +403,10 @@ mod tests {
                 tried.push("vectors");
             }
             #[cfg(target_arch = "x86_64")]
-            if whole && pair_unit() == Some(PairUnit::Tiles) {
+            if in_whole_tiles && pair_unit() == Some(PairUnit::Tiles) {
                 // SAFETY: the same.
                 check("tiles", &|a, b, c| unsafe {
-                    by_tiles(&mut Amx::begin(), (rows, pairs, vectors), a, b, c, stride);
+                    by_tiles(&mut Amx::configure(), (rows, pairs, vectors), a, b, c, stride);
                 });
                 tried.push("tiles");
             }

@@ -8,7 +8,7 @@ pub fn rows_per_point(rows: usize, points: usize) -> candle_core::Result<usize> 
     Ok(rows / points)
 }
 
-/// Splits x [.., width] into chunks of at most `many` rows, none across points, each with its point's index.
+/// Splits x [.., width] into chunks of at most `max_rows` rows, none across points, each with its point's index.
 pub fn chunks_by_point(
     x: &mut [f32],
     width: usize,

@@ -58,11 +58,11 @@ impl Packing {
     fn strip(self, k: usize, is_displaced: bool) -> usize {
         /// Elements: 320 KiB in f32.
         const MAX_ELEMENTS: usize = 80 << 10;
-        let (mut rows, least) = match self {
+        let (mut rows, min_rows) = match self {
             Packing::F32(unit) => (unit.strip(), unit.strip() / 4),
             Packing::Bf16Pairs(_) => (2 * pairs::SIDE, pairs::SIDE),
         };
-        while is_displaced && rows > least && rows * k > MAX_ELEMENTS {
+        while is_displaced && rows > min_rows && rows * k > MAX_ELEMENTS {
             rows /= 2;
         }
         rows
@@ -88,7 +88,7 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Packs `x` [tokens, k] on all threads; in bf16 if `halves` (the weights are bf16) and the CPU has a unit for pairs.
+    /// Packs `x` [tokens, k] on all threads; in bf16 if `in_bf16` (the weights are bf16) and the CPU has a unit for pairs.
     pub fn new(x: &[f32], tokens: usize, k: usize, in_bf16: bool) -> Self {
         let unit = pairs::unit().filter(|_| in_bf16 && k.is_multiple_of(2));
         Self::of(unit.map_or(Packing::F32(VectorUnit::best()), Packing::Bf16Pairs), x, tokens, k)
@@ -100,21 +100,21 @@ impl Panels {
         let mut packed: Vec<u32> = Vec::with_capacity(len);
         packed.spare_capacity_mut()[..len].par_chunks_mut(width * words).enumerate().for_each(|(p, panel)| {
             let first = p * width;
-            let (here, stride) = (width.min(tokens - first), panel.len() / words);
-            if here < stride {
+            let (count, stride) = (width.min(tokens - first), panel.len() / words);
+            if count < stride {
                 panel.fill(MaybeUninit::new(0));
             }
-            let x = &x[first * k..(first + here) * k];
+            let x = &x[first * k..(first + count) * k];
             let to = panel.as_mut_ptr().cast();
             match packing {
-                // SAFETY: `here` rows of x; the panel is [words, stride].
-                Packing::F32(_) => unsafe { transpose(here, k, Rows { start: x.as_ptr(), stride: k }, to, stride, None) },
+                // SAFETY: `count` rows of x; the panel is [words, stride].
+                Packing::F32(_) => unsafe { transpose(count, k, Rows { start: x.as_ptr(), stride: k }, to, stride, None) },
                 Packing::Bf16Pairs(_) => BF16_PANEL.with_borrow_mut(|in_bf16| {
-                    in_bf16.resize(here * words, 0);
+                    in_bf16.resize(count * words, 0);
                     convert(x, bytemuck::cast_slice_mut::<Pair, bf16>(in_bf16));
                     // SAFETY: the same, with pairs as f32 bits.
                     unsafe {
-                        transpose(here, words, Rows { start: in_bf16.as_ptr().cast(), stride: words }, to, stride, None)
+                        transpose(count, words, Rows { start: in_bf16.as_ptr().cast(), stride: words }, to, stride, None)
                     }
                 }),
             }
@@ -128,8 +128,8 @@ impl Panels {
     fn each(&self) -> impl Iterator<Item = (*const u32, Range<usize>, usize)> {
         let (words, width) = (self.packing.words(self.k), self.packing.width());
         (0..self.tokens).step_by(width).map(move |first| {
-            let here = width.min(self.tokens - first);
-            (self.packed[first * words..].as_ptr(), first..first + here, here.div_ceil(self.packing.lanes()))
+            let count = width.min(self.tokens - first);
+            (self.packed[first * words..].as_ptr(), first..first + count, count.div_ceil(self.packing.lanes()))
         })
     }
 }
@@ -159,7 +159,7 @@ pub struct Layer<'a> {
     pub displaced: Option<&'a Displaced>,
 }
 
-/// Rows of a weight for the kernel; `apart` is the distance between the strips of consecutive points, 0 without
+/// Rows of a weight for the kernel; `point_stride` is the distance between the strips of consecutive points, 0 without
 /// displacement.
 #[derive(Clone, Copy)]
 enum Strip {
@@ -206,11 +206,11 @@ impl Layer<'_> {
             convert(w, to);
             to.as_ptr()
         }
-        let (here, first, by) = (rows.start * k..rows.end * k, rows.start * k, self.displaced);
-        let point_stride = if by.is_some() { here.len() } else { 0 };
+        let (range, first, by) = (rows.start * k..rows.end * k, rows.start * k, self.displaced);
+        let point_stride = if by.is_some() { range.len() } else { 0 };
         match (packing, &self.weight) {
             (Packing::Bf16Pairs(unit), View::Bf16(w)) => {
-                let w = displace(&w[here], first, by, &mut scratch.bf16);
+                let w = displace(&w[range], first, by, &mut scratch.bf16);
                 Strip::Bf16Pairs {
                     unit,
                     rows: Rows { start: w.as_ptr().cast(), stride: k / 2 },
@@ -220,9 +220,9 @@ impl Layer<'_> {
             (Packing::Bf16Pairs(_), _) => unreachable!("halves come to halves"),
             (Packing::F32(unit), weight) => {
                 let start = match weight {
-                    View::F32(w) => displace(&w[here], first, by, &mut scratch.wide).as_ptr(),
-                    View::Bf16(w) => widen(displace(&w[here], first, by, &mut scratch.bf16), &mut scratch.wide),
-                    View::F16(w) => widen(displace(&w[here], first, by, &mut scratch.f16), &mut scratch.wide),
+                    View::F32(w) => displace(&w[range], first, by, &mut scratch.wide).as_ptr(),
+                    View::Bf16(w) => widen(displace(&w[range], first, by, &mut scratch.bf16), &mut scratch.wide),
+                    View::F16(w) => widen(displace(&w[range], first, by, &mut scratch.f16), &mut scratch.wide),
                 };
                 Strip::F32 { unit, rows: Rows { start, stride: k }, point_stride }
             }
@@ -230,7 +230,7 @@ impl Layer<'_> {
     }
 }
 
-/// y [tokens, width] = onto + activation(x W^T + bias), with one [`Panels`] per point, or one for all; the outputs of
+/// y [tokens, width] = residual + activation(x W^T + bias), with one [`Panels`] per point, or one for all; the outputs of
 /// `layers` side by side make up the width.
 pub fn apply_layers(x: &[Panels], layers: &[Layer], activation: Activation, residual: Option<&[f32]>) -> Vec<f32> {
     let width: usize = layers.iter().map(|layer| layer.outer).sum();
@@ -240,9 +240,9 @@ pub fn apply_layers(x: &[Panels], layers: &[Layer], activation: Activation, resi
     let mut strips: Vec<(&Layer, Range<usize>, usize)> = Vec::new();
     let mut column = 0;
     for layer in layers {
-        let many = packing.strip(k, layer.displaced.is_some());
-        for first in (0..layer.outer).step_by(many) {
-            strips.push((layer, first..layer.outer.min(first + many), column + first));
+        let strip_rows = packing.strip(k, layer.displaced.is_some());
+        for first in (0..layer.outer).step_by(strip_rows) {
+            strips.push((layer, first..layer.outer.min(first + strip_rows), column + first));
         }
         column += layer.outer;
     }
@@ -251,13 +251,13 @@ pub fn apply_layers(x: &[Panels], layers: &[Layer], activation: Activation, resi
     strips.into_par_iter().for_each(|(layer, rows, column)| {
         STRIPS.with_borrow_mut(|scratch| {
             let strip = layer.strip(rows.clone(), k, packing, scratch);
-            let mut place = column;
+            let mut offset = column;
             for (point, x) in x.iter().enumerate() {
                 let bias = layer.bias.as_ref().map(|bias| &bias.at(point)[rows.clone()]);
-                let (to, residual) = ((y_at.at(place), width), residual.map(|residual| residual[place..].as_ptr()));
+                let (to, residual) = ((y_at.at(offset), width), residual.map(|residual| residual[offset..].as_ptr()));
                 // SAFETY: only this job accesses the strip's columns of y, which exist for every token.
                 unsafe { apply_strip(x, strip.at(point), rows.len(), bias, activation, to, residual) };
-                place += x.tokens * width;
+                offset += x.tokens * width;
             }
         })
     });
@@ -269,7 +269,7 @@ pub fn apply_layers(x: &[Panels], layers: &[Layer], activation: Activation, resi
 /// A strip's columns of y, for all tokens of `x`.
 ///
 /// # Safety
-/// The strip has `rows` rows of k numbers; y and `onto` have its columns for every token; no other thread accesses y's.
+/// The strip has `rows` rows of k numbers; y and `residual` have its columns for every token; no other thread accesses y's.
 unsafe fn apply_strip(
     x: &Panels,
     strip: Strip,
@@ -281,9 +281,10 @@ unsafe fn apply_strip(
 ) {
     #[cfg(target_arch = "x86_64")]
     let mut tiles = {
-        let whole = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
+        let in_whole_tiles = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
         // SAFETY: the CPU has AMX, and this process has permission to use it.
-        (whole && matches!(strip, Strip::Bf16Pairs { unit: PairUnit::Tiles, .. })).then(|| unsafe { Amx::begin() })
+        (in_whole_tiles && matches!(strip, Strip::Bf16Pairs { unit: PairUnit::Tiles, .. }))
+            .then(|| unsafe { Amx::configure() })
     };
     let (mut sums, lanes) = ([0f32; SUMS], x.packing.lanes());
     for (panel, tokens, vectors) in x.each() {
@@ -312,10 +313,10 @@ unsafe fn apply_strip(
             Strip::Bf16Pairs { .. } => unreachable!("no other processor's unit is known"),
         }
         activate(sums, activation);
-        let (place, sums) = (tokens.start * width, Rows { start: sums.as_ptr(), stride: wide });
-        let residual = residual.map(|residual| residual.wrapping_add(place));
+        let (offset, sums) = (tokens.start * width, Rows { start: sums.as_ptr(), stride: wide });
+        let residual = residual.map(|residual| residual.wrapping_add(offset));
         // SAFETY: the strip's columns of these tokens.
-        unsafe { transpose(rows, tokens.len(), sums, y.wrapping_add(place), width, residual) };
+        unsafe { transpose(rows, tokens.len(), sums, y.wrapping_add(offset), width, residual) };
     }
 }
 

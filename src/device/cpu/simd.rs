@@ -134,13 +134,13 @@ impl Machine {
     fn allowed() -> std::result::Result<Self, &'static str> {
         static ALLOWED: std::sync::OnceLock<std::result::Result<Machine, String>> = std::sync::OnceLock::new();
         let allowed = ALLOWED.get_or_init(|| {
-            let (detected, asked) = (Machine::detect(), std::env::var_os(VARIABLE));
-            let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(detected) };
+            let (detected, requested) = (Machine::detect(), std::env::var_os(VARIABLE));
+            let Some(requested) = requested.filter(|requested| !requested.is_empty()) else { return Ok(detected) };
             let known =
                 || Machine::ALL.iter().take_while(|m| **m <= detected).map(|m| m.name()).collect::<Vec<_>>().join(", ");
-            match Machine::ALL.into_iter().find(|m| asked.to_str() == Some(m.name())) {
+            match Machine::ALL.into_iter().find(|m| requested.to_str() == Some(m.name())) {
                 Some(machine) if machine <= detected => Ok(machine),
-                _ => Err(format!("{VARIABLE}={}: this machine has {}", asked.display(), known())),
+                _ => Err(format!("{VARIABLE}={}: this machine has {}", requested.display(), known())),
             }
         });
         allowed.as_ref().map(|machine| *machine).map_err(String::as_str)
@@ -197,16 +197,16 @@ pub fn pair_unit() -> Option<PairUnit> {
 
 /// All levels up to this thread's, the lowest first.
 pub fn machines() -> impl Iterator<Item = Machine> {
-    let most = machine();
-    Machine::ALL.into_iter().filter(move |machine| *machine <= most)
+    let limit = machine();
+    Machine::ALL.into_iter().filter(move |machine| *machine <= limit)
 }
 
 /// Runs `work` on a pool of `threads` threads limited to `machine`, with all parallel work that it spawns. Fails above the
 /// process's level.
 pub fn on<R: Send>(machine: Machine, threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
-    let most = Machine::allowed().map_err(anyhow::Error::msg)?;
-    if machine > most {
-        bail!("{} cannot be tried where there is {}", machine.name(), most.name());
+    let limit = Machine::allowed().map_err(anyhow::Error::msg)?;
+    if machine > limit {
+        bail!("{} cannot be tried where there is {}", machine.name(), limit.name());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| USED.set(machine as u8));
     Ok(pool.build().context("cannot start the threads")?.install(work))
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn work_is_held_to_what_is_said_and_nothing_else_is() {
         use rayon::prelude::*;
-        let most = machine();
+        let limit = machine();
         for held in machines() {
             let seen: Vec<Machine> =
                 on(held, 3, || (0..100).into_par_iter().map(|_| machine()).chain(rayon::iter::once(machine())).collect())
@@ -424,8 +424,8 @@ mod tests {
             };
             assert_eq!(units, expected);
         }
-        assert_eq!(machine(), most);
-        assert!(Machine::ALL.into_iter().filter(|other| *other > most).all(|other| on(other, 1, || ()).is_err()));
+        assert_eq!(machine(), limit);
+        assert!(Machine::ALL.into_iter().filter(|other| *other > limit).all(|other| on(other, 1, || ()).is_err()));
     }
 
     #[test]

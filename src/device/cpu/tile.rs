@@ -114,7 +114,7 @@ impl VectorUnit {
 }
 
 /// # Safety
-/// As for [`Unit::tile`].
+/// As for [`VectorUnit::tile`].
 unsafe fn baseline<const R: usize, const V: usize>(
     k: usize,
     a: Rows<f32>,
@@ -142,7 +142,7 @@ unsafe fn baseline<const R: usize, const V: usize>(
 macro_rules! kernel {
     ($name:ident, $features:literal, $lanes:expr, $load:ident, $store:ident, $set1:ident, $fma:ident) => {
         /// # Safety
-        /// As for [`Unit::tile`]; the CPU has the features.
+        /// As for [`VectorUnit::tile`]; the CPU has the features.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const V: usize>(
             k: usize,

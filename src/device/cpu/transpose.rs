@@ -3,10 +3,11 @@
 use super::simd::{self, Level};
 use super::tile::Rows;
 
-/// to[c][r] = from[r][c] for `rows` x `cols` numbers, plus onto[c][r] if given. Without `onto`, bits are copied unchanged.
+/// to[c][r] = from[r][c] for `rows` x `cols` numbers, plus residual[c][r] if given. Without `residual`, bits are copied
+/// unchanged.
 ///
 /// # Safety
-/// The matrices have these sizes, `onto` that of `to`; no other thread accesses `to` meanwhile.
+/// The matrices have these sizes, `residual` that of `to`; no other thread accesses `to` meanwhile.
 pub unsafe fn transpose(
     rows: usize,
     cols: usize,
@@ -26,29 +27,29 @@ pub unsafe fn transpose(
     for r in (0..whole_rows).step_by(block) {
         for c in (0..whole_cols).step_by(block) {
             let from = Rows { start: from.at(r, c), ..from };
-            let place = c * stride + r;
-            let residual = residual.map(|residual| residual.wrapping_add(place));
+            let offset = c * stride + r;
+            let residual = residual.map(|residual| residual.wrapping_add(offset));
             // SAFETY: the block is within the matrices; its size implies the CPU's features.
             #[cfg(target_arch = "x86_64")]
             unsafe {
                 match block {
-                    16 => block_of_16(from, to.wrapping_add(place), stride, residual),
-                    8 => block_of_8(from, to.wrapping_add(place), stride, residual),
-                    _ => scalar(1, 1, from, to.wrapping_add(place), stride, residual),
+                    16 => block_of_16(from, to.wrapping_add(offset), stride, residual),
+                    8 => block_of_8(from, to.wrapping_add(offset), stride, residual),
+                    _ => scalar(1, 1, from, to.wrapping_add(offset), stride, residual),
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]
             // SAFETY: the same.
             unsafe {
-                scalar(1, 1, from, to.wrapping_add(place), stride, residual);
+                scalar(1, 1, from, to.wrapping_add(offset), stride, residual);
             }
         }
     }
     let rest = |first_row: usize, first_col: usize, rows: usize, cols: usize| {
-        let (from, place) = (Rows { start: from.at(first_row, first_col), ..from }, first_col * stride + first_row);
-        let residual = residual.map(|residual| residual.wrapping_add(place));
+        let (from, offset) = (Rows { start: from.at(first_row, first_col), ..from }, first_col * stride + first_row);
+        let residual = residual.map(|residual| residual.wrapping_add(offset));
         // SAFETY: within the matrices.
-        unsafe { scalar(rows, cols, from, to.wrapping_add(place), stride, residual) }
+        unsafe { scalar(rows, cols, from, to.wrapping_add(offset), stride, residual) }
     };
     rest(whole_rows, 0, rows - whole_rows, cols);
     rest(0, whole_cols, whole_rows, cols - whole_cols);
@@ -59,11 +60,11 @@ pub unsafe fn transpose(
 unsafe fn scalar(rows: usize, cols: usize, from: Rows<f32>, to: *mut f32, stride: usize, residual: Option<*const f32>) {
     for r in 0..rows {
         for c in 0..cols {
-            let place = c * stride + r;
+            let offset = c * stride + r;
             // SAFETY: by the function's contract.
             unsafe {
                 let x = *from.at(r, c);
-                *to.add(place) = residual.map_or(x, |residual| x + *residual.add(place));
+                *to.add(offset) = residual.map_or(x, |residual| x + *residual.add(offset));
             }
         }
     }
@@ -170,9 +171,9 @@ mod tests {
                         unsafe { transpose(rows, cols, rows_of, to.as_mut_ptr(), stride, residual.map(|o| o.as_ptr())) };
                     };
                     simd::on(machine, 1, run).unwrap();
-                    for (place, x) in to.iter().enumerate() {
-                        let (c, r) = (place / stride, place % stride);
-                        let added = residual.map_or(0.0, |residual| residual[place]);
+                    for (offset, x) in to.iter().enumerate() {
+                        let (c, r) = (offset / stride, offset % stride);
+                        let added = residual.map_or(0.0, |residual| residual[offset]);
                         let expected = if r < rows { from[r * (cols + 3) + c] + added } else { -1.0 };
                         assert_eq!(*x, expected, "{machine:?}, {rows} x {cols}, row {r}, column {c}");
                     }

@@ -51,10 +51,10 @@ impl StateSlice<'_> {
     #[inline(always)]
     fn load(&self, start: usize, to: &mut [f32]) {
         match self {
-            StateSlice::F32(held) => to.copy_from_slice(&held[start..start + to.len()]),
-            StateSlice::Bf16(held) => {
-                let held = &held[start..start + to.len()];
-                for (t, h) in to.iter_mut().zip(held) {
+            StateSlice::F32(values) => to.copy_from_slice(&values[start..start + to.len()]),
+            StateSlice::Bf16(values) => {
+                let values = &values[start..start + to.len()];
+                for (t, h) in to.iter_mut().zip(values) {
                     *t = h.widen();
                 }
             }
@@ -65,8 +65,8 @@ impl StateSlice<'_> {
     #[inline(always)]
     fn prefetch(&self, start: usize) {
         match self {
-            StateSlice::F32(held) => prefetch_group(held.as_ptr().wrapping_add(start)),
-            StateSlice::Bf16(held) => prefetch_group(held.as_ptr().wrapping_add(start)),
+            StateSlice::F32(values) => prefetch_group(values.as_ptr().wrapping_add(start)),
+            StateSlice::Bf16(values) => prefetch_group(values.as_ptr().wrapping_add(start)),
         }
     }
 
@@ -74,9 +74,9 @@ impl StateSlice<'_> {
     #[inline(always)]
     fn store(&mut self, start: usize, from: &[f32], words: &[u32; GROUP], half: u32) {
         match self {
-            StateSlice::F32(held) => held[start..start + from.len()].copy_from_slice(from),
-            StateSlice::Bf16(held) => {
-                for ((h, x), word) in held[start..start + from.len()].iter_mut().zip(from).zip(words) {
+            StateSlice::F32(values) => values[start..start + from.len()].copy_from_slice(from),
+            StateSlice::Bf16(values) => {
+                for ((h, x), word) in values[start..start + from.len()].iter_mut().zip(from).zip(words) {
                     *h = bf16::narrow_stochastic(*x, word >> (16 * half) & 0xffff);
                 }
             }
@@ -104,7 +104,7 @@ vectorize! {
             let (group, start) = ((first / GROUP + i) as u64, i * GROUP);
             // Prefetch the next group while this one's directions are drawn.
             prefetch_group(chunk.as_ptr().wrapping_add(GROUP));
-            state.iter().for_each(|held| held.prefetch(start + GROUP));
+            state.iter().for_each(|values| values.prefetch(start + GROUP));
             for (t, w) in theta.iter_mut().zip(chunk.iter()) {
                 *t = w.widen() * scale;
             }

@@ -29,9 +29,9 @@ impl Svrg {
     fn take_snapshot(&mut self, params: &mut Params, problem: &dyn Problem) -> Result<SnapshotReport> {
         self.snapshot.copy_from(params)?;
         self.full.values_mut().for_each(|(_, full)| full.fill(0.0));
-        let num_examples = problem.full_gradient(params.settle()?, &mut |id, share| {
+        let num_examples = problem.full_gradient(params.settle()?, &mut |id, contribution| {
             if let Some((_, full)) = self.full.get_mut(&id) {
-                full.iter_mut().zip(share).for_each(|(f, s)| *f += s);
+                full.iter_mut().zip(contribution).for_each(|(f, s)| *f += s);
             }
         })?;
         Ok(SnapshotReport { num_directions: 0, example_evaluations: num_examples, standard_error: None })

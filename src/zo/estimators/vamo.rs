@@ -63,11 +63,11 @@ impl Vamo {
     }
 
     fn take_snapshot(&mut self, at: &StepContext, params: &mut Params, problem: &mut dyn Problem) -> Result<SnapshotReport> {
-        let (min_directions, most) =
+        let (min_directions, max_directions) =
             (self.two_point.num_directions, self.max_directions.unwrap_or(self.two_point.num_directions));
         let (mut squares, mut errors, mut base) = (0.0, 0.0, None);
         self.snapshot = Snapshot::default();
-        for j in 0..most {
+        for j in 0..max_directions {
             let seed = at.seed(SNAPSHOT_SEEDS + j as u64);
             let slopes = self.slopes(seed, params, &mut base, problem)?;
             let n = slopes.len() as f64;
