@@ -66,21 +66,6 @@ impl TryFrom<String> for Digest {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::hash::sha256;
-
-    /// FIPS 180-2, appendix B.1.
-    #[test]
-    fn digests_are_sha_256s() -> Result<()> {
-        assert_eq!(sha256(&mut "abc".as_bytes())?, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(Digest::of(b"abc").to_string(), "ba7816bf8f01cfea");
-        assert_eq!(Digest::try_from("ba7816bf8f01cfea".to_string())?, Digest::of(b"abc"));
-        Ok(())
-    }
-}
-
 /// SHA-256 of the rest of `reader`, in hexadecimal.
 pub fn sha256(reader: &mut dyn Read) -> Result<String> {
     let mut hash = Sha256::new();
@@ -101,5 +86,20 @@ pub fn feed(hash: &mut Sha256, reader: &mut dyn Read) -> Result<u64> {
         }
         hash.update(&buffer[..n]);
         bytes += n as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hash::sha256;
+
+    /// FIPS 180-2, appendix B.1.
+    #[test]
+    fn digests_are_sha_256s() -> Result<()> {
+        assert_eq!(sha256(&mut "abc".as_bytes())?, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(Digest::of(b"abc").to_string(), "ba7816bf8f01cfea");
+        assert_eq!(Digest::try_from("ba7816bf8f01cfea".to_string())?, Digest::of(b"abc"));
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ const CHUNK: usize = 128 * group::GROUP;
 /// Applies each weight's moves in order, in place. Chunks of all weights form one list of jobs, which balances large and
 /// small weights across threads.
 pub fn apply_all(mut weights_and_moves: Vec<(ViewMut, Vec<AffineMove>)>) {
-    fn chunks<'a, T>(weights: &'a mut [T]) -> impl Iterator<Item = (usize, &'a mut [T])> {
+    fn chunks<T>(weights: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
         weights.chunks_mut(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk))
     }
     let mut jobs: Vec<(ViewMut, usize, &[AffineMove])> = Vec::new();

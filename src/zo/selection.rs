@@ -62,6 +62,8 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     left.ends_with(last)
 }
 
+as_typed!(Selection);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +80,3 @@ mod tests {
         assert!(!matches("a*a", "a"), "a star stands between two different letters");
     }
 }
-
-as_typed!(Selection);
