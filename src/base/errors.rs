@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A mistake in the input: flags, config, task file or data files. Exit code 2.
+/// A mistake in the input: flags, config, task file or data files. Raised before anything is changed. Exit code 2.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
@@ -36,8 +36,7 @@ pub struct Given(anyhow::Error);
 #[derive(Debug)]
 pub struct Differs(pub String);
 
-/// A file could not be fetched from the hub: offline and uncached, refused, not found, or the transfer broke off. Exit code
-/// 5.
+/// A file could not be fetched from the hub: offline and uncached, refused, not found, or interrupted. Exit code 5.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Numbers and width of attention heads.
+/// Counts and width of attention heads.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Heads {
     /// Query heads.

@@ -1,6 +1,6 @@
 //! The unit of drawing: directions are drawn a group of elements at a time.
 
-/// Elements per group; slices of a tensor must start at a multiple of it.
+/// Elements per group; drawing starts at a multiple of it.
 pub const GROUP: usize = 128;
 
 pub(crate) const HALF: usize = GROUP / 2;

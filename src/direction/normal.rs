@@ -44,7 +44,7 @@ fn unit_vector(word: u32) -> (f32, f32) {
     (flip_sign(first, word << 21), flip_sign(second, word << 20))
 }
 
-/// The normals of group `group` under `key`, in [`GROUP`] elements.
+/// Draws the [`GROUP`] normals of group `group` under `key`.
 ///
 /// Several short loops instead of one: the shorter an iteration's dependency chain, the more iterations are in flight.
 #[inline(always)]

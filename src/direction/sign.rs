@@ -1,6 +1,6 @@
 //! Random signs: one bit each.
 
-/// Groups whose signs one call of the generator covers: 2 x 32 words of 32 bits, over [`GROUP`](super::group::GROUP).
+/// Groups whose signs one call of the generator covers: 64 words of 32 bits, for 128 elements per group.
 pub(crate) const GROUPS_PER_DRAW: u64 = 32 / 2;
 
 /// The sign bit of an f32.

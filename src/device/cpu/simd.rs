@@ -232,8 +232,7 @@ fn request_amx() -> bool {
     }
     #[cfg(target_os = "linux")]
     {
-        // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): Linux saves tile registers only for processes that request
-        // it.
+        // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): Linux saves tile registers only on request.
         const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
         const XFEATURE_XTILEDATA: libc::c_long = 18;
         // SAFETY: requests a permission; touches no memory.
@@ -276,8 +275,7 @@ pub fn exp(x: f32) -> f32 {
     if small { 0.0 } else { e * scale }
 }
 
-/// tanh x, to about 2 ulp everywhere: small arguments use a polynomial (Cephes' tanhf), since 1 - 2 / (e^2x + 1) would
-/// cancel.
+/// tanh x, to about 2 ulp everywhere: a polynomial for small x (Cephes' tanhf), where 1 - 2 / (e^2x + 1) cancels.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     let a = x.abs();
