@@ -1,4 +1,4 @@
-//! What drawing directions costs: `cargo bench --bench noise`. Elements per second; 1 ns a weight and thread is 1 G elements/s.
+//! Cost of drawing directions: `cargo bench --bench noise`. In elements/s: 1 ns per weight on one thread is 1 G elements/s.
 
 #![allow(missing_docs, reason = "criterion's macros document nothing")]
 

@@ -1,7 +1,7 @@
-//! The parts of a step, at OPT-125m's widths, on all threads: `cargo bench --bench parts`.
+//! The parts of a step at OPT-125m's widths, on all threads: `cargo bench --bench parts`.
 //!
-//! Passes over weights say elements a second (a weight and pass each), products, attention and losses multiply-adds: 0.5 G of them is
-//! 1 GFLOP. The first product is the matrix library's, as a measure of what the machine can do.
+//! Passes over weights report elements/s (weights times passes); products, attention and losses report multiply-adds/s,
+//! each two FLOP. The first product is the matrix library's, as a reference for the machine.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 
@@ -21,14 +21,14 @@ use zotune::params::{ParamSet, Params, Points, UpdateInput};
 use zotune::prompt::PromptLoss;
 use zotune::zo::{Batches, Objective};
 
-/// OPT-125m's width, its heads, the tokens of a step on SST-2 and the examples that they come from.
+/// OPT-125m's width and heads, and the tokens and examples of a step on SST-2.
 const HIDDEN: usize = 768;
 const HEADS: Heads = Heads { queries: 12, keys: 12, dim: 64 };
 const TOKENS: usize = 224;
 const EXAMPLES: usize = 16;
 const VOCAB: usize = 50_272;
 
-/// A weight [outer, HIDDEN] by name, and one more small one.
+/// Parameters "w" [outer, HIDDEN] and "b" [outer].
 fn weights(outer: usize, dtype: DType) -> Params {
     let mut params = Params::new(dtype);
     for (name, shape) in [("w", vec![outer, HIDDEN]), ("b", vec![outer])] {
@@ -69,8 +69,8 @@ fn passes(c: &mut Criterion) {
             b.iter(|| {
                 seed += 1;
                 let terms = [Term::gaussian(seed, 1e-3)];
-                let descent = UpdateInput { terms: &terms, correction: &[], shrink: 1.0, seed };
-                params.update(&descent, &mut state, &Adam).unwrap();
+                let input = UpdateInput { terms: &terms, correction: &[], shrink: 1.0, seed };
+                params.update(&input, &mut state, &Adam).unwrap();
             });
         });
     }
@@ -96,7 +96,7 @@ fn products(c: &mut Criterion) {
     }
 }
 
-/// Examples with a prompt of 13 tokens and two answers of one, as SST-2's are.
+/// Examples like SST-2's: a prompt of 13 tokens and two answers of one token.
 fn examples() -> Vec<Example> {
     let tokens = |i: usize, answer: u32| (0..13).map(|t| (31 * i as u32 + 7 * t) % 4096).chain([answer]).collect();
     let candidate = |i, answer| Candidate { tokens: tokens(i, answer), option_len: 1 };
@@ -117,7 +117,7 @@ fn attention(c: &mut Criterion) {
     let long = Batch::sequence(&[7; 1024]);
     for (name, batch) in [("16 prompts of 13 tokens", prompts), ("1,024 tokens", long)] {
         let qkv = Activations::Cpu(Tensor::rand(-1f32, 1f32, (batch.num_tokens(), 3 * HIDDEN), &Device::Cpu).unwrap());
-        // Scores and what is mixed by them, each half of a square.
+        // Multiply-adds of scores and of the weighted sum of values, over half a square each.
         let pairs = if batch.num_tokens() == 1024 { 1024 * 1025 / 2 } else { EXAMPLES * 13 * 14 / 2 };
         group.throughput(Throughput::Elements((2 * pairs * HIDDEN) as u64));
         group.bench_function(name, |b| {
@@ -126,15 +126,15 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-/// Of a loss by two blocks and the head, attention's own aside: of the last block only keys, values and queries are every token's, and
-/// the vocabulary is gone through where its normaliser does not cancel.
+/// Multiply-adds of a loss with two blocks and the head, without attention's. In the last block only q, k and v cover all
+/// tokens; the head covers the vocabulary only if its normaliser does not cancel.
 fn multiply_adds(tokens: usize, loss: Loss) -> u64 {
     let blocks = (12 + 3) * tokens + 9 * EXAMPLES;
     let head = if loss == Loss::TeacherForcing { EXAMPLES * VOCAB } else { 0 };
     ((blocks * HIDDEN + head) * HIDDEN) as u64
 }
 
-/// A loss on a batch: OPT-125m's widths and vocabulary with two blocks.
+/// A loss on a batch: OPT-125m's widths and vocabulary, two blocks.
 fn losses(c: &mut Criterion) {
     let mut group = c.benchmark_group("loss");
     let folder = tempfile::tempdir().unwrap();
@@ -169,7 +169,7 @@ fn losses(c: &mut Criterion) {
     }
 }
 
-/// On a thread of the pool, as the program runs.
+/// Runs on a thread of the pool, as the program does.
 fn main() {
     rayon::ThreadPoolBuilder::new().build().unwrap().install(|| {
         let mut c = Criterion::default().configure_from_args();

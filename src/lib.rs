@@ -1,13 +1,12 @@
 //! # zotune
 //!
-//! Fine-tunes language models with forward passes alone. Three sentences carry the design:
+//! Fine-tunes language models with forward passes alone (zeroth-order optimisation). Three invariants:
 //!
 //! 1. A zeroth-order gradient is **never a tensor**. It is a short list of `(seed, coefficient)` pairs.
-//! 2. An update consumes that list in **one in-place pass** over the weights, drawing each direction again where it is
-//!    used.
+//! 2. An update applies that list in **one in-place pass** over the weights and regenerates each direction on the fly.
 //! 3. The trajectory of a run **is the log of those lists**.
 //!
-//! The modules below stand in reading order: each uses only what stands above it, and a test keeps it so.
+//! Modules are listed in reading order: each uses only those above it, which a test enforces.
 
 #[macro_use]
 pub mod base;

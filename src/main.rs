@@ -1,4 +1,4 @@
-//! Parses, runs, prints the error chain, and exits with the code that says why.
+//! Parses the arguments, runs the command, prints the error chain and returns the exit code for the error.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use zotune::cli::Cli;
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
-    // A file that grows past a limit is an error to report, not a signal to die of.
+    // With SIGXFSZ ignored, exceeding a file-size limit is an ordinary write error instead of a fatal signal.
     #[cfg(unix)]
     // SAFETY: SIG_IGN installs no handler.
     unsafe {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Plain(std::io::stderr()))
-        // Whoever reads stderr may go away; the run goes on.
+        // The reader of stderr may close it; the run continues.
         .log_internal_errors(false)
         .with_ansi(false)
         .without_time()
@@ -45,15 +45,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong, outermost first, and gives the exit code.
+/// Prints the error chain, outermost first, and returns its exit code.
 fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
-        // What was asked for is no error.
+        // The user asked for the interruption: no "error:" prefix.
         let _ = writeln!(Plain(std::io::stderr()), "{interrupted}");
         return ExitCode::from(exit_code(error));
     }
     let causes: String = error.chain().skip(1).map(|cause| format!("  {}\n", bounded(&cause.to_string()))).collect();
-    // Nowhere is left to report that this cannot be written.
+    // A failed write to stderr has nowhere to be reported.
     let _ = write!(Plain(std::io::stderr()), "error: {}\n{causes}", bounded(&error.to_string()));
     ExitCode::from(exit_code(error))
 }

@@ -1,52 +1,51 @@
-//! The kinds of failure that decide the exit code. Everything else is exit code 1: the run failed.
+//! Error kinds that decide the exit code. Every other error exits with 1.
 
 use std::fmt;
 
-/// A mistake in what was asked for or given: flags, config, task file, data files. Nothing was touched. Exit code 2.
+/// A mistake in the input: flags, config, task file or data files. Raised before anything is changed. Exit code 2.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
-/// The loss stopped being a number. Exit code 4.
+/// A loss is NaN or infinite. Exit code 4.
 #[derive(Debug)]
 pub struct NotFinite {
-    /// Where: `at step 7 (direction seed 12)`.
+    /// The place in the run, e.g. `at step 7 (direction seed 12)`.
     pub place: String,
-    /// What the evaluations gave.
+    /// The losses, or the coefficients if all losses are finite.
     pub losses: Vec<f64>,
-    /// What is left of a run, and what to try.
+    /// Ends the message: what of the run was saved, and what to try. None: the general hint.
     pub say: Option<String>,
 }
 
 impl NotFinite {
-    /// At a step, counted from 1, whose direction has `seed`.
+    /// Error at `step`, counted from 1, whose direction has `seed`.
     pub fn at_step(step: u64, seed: u64, losses: Vec<f64>) -> Self {
         NotFinite { place: format!("at step {step} (direction seed {seed})"), losses, say: None }
     }
 }
 
-/// The training loss has left the rails (divergence.rs). Exit code 4.
+/// The training loss diverged (the test is in divergence.rs). Exit code 4.
 #[derive(Debug)]
 pub struct Diverged(pub String);
 
-/// What somebody has given, a data file or a task, cannot be used, as its own error says. Exit code 2, like [`Usage`].
+/// A user's data file or task is unusable; displays the error it wraps. Exit code 2, like [`Usage`].
 #[derive(Debug)]
 pub struct Given(anyhow::Error);
 
-/// A replay came out otherwise than the run, or the base model is another. Exit code 6.
+/// A replay differs from the run, or the base model is not the run's. Exit code 6.
 #[derive(Debug)]
 pub struct Differs(pub String);
 
-/// What was to come from the hub did not: the network is forbidden and the cache lacks it, it was refused, not found, or broke
-/// off. Exit code 5.
+/// A file could not be fetched from the hub: offline and uncached, refused, not found, or interrupted. Exit code 5.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
-/// A signal ended the run behind a whole step; it can be gone on with. Exit code 128 + the signal's number.
+/// A signal ended the run after a complete step; the run can be resumed. Exit code 128 + the signal's number.
 #[derive(Debug)]
 pub struct Interrupted {
-    /// The signal's number.
+    /// Signal number.
     pub signal: i32,
-    /// What is kept, and how to go on.
+    /// Message: what was saved, and how to resume.
     pub say: String,
 }
 
@@ -111,25 +110,25 @@ impl std::error::Error for Unavailable {}
 
 impl std::error::Error for Interrupted {}
 
-/// `usage!("...")` is an [`anyhow::Error`] that exits with 2.
+/// `usage!("...")` makes an [`anyhow::Error`] with exit code 2.
 #[macro_export]
 macro_rules! usage {
     ($($arg:tt)*) => { anyhow::Error::new($crate::base::errors::Usage(format!($($arg)*))) };
 }
 
-/// `differs!("...")` is an [`anyhow::Error`] that exits with 6.
+/// `differs!("...")` makes an [`anyhow::Error`] with exit code 6.
 #[macro_export]
 macro_rules! differs {
     ($($arg:tt)*) => { anyhow::Error::new($crate::base::errors::Differs(format!($($arg)*))) };
 }
 
-/// `unavailable!("...")` is an [`anyhow::Error`] that exits with 5.
+/// `unavailable!("...")` makes an [`anyhow::Error`] with exit code 5.
 #[macro_export]
 macro_rules! unavailable {
     ($($arg:tt)*) => { anyhow::Error::new($crate::base::errors::Unavailable(format!($($arg)*))) };
 }
 
-/// The process's exit code for an error, wherever in the chain the deciding cause stands.
+/// The process's exit code for an error: the first cause in the chain that decides one, else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<NotFinite>() || cause.is::<Diverged>() {
@@ -151,7 +150,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     1
 }
 
-/// Counts an error in reading or using what somebody has given as a mistake in it: flags and data files have one exit code.
+/// Maps an error in reading user input to exit code 2, unless its chain already decides another code.
 pub fn given<T>(result: anyhow::Result<T>) -> anyhow::Result<T> {
     result.map_err(|error| if exit_code(&error) == 1 { anyhow::Error::new(Given(error)) } else { error })
 }

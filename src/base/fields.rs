@@ -1,40 +1,41 @@
-//! The fields of files that others write (config.json, tokenizer_config.json, adapter_config.json, a GGUF file's metadata): each
-//! is read, without effect on scores, or refused by name. A field that no table knows is refused too, unless it is null: what
-//! is not understood is never passed over.
+//! The fields of files from elsewhere (config.json, tokenizer_config.json, adapter_config.json, a GGUF file's metadata):
+//! each is read, ignored because it does not affect scores, or refused. An unknown field is refused too, unless it is null,
+//! so that nothing is ignored silently.
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
 use super::text::{nearest, quoted};
 
-/// What is made of a field.
+/// How a field is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Acted on; whoever reads it checks its values.
+    /// Used; the code that reads it checks its values.
     Read,
-    /// Nothing that a score depends on, whatever it says.
+    /// Ignored: no score depends on it.
     NoEffect,
-    /// Known with these values alone, as JSON; another is refused. Null is as good as absent.
+    /// Only these values, as JSON, are supported. Null counts as absent.
     Only(&'static [&'static str]),
-    /// Refused whatever it says, but for null.
+    /// Not supported, unless null.
     Refused,
 }
 
-/// A field's name, what is made of it, and why or where.
+/// (Field name, treatment, reason or place of use).
 pub type Field = (&'static str, Use, &'static str);
 
 /// The fields of one kind of file.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
-    /// What the file is called.
+    /// The file's name.
     pub file: &'static str,
-    /// Which of them it is about: `OPT`, `LLaMA and Mistral`; empty for all.
+    /// The model families it covers, e.g. `OPT`, `LLaMA and Mistral`; empty for all.
     pub of: &'static str,
     /// Each field once.
     pub fields: &'static [Field],
 }
 
-/// Holds `object`, the content of the file at `place`, to what the `tables` know of such a file.
+/// Checks `object`, the content of the file at `place`, against the `tables` of its kind. Fails at the first field that is
+/// unknown or unsupported.
 pub fn check(tables: &[Table], place: &str, object: &Map<String, Value>) -> Result<()> {
     let known = || tables.iter().flat_map(|table| table.fields);
     for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
@@ -59,7 +60,7 @@ pub fn check(tables: &[Table], place: &str, object: &Map<String, Value>) -> Resu
     Ok(())
 }
 
-/// Whether a value is the one that `json` writes; 1 and 1.0 are.
+/// Whether a value equals the one written as `json`; 1 equals 1.0.
 fn same(value: &Value, json: &str) -> bool {
     match (value.as_f64(), json.parse::<f64>()) {
         (Some(value), Ok(known)) => value == known,
@@ -67,7 +68,7 @@ fn same(value: &Value, json: &str) -> bool {
     }
 }
 
-/// A value as an error shows it.
+/// A value as errors quote it.
 fn short(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() > 60 { quoted(&text) } else { text }

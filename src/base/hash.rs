@@ -1,4 +1,4 @@
-//! What tells files and weights apart: SHA-256.
+//! SHA-256 of files and weights.
 
 use std::fmt;
 use std::io::Read;
@@ -7,18 +7,18 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The first eight bytes of a SHA-256, written in hexadecimal: they tell damage and mistakes, not malice.
+/// The first eight bytes of a SHA-256, in hexadecimal: detects damage and mistakes, not tampering.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub u64);
 
 impl Digest {
-    /// Of these bytes.
+    /// Digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
-    /// Of the next `len` bytes that `reader` gives, without holding them.
+    /// Digest of the next `len` bytes of `reader`, streamed. Fails if it ends early.
     pub fn of_reader(reader: &mut dyn Read, len: u64) -> Result<Self> {
         let mut hash = Sha256::new();
         if feed(&mut hash, &mut reader.take(len))? < len {
@@ -27,7 +27,7 @@ impl Digest {
         Ok(Self::finish(hash))
     }
 
-    /// Of several digests as one.
+    /// Digest of a sequence of digests.
     pub fn of_digests(digests: &[Self]) -> Self {
         let mut hash = Sha256::new();
         digests.iter().for_each(|d| hash.update(d.0.to_be_bytes()));
@@ -66,29 +66,14 @@ impl TryFrom<String> for Digest {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::hash::sha256;
-
-    /// FIPS 180-2, appendix B.1.
-    #[test]
-    fn digests_are_sha_256s() -> Result<()> {
-        assert_eq!(sha256(&mut "abc".as_bytes())?, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(Digest::of(b"abc").to_string(), "ba7816bf8f01cfea");
-        assert_eq!(Digest::try_from("ba7816bf8f01cfea".to_string())?, Digest::of(b"abc"));
-        Ok(())
-    }
-}
-
-/// The SHA-256 of all that `reader` gives, in hexadecimal.
+/// SHA-256 of the rest of `reader`, in hexadecimal.
 pub fn sha256(reader: &mut dyn Read) -> Result<String> {
     let mut hash = Sha256::new();
     feed(&mut hash, reader)?;
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Hashes all that `reader` gives. Gives its bytes.
+/// Hashes the rest of `reader`; returns its length in bytes.
 pub fn feed(hash: &mut Sha256, reader: &mut dyn Read) -> Result<u64> {
     let (mut buffer, mut bytes) = (vec![0u8; 1 << 18], 0);
     loop {
@@ -101,5 +86,20 @@ pub fn feed(hash: &mut Sha256, reader: &mut dyn Read) -> Result<u64> {
         }
         hash.update(&buffer[..n]);
         bytes += n as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hash::sha256;
+
+    /// FIPS 180-2, appendix B.1.
+    #[test]
+    fn digests_are_sha_256s() -> Result<()> {
+        assert_eq!(sha256(&mut "abc".as_bytes())?, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(Digest::of(b"abc").to_string(), "ba7816bf8f01cfea");
+        assert_eq!(Digest::try_from("ba7816bf8f01cfea".to_string())?, Digest::of(b"abc"));
+        Ok(())
     }
 }

@@ -1,22 +1,22 @@
-//! What is held, counted where it is allocated; and what the operating system saw.
+//! Memory accounting: bytes counted by the allocator, and the operating system's figures.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::AtomicIsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-// Signed: what is set aside before it is allocated takes the count below what is held for a moment.
+// Signed: setting bytes aside before they are allocated makes the count negative for a moment.
 static HELD: AtomicIsize = AtomicIsize::new(0);
 
 static ASIDE: AtomicIsize = AtomicIsize::new(0);
 
-// The most of each since somebody asked, and of both together.
+// High-water marks since the last reset, of each counter and of their sum.
 static HELD_PEAK: AtomicIsize = AtomicIsize::new(0);
 
 static ASIDE_PEAK: AtomicIsize = AtomicIsize::new(0);
 
 static BOTH_PEAK: AtomicIsize = AtomicIsize::new(0);
 
-/// The system's allocator, with the bytes held on the heap counted. Installed by the binary and by the tests.
+/// The system allocator with a count of live heap bytes. Installed by the binary and by the tests.
 pub struct Counting;
 
 fn grow(bytes: usize) {
@@ -31,7 +31,7 @@ fn raise(peak: &AtomicIsize, to: isize) {
     }
 }
 
-// SAFETY: every call is passed on to the system's allocator unchanged; only counters are kept beside it.
+// SAFETY: every call goes to the system allocator unchanged; only counters are updated.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let pointer = unsafe { System.alloc(layout) };
@@ -64,13 +64,13 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bytes that are counted apart, gradients': while this lives they do not count as held on the heap. Taken before they are
-/// allocated, so that no high-water mark sees them there.
+/// Bytes counted separately from the heap's while this lives: gradients. Created before the allocation, so that the heap's
+/// high-water mark never includes them.
 #[derive(Debug)]
 pub struct SetAside(usize);
 
 impl SetAside {
-    /// Sets `bytes` aside.
+    /// Counts `bytes` as set aside.
     pub fn new(bytes: usize) -> Self {
         HELD.fetch_sub(bytes as isize, Relaxed);
         raise(&ASIDE_PEAK, ASIDE.fetch_add(bytes as isize, Relaxed) + bytes as isize);
@@ -85,40 +85,40 @@ impl Drop for SetAside {
     }
 }
 
-/// How much was held at some time.
+/// Bytes in use at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     held: isize,
     aside: isize,
 }
 
-/// The most bytes that were held above a [`Mark`].
+/// Peaks in bytes above a [`Mark`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peaks {
     /// On the heap, without what was set aside.
     pub held: usize,
     /// Set aside.
     pub aside: usize,
-    /// Both together: less than their sum where the two do not come at once.
+    /// Of the sum of both; below the sum of their peaks if those do not coincide.
     pub both: usize,
 }
 
 impl Peaks {
-    /// The larger of each.
+    /// The elementwise maximum.
     pub fn max(self, other: Peaks) -> Peaks {
         Peaks { held: self.held.max(other.held), aside: self.aside.max(other.aside), both: self.both.max(other.both) }
     }
 }
 
 impl Mark {
-    /// Now.
+    /// The current counts.
     pub fn now() -> Self {
         Mark { held: HELD.load(Relaxed), aside: ASIDE.load(Relaxed) }
     }
 
-    /// Runs `work` and gives, beside its result, the most that was held meanwhile above this mark.
+    /// Runs `work`; returns its result and the peaks during it, relative to this mark.
     ///
-    /// Not for nesting or for two threads at once: there is one high-water mark of each kind.
+    /// Neither nested nor on two threads at once: the high-water marks are global.
     pub fn peaks_of<T>(self, work: impl FnOnce() -> T) -> (T, Peaks) {
         let now = Mark::now();
         HELD_PEAK.store(now.held, Relaxed);
@@ -135,24 +135,23 @@ impl Mark {
     }
 }
 
-/// Runs `work` and gives, beside its result, the most bytes that it held on the heap above what was there before it.
+/// Runs `work`; returns its result and its peak of bytes in use, relative to the start.
 pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let (result, peaks) = Mark::now().peaks_of(work);
     (result, peaks.both)
 }
 
-/// The resident set now, in bytes; 0 where the operating system does not say.
+/// Resident set size in bytes; 0 if the operating system does not say.
 pub fn rss_bytes() -> u64 {
     status("VmRSS:").unwrap_or(0)
 }
 
-/// What a process may still take without others being pushed out, in bytes, where the operating system says.
+/// Bytes that can be allocated without swapping (Linux: MemAvailable); None elsewhere.
 pub fn available_bytes() -> Option<u64> {
     line_of("/proc/meminfo", "MemAvailable:")
 }
 
-/// Gives memory that was freed back to the operating system, where the allocator would keep it for later: what is resident
-/// is then what is used.
+/// Returns freed memory from the allocator to the operating system, so that the resident set is what is in use. glibc only.
 pub fn release_freed() {
     // SAFETY: malloc_trim only touches free memory.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -161,44 +160,43 @@ pub fn release_freed() {
     }
 }
 
-/// A line of Linux's account of this process, in bytes.
+/// A field of /proc/self/status, in bytes.
 fn status(field: &str) -> Option<u64> {
     line_of("/proc/self/status", field)
 }
 
-/// A line of an account of Linux's, in bytes.
-fn line_of(account: &str, field: &str) -> Option<u64> {
-    let account = std::fs::read_to_string(account).ok()?;
-    let line = account.lines().find_map(|line| line.strip_prefix(field))?;
+/// A field in kB of a file under /proc, in bytes.
+fn line_of(file: &str, field: &str) -> Option<u64> {
+    let file = std::fs::read_to_string(file).ok()?;
+    let line = file.lines().find_map(|line| line.strip_prefix(field))?;
     Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 
-/// The largest resident set that the process has had, in bytes, as the operating system counts it.
+/// Peak resident set size of the process, in bytes.
 pub fn peak_rss_bytes() -> u64 {
-    // Linux: of this program's memory alone. getrusage would count in what ran before exec, `cargo run` for instance.
+    // VmHWM counts this program only; getrusage would include what ran before exec, `cargo run` for instance.
     if let Some(bytes) = status("VmHWM:") {
         return bytes;
     }
-    // SAFETY: getrusage fills the struct that it is given.
+    // SAFETY: getrusage fills the struct it is given.
     let max_rss = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_SELF, &mut usage);
         usage.ru_maxrss as u64
     };
-    // Linux counts in KiB, macOS in bytes.
+    // ru_maxrss is in KiB on Linux, in bytes on macOS.
     if cfg!(target_os = "macos") { max_rss } else { max_rss * 1024 }
 }
 
-/// The memory that this machine has for a process, in bytes: what is there, or what its control group may take; None where the
-/// operating system does not say.
+/// Bytes of memory available to a process: the machine's, or its control group's limit if smaller; None if unknown.
 pub fn machine_bytes() -> Option<u64> {
-    let there = line_of("/proc/meminfo", "MemTotal:")?;
+    let total = line_of("/proc/meminfo", "MemTotal:")?;
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limit = |place: &&str| std::fs::read_to_string(place).ok()?.trim().parse::<u64>().ok();
-    Some(limits.iter().filter_map(limit).fold(there, u64::min))
+    Some(limits.iter().filter_map(limit).fold(total, u64::min))
 }
 
-/// Bytes as people read them.
+/// Bytes with a binary unit, for messages.
 pub fn human(bytes: u64) -> String {
     const MIB: f64 = 1024.0 * 1024.0;
     let mib = bytes as f64 / MIB;

@@ -1,4 +1,4 @@
-//! What every room uses: errors, signals, whole files, hashes, bytes held.
+//! Used by all rooms: errors, signals, atomic files, hashes, memory accounting.
 
 #[macro_use]
 pub mod errors;

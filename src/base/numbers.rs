@@ -1,8 +1,8 @@
-//! Numbers as they are typed.
+//! Parsing of numbers on the command line.
 
 use anyhow::Result;
 
-/// A number typed in: finite, because what is not would be lost on its way through JSON.
+/// Parses a finite number; JSON cannot represent NaN and infinities.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(|| "it must be a finite number".into())
 }

@@ -1,4 +1,4 @@
-//! Panics of other crates over damaged files, as a value.
+//! Turns panics of other crates over damaged files into values.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -6,15 +6,15 @@ use std::sync::Once;
 
 thread_local!(static EXPECTS_PANICS: Cell<bool> = const { Cell::new(false) });
 
-/// What `read` gives, or None where it panics: some crates do so over damaged files. Nothing is said of it elsewhere. A last resort: what is
-/// known to make them panic is refused by name before.
+/// The result of `read`, or None if it panics, as some crates do over damaged files; the panic message is suppressed.
+/// A last resort: inputs known to cause a panic are rejected beforehand.
 pub fn unless_panic<T>(read: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        let others = take_hook();
+        let previous_hook = take_hook();
         set_hook(Box::new(move |info| {
             if !EXPECTS_PANICS.get() {
-                others(info)
+                previous_hook(info)
             }
         }));
     });

@@ -1,9 +1,9 @@
-//! NumPy's permutations.
+//! NumPy's random permutations.
 
 use rand_mt::Mt;
 
 /// `np.random.seed(seed); np.random.permutation(n)`: MT19937, bounded draws by masked rejection, Fisher-Yates from the
-/// end. NumPy has frozen this stream.
+/// end. NumPy guarantees this stream.
 pub fn permutation(seed: u32, n: usize) -> Vec<usize> {
     let mut generator = Mt::new(seed);
     let mut order: Vec<usize> = (0..n).collect();
@@ -20,7 +20,7 @@ fn bounded(generator: &mut Mt, max: u64) -> u64 {
         let word = if max <= u64::from(u32::MAX) {
             u64::from(generator.next_u32())
         } else {
-            // NumPy's 64-bit draw: the high word first.
+            // As NumPy's 64-bit draw: the high word first.
             let high = u64::from(generator.next_u32());
             (high << 32) | u64::from(generator.next_u32())
         };

@@ -1,4 +1,4 @@
-//! Signals that ask a run to end: the first behind a whole step, the second at once.
+//! SIGINT and SIGTERM: the first ends the run after the current step, the second ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
@@ -8,38 +8,38 @@ use anyhow::{Context, Result};
 
 use super::errors::Interrupted;
 
-/// Whether somebody has asked.
+/// The request to stop, shared by all clones.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicI32>);
 
 impl Stop {
-    /// Listens for SIGINT and SIGTERM from here on. A second one ends the process.
+    /// Starts listening for SIGINT and SIGTERM. A second signal ends the process.
     pub fn listen() -> Result<Self> {
         use signal_hook::consts::{SIGINT, SIGTERM};
-        let asked = Stop::default();
-        let (heard, mut signals) = (asked.clone(), signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?);
+        let stop = Stop::default();
+        let (shared, mut signals) = (stop.clone(), signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?);
         let listen = move || {
             for signal in signals.forever() {
-                if heard.0.swap(signal, Relaxed) != 0 {
-                    // Nothing is lost by it: what counts is written before it counts.
+                if shared.0.swap(signal, Relaxed) != 0 {
+                    // Safe at any moment: files are written before anything depends on them.
                     signal_hook::low_level::exit(128 + signal);
                 }
                 tracing::info!("finishing the step, then saving; once more stops at once");
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;
-        Ok(asked)
+        Ok(stop)
     }
 
-    /// The signal that asked.
+    /// The signal that was received, if any.
     pub fn asked(&self) -> Option<i32> {
         Some(self.0.load(Relaxed)).filter(|signal| *signal != 0)
     }
 
-    /// An error that says `kept`, if somebody has asked.
-    pub fn check(&self, kept: impl FnOnce() -> String) -> Result<()> {
+    /// Returns [`Interrupted`] with `message()` if a signal was received.
+    pub fn check(&self, message: impl FnOnce() -> String) -> Result<()> {
         match self.asked() {
-            Some(signal) => Err(Interrupted { signal, say: kept() }.into()),
+            Some(signal) => Err(Interrupted { signal, say: message() }.into()),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Where the files of a model or of a data set are: a folder, the binary, one file that stands for a folder.
+//! Sources of a model's or data set's files: a folder, the binary, or a single file that stands in for a folder.
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek};
@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
-/// Where the files of a model or of a data set are.
+/// The source of a model's or data set's files.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A folder.
     Folder(PathBuf),
-    /// Compiled into the binary: file names and contents.
+    /// Compiled into the binary: (file name, contents).
     Builtin(&'static [(&'static str, &'static [u8])]),
-    /// One file that says what a folder would: the file under its own name, beside it others made of what it says.
+    /// A single file (GGUF, say) under its own name, and the files derived from it: (file name, contents).
     Single(PathBuf, Arc<Vec<(&'static str, Vec<u8>)>>),
 }
 
 impl Source {
-    /// Bytes of the files that are compiled in.
+    /// Total bytes of the files compiled into the binary; 0 for other sources.
     pub fn builtin_bytes(&self) -> usize {
         match self {
             Source::Builtin(files) => files.iter().map(|(_, bytes)| bytes.len()).sum(),
@@ -27,11 +27,11 @@ impl Source {
         }
     }
 
-    /// A file's contents, if it is there.
+    /// A file's contents; None if it does not exist. A single file itself is not read, only those derived from it.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match self {
             Source::Builtin(files) => Ok(files.iter().find(|f| f.0 == name).map(|f| f.1.to_vec())),
-            Source::Single(_, made) => Ok(made.iter().find(|f| f.0 == name).map(|f| f.1.clone())),
+            Source::Single(_, derived) => Ok(derived.iter().find(|f| f.0 == name).map(|f| f.1.clone())),
             Source::Folder(folder) => match std::fs::read(folder.join(name)) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -45,26 +45,26 @@ impl Source {
         match self {
             Source::Builtin(files) => files.iter().any(|f| f.0 == name),
             Source::Folder(folder) => folder.join(name).is_file(),
-            Source::Single(path, made) => is_called(path, name) || made.iter().any(|f| f.0 == name),
+            Source::Single(path, derived) => has_file_name(path, name) || derived.iter().any(|f| f.0 == name),
         }
     }
 
-    /// As it is named to people.
+    /// The file's location, for messages.
     pub fn place(&self, name: &str) -> String {
         match self {
             Source::Builtin(_) => format!("built-in {name}"),
             Source::Folder(folder) => folder.join(name).display().to_string(),
-            Source::Single(path, _) if is_called(path, name) => path.display().to_string(),
+            Source::Single(path, _) if has_file_name(path, name) => path.display().to_string(),
             Source::Single(path, _) => format!("{} ({name} made of it)", path.display()),
         }
     }
 
-    /// A file to read from, and its length in bytes.
+    /// Opens a file; also returns its length in bytes. Fails if it does not exist.
     pub fn open(&self, name: &str) -> Result<(Box<dyn ReadSeek>, u64)> {
         let missing = || anyhow!("{} is missing", self.place(name));
         let path = match self {
             Source::Folder(folder) => folder.join(name),
-            Source::Single(path, _) if is_called(path, name) => path.clone(),
+            Source::Single(path, _) if has_file_name(path, name) => path.clone(),
             Source::Single(..) => {
                 let bytes = self.read(name)?.ok_or_else(missing)?;
                 let len = bytes.len() as u64;
@@ -81,9 +81,9 @@ impl Source {
     }
 }
 
-fn is_called(path: &Path, name: &str) -> bool {
+fn has_file_name(path: &Path, name: &str) -> bool {
     path.file_name().is_some_and(|own| own == name)
 }
 
-/// A file, or bytes that read like one.
+/// A seekable reader: a file, or bytes in memory.
 pub trait ReadSeek: Read + Seek {}

@@ -1,8 +1,8 @@
-//! Texts for people: quoted, bounded, harmless to a terminal; names that are near.
+//! Text for messages: quoted, shortened, without control characters; suggestions of similar names.
 
 use std::io::Write;
 
-/// A text of somebody's as an error quotes it: its beginning, however long it is, on one line.
+/// A user's text as errors quote it: on one line, at most 60 characters, then the length.
 pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{:?}... ({} characters)", &text[..end], text.chars().count()),
@@ -10,16 +10,16 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// What an error says, of a length that a person reads: whatever it quotes.
-pub fn bounded(said: &str) -> std::borrow::Cow<'_, str> {
-    match said.char_indices().nth(2000) {
-        Some((end, _)) => format!("{}... ({} characters)", &said[..end], said.chars().count()).into(),
-        None => said.into(),
+/// Shortens an error message to 2,000 characters, since it may quote input of any length.
+pub fn bounded(message: &str) -> std::borrow::Cow<'_, str> {
+    match message.char_indices().nth(2000) {
+        Some((end, _)) => format!("{}... ({} characters)", &message[..end], message.chars().count()).into(),
+        None => message.into(),
     }
 }
 
-/// A text that a terminal shows and does not obey: of control characters (ESC above all) and those that turn the direction of writing
-/// their numbers, as JSON writes them. Lines and tabs stay. All that is said goes through here, for much of it comes from files.
+/// Replaces control characters (ESC above all) and bidirectional overrides by their JSON escapes; newlines and tabs stay.
+/// All output passes through here, since much of it quotes files.
 pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
     let is_odd = |c: char| {
         c.is_control() && !matches!(c, '\n' | '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -30,7 +30,7 @@ pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
     text.chars().map(|c| if is_odd(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() }).collect::<String>().into()
 }
 
-/// Writes what [`plain`] leaves of a text.
+/// A writer that passes text through [`plain`].
 pub struct Plain<W>(pub W);
 
 impl<W: Write> Write for Plain<W> {
@@ -44,27 +44,33 @@ impl<W: Write> Write for Plain<W> {
     }
 }
 
-/// Names in a line, as many as a person reads.
+/// Names separated by commas: at most 20, then how many more.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const MOST: usize = 20;
+    const MAX_NAMES: usize = 20;
     let names: Vec<&str> = names.into_iter().collect();
     let short = |name: &&str| if name.chars().count() > 60 { quoted(name) } else { name.to_string() };
-    let shown: Vec<String> = names.iter().take(MOST).map(short).collect();
-    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    let shown: Vec<String> = names.iter().take(MAX_NAMES).map(short).collect();
+    let more = if names.len() > MAX_NAMES { format!(" and {} more", names.len() - MAX_NAMES) } else { String::new() };
     format!("{}{more}", shown.join(", "))
 }
 
-/// `did you mean "x"?` when a known name is near, else a list of all of them, or of none where there are many.
+/// `did you mean "x"?` if a known name is similar, else the list of known names, or only their number if above 40.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let asked = name.to_lowercase();
-    let score = |known: &str| strsim::jaro_winkler(&asked, &known.to_lowercase());
+    let lowercase = name.to_lowercase();
+    let score = |known: &str| strsim::jaro_winkler(&lowercase, &known.to_lowercase());
     let best = known.iter().map(|k| (score(k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
         Some((score, k)) if score > 0.8 => format!("did you mean \"{k}\"?"),
         _ if known.len() > 40 => format!("none of the {} known ones is near", known.len()),
         _ => format!("known are: {}", listed(known)),
     }
+}
+
+/// Quotes a text for a POSIX shell, if it needs quotes.
+pub fn shell_quoted(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]
@@ -76,10 +82,4 @@ mod tests {
         assert_eq!(plain("a\tb\nc \u{e9}"), "a\tb\nc \u{e9}");
         assert_eq!(plain("\u{1b}]0;x\u{7}\r\u{9b}1m\u{202e}"), "\\u001b]0;x\\u0007\\u000d\\u009b1m\\u202e");
     }
-}
-
-/// As a shell takes it.
-pub fn shell_quoted(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -1,6 +1,6 @@
-//! Values that a file has as they are typed.
+//! Serde representation of values as the strings that the command line takes.
 
-/// A file has it as it is typed, which [`std::str::FromStr`] reads and [`fmt::Display`] writes.
+/// Serialises a type as the string that [`std::str::FromStr`] parses and [`fmt::Display`] writes.
 macro_rules! as_typed {
     ($($value:ty),*) => {$(
         impl TryFrom<String> for $value {

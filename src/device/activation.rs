@@ -1,8 +1,8 @@
-//! Activations by the names that checkpoints use.
+//! Activation functions.
 
 use serde::Serialize;
 
-/// An activation by the formulas that checkpoints name.
+/// Activation functions of the supported checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -12,14 +12,14 @@ pub enum Activation {
     Relu,
     /// x/2 (1 + erf(x / sqrt 2))
     Gelu,
-    /// The tanh form of GELU.
+    /// The tanh approximation of GELU.
     GeluNew,
     /// x sigmoid(x)
     Silu,
 }
 
 impl Activation {
-    /// By the name that config.json uses.
+    /// Parses the name used in config.json; None if unknown.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "relu" => Some(Activation::Relu),

@@ -1,11 +1,11 @@
-//! View with a shape, on a device: what a weight is.
+//! Weight tensors: a buffer with a shape.
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 
 use super::buffer::{Buffer, View};
 
-/// View with a shape, the last dimension contiguous.
+/// A buffer with a shape, in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     shape: Vec<usize>,
@@ -13,7 +13,7 @@ pub struct Array {
 }
 
 impl Array {
-    /// Fails if the shape has another number of elements than the buffer.
+    /// Fails if the shape does not have the buffer's number of elements.
     pub fn new(shape: &[usize], buffer: Buffer) -> Result<Self> {
         if shape.iter().product::<usize>() != buffer.len() {
             bail!("{} numbers do not make the shape {shape:?}", buffer.len());
@@ -21,12 +21,12 @@ impl Array {
         Ok(Array { shape: shape.into(), buffer })
     }
 
-    /// No numbers: of a weight that is not read.
+    /// An empty placeholder for a weight that is not read.
     pub fn empty(dtype: DType) -> Result<Self> {
         Self::new(&[0], Buffer::zeros(dtype, 0)?)
     }
 
-    /// A copy of a candle tensor in f32, bf16 or f16.
+    /// A copy of a candle tensor in f32, bf16 or f16. Fails for other dtypes.
     pub fn of(tensor: &Tensor) -> Result<Self> {
         let flat = tensor.flatten_all()?;
         let buffer = match tensor.dtype() {
@@ -38,7 +38,7 @@ impl Array {
         Self::new(tensor.dims(), buffer)
     }
 
-    /// A copy as a candle tensor, to look at.
+    /// A copy as a candle tensor on the CPU.
     pub fn tensor(&self) -> Result<Tensor> {
         let (shape, device) = (self.shape.as_slice(), &Device::Cpu);
         Ok(match self.view() {
@@ -48,12 +48,12 @@ impl Array {
         })
     }
 
-    /// Its dimensions, the slowest first.
+    /// Dimensions, the slowest first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Rows and columns of a matrix.
+    /// [rows, columns]. Fails if the array is not a matrix.
     pub fn dims2(&self) -> candle_core::Result<(usize, usize)> {
         match self.shape[..] {
             [rows, columns] => Ok((rows, columns)),
@@ -61,37 +61,37 @@ impl Array {
         }
     }
 
-    /// How many numbers there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
-    /// The precision that they are held in.
+    /// Storage precision.
     pub fn dtype(&self) -> DType {
         self.buffer.dtype()
     }
 
-    /// Their bytes.
+    /// The elements as bytes, in native byte order.
     pub fn bytes(&self) -> &[u8] {
         self.buffer.bytes()
     }
 
-    /// The numbers.
+    /// The elements.
     pub fn view(&self) -> View<'_> {
         self.buffer.view()
     }
 
-    /// What holds them.
+    /// The buffer without the shape.
     pub fn buffer(&self) -> &Buffer {
         &self.buffer
     }
 
-    /// What holds them, to be written. The shape stays.
+    /// The buffer for writing; its length must stay.
     pub(crate) fn buffer_mut(&mut self) -> &mut Buffer {
         &mut self.buffer
     }

@@ -1,4 +1,4 @@
-//! Numbers as a device holds them. The CPU is the only device.
+//! Buffers of numbers in f32, bf16 or f16, in main memory.
 
 use anyhow::{Result, anyhow, bail};
 use candle_core::DType;
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::element::Element;
 
-/// Numbers in the precision that they are held in.
+/// Numbers in their storage precision.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Buffer {
     /// 4 bytes each.
@@ -17,7 +17,7 @@ pub enum Buffer {
     F16(Vec<f16>),
 }
 
-/// The numbers of a [`Buffer`], lent.
+/// A borrowed [`Buffer`].
 #[derive(Clone, Copy, Debug)]
 pub enum View<'a> {
     /// As [`Buffer::F32`].
@@ -28,7 +28,7 @@ pub enum View<'a> {
     F16(&'a [f16]),
 }
 
-/// The same to be written.
+/// A mutably borrowed [`Buffer`].
 #[derive(Debug)]
 pub enum ViewMut<'a> {
     /// As [`Buffer::F32`].
@@ -39,8 +39,8 @@ pub enum ViewMut<'a> {
     F16(&'a mut [f16]),
 }
 
-/// `each_precision!(View, view, numbers => body)`: the body with the numbers in whatever precision they are held in. The first argument names
-/// the enum: [`Buffer`], [`View`] or [`ViewMut`].
+/// `each_precision!(View, view, numbers => body)`: evaluates the body with `numbers` in their storage precision. The first
+/// argument names the enum: [`Buffer`], [`View`] or [`ViewMut`].
 #[macro_export]
 macro_rules! each_precision {
     ($kind:ident, $value:expr, $numbers:ident => $body:expr) => {
@@ -53,7 +53,7 @@ macro_rules! each_precision {
 }
 
 impl Buffer {
-    /// `len` zeros. Fails if there is no memory for them, or no weight is held in `dtype`.
+    /// `len` zeros. Fails if memory is short, or `dtype` is not f32, bf16 or f16.
     pub fn zeros(dtype: DType, len: usize) -> Result<Self> {
         Ok(match dtype {
             DType::F32 => Buffer::F32(zeros(len)?),
@@ -63,7 +63,7 @@ impl Buffer {
         })
     }
 
-    /// The precision.
+    /// Storage precision.
     pub fn dtype(&self) -> DType {
         match self {
             Buffer::F32(_) => DType::F32,
@@ -72,22 +72,22 @@ impl Buffer {
         }
     }
 
-    /// How many numbers there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         each_precision!(Buffer, self, numbers => numbers.len())
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes of the numbers.
+    /// The elements as bytes, in native byte order.
     pub fn bytes(&self) -> &[u8] {
         each_precision!(Buffer, self, numbers => bytemuck::cast_slice(numbers))
     }
 
-    /// The numbers.
+    /// The elements.
     pub fn view(&self) -> View<'_> {
         match self {
             Buffer::F32(numbers) => View::F32(numbers),
@@ -96,7 +96,7 @@ impl Buffer {
         }
     }
 
-    /// The numbers, to be written.
+    /// The elements, for writing.
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         match self {
             Buffer::F32(numbers) => ViewMut::F32(numbers),
@@ -106,7 +106,7 @@ impl Buffer {
     }
 }
 
-/// `len` zeros, or an error if there is no memory for them.
+/// `len` zeros. Fails if memory is short.
 pub fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
     bytemuck::try_zeroed_vec(len).map_err(|()| {
         let bytes = len.saturating_mul(size_of::<T>()) as u64;
@@ -114,9 +114,9 @@ pub fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
     })
 }
 
-/// An [`Element`] that buffers hold.
+/// An [`Element`] that a [`Buffer`] can hold.
 pub trait BufferElement: Element {
-    /// The numbers as a buffer.
+    /// Wraps the numbers in a buffer without a copy.
     fn buffer(numbers: Vec<Self>) -> Buffer;
 }
 

@@ -1,36 +1,36 @@
-//! How attention's heads are made.
+//! Shape and scaling of attention heads.
 
 use serde::Serialize;
 
-/// How many heads there are, and how wide.
+/// Counts and width of attention heads.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Heads {
-    /// Of queries.
+    /// Query heads.
     pub queries: usize,
-    /// Of keys, and of values; `queries / keys` query heads share one.
+    /// Key heads, and value heads; `queries / keys` query heads share one.
     pub keys: usize,
-    /// Numbers in a head.
+    /// Width of a head.
     pub dim: usize,
 }
 
 impl Heads {
-    /// Numbers of a token: its queries, keys and values.
+    /// Width of a row of q, k and v side by side: (queries + 2 keys) * dim.
     pub fn width(self) -> usize {
         (self.queries + 2 * self.keys) * self.dim
     }
 }
 
-/// What the product of a query and a key becomes before the softmax.
+/// Transformation of query-key products before the softmax.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Scores {
-    /// Products are multiplied by it.
+    /// Factor on the products, applied first.
     pub scale: f32,
-    /// Then they go through cap tanh(x / cap).
+    /// Soft cap, cap tanh(x / cap), applied second.
     pub cap: Option<f32>,
 }
 
 impl Scores {
-    /// One over the square root of a head's width, and no cap.
+    /// Scale 1 / sqrt(dim), no cap.
     pub fn of(heads: Heads) -> Self {
         Scores { scale: 1.0 / (heads.dim as f32).sqrt(), cap: None }
     }

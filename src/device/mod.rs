@@ -1,4 +1,4 @@
-//! Where numbers are and where loops run: buffers, and the CPU's loops over them.
+//! Devices: buffers, activations, and the CPU's loops over them.
 
 mod element;
 #[macro_use]

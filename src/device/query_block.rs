@@ -1,21 +1,21 @@
-//! Which rows of a batch a block of queries attends to.
+//! Attention mask of a packed batch, by blocks of queries.
 
 use std::ops::Range;
 
-/// Queries that see the same: all of `seen`, and from `own_start` up to themselves. Rows of the batch.
+/// Queries that attend to the same rows: all of `seen`, and causally from `own_start` up to themselves. Rows of the batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryBlock {
     pub(crate) queries: Range<usize>,
-    /// In the order of their positions.
+    /// In order of position.
     pub(crate) seen: Vec<Range<usize>>,
     pub(crate) own_start: usize,
 }
 
 impl QueryBlock {
-    /// Queries in one block at most: bounds the scores that are held at a time.
+    /// Maximum number of queries in a block; bounds the size of the score matrix.
     pub(crate) const LEN: usize = 64;
 
-    /// Whether all rows it names are among `tokens`, and every query sees itself.
+    /// Whether all rows are below `tokens` and every query attends to itself.
     pub(crate) fn is_within(&self, tokens: usize) -> bool {
         self.own_start <= self.queries.start
             && self.queries.start < self.queries.end
@@ -23,12 +23,12 @@ impl QueryBlock {
             && self.seen.iter().all(|rows| rows.start <= rows.end && rows.end <= tokens)
     }
 
-    /// The first row that it names.
+    /// The first row attended to.
     pub(crate) fn first(&self) -> usize {
         self.seen.first().map_or(self.own_start, |rows| rows.start.min(self.own_start))
     }
 
-    /// Keys that its first query sees before itself.
+    /// Number of keys that the first query attends to besides itself.
     pub(crate) fn before(&self) -> usize {
         self.seen.iter().map(Range::len).sum::<usize>() + self.queries.start - self.own_start
     }

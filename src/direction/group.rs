@@ -1,12 +1,12 @@
-//! How many numbers are drawn together.
+//! The unit of drawing: directions are drawn a group of elements at a time.
 
-/// Elements drawn together; a run of elements can start at any multiple of it.
+/// Elements per group; drawing starts at a multiple of it.
 pub const GROUP: usize = 128;
 
 pub(crate) const HALF: usize = GROUP / 2;
 
-const _: () = assert!(HALF == 2 * TOGETHER, "a word for two elements");
+const _: () = assert!(HALF == 2 * COUNTERS, "a word for two elements");
 
-/// Counters that the generator enciphers together: a round is a chain of four dependent operations, and so many chains side by side
-/// fill a processor's units with any width of vector.
-pub(crate) const TOGETHER: usize = 32;
+/// Counters enciphered per call: a round is a chain of four dependent operations, and 32 independent chains fill a
+/// processor's units at any vector width.
+pub(crate) const COUNTERS: usize = 32;

@@ -1,4 +1,4 @@
-//! Random directions: pure functions of a seed, a tensor's name and an index. None is ever stored.
+//! Random directions: pure functions of seed, tensor name and index, never stored.
 
 pub mod group;
 pub mod seed;

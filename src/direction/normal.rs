@@ -1,11 +1,11 @@
-//! Two normals of one word: Box-Muller with polynomials.
+//! Two normals per word: Box-Muller with polynomials.
 
-use super::group::{GROUP, HALF, TOGETHER};
+use super::group::{COUNTERS, GROUP, HALF};
 use super::key::Key;
-use super::sign::signed;
+use super::sign::flip_sign;
 use super::threefry::draw_words;
 
-/// -2 ln(u) for a normal u in (0, 1): to a millionth, and relatively so where it is near 0.
+/// -2 ln(u) for a normal (not subnormal) u in (0, 1): error 1e-6, absolute, and relative where the result is near 0.
 #[inline(always)]
 fn minus_two_ln(u: f32) -> f32 {
     const SQRT_HALF: u32 = 0x3f35_04f3;
@@ -13,7 +13,7 @@ fn minus_two_ln(u: f32) -> f32 {
     let bits = u.to_bits().wrapping_sub(SQRT_HALF);
     let e = ((bits as i32) >> 23) as f32;
     let x = f32::from_bits((bits & 0x007f_ffff).wrapping_add(SQRT_HALF)) - 1.0;
-    // -2 ln(1 + x) = x p(x), p the minimax polynomial of its degree, in three short chains rather than a long one.
+    // -2 ln(1 + x) = x p(x) with p the minimax polynomial, evaluated in three short chains instead of one long one.
     let xx = x * x;
     let first = (-0.244_219_52f32).mul_add(x, 0.375_654_55);
     let second = (-0.409_095_1f32).mul_add(x, 0.497_935_86);
@@ -22,15 +22,15 @@ fn minus_two_ln(u: f32) -> f32 {
     e.mul_add(-2.0 * std::f32::consts::LN_2, p * x)
 }
 
-/// sqrt(-2 ln u), u uniform in (0, 1), of a word's upper 20 bits: the radius of Box and Muller (1958).
+/// sqrt(-2 ln u), u uniform in (0, 1) from a word's upper 20 bits: the radius of Box and Muller (1958).
 #[inline(always)]
 fn radius(word: u32) -> f32 {
     const STEP: f32 = 1.0 / (1 << 20) as f32;
     minus_two_ln(((word >> 12) as i32 as f32).mul_add(STEP, 0.5 * STEP)).sqrt()
 }
 
-/// (cos a, sin a) of an angle uniform over the circle, of a word's lower 12 bits: nine say where it lies in an eighth of the circle,
-/// three which eighth that is, by an exchange and two signs.
+/// (cos a, sin a), a uniform on the circle from a word's lower 12 bits: nine give the angle within an octant, three select
+/// the octant by a swap and two signs.
 #[inline(always)]
 fn unit_vector(word: u32) -> (f32, f32) {
     const STEP: f32 = std::f32::consts::FRAC_PI_4 / 512.0;
@@ -41,17 +41,16 @@ fn unit_vector(word: u32) -> (f32, f32) {
     let c = (-1.358_590_8e-3f32).mul_add(aa, 4.165_502_5e-2).mul_add(aa, -4.999_985_6e-1);
     let (sin, cos) = (s * a, c.mul_add(aa, 1.0));
     let (first, second) = if word & (1 << 9) == 0 { (cos, sin) } else { (sin, cos) };
-    (signed(first, word << 21), signed(second, word << 20))
+    (flip_sign(first, word << 21), flip_sign(second, word << 20))
 }
 
-/// The `group`-th [`GROUP`] normals under a key.
+/// Draws the [`GROUP`] normals of group `group` under `key`.
 ///
-/// Short loops rather than one long one: each is a chain of dependent operations, and the shorter it is, the more of its turns a
-/// processor has in flight at once.
+/// Several short loops instead of one: the shorter an iteration's dependency chain, the more iterations are in flight.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "loops over one index, as the definition has it")]
 pub(crate) fn draw_normals(key: Key, group: u64, out: &mut [f32; GROUP]) {
-    let words = draw_words(key, group * TOGETHER as u64);
+    let words = draw_words(key, group * COUNTERS as u64);
     let words = words.as_flattened();
     let (first, second) = out.split_at_mut(HALF);
     let mut radii = [0f32; HALF];

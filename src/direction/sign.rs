@@ -1,13 +1,13 @@
-//! Signs: one bit each.
+//! Random signs: one bit each.
 
-/// Groups that the signs of [`HALF`] words are enough for.
-pub(crate) const GROUPS_OF_SIGNS: u64 = 32 / 2;
+/// Groups whose signs one call of the generator covers: 64 words of 32 bits, for 128 elements per group.
+pub(crate) const GROUPS_PER_DRAW: u64 = 32 / 2;
 
-/// The bit of an f32 that is its sign.
+/// The sign bit of an f32.
 const SIGN: u32 = 1 << 31;
 
-/// x, with its sign turned over where the highest bit is set.
+/// x, negated if the highest bit of `bits` is set.
 #[inline(always)]
-pub(crate) fn signed(x: f32, bits: u32) -> f32 {
+pub(crate) fn flip_sign(x: f32, bits: u32) -> f32 {
     f32::from_bits(x.to_bits() ^ (bits & SIGN))
 }

@@ -1,50 +1,51 @@
-//! Directions by name, and how far along them: what a zeroth-order gradient is a list of.
+//! Terms coeff * z(seed): a zeroth-order gradient is a list of them.
 
-/// What the coordinates of a direction are drawn from. (A direction on the sphere is a Gaussian one whose term is divided by its length.)
+/// The distribution of a direction's coordinates. (A direction on the sphere is a Gaussian one with its coefficient divided
+/// by its norm.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// z ~ N(0, I).
     Gaussian,
-    /// Every coordinate +1 or -1 with equal chances.
+    /// Each coordinate +1 or -1 with equal probability.
     Rademacher,
 }
 
-/// One direction and how far along it. The direction itself is never stored.
+/// coeff * z(seed): a multiple of one direction, which is never stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Term {
-    /// With the seed it names the direction: z(seed, ., .).
+    /// Distribution of z.
     pub direction: Direction,
-    /// Names the direction among those of its kind.
+    /// Seed of z.
     pub seed: u64,
-    /// The multiple of the direction.
+    /// Coefficient of z.
     pub coeff: f32,
 }
 
 impl Term {
-    /// A multiple of a Gaussian direction.
+    /// coeff * z(seed) with Gaussian z.
     pub fn gaussian(seed: u64, coeff: f32) -> Self {
         Direction::Gaussian.term(seed, coeff)
     }
 
-    /// Whether both go along the same direction.
+    /// Whether both are multiples of the same direction.
     pub fn is_along(&self, other: &Term) -> bool {
         (self.direction, self.seed) == (other.direction, other.seed)
     }
 }
 
 impl Direction {
-    /// A multiple of the direction of this kind that `seed` names.
+    /// coeff * z(seed) with z of this distribution.
     pub fn term(self, seed: u64, coeff: f32) -> Term {
         Term { direction: self, seed, coeff }
     }
 }
 
-/// All terms, `factor` times as far.
+/// factor * each term.
 pub fn scaled(terms: &[Term], factor: f32) -> Vec<Term> {
     terms.iter().map(|t| Term { coeff: factor * t.coeff, ..*t }).collect()
 }
 
-/// Adds a term to a list in which each direction stands once.
+/// Adds a term to a list that holds each direction once.
 pub fn gather(terms: &mut Vec<Term>, term: Term) {
     match terms.iter_mut().find(|t| t.is_along(&term)) {
         Some(same) => same.coeff += term.coeff,

@@ -1,22 +1,22 @@
 //! z(seed, tensor, index): the random direction, a pure function, never stored.
 //!
 //! Counter-based: Threefry-2x32 with 13 rounds (Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as
-//! 1, 2, 3", SC 2011; 13 is the smallest number of rounds that passes BigCrush) gives two 32-bit words for each
-//! counter, and Box-Muller turns each word into two normals. The key is a hash of the seed and of the parameter's *name*, so
-//! freezing, sharding or reordering parameters changes nobody else's noise, and threads can start anywhere.
+//! 1, 2, 3", SC 2011; 13 is the smallest number of rounds that passes BigCrush) gives two 32-bit words per counter, and
+//! Box-Muller turns each word into two normals. The key is a hash of the seed and of the parameter's *name*: freezing,
+//! sharding or reordering parameters leaves the noise of the others unchanged, and threads can start anywhere.
 //!
-//! A word's upper 20 bits are the radius, its lower 12 the angle. So |z| reaches 5.39, beyond which a normal is once in 14 million
-//! times; and the mean of a polynomial of cosine and sine over 4,096 angles is that over the circle, up to the 4,095th degree. Its
-//! moments are a normal's to a millionth.
+//! A word's upper 20 bits give the radius, its lower 12 the angle. |z| reaches 5.39, which a normal exceeds once in 14
+//! million draws. With 4,096 equally spaced angles the mean of a polynomial in cosine and sine is exact up to degree 4,095.
+//! The moments agree with a normal's to 1e-6.
 //!
-//! Elements are drawn in groups of [`GROUP`]: element j and element j + GROUP/2 of a group are the two of one word.
-//! Logarithm, sine and cosine are polynomials with every multiply-add fused, so scalar, AVX2 and AVX-512 code give the same bits.
+//! Elements are drawn in groups of [`GROUP`]: elements j and j + GROUP/2 of a group come from one word.
+//! Logarithm, sine and cosine are polynomials in fused multiply-adds, so scalar, AVX2 and AVX-512 code give the same bits.
 
-use super::group::{GROUP, HALF, TOGETHER};
+use super::group::{COUNTERS, GROUP, HALF};
 use super::key::Key;
 
-/// Threefry-2x32-13: `N` counters from `first` on, of which the low word must not carry, enciphered under `key`: each counter's first
-/// word, then each one's second.
+/// Threefry-2x32-13 of the `N` counters from `first` (low word, high word) under `key`: the first word of each, then the
+/// second of each. The low word must not overflow.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "counters, not indices")]
 pub fn threefry<const N: usize>(key: [u32; 2], first: [u32; 2]) -> [[u32; N]; 2] {
@@ -26,7 +26,7 @@ pub fn threefry<const N: usize>(key: [u32; 2], first: [u32; 2]) -> [[u32; N]; 2]
     for j in 0..N {
         x0[j] = first[0].wrapping_add(j as u32).wrapping_add(keys[0]);
     }
-    // Unrolled by hand in fours: a key is added after every fourth round.
+    // Unrolled in fours: a key is added after every fourth round.
     macro_rules! round {
         ($r:expr) => {
             for j in 0..N {
@@ -54,29 +54,29 @@ pub fn threefry<const N: usize>(key: [u32; 2], first: [u32; 2]) -> [[u32; N]; 2]
     [x0, x1]
 }
 
-/// The words of [`TOGETHER`] counters from `first` on, a multiple of it: each one's first, then each one's second.
+/// The words of [`COUNTERS`] counters from `first`, a multiple of it: the first word of each, then the second of each.
 #[inline(always)]
-pub(crate) fn draw_words(key: Key, first: u64) -> [[u32; TOGETHER]; 2] {
+pub(crate) fn draw_words(key: Key, first: u64) -> [[u32; COUNTERS]; 2] {
     threefry(key.words, [first as u32, (first >> 32) as u32])
 }
 
-/// A word for each of the `group`-th [`GROUP`] elements, in two halves.
+/// One word per element of group `group`, in two halves.
 #[inline(always)]
-pub(crate) fn draw_a_word_each(key: Key, group: u64) -> [[u32; HALF]; 2] {
+pub(crate) fn draw_element_words(key: Key, group: u64) -> [[u32; HALF]; 2] {
     let mut words = [[0u32; HALF]; 2];
-    for n in 0..HALF / TOGETHER {
-        let drawn = draw_words(key, group * HALF as u64 + (n * TOGETHER) as u64);
+    for n in 0..HALF / COUNTERS {
+        let drawn = draw_words(key, group * HALF as u64 + (n * COUNTERS) as u64);
         for half in 0..2 {
-            words[half][n * TOGETHER..][..TOGETHER].copy_from_slice(&drawn[half]);
+            words[half][n * COUNTERS..][..COUNTERS].copy_from_slice(&drawn[half]);
         }
     }
     words
 }
 
-/// Half a word, 16 bits, for each of the `group`-th [`GROUP`] elements. No counter of [`draw_a_word_each`] is among these.
+/// 16 random bits per element of group `group`, from counters disjoint from those of [`draw_element_words`].
 #[inline(always)]
 pub(crate) fn draw_half_words(key: Key, group: u64, out: &mut [u32; GROUP]) {
-    let words = draw_words(key, (1 << 63) | (group * TOGETHER as u64));
+    let words = draw_words(key, (1 << 63) | (group * COUNTERS as u64));
     let words = words.as_flattened();
     let (first, second) = out.split_at_mut(HALF);
     for j in 0..HALF {

@@ -103,7 +103,7 @@ fn by_heads<T: Element>(
 ) -> Result<Vec<T>> {
     let width: usize = shape[1..].iter().product();
     let rows = shape[0] / heads.max(1);
-    if rows * heads != shape[0] || rows % 2 != 0 {
+    if rows * heads != shape[0] || !rows.is_multiple_of(2) {
         bail!("{} rows are not {heads} heads of rotary pairs", shape[0]);
     }
     let mut whole = Vec::with_capacity(rows * width);

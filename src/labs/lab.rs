@@ -1,4 +1,4 @@
-//! A function in R^d as a workload: x0 = 0, scored by f itself.
+//! A function in R^d as a workload: starts at x = 0, scored by f itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::device::{Array, Buffer};
 use crate::params::{Params, Role, Stored, Weights, file};
 use crate::zo::{Data, Problem, Score, Split, Workload};
 
-/// The one weight's name.
+/// Name of the only weight.
 const X: &str = "x";
 
-/// The file that keeps x.
+/// File that stores x.
 const FILE: &str = "model.safetensors";
 
 /// Least squares over one weight x [d].
@@ -26,12 +26,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Of this function.
+    /// A workload of this function.
     pub fn new(function: LeastSquares) -> Self {
         Lab { function }
     }
 
-    /// x = 0, held in `dtype`.
+    /// x = 0 in `dtype`.
     pub fn start(&self, dtype: DType) -> Result<Params> {
         let mut params = Params::new(dtype);
         let d = self.function.dimension();

@@ -8,27 +8,27 @@ use super::numbers::{DenseGradient, at_points, flat};
 use crate::params::{ParamId, Params, Points, Weights};
 use crate::zo::{Cost, Gradients, LossSum, Objective, Problem};
 
-/// f over all numbers of all weights in order, at a mini-batch of its terms.
+/// f over the elements of all weights in order, on a mini-batch of its terms.
 #[derive(Clone)]
 pub struct LeastSquares {
     /// [n][d]
     a: Vec<Vec<f64>>,
     /// [n]
     b: Vec<f64>,
-    /// The terms of the mini-batch.
+    /// Indices of the mini-batch's terms.
     pub batch: Vec<usize>,
     cost: Cost,
 }
 
 impl LeastSquares {
-    /// n terms over d numbers, with a_ij = sin(7 i + 3 j + i j) and b_i = 1 + cos i; at a mini-batch of the first `batch` of them.
+    /// n terms in R^d with a_ij = sin(7 i + 3 j + i j) and b_i = 1 + cos i; the mini-batch is the first `batch` terms.
     pub fn new(n: usize, d: usize, batch: usize) -> Self {
         let a = (0..n).map(|i| (0..d).map(|j| libm::sin((7 * i + 3 * j + i * j) as f64)).collect()).collect();
         let b = (0..n).map(|i| 1.0 + libm::cos(i as f64)).collect();
         LeastSquares { a, b, batch: (0..batch).collect(), cost: Cost::default() }
     }
 
-    /// Turns to the mini-batch of `step`: the next terms in order, round and round.
+    /// Selects the mini-batch of `step`: consecutive terms, cyclically.
     pub fn turn_to_step(&mut self, step: u64) {
         let (n, size) = (self.b.len() as u64, self.batch.len() as u64);
         self.batch = (0..size).map(|k| ((step * size + k) % n) as usize).collect();
@@ -53,7 +53,7 @@ impl LeastSquares {
         self.residual(i, x).powi(2) / 2.0
     }
 
-    /// The mean of the terms `of` at x.
+    /// The mean of f_i(x) over the terms `of`.
     pub fn mean(&self, of: &[usize], x: &[f64]) -> f64 {
         of.iter().map(|&i| self.value(i, x)).sum::<f64>() / of.len() as f64
     }
@@ -68,7 +68,7 @@ impl LeastSquares {
         g
     }
 
-    /// The mini-batch's mean at the weights as they stand.
+    /// The mini-batch's mean at theta.
     pub fn loss(&mut self, weights: Weights) -> Result<f32> {
         Ok(self.mean(&self.batch, &flat(weights)?) as f32)
     }

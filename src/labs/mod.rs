@@ -1,4 +1,4 @@
-//! Functions with a known gradient and a known minimum, trained as language models are: no language model in them.
+//! Functions with known gradient and minimum, trained like language models; for tests of the optimisers.
 
 pub mod numbers;
 mod least_squares;

@@ -1,4 +1,4 @@
-//! The weights as a point in R^d, and a gradient in R^d as the weights have it.
+//! Weights and gradients as vectors in R^d.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::device::{Element, View};
 use crate::params::{Gradient, Leaf, ParamId, Role, Weights};
 use crate::zo::Gradients;
 
-/// All numbers of all weights, in order, at each point that the weights are read at: [points][d].
+/// All elements of all weights, in order, at each point of `weights`: [points][d].
 pub fn at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
     fn read<T: Element>(numbers: &[T], leaf: &Leaf, points: usize) -> Vec<f32> {
         let mut at_points = numbers.repeat(points);
@@ -27,16 +27,16 @@ pub fn at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
     Ok(all)
 }
 
-/// All numbers of all weights as they stand, in order: [d].
+/// All elements of all weights at theta, in order: [d].
 pub fn flat(weights: Weights) -> Result<Vec<f64>> {
-    Ok(at_points(weights.as_they_stand())?.pop().unwrap_or_default())
+    Ok(at_points(weights.at_theta())?.pop().unwrap_or_default())
 }
 
-/// A gradient in R^d, handed out weight by weight, the last one first.
+/// A gradient in R^d, returned weight by weight from the last.
 pub struct DenseGradient(Vec<(ParamId, Vec<f64>)>);
 
 impl DenseGradient {
-    /// `gradient` [d], as far as the weights are to be differentiated.
+    /// `gradient` [d], restricted to the weights that are differentiated.
     pub fn new(gradient: &[f64], weights: Weights) -> Self {
         let (mut start, mut all) = (0, Vec::new());
         for (id, _) in weights.ids() {

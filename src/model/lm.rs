@@ -179,7 +179,7 @@ impl Model {
         let x = match kept {
             Some(x) => x.clone(),
             None => {
-                let (still, packed) = (weights.as_they_stand(), self.prepare(batch)?);
+                let (still, packed) = (weights.at_theta(), self.prepare(batch)?);
                 let x = self.architecture.embed(still, &packed)?;
                 kept.insert(self.through(still, &packed, 0..first, x, |_, _| ())?).clone()
             }

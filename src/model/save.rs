@@ -103,7 +103,7 @@ impl Model {
         let packed = self.architecture.prepare(Packed::new(&batch, Front::CaptureKv(RefCell::default())))?;
         self.forward(weights, &packed, |_, _| ())?;
         let Front::CaptureKv(noted) = packed.front else { return Ok(Vec::new()) };
-        Ok(Activations::side_by_side(&noted.into_inner())?.to_vec()?)
+        Activations::side_by_side(&noted.into_inner())?.to_vec()
     }
 
     /// Adds what LoRA adds to the layers to their weights, where it stays: W + s B A. Fails where there is no LoRA.

@@ -1,4 +1,4 @@
-//! What follows a linear layer, number by number.
+//! Elementwise activations after a linear layer.
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
@@ -8,7 +8,7 @@ use crate::device::Activation;
 use crate::device::Activations;
 use crate::device::cpu::activation::{activate_all, multiply_all_by_slope};
 
-/// An activation by itself: of what an operation did not work it into.
+/// Applies an activation elementwise, for operations that do not fuse it.
 pub fn activated(x: &Activations, activation: Activation) -> Result<Activations> {
     if activation == Activation::None { Ok(x.clone()) } else { x.map(|x| Ok(x.apply_op1(Activate(activation))?)) }
 }

@@ -1,4 +1,4 @@
-//! Causal attention over a packed batch, the tree of its sequences.
+//! Causal attention over a packed batch, whose sequences form trees with shared prefixes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::device::Activations;
 use crate::device::cpu::attention::{self as cpu, PrefixRows};
 use crate::device::{Heads, QueryBlock, Scores};
 
-/// Causal attention within each sequence of the batch: every query sees what its [`QueryBlock`] shows it.
+/// Causal attention within each sequence of the batch: every query attends to the rows of its [`QueryBlock`] and the prefix.
 ///
 /// q, k and v side by side [prefixes + tokens, (queries + 2 keys) * dim], f32 -> [tokens, queries * dim].
 pub fn attention(
@@ -26,7 +26,7 @@ pub fn attention(
 
 struct Attention {
     loops: cpu::Attention,
-    /// Of the output.
+    /// Width of the output.
     width: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Soft caps (Bello et al. 2016, arXiv 1611.09940; Gemma 2): no number leaves (-cap, cap).
+//! Soft caps (Bello et al. 2016, arXiv 1611.09940; Gemma 2): bound numbers to (-cap, cap).
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
@@ -7,7 +7,7 @@ use super::tensors::{floats, with_floats};
 use crate::device::Activations;
 use crate::device::cpu::cap::{cap_all, differentiate_cap};
 
-/// cap tanh(x / cap) of each number of x, f32.
+/// cap tanh(x / cap) elementwise, f32.
 pub fn soft_cap(x: &Activations, cap: f32) -> Result<Activations> {
     x.map(|x| Ok(x.apply_op1(SoftCap { cap })?))
 }

@@ -1,4 +1,4 @@
-//! Rows of an embedding.
+//! Embedding lookup.
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
@@ -8,13 +8,14 @@ use crate::device::Activations;
 use crate::device::cpu::embed::{add_rows_of, rows};
 use crate::params::{Leaf, ParamId, Weights};
 
-/// Rows of the embedding `weight` [vocab, hidden] for `ids`, as f32 [ids, hidden]. At several points the ids are as often the same.
+/// Rows `ids` of the embedding `weight` [vocab, hidden] -> [ids, hidden], f32. At several points `ids` repeats once per
+/// point.
 pub fn embed(weights: Weights, weight: ParamId, ids: &[u32]) -> Result<Activations> {
     let embed = Embed { weight: weights.leaf(weight), ids: ids.to_vec() };
     weights.root()?.map(|root| Ok(root.apply_op1(embed)?))
 }
 
-/// An operation on nothing: its argument only tells whether it is recorded.
+/// Applied to the graph's root, whose value is unused: it only decides whether the operation is recorded.
 struct Embed {
     weight: Leaf,
     ids: Vec<u32>,

@@ -1,4 +1,4 @@
-//! The gate of LLaMA's feed-forward layer, and of its relatives'.
+//! The gate of gated feed-forward layers (LLaMA and relatives).
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
@@ -8,7 +8,7 @@ use crate::device::Activation;
 use crate::device::Activations;
 use crate::device::cpu::gated as cpu;
 
-/// activation(gate) * up: gate and up side by side [tokens, 2 * inner] f32 -> [tokens, inner].
+/// activation(gate) * up: gate and up side by side [tokens, 2 * inner], f32 -> [tokens, inner].
 pub fn gated(gate_up: &Activations, activation: Activation) -> Result<Activations> {
     gate_up.map(|x| Ok(x.apply_op1(Gated { activation })?))
 }

@@ -1,4 +1,4 @@
-//! From logits to log-probabilities of the tokens that are asked for.
+//! Log-probabilities of selected tokens from logits.
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
@@ -7,7 +7,7 @@ use super::tensors::{floats, with_floats};
 use crate::device::Activations;
 use crate::device::cpu::log_probs as cpu;
 
-/// ln softmax(row)[token] for each of `picks` = (row of logits [rows, vocab] f32, token): [picks].
+/// ln softmax(row)[token] for each (row, token) of `picks`: logits [rows, vocab], f32 -> [picks].
 pub fn log_probs(logits: &Activations, picks: &[(usize, u32)]) -> Result<Activations> {
     logits.map(|logits| Ok(logits.apply_op1(LogProbs { picks: picks.to_vec() })?))
 }

@@ -1,25 +1,26 @@
-//! What a low-rank adapter adds to linear layers (Hu et al. 2021, "LoRA", arXiv 2106.09685): y + s (x A^T) B^T.
+//! The second product of low-rank adapters of linear layers (Hu et al. 2021, "LoRA", arXiv 2106.09685): y + s (x A^T) B^T.
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
-use super::tensors::{floats, small, with_floats};
+use super::tensors::{floats, small_weight, with_floats};
 use crate::device::Activations;
-use crate::device::cpu::Small;
+use crate::device::cpu::SmallWeight;
 use crate::device::cpu::low_rank::{self as cpu, LowRankPart};
 use crate::params::Leaf;
 
-/// The second factor of an adapter, and where its layer's outputs stand.
+/// The factor B of an adapter, and its layer's columns.
 pub struct LowRank {
     /// B [outer, r], f32.
     pub b: Leaf,
     /// s
     pub scale: f32,
-    /// The layer's first column among the outputs.
+    /// The layer's first column in y.
     pub column: usize,
 }
 
-/// y + s h B^T under the columns of each part: y [tokens, width]; h = x A^T [tokens, sum of r], the parts' columns side by side.
+/// y + s h B^T in the columns of each part: y [tokens, width]; h = x A^T [tokens, sum of r], the parts' columns side by
+/// side.
 pub fn add_low_rank(y: &Activations, h: &Activations, parts: Vec<LowRank>) -> Result<Activations> {
     y.zip(h, |y, h| Ok(y.apply_op2(h, AddLowRank(parts))?))
 }
@@ -27,19 +28,24 @@ pub fn add_low_rank(y: &Activations, h: &Activations, parts: Vec<LowRank>) -> Re
 struct AddLowRank(Vec<LowRank>);
 
 impl AddLowRank {
-    fn weights(&self) -> Vec<Small> {
-        self.0.iter().map(|part| small(&part.b)).collect()
+    fn weights(&self) -> Vec<SmallWeight> {
+        self.0.iter().map(|part| small_weight(&part.b)).collect()
     }
 
-    /// The parts, which must fit into y and h.
-    fn parts<'a>(&self, weights: &'a [Small], width: usize, ranks: usize) -> candle_core::Result<Vec<LowRankPart<'a>>> {
+    /// The parts for the loops. Fails unless they fit into y and h.
+    fn parts<'a>(
+        &self,
+        weights: &'a [SmallWeight],
+        width: usize,
+        ranks: usize,
+    ) -> candle_core::Result<Vec<LowRankPart<'a>>> {
         let (mut first, mut parts) = (0, Vec::new());
-        for (LowRank { b, scale, column }, numbers) in self.0.iter().zip(weights) {
+        for (LowRank { b, scale, column }, weight) in self.0.iter().zip(weights) {
             let (outer, r) = b.array().dims2()?;
             if column + outer > width || first + r > ranks {
                 candle_core::bail!("low rank: {outer} x {r} at column {column} of {width}, {first} of {ranks}");
             }
-            parts.push(LowRankPart { b: numbers, outer, r, scale: *scale, column: *column, first });
+            parts.push(LowRankPart { b: weight, outer, r, scale: *scale, column: *column, first });
             first += r;
         }
         Ok(parts)
@@ -58,7 +64,7 @@ impl CustomOp2 for AddLowRank {
         Ok((CpuStorage::F32(sum), (tokens, width).into()))
     }
 
-    /// dh = s dy B, dB += s dy^T h; y's is the upstream.
+    /// dh = s dy B, dB += s dy^T h, and dy for y.
     fn bwd(
         &self,
         _: &Tensor,

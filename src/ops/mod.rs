@@ -1,11 +1,10 @@
-//! The operations that models are made of, over packed tokens: activations in f32, weights in whatever they are held in.
+//! The operations of models, over packed tokens: activations in f32, weights in storage precision.
 //!
-//! Each is a node of candle's graph with a backward of its own; its loops are in [`crate::device::cpu`]. On plain tensors nothing is
-//! recorded. If an activation is a variable, candle's graph records the activations, and walking it back adds the gradients of weights to
-//! where their [`Leaf`](crate::params::Leaf) says. So the forward pass of zeroth order and the one that is differentiated are the same code.
+//! Each is a node of candle's graph with its own backward pass; its loops are in [`crate::device::cpu`]. On plain tensors
+//! nothing is recorded. From a variable on, candle's graph records the activations, and its backward pass adds the weights'
+//! gradients through [`Leaf`](crate::params::Leaf). So zeroth-order and differentiated forward passes run the same code.
 //!
-//! If weights are read at several points, the rows of all activations are as many stretches of one length, one for each point. Nothing is
-//! recorded then.
+//! At several points, activations have one block of rows per point, of equal length and in order; nothing is recorded then.
 
 mod tensors;
 mod activation;

@@ -3,28 +3,28 @@
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::tensors::{floats, small, with_floats};
+use super::tensors::{floats, small_weight, with_floats};
 use crate::device::Activations;
 use crate::device::Heads;
-use crate::device::cpu::Small;
+use crate::device::cpu::SmallWeight;
 use crate::device::cpu::norm::{self as cpu, NormKind};
 use crate::params::Leaf;
 
-/// (x - mean) / sqrt(var + eps) * weight + bias over the last dimension of x [tokens, hidden] f32.
+/// (x - mean) / sqrt(var + eps) * weight + bias over the last dimension of x [tokens, hidden], f32.
 pub fn layer_norm(x: &Activations, affine: Option<(Leaf, Leaf)>, eps: f32) -> Result<Activations> {
     let (weight, bias) = affine.unzip();
     let norm = Norm { weight, bias, offset: 0.0, kind: NormKind { eps, centred: true } };
     x.map(|x| Ok(x.apply_op1(norm)?))
 }
 
-/// x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension of x [tokens, hidden] f32.
+/// x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension of x [tokens, hidden], f32.
 pub fn rms_norm(x: &Activations, weight: Leaf, offset: f32, eps: f32) -> Result<Activations> {
     let norm = Norm { weight: Some(weight), bias: None, offset, kind: NormKind { eps, centred: false } };
     x.map(|x| Ok(x.apply_op1(norm)?))
 }
 
-/// The same over each head of queries and of keys, by weights [head_dim] of their own; q, k and v side by side
-/// [tokens, (queries + 2 keys) * head_dim] f32. The values stay as they are.
+/// [`rms_norm`] over each query head and each key head, with weights [head_dim] for queries and for keys: q, k and v side by
+/// side [tokens, (queries + 2 keys) * head_dim], f32. The values are unchanged.
 pub fn rms_norm_heads(qkv: &Activations, heads: Heads, weights: [Leaf; 2], offset: f32, eps: f32) -> Result<Activations> {
     qkv.map(|qkv| Ok(qkv.apply_op1(HeadNorms { weights, heads, offset, eps })?))
 }
@@ -32,17 +32,17 @@ pub fn rms_norm_heads(qkv: &Activations, heads: Heads, weights: [Leaf; 2], offse
 struct Norm {
     weight: Option<Leaf>,
     bias: Option<Leaf>,
-    /// What the weight is added to.
+    /// Added to the weight.
     offset: f32,
     kind: NormKind,
 }
 
 impl Norm {
-    /// Weight and bias in f32; ones and nothing if there are none.
-    fn affine(&self, hidden: usize) -> candle_core::Result<(Small, Option<Small>)> {
-        let ones = || Small { all: vec![1.0; hidden], len: hidden };
-        let weight = self.weight.as_ref().map_or_else(ones, |w| raised(w, self.offset));
-        let bias = self.bias.as_ref().map(small);
+    /// Weight plus offset, and bias, in f32; a missing weight is 1. Fails unless both have length `hidden`.
+    fn affine(&self, hidden: usize) -> candle_core::Result<(SmallWeight, Option<SmallWeight>)> {
+        let ones = || SmallWeight { values: vec![1.0; hidden], len: hidden };
+        let weight = self.weight.as_ref().map_or_else(ones, |w| with_offset(w, self.offset));
+        let bias = self.bias.as_ref().map(small_weight);
         if weight.len != hidden || bias.as_ref().is_some_and(|b| b.len != hidden) {
             candle_core::bail!("norm: {hidden} by {}", weight.len);
         }
@@ -51,10 +51,10 @@ impl Norm {
 }
 
 /// offset + weight in f32.
-fn raised(weight: &Leaf, offset: f32) -> Small {
-    let mut weight = small(weight);
+fn with_offset(weight: &Leaf, offset: f32) -> SmallWeight {
+    let mut weight = small_weight(weight);
     if offset != 0.0 {
-        weight.all.iter_mut().for_each(|w| *w += offset);
+        weight.values.iter_mut().for_each(|w| *w += offset);
     }
     weight
 }
@@ -97,10 +97,10 @@ struct HeadNorms {
 }
 
 impl HeadNorms {
-    /// Both weights as they multiply, and the width of a row, which is checked.
-    fn raised(&self, shape: &Shape) -> candle_core::Result<([Small; 2], usize)> {
+    /// Both weights plus offset, and the row width. Fails unless they fit the heads.
+    fn with_offset(&self, shape: &Shape) -> candle_core::Result<([SmallWeight; 2], usize)> {
         let [q, k] = &self.weights;
-        let (weights, width) = ([raised(q, self.offset), raised(k, self.offset)], shape.dims2()?.1);
+        let (weights, width) = ([with_offset(q, self.offset), with_offset(k, self.offset)], shape.dims2()?.1);
         if width != self.heads.width() || weights.iter().any(|w| w.len != self.heads.dim) {
             candle_core::bail!("head norms: {shape:?} for {:?}", self.heads);
         }
@@ -114,18 +114,18 @@ impl CustomOp1 for HeadNorms {
     }
 
     fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (weights, width) = self.raised(layout.shape())?;
+        let (weights, width) = self.with_offset(layout.shape())?;
         let mut y = floats(qkv, layout)?.to_vec();
         cpu::normalise_heads(&mut y, width, self.heads, &weights, self.eps)?;
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let (weights, width) = self.raised(qkv.shape())?;
+        let (weights, width) = self.with_offset(qkv.shape())?;
         let dx = with_floats([qkv, &upstream.contiguous()?], |[x, dy]| {
             let (normalised, dx) = cpu::differentiate_heads(x, dy, width, self.heads, &weights, self.eps);
-            for (which, weight) in self.weights.iter().enumerate() {
-                weight.add_gradient(|dw| cpu::add_head_gradient(dw, which, &normalised, dy, width, self.heads));
+            for (kind, weight) in self.weights.iter().enumerate() {
+                weight.add_gradient(|dw| cpu::add_head_gradient(dw, kind, &normalised, dy, width, self.heads));
             }
             Ok(dx)
         })?;

@@ -1,37 +1,36 @@
-//! Keys and values that are nobody's tokens, in front of everybody's (Li and Liang 2021, "Prefix-Tuning", arXiv 2101.00190).
+//! Prefix tuning: virtual keys and values before the tokens (Li and Liang 2021, "Prefix-Tuning", arXiv 2101.00190).
 
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::tensors::{floats, small, with_floats};
+use super::tensors::{floats, small_weight, with_floats};
 use crate::device::Activations;
 use crate::device::Heads;
 use crate::params::Leaf;
 
-/// Where a block's keys and values lie among the embeddings of a prefix [prefix, blocks * 2 * keys * dim], f32.
+/// The part of a prefix's embeddings [prefix, blocks * 2 * keys * dim], f32, with a block's keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// How the model's heads are made.
+    /// The model's heads.
     pub heads: Heads,
-    /// Which block.
+    /// Index of the block.
     pub block: usize,
 }
 
 impl Place {
-    /// The columns of the embeddings: PEFT's order, a block's keys and then its values.
+    /// The block's columns, in PEFT's order: keys, then values.
     fn columns(self) -> std::ops::Range<usize> {
         let width = 2 * self.heads.keys * self.heads.dim;
         self.block * width..(self.block + 1) * width
     }
 
-    /// Columns of a row that are queries.
+    /// Width of the queries in a row of qkv.
     fn queries(self) -> usize {
         self.heads.queries * self.heads.dim
     }
 }
 
-/// The rows of a prefix in front of qkv [tokens, ..] -> [prefix + tokens, ..]; they have no queries. A prefix for each point that it is
-/// read at.
+/// Puts the prefix before qkv [tokens, ..] -> [prefix + tokens, ..]: keys and values, no queries; one copy per point.
 pub fn with_prefix(qkv: &Activations, embeddings: Leaf, place: Place) -> Result<Activations> {
     qkv.map(|qkv| Ok(qkv.apply_op1(WithPrefix { embeddings, place })?))
 }
@@ -53,15 +52,15 @@ impl CustomOp1 for WithPrefix {
         if columns.end > all || queries + columns.len() != width {
             candle_core::bail!("prefix: {:?} of {prefix} x {all} in front of {tokens} x {width}", self.place);
         }
-        let embeddings = small(&self.embeddings);
-        let front = embeddings.points() * prefix;
-        let mut rows = Vec::with_capacity((front + tokens) * width);
-        for row in embeddings.all.chunks(all) {
+        let embeddings = small_weight(&self.embeddings);
+        let prefix_rows = embeddings.points() * prefix;
+        let mut rows = Vec::with_capacity((prefix_rows + tokens) * width);
+        for row in embeddings.values.chunks(all) {
             rows.resize(rows.len() + queries, 0.0);
             rows.extend_from_slice(&row[columns.clone()]);
         }
         rows.extend_from_slice(floats(qkv, layout)?);
-        Ok((CpuStorage::F32(rows), (front + tokens, width).into()))
+        Ok((CpuStorage::F32(rows), (prefix_rows + tokens, width).into()))
     }
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {

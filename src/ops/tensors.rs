@@ -1,11 +1,11 @@
-//! The numbers of activations, lent to loops.
+//! Borrowed f32 slices of tensors for the loops.
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 
-use crate::device::cpu::Small;
+use crate::device::cpu::SmallWeight;
 use crate::params::Leaf;
 
-/// The f32 numbers of a contiguous tensor.
+/// The elements of a contiguous f32 tensor on the CPU. Fails for others.
 pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(x), Some((start, end))) => Ok(&x[start..end]),
@@ -14,7 +14,7 @@ pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_cor
     }
 }
 
-/// The same of tensors, lent to `read` together.
+/// Calls `read` with the elements of several contiguous f32 tensors.
 pub(super) fn with_floats<const N: usize, R>(
     tensors: [&Tensor; N],
     read: impl FnOnce([&[f32]; N]) -> candle_core::Result<R>,
@@ -28,7 +28,7 @@ pub(super) fn with_floats<const N: usize, R>(
     read(all)
 }
 
-/// A small weight in f32, at the points that `leaf` is read at.
-pub(super) fn small(leaf: &Leaf) -> Small {
-    Small::of(leaf.array(), leaf.displaced())
+/// A small weight in f32, at the points of `leaf`.
+pub(super) fn small_weight(leaf: &Leaf) -> SmallWeight {
+    SmallWeight::of(leaf.array(), leaf.displaced())
 }

@@ -1,4 +1,4 @@
-//! Weights in a safetensors file, written whole and read back in place.
+//! Weights in safetensors files: atomic writes, reads into existing weights.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -10,7 +10,7 @@ use crate::base::{Digest, ReadSeek, files};
 use crate::device::Array;
 use crate::params::{Params, Role};
 
-/// A safetensors header, and where the numbers begin.
+/// Reads a safetensors header; returns it and the offset of the data. Fails if the length does not match the file's.
 pub fn read_header(reader: &mut dyn ReadSeek) -> Result<(safetensors::tensor::Metadata, u64)> {
     let len = reader.seek(SeekFrom::End(0))?;
     reader.seek(SeekFrom::Start(0))?;
@@ -36,7 +36,7 @@ pub fn read_header(reader: &mut dyn ReadSeek) -> Result<(safetensors::tensor::Me
     Ok((metadata, 8 + size))
 }
 
-/// Writes weights under their names as a safetensors file, which transformers and PEFT read: whole or not at all, tensor by tensor.
+/// Writes named weights as a safetensors file readable by transformers and PEFT: atomically, tensor by tensor.
 pub fn save(weights: &[(String, &Array)], path: &Path) -> Result<()> {
     let mut offset = 0;
     let mut tensors = Vec::new();
@@ -57,14 +57,14 @@ pub fn save(weights: &[(String, &Array)], path: &Path) -> Result<()> {
     })
 }
 
-/// What a safetensors file begins with.
+/// The header of a safetensors file: length and JSON, padded to 8 bytes.
 pub fn header(metadata: &safetensors::tensor::Metadata) -> Result<Vec<u8>> {
     let mut json = serde_json::to_vec(metadata)?;
     json.resize(json.len().next_multiple_of(8), b' ');
     Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }
 
-/// The digests of the weights called `names`, of those that [`save`] wrote.
+/// Digests of the tensors `names` in a file written by [`save`].
 pub fn stored_digests<'a>(names: impl Iterator<Item = &'a str>, path: &Path) -> Result<Vec<Digest>> {
     let mut file = File::open(path)?;
     let (metadata, start) = read_header(&mut file)?;
@@ -78,14 +78,15 @@ pub fn stored_digests<'a>(names: impl Iterator<Item = &'a str>, path: &Path) -> 
     Ok(digests)
 }
 
-/// Reads what [`save`] wrote back into the same weights, in place, those that are frozen left out; `own` says what a stored tensor
-/// is called among them.
-pub fn restore(params: &mut Params, path: &Path, own: impl Fn(&str) -> &str) -> Result<()> {
+/// Reads a file written by [`save`] into the weights, in place; frozen weights are skipped. `weight_name` maps a stored
+/// name to the weight's name.
+pub fn restore(params: &mut Params, path: &Path, weight_name: impl Fn(&str) -> &str) -> Result<()> {
     let mut inner = || -> Result<()> {
         let mut file = File::open(path)?;
         let (metadata, start) = read_header(&mut file)?;
         for (name, info) in metadata.tensors() {
-            let id = params.id(own(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
+            let id =
+                params.id(weight_name(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
             if params.role(id) != Role::Frozen {
                 file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
                 params.overwrite(id, &mut file)?;
@@ -96,12 +97,12 @@ pub fn restore(params: &mut Params, path: &Path, own: impl Fn(&str) -> &str) -> 
     inner().with_context(|| format!("cannot read {} back", path.display()))
 }
 
-/// A weight as it lies in a file.
+/// A weight stored in a file.
 pub struct Stored {
-    /// As the model names it.
+    /// The model's name for it.
     pub name: String,
-    /// Or frozen.
+    /// False if frozen.
     pub trained: bool,
-    /// Of its bytes.
+    /// Digest of its bytes.
     pub digest: Digest,
 }

@@ -1,11 +1,11 @@
-//! A first-order gradient of one weight.
+//! First-order gradients.
 
 use std::ops::{Deref, DerefMut};
 
 use crate::base::SetAside;
 use crate::device::cpu::simd;
 
-/// A weight's gradient, in f32 whatever the weight is held in. Its bytes are counted apart from the activations'.
+/// The first-order gradient of one weight, f32 [len] for any storage precision. Its bytes are counted as set aside.
 #[derive(Debug)]
 pub struct Gradient {
     values: Vec<f32>,
@@ -13,20 +13,20 @@ pub struct Gradient {
 }
 
 impl Gradient {
-    /// Of `len` zeros.
+    /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         let counted = SetAside::new(4 * len);
         Gradient { values: vec![0.0; len], _counted: counted }
     }
 
-    /// The sum of its squares.
+    /// The squared Euclidean norm.
     pub fn squared_norm(&self) -> f64 {
         squared_norm(&self.values)
     }
 }
 
 vectorize! {
-    /// f32 sums over short runs, joined in f64.
+    /// f32 sums over 1,024 numbers, added in f64.
     fn squared_norm(x: &[f32]) -> f64 {
         let mut total = 0f64;
         for run in x.chunks(1024) {

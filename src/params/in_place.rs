@@ -1,4 +1,4 @@
-//! The passes over a weight's own buffer, in place. Nothing else writes weights.
+//! In-place passes over a weight's buffer. Only these write weights during training.
 
 use rayon::prelude::*;
 
@@ -7,52 +7,52 @@ use crate::device::cpu::{AffineMove, Kernel, StateSlice, moves, update};
 use crate::device::{Element, ViewMut};
 use crate::direction::{Key, group};
 
-/// Elements that a thread takes at a time: a multiple of [`group::GROUP`], 64 KiB of f32.
+/// Elements per job: a multiple of [`group::GROUP`], 64 KiB of f32.
 const CHUNK: usize = 128 * group::GROUP;
 
-/// The moves of each weight, one after the other, in place. The threads take stretches of many weights together, so large and small ones
-/// keep them equally busy.
+/// Applies each weight's moves in order, in place. Chunks of all weights form one list of jobs, which balances large and
+/// small weights across threads.
 pub fn apply_all(mut weights_and_moves: Vec<(ViewMut, Vec<AffineMove>)>) {
-    fn stretches<'a, T>(weights: &'a mut [T]) -> impl Iterator<Item = (usize, &'a mut [T])> {
-        weights.chunks_mut(CHUNK).enumerate().map(|(i, stretch)| (i * CHUNK, stretch))
+    fn chunks<T>(weights: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
+        weights.chunks_mut(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk))
     }
     let mut jobs: Vec<(ViewMut, usize, &[AffineMove])> = Vec::new();
     for (weights, moves) in &mut weights_and_moves {
         match weights {
-            ViewMut::F32(w) => jobs.extend(stretches(w).map(|(first, w)| (ViewMut::F32(w), first, &moves[..]))),
-            ViewMut::Bf16(w) => jobs.extend(stretches(w).map(|(first, w)| (ViewMut::Bf16(w), first, &moves[..]))),
-            ViewMut::F16(w) => jobs.extend(stretches(w).map(|(first, w)| (ViewMut::F16(w), first, &moves[..]))),
+            ViewMut::F32(w) => jobs.extend(chunks(w).map(|(first, w)| (ViewMut::F32(w), first, &moves[..]))),
+            ViewMut::Bf16(w) => jobs.extend(chunks(w).map(|(first, w)| (ViewMut::Bf16(w), first, &moves[..]))),
+            ViewMut::F16(w) => jobs.extend(chunks(w).map(|(first, w)| (ViewMut::F16(w), first, &moves[..]))),
         }
     }
     jobs.into_par_iter().for_each(
-        |(stretch, first, moves)| each_precision!(ViewMut, stretch, weights => moves::apply_moves(weights, first, moves)),
+        |(chunk, first, moves)| each_precision!(ViewMut, chunk, weights => moves::apply_moves(weights, first, moves)),
     );
 }
 
-/// What a fused pass over one weight makes its gradient from.
+/// The gradient of a fused pass over one weight, and its scaling and rounding.
 pub struct Update<'a> {
-    /// What the weights are multiplied by first.
+    /// Factor on the weights, applied first (weight decay).
     pub scale: f32,
-    /// The gradient's directions on this weight, and its coefficients.
+    /// The zeroth-order gradient: (key of the direction on this weight, coefficient).
     pub terms: &'a [(Key, f32)],
-    /// A gradient that the terms are added to.
+    /// The first-order gradient, to which the terms are added.
     pub dense: Option<&'a [f32]>,
-    /// Rounds what is held in half precision.
+    /// Key for stochastic rounding in half precision.
     pub rounding: Key,
 }
 
 impl Update<'_> {
-    /// A fused pass over one weight and its state, by all threads.
+    /// Runs the fused pass over one weight and its state, on all threads.
     pub fn pass<K: Kernel<S>, const S: usize>(&self, weights: ViewMut, state: [Slot<'_>; S], kernel: &K) {
-        each_precision!(ViewMut, weights, weights => self.over(weights, state, kernel));
+        each_precision!(ViewMut, weights, weights => self.apply(weights, state, kernel));
     }
 
-    fn over<T: Element, K: Kernel<S>, const S: usize>(&self, weights: &mut [T], mut state: [Slot<'_>; S], kernel: &K) {
+    fn apply<T: Element, K: Kernel<S>, const S: usize>(&self, weights: &mut [T], mut state: [Slot<'_>; S], kernel: &K) {
         let Update { scale, terms, dense, rounding } = *self;
         let mut buffers = state.each_mut().map(|slot| slot.chunks(CHUNK).into_iter());
         let chunks: Vec<_> = weights
             .chunks_mut(CHUNK)
-            .map(|chunk| (chunk, buffers.each_mut().map(|held| held.next().unwrap_or(StateSlice::F32(&mut [])))))
+            .map(|chunk| (chunk, buffers.each_mut().map(|buffer| buffer.next().unwrap_or(StateSlice::F32(&mut [])))))
             .collect();
         chunks.into_par_iter().enumerate().for_each(|(i, (chunk, mut state))| {
             let dense = dense.map(|dense| &dense[i * CHUNK..i * CHUNK + chunk.len()]);
@@ -61,9 +61,9 @@ impl Update<'_> {
     }
 }
 
-/// W += scale B A, a row of W at a time: B [outer, r], A [r, inner], row by row.
+/// W += scale B A, row by row: W [outer, inner], B [outer, r], A [r, inner].
 pub fn add_product(weights: ViewMut, b: &[f32], a: &[f32], r: usize, scale: f32) {
-    fn over<T: Element>(weights: &mut [T], b: &[f32], a: &[f32], r: usize, scale: f32) {
+    fn apply<T: Element>(weights: &mut [T], b: &[f32], a: &[f32], r: usize, scale: f32) {
         let inner = a.len() / r;
         weights.par_chunks_mut(inner).zip(b.par_chunks(r)).for_each(|(row, b)| {
             for (i, w) in row.iter_mut().enumerate() {
@@ -72,5 +72,5 @@ pub fn add_product(weights: ViewMut, b: &[f32], a: &[f32], r: usize, scale: f32)
             }
         });
     }
-    each_precision!(ViewMut, weights, weights => over(weights, b, a, r, scale));
+    each_precision!(ViewMut, weights, weights => apply(weights, b, a, r, scale));
 }

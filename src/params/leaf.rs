@@ -1,4 +1,4 @@
-//! A weight as an operation reads it.
+//! A weight as an operand.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::role::ParamId;
 use crate::device::Array;
 use crate::device::cpu::Displaced;
 
-/// A weight as an operation reads it.
+/// A weight as an operand: its array, its displacement, and the accumulator of its gradient.
 #[derive(Clone)]
 pub struct Leaf {
     array: Arc<Array>,
@@ -26,17 +26,17 @@ impl Leaf {
         Leaf { array, recorder: recorder.filter(|r| r.wants(id)).cloned(), id, displaced }
     }
 
-    /// Where it is to be read, if not as it stands.
+    /// The points to read the weight at, if not at theta.
     pub fn displaced(&self) -> Option<&Displaced> {
         self.displaced.as_ref()
     }
 
-    /// The weight as it stands.
+    /// The weight at theta.
     pub fn array(&self) -> &Array {
         &self.array
     }
 
-    /// Adds a share of the weight's gradient: `add` is lent the buffer. Not called where no gradient is wanted.
+    /// Adds to the weight's gradient through `add`, which gets the buffer. Without a recorder `add` is not called.
     pub fn add_gradient(&self, add: impl FnOnce(&mut [f32])) {
         if let Some(recorder) = &self.recorder {
             recorder.add(self.id, add);

@@ -1,8 +1,8 @@
-//! The weights: ordered, named, and changed nowhere else.
+//! The weights: ordered, named, and written nowhere else.
 //!
-//! [`Params::perturb`] and [`Params::shrink`] only append a move to a list. [`Params::settle`] applies the list in one in-place pass and
-//! lends the weights as [`Weights`]. There is no other way to read them, so nobody reads weights whose moves are still pending.
-//! [`Weights::at`] reads them at [`Points`] near theta; theta itself does not change.
+//! [`Params::perturb`] and [`Params::shrink`] only append a move to a list. [`Params::settle`] applies the list in one
+//! in-place pass and returns [`Weights`], the only way to read the weights, so they are never read with moves pending.
+//! [`Weights::at`] reads them at [`Points`] near theta without changing theta.
 
 mod role;
 mod gradient;

@@ -1,4 +1,4 @@
-//! One weight.
+//! A named weight.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::direction::{Direction, Key};
 
 pub(super) struct Param {
     pub(super) name: String,
-    /// Operations share it while they read it.
+    /// Shared with operations while they read it.
     pub(super) array: Arc<Array>,
-    /// Whether weight decay applies: matrices and embeddings, not biases and norms.
+    /// Whether weight decay applies: to matrices and embeddings, not to biases and norms.
     pub(super) decays: bool,
     /// The weight's part of a direction's key.
     pub(super) tensor_id: u64,
@@ -25,7 +25,7 @@ impl Param {
         Key::new(direction, seed, self.tensor_id)
     }
 
-    /// The numbers, to be written. Fails while an operation still reads them.
+    /// The elements, for writing. Fails while an operation holds the array.
     pub(super) fn numbers_mut(&mut self) -> Result<ViewMut<'_>> {
         let array = Arc::get_mut(&mut self.array);
         Ok(array.with_context(|| format!("weight {} is to move while it is read", self.name))?.buffer_mut().view_mut())

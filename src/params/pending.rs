@@ -1,49 +1,50 @@
-//! What is pending for a weight, folded into one map.
+//! Pending moves of a weight, composed into one affine map.
 
 use super::role::ParamSet;
 use crate::device::cpu::AffineMove;
 use crate::direction::term::gather;
 use crate::direction::{Key, Term};
 
-/// A displacement that has not been applied yet.
+/// A pending move.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Move {
     Along(ParamSet, Term),
     Shrink(f32),
-    /// What comes behind it finds the weights rounded, at random from this seed, whether or not somebody read them here.
+    /// End of a step: the moves before it are rounded stochastically from this seed, separately from those after it,
+    /// whether or not the weights are read in between.
     EndStep(u64),
 }
 
-/// One weight's pending moves, up to where it is rounded, as an affine map: scale * theta + sum of terms.
+/// A weight's pending moves between two roundings, composed: theta <- scale * theta + sum of coeff * z.
 pub struct Displacement {
     scale: f32,
     terms: Vec<Term>,
 }
 
 impl Displacement {
-    /// Nothing is pending.
+    /// The identity.
     pub fn none() -> Self {
         Displacement { scale: 1.0, terms: Vec::new() }
     }
 
-    /// Without directions that the weights have come back along.
+    /// Drops terms that cancelled.
     pub fn simplified(mut self) -> Self {
         self.terms.retain(|t| t.coeff != 0.0);
         self
     }
 
-    /// Several moves along one direction are one: it is drawn once.
+    /// Adds a term; terms along one direction are merged, so that it is drawn once.
     pub fn perturb(&mut self, term: Term) {
         gather(&mut self.terms, term);
     }
 
-    /// Weight decay: what was walked so far shrinks with the weights.
+    /// Weight decay: scales theta and the terms so far.
     pub fn shrink(&mut self, factor: f32) {
         self.scale *= factor;
         self.terms.iter_mut().for_each(|t| t.coeff *= factor);
     }
 
-    /// As a pass takes it, rounded at random under `rounding` where there is one; None where it moves nothing.
+    /// The map for a pass, rounded stochastically under `rounding` if given; None for the identity.
     pub fn affine_move(&self, key: impl Fn(&Term) -> Key, rounding: Option<Key>) -> Option<AffineMove> {
         let moves = self.scale != 1.0 || !self.terms.is_empty();
         let terms = || self.terms.iter().map(|t| (key(t), t.coeff)).collect();

@@ -1,4 +1,4 @@
-//! Places near the weights where a function is looked at, without going there.
+//! Points near theta at which a function is evaluated without moving the weights.
 
 use std::sync::Arc;
 
@@ -6,20 +6,20 @@ use super::role::ParamSet;
 use crate::device::cpu::Displaced;
 use crate::direction::{Direction, Key, Term};
 
-/// theta, displaced by a list of terms for each point, over the weights of a set. Whoever multiplies by a weight draws the
-/// directions as it reads, strip by strip in cache, once for all points: no weight is written, and none has a way back.
+/// theta displaced by a list of terms per point, over the weights of a set. An operation draws the directions as it reads a
+/// weight, strip by strip in cache, once for all points: no weight is written, so none needs restoring.
 #[derive(Clone, Debug)]
 pub struct Points {
     set: ParamSet,
     /// Each direction once.
     directions: Vec<(Direction, u64)>,
-    /// How far each point lies along each direction: [directions, points].
+    /// Coefficient of each direction at each point: [directions, points].
     coeffs: Arc<[f32]>,
     count: usize,
 }
 
 impl Points {
-    /// theta + the sum of coeff * z(seed) over the terms, for each of `points`. A point without terms is theta.
+    /// theta + sum of coeff * z(seed) over the terms, for each of `points`. A point without terms is theta.
     pub fn new(set: ParamSet, points: &[Vec<Term>]) -> Self {
         let mut directions: Vec<(Direction, u64)> = Vec::new();
         let of = |term: &Term| (term.direction, term.seed);
@@ -34,7 +34,7 @@ impl Points {
         Points { set, directions, coeffs, count: points.len() }
     }
 
-    /// How many points there are.
+    /// Number of points.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -44,7 +44,7 @@ impl Points {
         self.set
     }
 
-    /// The terms of each point, those of 0 left out.
+    /// The terms of each point, without those of coefficient 0.
     pub fn each(&self) -> impl Iterator<Item = Vec<Term>> {
         (0..self.count).map(|point| {
             let terms = self.directions.iter().zip(self.coeffs.iter().skip(point).step_by(self.count));
@@ -55,7 +55,7 @@ impl Points {
         })
     }
 
-    /// A weight with these keys, one for each direction, at these points.
+    /// One weight at these points, given its key for each direction.
     pub(super) fn of_weight(&self, keys: Vec<Key>) -> Displaced {
         Displaced::new(keys, self.coeffs.clone(), self.count)
     }

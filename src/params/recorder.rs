@@ -1,4 +1,4 @@
-//! Where first-order gradients gather while a graph is walked back.
+//! Accumulation of first-order gradients during a backward pass.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,35 +8,35 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::gradient::Gradient;
 use super::role::ParamId;
 
-/// A gradient's place: how long it is to be, and what has gathered. None where none is wanted.
-type Place = Option<(usize, Mutex<Option<Gradient>>)>;
+/// Length and sum of a weight's gradient; None if no gradient is wanted.
+type Accumulator = Option<(usize, Mutex<Option<Gradient>>)>;
 
-/// Gathers the gradients of the weights that are to be differentiated.
+/// Accumulates the gradients of the weights that are differentiated.
 ///
-/// Operations capture their weights and add to these buffers as the graph is walked back; candle's graph itself holds
-/// activations alone. So a weight's gradient is one f32 buffer, made when its first share comes, without copies.
+/// Operations capture their weights and add to these buffers during the backward pass; candle's graph holds activations
+/// only. So a weight's gradient is one f32 buffer, allocated at its first contribution, without copies.
 pub struct Recorder {
-    places: Vec<Place>,
+    accumulators: Vec<Accumulator>,
     root: Var,
 }
 
 impl Recorder {
-    /// `wanted`: for each weight, the length of the gradient that is wanted of it.
+    /// `wanted`: per weight, the length of its gradient, or None.
     pub(super) fn new(wanted: impl Iterator<Item = Option<usize>>) -> Result<Self> {
-        let places = wanted.map(|len| len.map(|len| (len, Mutex::new(None)))).collect();
+        let accumulators = wanted.map(|len| len.map(|len| (len, Mutex::new(None)))).collect();
         let root = Var::zeros(1, DType::F32, &Device::Cpu)?;
-        Ok(Recorder { places, root })
+        Ok(Recorder { accumulators, root })
     }
 
-    /// Whether a gradient is wanted of `id`.
+    /// Whether a gradient of `id` is wanted.
     pub fn wants(&self, id: ParamId) -> bool {
-        self.places[id.0].is_some()
+        self.accumulators[id.0].is_some()
     }
 
-    /// What has gathered for `id`: None if nothing has.
+    /// Takes the gradient of `id`; None if nothing was added.
     pub fn take(&self, id: ParamId) -> Option<Gradient> {
-        let (_, gathered) = self.places[id.0].as_ref()?;
-        gathered.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let (_, sum) = self.accumulators[id.0].as_ref()?;
+        sum.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn root(&self) -> Tensor {
@@ -44,8 +44,8 @@ impl Recorder {
     }
 
     pub(super) fn add(&self, id: ParamId, add: impl FnOnce(&mut [f32])) {
-        let Some((len, gathered)) = &self.places[id.0] else { return };
-        let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        add(gathered.get_or_insert_with(|| Gradient::zeros(*len)));
+        let Some((len, sum)) = &self.accumulators[id.0] else { return };
+        let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+        add(sum.get_or_insert_with(|| Gradient::zeros(*len)));
     }
 }

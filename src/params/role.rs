@@ -1,26 +1,26 @@
-//! Which weight, where its gradient comes from, and sets of weights by that.
+//! Identity and role of a weight; sets of weights by role.
 
-/// Which weight: an index into the order of [`Params`]. Tied weights share one.
+/// Index of a weight in the order of [`Params`](super::Params). Tied weights share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParamId(pub(super) usize);
 
-/// Where a weight's gradient comes from.
+/// The source of a weight's gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// From function values: it walks along directions.
+    /// Function values: the weight moves along directions.
     Estimated,
-    /// From a backward pass.
+    /// A backward pass.
     Differentiated,
-    /// From nowhere: it stays as it is.
+    /// None: the weight does not change.
     Frozen,
 }
 
-/// The weights that a direction spans.
+/// The weights that a direction covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamSet {
-    /// Those whose gradient is estimated. In a zeroth-order run these are all that are trained.
+    /// Those with a zeroth-order gradient: in a zeroth-order run, all that are trained.
     Estimated,
-    /// All that are trained, those with a first-order gradient included.
+    /// All that are trained, including those with a first-order gradient.
     Trained,
 }
 

@@ -1,4 +1,4 @@
-//! How much of a displacement half precision loses.
+//! Loss of small displacements in half precision.
 
 use std::sync::Arc;
 
@@ -11,18 +11,19 @@ use crate::device::View;
 use crate::direction::Term;
 
 impl Params {
-    /// The share of the way from theta to theta + coeff z that the weights of `set` make when they are rounded to the precision they are held
-    /// in: 1 in f32, less if coeff is small beside the spacing of half precision's numbers. The first numbers of each weight stand for all.
+    /// The projection of the rounded displacement coeff z on the exact one, relative to it, over the weights of `set`: 1 in
+    /// f32, less if coeff is small relative to the spacing of half precision. Estimated on the first elements of each
+    /// weight.
     pub fn displaced_share(&mut self, term: Term, set: ParamSet) -> Result<f64> {
         let points = Arc::new(Points::new(set, &[vec![term]]));
         let weights = self.settle()?.at(&points);
-        let (mut made, mut whole) = (0.0, 0.0);
+        let (mut product, mut square) = (0.0, 0.0);
         for (id, _) in weights.ids() {
             let leaf = weights.leaf(id);
             let Some(displaced) = leaf.displaced() else { continue };
-            let (a, b) = each_precision!(View, leaf.array().view(), numbers => displaced.way_made(numbers));
-            (made, whole) = (made + a, whole + b);
+            let (a, b) = each_precision!(View, leaf.array().view(), numbers => displaced.rounded_projection(numbers));
+            (product, square) = (product + a, square + b);
         }
-        Ok(if whole > 0.0 { made / whole } else { 1.0 })
+        Ok(if square > 0.0 { product / square } else { 1.0 })
     }
 }

@@ -1,4 +1,4 @@
-//! What rules and estimators keep from step to step, laid open under names.
+//! State of rules and estimators between steps, visited as named buffers.
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -19,26 +19,26 @@ pub enum StateDtype {
     Bf16,
 }
 
-/// A buffer of state, lent.
+/// A borrowed buffer of state.
 #[derive(Debug)]
 pub enum Slot<'a> {
     /// Moments, or weights.
     F32(&'a mut [f32]),
-    /// Moments or weights in half precision.
+    /// Moments, or weights.
     Bf16(&'a mut [bf16]),
     /// Weights.
     F16(&'a mut [f16]),
-    /// Scalars, as many as there happen to be.
+    /// Scalars, of variable number.
     F64(&'a mut Vec<f64>),
-    /// Seeds and counts, the same.
+    /// Seeds and counts, of variable number.
     U64(&'a mut Vec<u64>),
 }
 
-/// Is shown every buffer of state, each under its name: to measure it, to write it down, to read it back.
+/// Called with the name and buffer of each piece of state: to measure, save or restore it.
 pub type Visit<'a> = dyn FnMut(&str, Slot<'_>) -> Result<()> + 'a;
 
 impl<'a> Slot<'a> {
-    /// A weight's numbers, or a moment's.
+    /// A weight's elements, or a moment's.
     pub(super) fn of(numbers: &'a mut ViewMut<'_>) -> Self {
         match numbers {
             ViewMut::F32(x) => Slot::F32(x),
@@ -55,7 +55,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Its bytes.
+    /// The elements as bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
         match self {
             Slot::F32(x) => bytemuck::cast_slice_mut(x),
@@ -66,7 +66,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Makes room for `bytes` where the slot can be of any length; false where it cannot and is of another.
+    /// Resizes a slot of variable length to `bytes`; false if the length is fixed and differs.
     pub fn resize(&mut self, bytes: usize) -> bool {
         match self {
             Slot::F64(x) => x.resize(bytes / 8, 0.0),
@@ -76,7 +76,7 @@ impl<'a> Slot<'a> {
         self.bytes().len() == bytes
     }
 
-    /// As a fused pass takes it, in chunks of `len`. Only moments are asked.
+    /// Chunks of `len` elements for a fused pass. Panics unless the slot holds moments.
     pub(super) fn chunks(&mut self, len: usize) -> Vec<StateSlice<'_>> {
         match self {
             Slot::F32(x) => x.chunks_mut(len).map(StateSlice::F32).collect(),
@@ -93,7 +93,7 @@ fn zeros(len: usize, dtype: StateDtype) -> Buffer {
     }
 }
 
-/// A rule's moments: for every weight tensor, `S` buffers of its length; none where it is not trained.
+/// A rule's moments: per weight `S` buffers of its length, empty if it is not trained.
 pub struct State<const S: usize> {
     names: [&'static str; S],
     of_weights: Vec<(String, [Buffer; S])>,
@@ -113,7 +113,7 @@ impl<const S: usize> State<S> {
         self.of_weights[weight].1.each_mut().map(Slot::of_buffer)
     }
 
-    /// Shows its buffers, as `m.NAME` for the moment m of the weight NAME.
+    /// Visits the buffers under the names `m.NAME`, for the moment m of the weight NAME.
     pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         for (weight, buffers) in &mut self.of_weights {
             for (name, buffer) in self.names.iter().zip(buffers) {

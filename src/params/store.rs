@@ -1,4 +1,4 @@
-//! All weights of a model: what moves them, and who may read them.
+//! All weights of a model, and every operation that moves them.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -20,20 +20,20 @@ use crate::device::{Array, View};
 use crate::direction::term::gather;
 use crate::direction::{Direction, Key, Term, seed};
 
-/// What a fused pass makes its gradient from, beside a dense one, and what it does on the way.
+/// Input of a fused pass besides a first-order gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct UpdateInput<'a> {
-    /// A gradient over the weights whose gradient is estimated.
+    /// Zeroth-order gradient over [`ParamSet::Estimated`].
     pub terms: &'a [Term],
-    /// One more, over all that are trained.
+    /// Added to the gradient over [`ParamSet::Trained`] (VAMO's correction).
     pub correction: &'a [Term],
-    /// Weight decay's factor.
+    /// Weight decay's factor, 1 - lr * decay.
     pub shrink: f32,
-    /// The step's, from which weights and state in half precision are rounded at random.
+    /// The step's seed, from which weights and state in half precision are rounded stochastically.
     pub seed: u64,
 }
 
-/// All weights of a model, in one dtype but for an adapter's, in the order in which the model asked for them.
+/// All weights of a model, in insertion order. All have the model's dtype, except an adapter's, in f32.
 pub struct Params {
     pub(super) params: Vec<Param>,
     by_name: HashMap<String, ParamId>,
@@ -43,22 +43,22 @@ pub struct Params {
 }
 
 impl Params {
-    /// Empty; holds tensors of `dtype`.
+    /// Without weights; the model's will be held in `dtype`.
     pub fn new(dtype: DType) -> Self {
         Params { params: Vec::new(), by_name: HashMap::new(), pending: Vec::new(), dtype, pass_time: Duration::ZERO }
     }
 
-    /// The dtype that the model's own weights are held in.
+    /// Storage precision of the model's own weights.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Adds a weight. Fails if the name is taken or the numbers are held in another precision.
+    /// Adds a weight. Fails if the name is taken or the array's dtype is not the model's.
     pub fn insert(&mut self, name: &str, array: Array) -> Result<ParamId> {
         self.insert_as(self.dtype, name, array)
     }
 
-    /// Adds a weight of an adapter. It is held in f32 whatever the others are: it is small and moves by small steps.
+    /// Adds a weight of an adapter, held in f32 for any model: adapters are small and take small steps.
     pub fn insert_adapter(&mut self, name: &str, array: Array) -> Result<ParamId> {
         self.insert_as(DType::F32, name, array)
     }
@@ -76,7 +76,7 @@ impl Params {
         Ok(id)
     }
 
-    /// The weight of that name.
+    /// The weight with this name.
     pub fn id(&self, name: &str) -> Option<ParamId> {
         self.by_name.get(name).copied()
     }
@@ -86,27 +86,27 @@ impl Params {
         self.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
     }
 
-    /// How many numbers a weight has.
+    /// Number of elements of a weight.
     pub fn len(&self, id: ParamId) -> usize {
         self.params[id.0].array.len()
     }
 
-    /// Says where a weight's gradient comes from. To be said before anything all and before any state is made.
+    /// Sets the source of a weight's gradient. Call before any move and before any state is made.
     pub fn set_role(&mut self, id: ParamId, role: Role) {
         self.params[id.0].role = role;
     }
 
-    /// Where a weight's gradient comes from.
+    /// The source of a weight's gradient.
     pub fn role(&self, id: ParamId) -> Role {
         self.params[id.0].role
     }
 
-    /// How many numbers there are: d.
+    /// Number of elements of all weights: d.
     pub fn count(&self) -> usize {
         self.params.iter().map(|p| p.array.len()).sum()
     }
 
-    /// How many of them `set` holds: the d of a direction.
+    /// Number of elements over `set`: the dimension of a direction.
     pub fn count_over(&self, set: ParamSet) -> usize {
         self.params.iter().filter(|p| set.holds(p.role)).map(|p| p.array.len()).sum()
     }
@@ -116,72 +116,70 @@ impl Params {
         self.pass_time
     }
 
-    /// Bytes that the weights take.
+    /// Bytes of all weights.
     pub fn bytes(&self) -> usize {
         self.params.iter().map(|p| p.array.bytes().len()).sum()
     }
 
-    /// The inner products of the directions of that kind and these seeds over the weights of `set`: [q, q], row by row. The root of a diagonal
-    /// element brings its direction to the unit sphere. Tensor by tensor in order, so with the same bits for any number of
-    /// threads.
+    /// Gram matrix of q directions over the weights of `set`: [q, q], row-major. Dividing a direction by the square root of
+    /// its diagonal element gives a unit vector. Summed tensor by tensor in order: the same bits for any number of threads.
     pub fn gram(&mut self, direction: Direction, seeds: &[u64], set: ParamSet) -> Vec<f64> {
         let start = Instant::now();
-        let held: Vec<&Param> = self.params.iter().filter(|p| set.holds(p.role)).collect();
+        let covered: Vec<&Param> = self.params.iter().filter(|p| set.holds(p.role)).collect();
         let of_one = |p: &&Param| {
             let keys: Vec<Key> = seeds.iter().map(|&seed| p.key(direction, seed)).collect();
             let mut products = vec![0.0; seeds.len() * seeds.len()];
             gram::gram(&keys, p.array.len(), &mut products);
             products
         };
-        let each: Vec<Vec<f64>> = held.par_iter().map(of_one).collect();
+        let each: Vec<Vec<f64>> = covered.par_iter().map(of_one).collect();
         let mut total = vec![0.0; seeds.len() * seeds.len()];
         each.iter().for_each(|products| total.iter_mut().zip(products).for_each(|(t, p)| *t += p));
         self.pass_time += start.elapsed();
         total
     }
 
-    /// theta += sum of coeff * z(seed) over the weights whose gradient is estimated, remembered until somebody reads.
+    /// theta += sum of coeff * z(seed) over [`ParamSet::Estimated`]; pending until the weights are read.
     pub fn perturb(&mut self, terms: &[Term]) {
         self.perturb_over(ParamSet::Estimated, terms);
     }
 
-    /// The same over the weights of `set`.
+    /// theta += sum of coeff * z(seed) over `set`; pending until the weights are read.
     pub fn perturb_over(&mut self, set: ParamSet, terms: &[Term]) {
         self.pending.extend(terms.iter().map(|term| Move::Along(set, *term)));
     }
 
-    /// theta *= factor for the weights that decay and are trained, remembered until somebody reads.
+    /// theta *= factor for trained weights that decay; pending until the weights are read.
     pub fn shrink(&mut self, factor: f32) {
         if factor != 1.0 {
             self.pending.push(Move::Shrink(factor));
         }
     }
 
-    /// Says that a step's moves are complete: the weights are rounded at random from the step's `seed`, up or down with the chances
-    /// that keep the expectation, so that half precision loses no step, however small. What moves next is rounded apart from them,
-    /// though it may be applied in the same pass: so whoever reads the weights between two steps, to score or to save them, changes
-    /// nothing.
+    /// Ends a step: its moves are rounded stochastically from `seed`, without bias, so that half precision loses no step,
+    /// however small. Later moves are rounded separately even if they are applied in the same pass, so reading the weights
+    /// between two steps, to score or save them, changes nothing.
     pub fn end_step(&mut self, seed: u64) -> Result<()> {
-        /// Steps in one pass at most: more would gain little, and what is pending takes memory.
-        const TOGETHER: usize = 32;
+        /// Bounds the memory of the pending moves; more steps per pass would save little.
+        const MAX_PENDING_STEPS: usize = 32;
         if !self.pending.is_empty() {
             self.pending.push(Move::EndStep(seed));
         }
-        if self.pending.iter().filter(|m| matches!(m, Move::EndStep(_))).count() >= TOGETHER {
+        if self.pending.iter().filter(|m| matches!(m, Move::EndStep(_))).count() >= MAX_PENDING_STEPS {
             self.settle()?;
         }
         Ok(())
     }
 
-    /// Applies all that is pending, in one pass over the weights, and lends them.
+    /// Applies all pending moves in one pass and returns the weights for reading. Fails while an operation holds a weight.
     pub fn settle(&mut self) -> Result<Weights<'_>> {
         if !self.pending.is_empty() {
             let start = Instant::now();
             let Params { params, pending, .. } = &mut *self;
             let mut all = Vec::new();
             for param in params {
-                let stretches = pending.split_inclusive(|m| matches!(m, Move::EndStep(_)));
-                let moves: Vec<AffineMove> = stretches.filter_map(|moves| affine_move(param, moves)).collect();
+                let steps = pending.split_inclusive(|m| matches!(m, Move::EndStep(_)));
+                let moves: Vec<AffineMove> = steps.filter_map(|moves| affine_move(param, moves)).collect();
                 if !moves.is_empty() {
                     all.push((param.numbers_mut()?, moves));
                 }
@@ -193,14 +191,14 @@ impl Params {
         Ok(Weights::of(&self.params))
     }
 
-    /// State for a rule: `S` zeros for every weight that is trained.
+    /// Zero state for a rule: `S` buffers for every trained weight.
     pub fn state<const S: usize>(&self, names: [&'static str; S], dtype: StateDtype) -> State<S> {
         let len = |p: &Param| if ParamSet::Trained.holds(p.role) { p.array.len() } else { 0 };
         State::new(self.params.iter().map(|p| (p.name.as_str(), len(p))), names, dtype)
     }
 
-    /// One fused pass over the weights whose gradient is estimated. It ends a step: it applies `kernel` at each weight to the gradient, the sum
-    /// of coeff * z(seed). Pending moves are applied first.
+    /// A fused pass over [`ParamSet::Estimated`], which ends a step: applies `kernel` elementwise to theta, state and the
+    /// gradient sum of coeff * z(seed). Pending moves are applied first.
     pub fn update<K: Kernel<S>, const S: usize>(
         &mut self,
         input: &UpdateInput,
@@ -216,7 +214,7 @@ impl Params {
         Ok(())
     }
 
-    /// The same for one weight with its first-order gradient `dense`, as long as the weight. Fails if moves are pending.
+    /// A fused pass over one differentiated weight with its first-order gradient `dense` [len]. Fails if moves are pending.
     pub fn update_one<K: Kernel<S>, const S: usize>(
         &mut self,
         id: ParamId,
@@ -236,7 +234,7 @@ impl Params {
         Ok(())
     }
 
-    /// Overwrites one weight in place with the bytes that `source` gives. Fails if something is pending.
+    /// Overwrites one weight in place with bytes from `source`. Fails if moves are pending.
     pub fn overwrite(&mut self, id: ParamId, source: &mut dyn Read) -> Result<()> {
         if !self.pending.is_empty() {
             bail!("weights are overwritten while a walk is pending");
@@ -245,7 +243,7 @@ impl Params {
         Ok(source.read_exact(Slot::of(&mut numbers).bytes())?)
     }
 
-    /// W += scale B A, for B [outer, r] and A [r, inner] in f32. Fails if something is pending.
+    /// W += scale B A, for B [outer, r] and A [r, inner] in f32. Fails if moves are pending.
     pub fn add_product(&mut self, id: ParamId, b: ParamId, a: ParamId, scale: f32) -> Result<()> {
         if !self.pending.is_empty() {
             bail!("weights are merged while a walk is pending");
@@ -256,7 +254,7 @@ impl Params {
         Ok(())
     }
 
-    /// Shows the buffer of every weight that is trained, each under its name, nothing pending.
+    /// Visits the buffer of every trained weight under its name, after applying pending moves.
     pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         self.settle()?;
         for param in self.params.iter_mut().filter(|p| p.role != Role::Frozen) {
@@ -266,7 +264,7 @@ impl Params {
         Ok(())
     }
 
-    /// A copy under the same ids: what is trained in buffers of its own, what is frozen shared. Fails if something is pending.
+    /// A copy under the same ids; frozen weights are shared. Fails if moves are pending.
     pub fn copy(&self) -> Result<Params> {
         if !self.pending.is_empty() {
             bail!("weights are copied while a walk is pending");
@@ -279,7 +277,7 @@ impl Params {
         Ok(Params { params, by_name: self.by_name.clone(), pending: Vec::new(), pass_time: Duration::ZERO, ..*self })
     }
 
-    /// Overwrites all weights that are trained by those of `other`, a copy or the original of these.
+    /// Overwrites all trained weights with those of `other`, a copy or the original of these; pending moves are dropped.
     pub fn copy_from(&mut self, other: &mut Params) -> Result<()> {
         let from = other.settle()?;
         self.pending.clear();
@@ -290,7 +288,7 @@ impl Params {
     }
 }
 
-/// A weight's part in moves that are rounded together; None if it has none.
+/// A weight's share of moves that are rounded together; None if there is none.
 fn affine_move(param: &Param, moves: &[Move]) -> Option<AffineMove> {
     let (mut map, mut rounding) = (Displacement::none(), None);
     for m in moves {
@@ -311,9 +309,9 @@ fn update_param<K: Kernel<S>, const S: usize>(
     state: [Slot<'_>; S],
     kernel: &K,
 ) -> Result<()> {
-    let own = if param.role == Role::Estimated { input.terms } else { &[] };
+    let estimated = if param.role == Role::Estimated { input.terms } else { &[] };
     let mut terms = Vec::new();
-    own.iter().chain(input.correction).for_each(|term| gather(&mut terms, *term));
+    estimated.iter().chain(input.correction).for_each(|term| gather(&mut terms, *term));
     let update = Update {
         scale: if param.decays { input.shrink } else { 1.0 },
         terms: &terms.iter().map(|t| (param.key(t.direction, t.seed), t.coeff)).collect::<Vec<_>>(),

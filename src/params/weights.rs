@@ -1,4 +1,4 @@
-//! The weights as readers have them: as they stand or at points near them, recorded or not.
+//! Read access to the weights, at theta or at points near it, recorded or not.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::recorder::Recorder;
 use super::role::{ParamId, Role};
 use crate::device::{Activations, Array};
 
-/// The weights as they stand, nothing pending. What models read through.
+/// The weights for reading, with no moves pending.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     params: &'a [Param],
@@ -20,17 +20,17 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Of these, nothing pending.
+    /// Requires that no moves are pending.
     pub(super) fn of(params: &'a [Param]) -> Self {
         Weights { params, recorder: None, points: None }
     }
 
-    /// A weight as it stands.
+    /// A weight at theta.
     pub fn get(&self, id: ParamId) -> &'a Array {
         &self.params[id.0].array
     }
 
-    /// A weight as an operation reads it: with the place where its gradient goes, if one is wanted.
+    /// A weight as an operand, at the points and with the recorder of these weights.
     pub fn leaf(&self, id: ParamId) -> Leaf {
         let param = &self.params[id.0];
         let displaced = self
@@ -40,28 +40,28 @@ impl<'a> Weights<'a> {
         Leaf::new(param.array.clone(), self.recorder, id, displaced)
     }
 
-    /// The same weights, read at these points. Activations then stand for all points, one stretch of rows after the other.
+    /// The weights at these points. Activations then have one block of rows per point, in order.
     pub fn at(self, points: &'a Arc<Points>) -> Self {
         Weights { points: Some(points), ..self }
     }
 
-    /// How many points the weights are read at: 1 where they are read as they stand.
+    /// Number of points; 1 at theta.
     pub fn points(&self) -> usize {
         self.points.map_or(1, |points| points.count())
     }
 
-    /// The same weights, read as they stand.
-    pub fn as_they_stand(self) -> Self {
+    /// The weights at theta.
+    pub fn at_theta(self) -> Self {
         Weights { points: None, ..self }
     }
 
-    /// The same weights, read by operations that are to be differentiated.
+    /// The weights for operations that are differentiated.
     pub fn recorded(self, recorder: &'a Arc<Recorder>) -> Self {
         Weights { recorder: Some(recorder), ..self }
     }
 
-    /// What a graph grows from that has no activation to grow from: embeddings. Any operation on it is recorded if the
-    /// weights are.
+    /// The graph's root for operations without an input activation (embeddings). Operations on it are recorded if the
+    /// weights have a recorder.
     pub fn root(&self) -> Result<Activations> {
         match self.recorder {
             Some(recorder) => Ok(Activations::Cpu(recorder.root())),
@@ -69,13 +69,13 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// A recorder for the weights that are to be differentiated.
+    /// A recorder for the weights with [`Role::Differentiated`].
     pub fn recorder(&self) -> Result<Arc<Recorder>> {
         let wanted = |p: &Param| (p.role == Role::Differentiated).then(|| p.array.len());
         Ok(Arc::new(Recorder::new(self.params.iter().map(wanted))?))
     }
 
-    /// Where a weight's gradient comes from.
+    /// The source of a weight's gradient.
     pub fn role(&self, id: ParamId) -> Role {
         self.params[id.0].role
     }
@@ -85,12 +85,12 @@ impl<'a> Weights<'a> {
         self.params.iter().enumerate().map(|(i, p)| (ParamId(i), p.name.as_str()))
     }
 
-    /// Names and tensors of those that are trained, in order.
+    /// Names and arrays of the trained weights, in order.
     pub fn trained(&self) -> impl Iterator<Item = (&'a str, &'a Array)> + use<'a> {
         self.params.iter().filter(|p| p.role != Role::Frozen).map(|p| (p.name.as_str(), &*p.array))
     }
 
-    /// Names and tensors in order.
+    /// Names and arrays of all weights, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Array)> + use<'a> {
         self.params.iter().map(|p| (p.name.as_str(), &*p.array))
     }

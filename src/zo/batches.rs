@@ -3,22 +3,22 @@
 use crate::base::permutation::permutation;
 use crate::direction::seed;
 
-/// Which examples each step sees: a pure function of the seed and the step. Every epoch is a permutation of its own.
+/// The examples of each step, a pure function of the seed and the step. Each epoch is a new permutation.
 pub struct Batches {
     num_examples: usize,
     batch_size: usize,
     seed: u64,
-    /// The permutation of the epoch last asked for.
+    /// The last epoch used, and its permutation.
     epoch: Option<(u64, Vec<usize>)>,
 }
 
 impl Batches {
-    /// Batches of `batch_size` out of `num_examples`, wrapping from one epoch into the next.
+    /// Batches of `batch_size` out of `num_examples`; a batch may span two epochs.
     pub fn new(num_examples: usize, batch_size: usize, seed: u64) -> Self {
         Batches { num_examples, batch_size, seed, epoch: None }
     }
 
-    /// The first example that a run sees.
+    /// The first example of a run.
     pub fn first(num_examples: usize, seed: u64) -> usize {
         Batches::new(num_examples, 1, seed).example(0)
     }
@@ -30,12 +30,12 @@ impl Batches {
     }
 
     fn example(&mut self, k: u64) -> usize {
-        let (epoch, place) = (k / self.num_examples as u64, (k % self.num_examples as u64) as usize);
+        let (epoch, index) = (k / self.num_examples as u64, (k % self.num_examples as u64) as usize);
         if self.epoch.as_ref().is_none_or(|(e, _)| *e != epoch) {
             let seed = seed::mix(seed::mix(self.seed) ^ epoch) as u32;
             self.epoch = Some((epoch, permutation(seed, self.num_examples)));
         }
-        self.epoch.as_ref().map_or(0, |(_, order)| order[place])
+        self.epoch.as_ref().map_or(0, |(_, order)| order[index])
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an estimator is.
+//! The interface of gradient estimators.
 
 use anyhow::Result;
 
@@ -7,12 +7,12 @@ use super::problem::{Gradients, Problem};
 use super::step_context::StepContext;
 use crate::params::{Params, Visit};
 
-/// A step's gradient: what function values tell of it, and what is to come from a backward pass.
+/// A step's gradient: the zeroth-order estimate, and the first-order gradient if there is one.
 pub type Estimated<'a> = (Estimate, Option<Box<dyn Gradients + 'a>>);
 
-/// Finds a step's gradient. It changes no weight.
+/// Computes a step's gradient without changing the weights.
 pub trait Estimator {
-    /// The gradient of `problem`'s mini-batch at the weights as they stand.
+    /// The gradient of `problem`'s mini-batch at the current weights.
     fn estimate<'a>(
         &'a mut self,
         at: &StepContext,
@@ -20,13 +20,13 @@ pub trait Estimator {
         problem: &'a mut dyn Problem,
     ) -> Result<Estimated<'a>>;
 
-    /// With its numbers filled in: what is printed at the start and kept in run.json.
+    /// The equations with their numbers, printed at the start and stored in run.json.
     fn definition(&self) -> String;
 
-    /// Leaves of a step's function values, in the order in which it asked for them, only what its estimate follows from.
+    /// Reduces a step's function values, in order of evaluation, to what the estimate depends on.
     fn condense(&self, _values: &mut [f32]) {}
 
-    /// Shows what it keeps from step to step.
+    /// Visits the state between steps.
     fn visit(&mut self, _visit: &mut Visit) -> Result<()> {
         Ok(())
     }

@@ -1,18 +1,18 @@
-//! A loss as a sum and its weight: parts of a batch, on whatever machine, are added up before anybody divides.
+//! A loss as a sum and its weight, so that parts of a batch are added exactly before the division.
 
 use std::ops::AddAssign;
 
-/// A mean before its division.
+/// A mean before the division.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossSum {
-    /// The sum over the examples, or over their tokens.
+    /// Sum over the examples, or over their tokens.
     pub sum: f64,
-    /// How many they are.
+    /// Number of summands.
     pub weight: usize,
 }
 
 impl LossSum {
-    /// A loss whose mean is known already.
+    /// A loss of which only the mean is known: weight 1.
     pub fn of_mean(loss: f32) -> Self {
         LossSum { sum: f64::from(loss), weight: 1 }
     }
@@ -22,7 +22,7 @@ impl LossSum {
         self.sum / self.weight as f64
     }
 
-    /// The mean as estimators use it and logs have it.
+    /// The mean in f32, as estimators and logs use it.
     pub fn loss(&self) -> f32 {
         self.mean() as f32
     }

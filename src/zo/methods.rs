@@ -1,8 +1,8 @@
-//! The table of methods, one line each: where it is from, which gradient it goes by, which knobs it has, how it is made.
+//! The table of methods: name, source, default learning rate, options, estimator and rule.
 
 use super::estimators::two_point::two_point;
 use super::estimators::{Backprop, Conservative, MezoSvrg, Svrg, Vamo};
-use super::method::{Method, SPHERE, SPHERE_OF_TEN, SnapshotCost, TWO_POINT};
+use super::method::{Method, SPHERE, SPHERE_Q10, SnapshotCost, TWO_POINT};
 use super::optimizer::Optimizer;
 use super::rules::{
     Adam, Meazo, RAdaZo, Rule, Sgd, ZoAdaMm, ZoRmsProp, ZoSgd, ZoSgdMomentum, ZoSign, ZoSignScalar, directional, fused,
@@ -11,7 +11,7 @@ use super::settings::Settings;
 use crate::base::text::nearest;
 
 const FRESH: &[&str] = &["fresh-batch-per-direction"];
-/// Where a paper and the code that people run differ.
+/// For methods whose paper and common code differ.
 const PRESET: &[&str] = &["preset"];
 const DECAY: &[&str] = &["weight-decay"];
 const MOMENTUM: &[&str] = &["momentum", "state-dtype"];
@@ -26,47 +26,48 @@ const ZO_BENCH: &str = "ZO-Bench, Zhang et al. 2024, arXiv 2402.11592";
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014";
 const ADAMM: &str = "Chen et al. 2019, as Algorithm 1 of arXiv 2502.01014";
 
-/// All methods, the zeroth-order ones first. A rate is a multiple of ZO-SGD's ([`Method::zeroth`]) or absolute.
+/// All methods, zeroth-order ones first. The number is the default learning rate: of `zeroth`, a multiple of ZO-SGD's
+/// ([`Method::zeroth`]); of the others, absolute.
 #[rustfmt::skip]
 pub const METHODS: &[Method] = &[
     Method::zeroth("zo-sgd", MEZO, 1.0, &[TWO_POINT, FRESH, DECAY],
-        |s, _| Ok(two_points(s, directional(ZoSgd, s)))),
+        |s, _| Ok(with_two_point(s, directional(ZoSgd, s)))),
     Method::zeroth("zo-sgd-momentum", ZO_BENCH, 0.1, &[TWO_POINT, FRESH, DECAY, MOMENTUM],
-        |s, p| Ok(two_points(s, fused(ZoSgdMomentum::new(s), s, p)))),
+        |s, p| Ok(with_two_point(s, fused(ZoSgdMomentum::new(s), s, p)))),
     Method::zeroth("zo-sign", "ZO-signSGD, Liu et al. 2019, ICLR", 10.0, &[TWO_POINT, FRESH, DECAY],
-        |s, p| Ok(two_points(s, fused(ZoSign, s, p)))),
+        |s, p| Ok(with_two_point(s, fused(ZoSign, s, p)))),
     Method::zeroth("zo-sign-scalar", ZO_BENCH, 10.0, &[TWO_POINT, FRESH, DECAY],
-        |s, _| Ok(two_points(s, directional(ZoSignScalar, s)))),
+        |s, _| Ok(with_two_point(s, directional(ZoSignScalar, s)))),
     Method::zeroth("zo-conservative", ZO_BENCH, 1.0, &[TWO_POINT],
         |s, _| Ok(Optimizer::new(Conservative::new(s), directional(ZoSgd, s)))),
     Method::zeroth("zo-rmsprop", R_ADAZO, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, SECOND_MOMENT],
-        |s, p| Ok(two_points(s, fused(ZoRmsProp::new(s), s, p)))).by_preset_paper(SPHERE_OF_TEN),
+        |s, p| Ok(with_two_point(s, fused(ZoRmsProp::new(s), s, p)))).with_paper_smoothing(SPHERE_Q10),
     Method::zeroth("zo-adamm", ADAMM, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS, &["amsgrad"]],
-        |s, p| Ok(two_points(s, ZoAdaMm::rule(s, p)))).by_preset_paper(SPHERE_OF_TEN),
+        |s, p| Ok(with_two_point(s, ZoAdaMm::rule(s, p)))).with_paper_smoothing(SPHERE_Q10),
     Method::zeroth("zo-adam", ZO_BENCH, 10.0, &[TWO_POINT, FRESH, DECAY, MOMENTS],
-        |s, p| Ok(two_points(s, fused(Adam::new(s), s, p)))),
+        |s, p| Ok(with_two_point(s, fused(Adam::new(s), s, p)))),
     Method::zeroth("r-adazo", R_ADAZO, 2.5, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS],
-        |s, p| Ok(two_points(s, fused(RAdaZo::new(s), s, p)))).by_preset_paper(SPHERE_OF_TEN),
+        |s, p| Ok(with_two_point(s, fused(RAdaZo::new(s), s, p)))).with_paper_smoothing(SPHERE_Q10),
     Method::zeroth("meazo", "MEAZO, arXiv 2605.03869", 10.0, &[TWO_POINT, FRESH, DECAY, &["beta2", "zeta"]],
-        |s, _| Ok(two_points(s, directional(Meazo::new(s), s)))),
+        |s, _| Ok(with_two_point(s, directional(Meazo::new(s), s)))),
     Method::zeroth("mezo-svrg", "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", 1.0, &[TWO_POINT, SNAPSHOT],
         |s, _| Ok(Optimizer::new(MezoSvrg::new(s), directional(ZoSgd, s)))),
     Method::mixed("vamo", "VAMO, Chen and Ma 2025, arXiv 2505.13954", 1e-3, &[TWO_POINT, DECAY, SNAPSHOT, VAMO],
-        |s, p| Ok(Optimizer::new(Vamo::new(s, p), fused(Sgd, s, p)))).by(SPHERE).storing(SnapshotCost::Slopes),
+        |s, p| Ok(Optimizer::new(Vamo::new(s, p), fused(Sgd, s, p)))).with_smoothing(SPHERE).with_snapshot_cost(SnapshotCost::Slopes),
     Method::mixed("sgd", "Robbins and Monro 1951", 1e-3, &[TWO_POINT, DECAY, FO_PARAMS],
         |s, p| Ok(Optimizer::new(Backprop::new(s), fused(Sgd, s, p)))),
     Method::first("adamw", "Loshchilov and Hutter 2019, arXiv 1711.05101", 1e-5, &[DECAY, MOMENTS],
         |s, p| Ok(Optimizer::new(Backprop::new(s), fused(Adam::new(s), s, p)))),
     Method::first("svrg", "Johnson and Zhang 2013, NIPS", 1e-3, &[DECAY, SNAPSHOT],
-        |s, p| Ok(Optimizer::new(Svrg::new(s, p)?, fused(Sgd, s, p)))).storing(SnapshotCost::Copies),
+        |s, p| Ok(Optimizer::new(Svrg::new(s, p)?, fused(Sgd, s, p)))).with_snapshot_cost(SnapshotCost::Copies),
 ];
 
-/// A rule that consumes the two-point estimate of its mini-batch.
-fn two_points(settings: &Settings, rule: Box<dyn Rule>) -> Optimizer {
+/// A rule applied to the mini-batch's two-point estimate.
+fn with_two_point(settings: &Settings, rule: Box<dyn Rule>) -> Optimizer {
     Optimizer::new(two_point(settings), rule)
 }
 
-/// The method of that name.
+/// The method with this name. Fails with a suggestion if there is none.
 pub fn method(name: &str) -> anyhow::Result<&'static Method> {
     METHODS.iter().find(|m| m.name == name).ok_or_else(|| {
         let meant = match name {

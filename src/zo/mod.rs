@@ -1,6 +1,6 @@
-//! Zeroth-order optimisation: problems, estimators, rules, and the table of methods that joins them.
+//! Zeroth-order optimisation: problems, estimators, update rules, and the table of methods that combine them.
 //!
-//! Nothing here knows what a language model is.
+//! Nothing here depends on language models.
 
 pub mod selection;
 pub mod settings;

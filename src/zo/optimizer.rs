@@ -1,4 +1,4 @@
-//! A method, ready to run.
+//! A method ready to run: estimator and rule.
 
 use anyhow::Result;
 
@@ -6,26 +6,26 @@ use super::estimator::Estimator;
 use super::rules::Rule;
 use crate::params::{Slot, Visit};
 
-/// A method, ready to run.
+/// A method ready to run.
 pub struct Optimizer {
-    /// Where the gradient comes from.
+    /// Computes the gradient.
     pub estimator: Box<dyn Estimator>,
-    /// What it does to the weights.
+    /// Updates the weights from it.
     pub rule: Box<dyn Rule>,
 }
 
 impl Optimizer {
-    /// An estimator and the rule that consumes its estimates.
+    /// Combines an estimator with a rule that consumes its estimates.
     pub fn new(estimator: impl Estimator + 'static, rule: Box<dyn Rule>) -> Self {
         Optimizer { estimator: Box::new(estimator), rule }
     }
 
-    /// The method's equations with their numbers filled in, and its source.
+    /// The method's equations with their numbers, and its source.
     pub fn definition(&self, name: &str, source: &str) -> String {
         format!("{name}: {}; {}  [{source}]", self.rule.definition(), self.estimator.definition())
     }
 
-    /// Bytes of the rule's state, and of what the estimator keeps.
+    /// Bytes of the rule's state, and of the estimator's.
     pub fn bytes(&mut self) -> Result<(usize, usize)> {
         let (mut state, mut snapshot) = (0, 0);
         let add_to = |total: &mut usize, mut slot: Slot| {
@@ -37,7 +37,7 @@ impl Optimizer {
         Ok((state, snapshot))
     }
 
-    /// Shows everything that a run needs besides its weights to go on as if nothing had happened.
+    /// Visits all state that resuming a run needs besides its weights.
     pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         self.rule.visit(&mut |name, slot| visit(&format!("rule.{name}"), slot))?;
         self.estimator.visit(&mut |name, slot| visit(&format!("estimator.{name}"), slot))

@@ -1,4 +1,4 @@
-//! What is minimised: a function of the weights, and the finite sum behind it.
+//! The objective: a function of the weights, and the finite sum it is a mini-batch of.
 
 use std::time::Duration;
 
@@ -10,26 +10,25 @@ use crate::params::{Gradient, ParamId, Params, Points, Weights};
 
 /// A function of the weights.
 pub trait Objective {
-    /// The losses at points near the weights, each as a sum and its weight. The weights do not change.
+    /// The losses at `points`, each as a sum and its weight. The weights do not change.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>>;
 
-    /// Turns to the mini-batch of the step's `k`-th direction, where each direction has one of its own.
+    /// Selects the mini-batch of the step's direction `k`, if each direction has its own.
     fn turn_to(&mut self, _k: usize) {}
 }
 
-/// A first-order gradient, handed out block by block from the loss down, and dropped as it is used.
+/// A first-order gradient, produced block by block from the loss backwards; the caller drops each block after use.
 pub trait Gradients {
-    /// The next weights' gradients; None when all have been given. The weights that are still to come must stand as they
-    /// did at the beginning.
+    /// Gradients of the next weights; None after the last. Weights still to come must be unchanged since the forward pass.
     fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>>;
 }
 
-/// A mean over n examples, f = 1/n sum f_i, of which each step sees a mini-batch I: f_I.
+/// A mean over n examples, f = 1/n sum f_i; each step uses a mini-batch I: f_I.
 pub trait Problem {
-    /// Turns to the mini-batch of `step`, counted from 1, and forgets what was spent.
+    /// Selects the mini-batch of `step`, counted from 1, and resets the cost.
     fn begin(&mut self, _step: u64) {}
 
-    /// What evaluating took since the step began.
+    /// The cost of evaluations since the step began.
     fn cost(&self) -> Cost {
         Cost::default()
     }
@@ -40,10 +39,10 @@ pub trait Problem {
     /// n
     fn num_examples(&self) -> usize;
 
-    /// The mini-batch I: places among the n examples.
+    /// The mini-batch I: indices of examples.
     fn batch(&self) -> &[usize];
 
-    /// f_i of every example at each point that the weights are read at: [points][n].
+    /// f_i of every example at each point of `weights`: [points][n].
     fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>>;
 
     /// f at each point, as a sum and its weight.
@@ -52,34 +51,34 @@ pub trait Problem {
         Ok(self.losses(weights)?.into_iter().map(sum).collect())
     }
 
-    /// Counts an evaluation of f_I whose value is known already.
+    /// Counts an evaluation of f_I that was replayed.
     fn count_replayed(&mut self) {}
 
-    /// Counts one of f.
+    /// Counts an evaluation of f that was replayed.
     fn count_replayed_full(&mut self) {}
 
-    /// f_I, and its gradient for the weights that are to be differentiated.
+    /// f_I, and its gradient for the weights that are differentiated.
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)>;
 
-    /// The gradient of f: `add` is given the shares of its parts, to be added up. Gives n.
+    /// The gradient of f, passed to `add` in contributions to be summed. Returns n.
     fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64>;
 }
 
-/// What evaluating a problem took so far.
+/// Cost of evaluating a problem.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
-    /// Evaluations of the objective on a mini-batch, a backward pass's own forward among them.
+    /// Evaluations of the objective on a mini-batch, including a backward pass's forward.
     pub evaluations: u64,
-    /// Evaluations of single examples beside them: a snapshot's.
+    /// Evaluations of single examples by snapshots.
     pub example_evaluations: u64,
-    /// Forward passes: one for each micro-batch of each evaluation.
+    /// Forward passes: one per micro-batch of each evaluation.
     pub forwards: u64,
-    /// Backward passes, the same.
+    /// Backward passes, counted likewise.
     pub backwards: u64,
-    /// Tokens fed in the forward passes.
+    /// Tokens in the forward passes.
     pub tokens: u64,
-    /// Wall time in all of them.
+    /// Wall time of all passes.
     pub time: Duration,
-    /// The most bytes that were held beside what was there before: activations, and gradients set aside.
+    /// Peak bytes above those held before: activations, and gradients set aside.
     pub peaks: Peaks,
 }

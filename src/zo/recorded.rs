@@ -8,21 +8,22 @@ use super::loss_sum::LossSum;
 use super::problem::{Gradients, Objective, Problem};
 use crate::params::{ParamId, Params, Points, Weights};
 
-/// A step's problem. If the log has its values they are replayed and nothing is computed, else they are computed and recorded. Evaluating
-/// moves no weight, so the weights are the same either way.
+/// A step's problem. Values in the log are replayed without computation; others are computed and recorded. Evaluating moves
+/// no weight, so the weights are the same either way.
 pub struct RecordedProblem<'a> {
     problem: &'a mut dyn Problem,
-    known: Option<&'a [f32]>,
+    logged: Option<&'a [f32]>,
     evaluated: &'a RefCell<Vec<f32>>,
 }
 
 impl<'a> RecordedProblem<'a> {
-    /// Of `problem`, whose values are `known` or not. All values, replayed or computed, are added to `evaluated`.
-    pub fn new(problem: &'a mut dyn Problem, known: Option<&'a [f32]>, evaluated: &'a RefCell<Vec<f32>>) -> Self {
-        RecordedProblem { problem, known, evaluated }
+    /// Wraps `problem`; `logged` are the logged values, if any. All values, replayed or computed, are appended to
+    /// `evaluated`.
+    pub fn new(problem: &'a mut dyn Problem, logged: Option<&'a [f32]>, evaluated: &'a RefCell<Vec<f32>>) -> Self {
+        RecordedProblem { problem, logged, evaluated }
     }
 
-    /// The losses at so many points: replayed and counted by `count`, or computed.
+    /// The losses at `points` points: replayed and counted by `count`, or computed. Fails if the log has too few.
     fn values(
         &mut self,
         points: usize,
@@ -30,10 +31,10 @@ impl<'a> RecordedProblem<'a> {
         compute: impl FnOnce(&mut dyn Problem) -> Result<Vec<LossSum>>,
     ) -> Result<Vec<LossSum>> {
         let mut evaluated = self.evaluated.borrow_mut();
-        let losses = match self.known {
-            Some(known) => {
+        let losses = match self.logged {
+            Some(logged) => {
                 (0..points).for_each(|_| count(self.problem));
-                let values = known.get(evaluated.len()..evaluated.len() + points);
+                let values = logged.get(evaluated.len()..evaluated.len() + points);
                 let values = values.context("the trajectory has fewer values for this step than its method asks for")?;
                 values.iter().copied().map(LossSum::of_mean).collect()
             }
@@ -87,7 +88,7 @@ impl Problem for RecordedProblem<'_> {
     }
 }
 
-/// No problem: all values come from the log.
+/// A problem that cannot evaluate: all values come from the log.
 pub struct ReplayOnly;
 
 const NO_VALUE: &str = "the trajectory does not have a value that its method asks for";

@@ -1,27 +1,27 @@
-//! What an accuracy is worth.
+//! Statistics of an accuracy.
 
 use serde::Serialize;
 
-/// What an accuracy is worth: how sure it is, and what knowing nothing of the rows would give.
+/// Accuracy with its confidence interval, and the majority baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Answers {
-    /// Rows that came out right.
+    /// Number of correct predictions.
     pub correct: usize,
-    /// 95 % interval of the accuracy on rows like these: Wilson's, which holds for few rows too.
+    /// Lower end of the accuracy's 95 % confidence interval (Wilson, valid for few rows too).
     pub accuracy_low: f64,
-    /// Its upper end.
+    /// Upper end.
     pub accuracy_high: f64,
-    /// The share of the rows that have the most frequent answer.
+    /// Share of the most frequent label: the accuracy of always answering it.
     pub majority_share: f64,
-    /// The most frequent answer.
+    /// The most frequent label.
     pub majority_answer: usize,
-    /// The answer that every row was given, where they were all given one.
+    /// The prediction, if it is the same for all rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_answer: Option<usize>,
 }
 
 impl Answers {
-    /// Of examples as (prediction, right answer).
+    /// From examples as (prediction, label).
     pub fn of(scored: &[(usize, usize)]) -> Self {
         let correct = scored.iter().filter(|(prediction, label)| prediction == label).count();
         let mut counts = vec![0; scored.iter().map(|(_, label)| label + 1).max().unwrap_or(1)];
@@ -40,13 +40,13 @@ impl Answers {
     }
 }
 
-/// The 95 % interval of a share of which `right` of `count` draws came out right (Wilson 1927).
+/// The 95 % confidence interval of a proportion with `right` successes in `count` draws (Wilson 1927).
 pub fn wilson(right: usize, count: usize) -> (f64, f64) {
     const Z: f64 = 1.959_963_984_540_054;
     let n = count.max(1) as f64;
     let p = right as f64 / n;
     let middle = p + Z * Z / (2.0 * n);
     let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let whole = 1.0 + Z * Z / n;
-    (((middle - half) / whole).max(0.0), ((middle + half) / whole).min(1.0))
+    let denominator = 1.0 + Z * Z / n;
+    (((middle - half) / denominator).max(0.0), ((middle + half) / denominator).min(1.0))
 }

@@ -1,21 +1,21 @@
-//! Which weights a knob names: all, the last blocks, patterns of names.
+//! Selections of weights: all, none, the last blocks, patterns of names.
 
 use std::fmt;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// Some of a model's weights: those that get a first-order gradient, or those that are trained.
+/// A selection of a model's weights: those with a first-order gradient, or those that are trained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Selection {
     /// All of them.
     All,
-    /// Those of the last N blocks and of the head, as far as nothing below reads them too.
+    /// Those of the last N blocks and of the head, except weights that earlier layers use too.
     Last(usize),
     /// None.
     None,
-    /// Those whose name matches one of the patterns.
+    /// Those whose names match one of the patterns.
     Patterns(Vec<String>),
 }
 
@@ -49,8 +49,7 @@ impl fmt::Display for Selection {
     }
 }
 
-/// Whether `pattern` matches a name: where it has no `*`, by standing somewhere in it; where it has, as a whole, with any
-/// text in each `*`'s place.
+/// Whether `pattern` matches a name: as a substring if it has no `*`, else the whole name with `*` matching any text.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return name.contains(pattern) };
     let Some(mut left) = name.strip_prefix(first) else { return false };
@@ -62,6 +61,8 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     }
     left.ends_with(last)
 }
+
+as_typed!(Selection);
 
 #[cfg(test)]
 mod tests {
@@ -79,5 +80,3 @@ mod tests {
         assert!(!matches("a*a", "a"), "a star stands between two different letters");
     }
 }
-
-as_typed!(Selection);

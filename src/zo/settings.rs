@@ -1,4 +1,4 @@
-//! The knobs that methods have, as given; each method fills in what was not.
+//! Settings of methods as given on the command line or in a file; each method fills in the rest.
 
 use anyhow::Result;
 use clap::{Args, Command, ValueEnum};
@@ -8,7 +8,7 @@ use super::selection::Selection;
 use crate::base::numbers::number;
 use crate::params::StateDtype;
 
-/// Whose defaults a method takes where its paper and the code that people run differ.
+/// The source of a method's defaults, if its paper and common code differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
@@ -82,9 +82,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Checks each number by itself.
+    /// Checks the range of each number. Fails at the first that is out of range.
     pub fn check(&self) -> Result<()> {
-        // They are used in f32, so it is there that they must be numbers and not 0.
+        // The arithmetic is in f32, so the values must be normal and positive there.
         for (flag, value) in [("--zo-eps", self.zo_eps), ("--zeta", self.zeta)] {
             if let Some(x) = value.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
                 return Err(usage!("{flag} {x}: it must be a number above 0, within what f32 can hold"));
@@ -116,7 +116,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The knobs that were given, as flags without their dashes.
+    /// Names of the options that were given, as flags without dashes.
     pub fn given(&self) -> Result<Vec<String>> {
         let fields = serde_json::to_value(self)?;
         let known = Settings::augment_args(Command::new(""));
@@ -125,7 +125,7 @@ impl Settings {
     }
 }
 
-/// On which sides of the weights the objective is evaluated.
+/// The sides of the weights on which the objective is evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Sides {
     /// f(theta + eps z) and f(theta - eps z) for each direction.
@@ -139,7 +139,7 @@ pub enum Sides {
     One,
 }
 
-/// Where directions are drawn from.
+/// Distribution of the directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Distribution {
@@ -153,7 +153,7 @@ pub enum Distribution {
 }
 
 impl Distribution {
-    /// As it is written in a definition.
+    /// Text in a method's definition.
     pub fn name(self) -> &'static str {
         match self {
             Distribution::Gaussian => "z ~ N(0, I)",
@@ -164,7 +164,7 @@ impl Distribution {
 }
 
 impl Sides {
-    /// As it is typed.
+    /// Value of `--perturbation-mode`.
     pub fn name(self) -> &'static str {
         match self {
             Sides::Two => "two-side",

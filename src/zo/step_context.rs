@@ -1,15 +1,15 @@
-//! What an estimator and a rule are told of a step.
+//! The step that an estimator and a rule work on.
 
 use crate::direction::seed::direction_seed;
 
-/// Which step of a run this is.
+/// A step of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct StepContext {
     /// Counted from 1.
     pub step: u64,
-    /// The run's.
+    /// The run's seed.
     pub run_seed: u64,
-    /// The step's.
+    /// The step's learning rate.
     pub learning_rate: f32,
 }
 
@@ -19,7 +19,7 @@ impl StepContext {
         direction_seed(self.run_seed, self.step, k)
     }
 
-    /// The seeds of `q` directions.
+    /// The seeds of directions 0 to q - 1.
     pub fn seeds(&self, q: usize) -> Vec<u64> {
         (0..q as u64).map(|k| self.seed(k)).collect()
     }

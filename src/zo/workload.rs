@@ -1,4 +1,4 @@
-//! What is trained, as a run sees it: a language task ([`crate::prompt`]), a function in R^d ([`crate::labs`]).
+//! Workloads of a run: a language task ([`crate::prompt`]) or a function in R^d ([`crate::labs`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,45 +13,45 @@ use super::score::Answers;
 use crate::base::Digest;
 use crate::params::{Params, Stored, Weights};
 
-/// A problem over a training set, a score of its weights, and the files that keep them.
+/// A problem over a training set, scores of its weights, and the files that store them.
 pub trait Workload {
-    /// As results name it.
+    /// Name in results.
     fn name(&self) -> &str;
 
     /// The problem over the training set, at its first step.
     fn problem(&self) -> Box<dyn Problem + '_>;
 
-    /// The score of the weights on a split. `proceed` is asked now and then whether to go on, and ends the work by an error.
+    /// The score of the weights on a split. `proceed` is called between batches; its error ends the work.
     fn score(&self, weights: Weights, split: Split, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Score>;
 
-    /// Answers that an example has to choose from: guessing costs ln of it.
+    /// Number of answers an example offers: chance level is a loss of ln of it.
     fn num_choices(&self) -> usize {
         1
     }
 
-    /// The training set and the splits that scores are taken on.
+    /// The training set and the splits for scores.
     fn data(&self) -> Data;
 
-    /// What the losses are computed with beside weights and data, by name.
+    /// By name, what the losses depend on besides weights and data.
     fn function(&self) -> BTreeMap<String, Value> {
         BTreeMap::new()
     }
 
-    /// SHA-256 of the files that the first weights were read from, by name.
+    /// SHA-256 of the files of the initial weights, by name.
     fn source_files(&self) -> Result<BTreeMap<String, String>> {
         Ok(BTreeMap::new())
     }
 
-    /// The file in a run's folder that keeps the weights.
+    /// The weights' file name in a run's folder.
     fn weights_file(&self) -> &'static str;
 
-    /// Writes the weights into a folder: whole or not at all.
+    /// Writes the weights into a folder, atomically.
     fn save(&self, weights: Weights, folder: &Path) -> Result<()>;
 
-    /// Reads what [`Workload::save`] wrote back into the same weights, in place. Frozen weights stay as they are.
+    /// Reads weights written by [`Workload::save`], in place. Frozen weights do not change.
     fn restore(&self, params: &mut Params, folder: &Path) -> Result<()>;
 
-    /// The weights that [`Workload::save`] wrote into a folder, as they are there.
+    /// Names, roles and digests of the weights that [`Workload::save`] wrote into a folder.
     fn stored(&self, params: &Params, folder: &Path) -> Result<Vec<Stored>>;
 
     /// Names of the files that [`Workload::write_companions`] may write.
@@ -59,53 +59,53 @@ pub trait Workload {
         Vec::new()
     }
 
-    /// Writes what others need beside the weights, which are held in `dtype`.
+    /// Writes the files that other tools need besides the weights, which are in `dtype`.
     fn write_companions(&self, _folder: &Path, _dtype: DType) -> Result<()> {
         Ok(())
     }
 }
 
-/// What weights are scored on.
+/// The data of a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Chooses the weights that are kept.
+    /// Selects the best weights.
     Dev,
-    /// Is reported.
+    /// Reported.
     Eval,
 }
 
-/// What a score of weights on a split found.
+/// The score of weights on a split.
 #[derive(Clone, Copy, Debug)]
 pub struct Score {
-    /// The mean loss.
+    /// Mean loss.
     pub loss: f64,
-    /// The share of right answers; None where there is nothing to choose from.
+    /// Share of correct answers; None without a choice of answers.
     pub accuracy: Option<f64>,
-    /// What that share is worth.
+    /// Statistics of the accuracy.
     pub answers: Option<Answers>,
-    /// e to the loss, where that is a mean over tokens and all there is to report.
+    /// e^loss, if the loss is a mean over tokens and the only metric.
     pub perplexity: Option<f64>,
-    /// The most bytes that a forward pass held.
+    /// Peak bytes of a forward pass.
     pub activation_peak: usize,
 }
 
-/// The examples of a run.
+/// Sizes and digests of a run's data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Data {
     /// Examples in the training split.
     pub train: usize,
-    /// In the dev split.
+    /// Examples in the dev split.
     pub dev: usize,
-    /// In the evaluation split.
+    /// Examples in the evaluation split.
     pub eval: usize,
-    /// Longer prompts are cut to this, in tokens.
+    /// Length in tokens that prompts are cut to.
     pub max_length: usize,
-    /// Of all their tokens and labels.
+    /// Digest of all tokens and labels.
     pub digest: Digest,
-    /// Of the rows that the training and dev splits were made of. An older log has none, nor has a problem without rows.
+    /// Digest of the rows of the training and dev splits. None in an older log, or for a problem without rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_rows: Option<Digest>,
-    /// Of those of the evaluation split.
+    /// Digest of the rows of the evaluation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_rows: Option<Digest>,
 }

@@ -131,7 +131,7 @@ fn drive(method: &Method, rule: &mut dyn Rule, params: &mut Params, lr: f32, ste
 /// Every method, and what some have besides.
 fn cases() -> Vec<(&'static Method, Settings)> {
     let mut cases: Vec<_> = METHODS.iter().map(|m| (m, Settings::default())).collect();
-    let has = |knob: &'static str| METHODS.iter().filter(move |m| m.knobs().any(|own| own == knob));
+    let has = |knob: &'static str| METHODS.iter().filter(move |m| m.options().any(|own| own == knob));
     cases.extend(has("amsgrad").map(|m| (m, Settings { amsgrad: Some(true), ..Settings::default() })));
     cases.extend(has("state-dtype").map(|m| (m, Settings { state_dtype: Some(StateDtype::Bf16), ..Settings::default() })));
     cases
@@ -408,7 +408,7 @@ fn a_printed_rule_is_what_is_done() -> Result<()> {
             "amsgrad" => settings.amsgrad = Some(true),
             _ => return None,
         }
-        method.knobs().any(|own| own == knob).then_some(settings)
+        method.options().any(|own| own == knob).then_some(settings)
     };
     let mut tried = 0;
     for method in METHODS {
@@ -516,7 +516,7 @@ fn every_knob_shows_in_what_is_printed() -> Result<()> {
         let mut shown = std::collections::BTreeSet::new();
         for toml in knobs {
             let last = toml.lines().last().unwrap().split(' ').next().unwrap();
-            if method.knobs().any(|knob| knob == last) {
+            if method.options().any(|knob| knob == last) {
                 let found = printed(toml)?;
                 // What a method has anyhow says nothing new.
                 if found != plain {
@@ -524,7 +524,7 @@ fn every_knob_shows_in_what_is_printed() -> Result<()> {
                 }
             }
         }
-        let missing: Vec<&str> = method.knobs().filter(|knob| !shown.contains(knob)).collect();
+        let missing: Vec<&str> = method.options().filter(|knob| !shown.contains(knob)).collect();
         assert!(missing.is_empty(), "{}: {missing:?} do not show in {plain}", method.name);
     }
     // VAMO's snapshot looks along what is asked for, and what it estimates beside is MeZO's.
@@ -571,7 +571,7 @@ fn help_names_every_method() {
     let listed: Vec<&str> = help.split([' ', ',', '\n']).collect();
     for method in METHODS {
         assert!(listed.contains(&method.name), "--help does not name {}", method.name);
-        for knob in method.knobs() {
+        for knob in method.options() {
             assert!(
                 [" ", "["].iter().any(|end| help.contains(&format!("--{knob}{end}"))),
                 "--help has no --{knob}, which {} has",
@@ -609,14 +609,17 @@ fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
             let knob = toml.split(' ').next().unwrap();
             let mut settings = RunConfig::check(RawArgs::from_toml(toml, "test")?)?.settings;
             assert_eq!(settings.given()?, [knob]);
-            if method.name == "sgd" && method.knobs().any(|own| own == knob) && knob != "fo-params" && knob != "weight-decay"
+            if method.name == "sgd"
+                && method.options().any(|own| own == knob)
+                && knob != "fo-params"
+                && knob != "weight-decay"
             {
                 // It has a two-point estimate only where something is left to estimate.
                 assert!(method.check(&settings).unwrap_err().to_string().contains("with --fo-params all"));
                 settings.fo_params = Some(zotune::zo::Selection::Last(1));
             }
             let outcome = method.check(&settings);
-            if method.knobs().any(|own| own == knob) {
+            if method.options().any(|own| own == knob) {
                 outcome?;
             } else {
                 let expected = format!("--{knob}: {} has no such knob; its knobs are: ", method.name);

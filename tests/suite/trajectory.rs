@@ -28,7 +28,7 @@ fn params(dtype: DType) -> Result<Params> {
 fn cases() -> Vec<(&'static Method, Settings)> {
     let mut cases = Vec::new();
     for method in METHODS.iter().filter(|m| m.order == Order::Zeroth) {
-        let has_fresh = method.knobs().any(|knob| knob == "fresh-batch-per-direction");
+        let has_fresh = method.options().any(|knob| knob == "fresh-batch-per-direction");
         for (sides, q, distribution, fresh) in [
             (Sides::Two, 1, Distribution::Gaussian, false),
             (Sides::Two, 3, Distribution::Rademacher, has_fresh),

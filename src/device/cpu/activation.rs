@@ -1,27 +1,27 @@
-//! Activations, number by number.
+//! Elementwise activation functions and their derivatives.
 
 use super::simd;
 use rayon::prelude::*;
 
 use crate::device::Activation;
 
-/// Numbers that a thread takes at a time.
+/// Elements per job.
 pub const CHUNK: usize = 1 << 14;
 
-/// The activation of each number, in place, by all threads.
+/// Applies the activation elementwise, in place, on all threads.
 pub fn activate_all(xs: &mut [f32], activation: Activation) {
     xs.par_chunks_mut(CHUNK).for_each(|chunk| activate(chunk, activation));
 }
 
-/// dy <- dy times the activation's derivative at x, by all threads.
+/// dy <- dy times the activation's derivative at x, on all threads.
 pub fn multiply_all_by_slope(dy: &mut [f32], x: &[f32], activation: Activation) {
     dy.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(dy, x)| multiply_by_slope(dy, x, activation));
 }
 
 vectorize! {
-    /// The activation of each number, in place.
+    /// Applies the activation elementwise, in place.
     pub fn activate(xs: &mut [f32], activation: Activation) {
-        // Loops, not iterator adaptors: those are compiled for the baseline and called.
+        // Loops, because iterator adaptors would be compiled for the baseline and called.
         match activation {
             Activation::None => {}
             Activation::Relu => {
@@ -31,7 +31,7 @@ vectorize! {
             }
             Activation::Gelu => {
                 for x in xs {
-                    // Far below 0 the sum is small, and only f64 has its digits.
+                    // In f64: far below 0, 1 + erf cancels.
                     let cdf = 0.5 * (1.0 + candle_core::cpu::erf::erf_f64(f64::from(*x) * std::f64::consts::FRAC_1_SQRT_2));
                     *x *= cdf as f32;
                 }
@@ -39,7 +39,7 @@ vectorize! {
             Activation::GeluNew => {
                 for x in xs {
                     let inner = 0.797_884_6 * *x * (*x * *x).mul_add(0.044_715, 1.0);
-                    // (1 + tanh a) / 2 = 1 / (1 + e^-2a), which keeps its digits far below 0 too
+                    // (1 + tanh a) / 2 = 1 / (1 + e^-2a), accurate far below 0 too
                     *x /= 1.0 + simd::exp(-2.0 * inner);
                 }
             }
@@ -92,8 +92,8 @@ vectorize! {
 mod tests {
     use super::*;
 
-    /// Each number keeps its digits, and so does its slope where that is not about to change its sign: relative to f64's. Far below 0
-    /// both are small, and their formulas must not be differences of larger numbers.
+    /// Relative to f64, for values, and for slopes except near their zeros. Far below 0 both are small, so their formulas
+    /// must not subtract larger numbers.
     #[test]
     fn activations_keep_their_digits() {
         use std::f64::consts::{FRAC_1_SQRT_2, PI};
@@ -107,7 +107,7 @@ mod tests {
             let (half, other) = (sigmoid(2.0 * inner(x)), sigmoid(-2.0 * inner(x)));
             (x * half, half + 2.0 * x * half * other * (2.0 / PI).sqrt() * (1.0 + 0.134145 * x * x))
         };
-        // erfc of candle's f64 kind ends where 1 + erf does.
+        // candle's erf in f64 limits the range: 1 + erf cancels below.
         for (activation, exact, lowest) in
             [(Activation::Silu, silu, -40.0), (Activation::Gelu, gelu, -4.5), (Activation::GeluNew, gelu_new, -5.0)]
         {
@@ -118,7 +118,7 @@ mod tests {
             multiply_by_slope(&mut slopes, &xs, activation);
             for ((x, y), slope) in xs.iter().zip(&ys).zip(&slopes) {
                 let (exact, exact_slope) = exact(f64::from(*x));
-                // An argument that is rounded counts as often as the function is steep.
+                // Rounding the argument adds an error proportional to the function's steepness.
                 let within = 2e-6 * (1.0 + f64::from(x.abs()).powi(2));
                 assert!((f64::from(*y) - exact).abs() <= within * exact.abs(), "{activation:?} of {x} is {y}, not {exact}");
                 let within = 4.0 * within * exact_slope.abs().max(exact.abs());

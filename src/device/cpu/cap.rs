@@ -6,12 +6,12 @@ use super::activation::CHUNK;
 
 use super::simd;
 
-/// cap tanh(x / cap) of each number, in place, by all threads.
+/// cap tanh(x / cap) elementwise, in place, on all threads.
 pub fn cap_all(xs: &mut [f32], limit: f32) {
     xs.par_chunks_mut(CHUNK).for_each(|chunk| cap(chunk, 1.0, limit));
 }
 
-/// dx: what goes into [`cap_all`] in, its derivative times dy out, by all threads.
+/// dx: on entry the input of [`cap_all`], on return its derivative times dy; on all threads.
 pub fn differentiate_cap(dx: &mut [f32], dy: &[f32], limit: f32) {
     dx.par_chunks_mut(CHUNK).zip(dy.par_chunks(CHUNK)).for_each(|(dx, dy)| {
         cap_slopes(dx, 1.0, limit);
@@ -30,7 +30,7 @@ vectorize! {
 }
 
 vectorize! {
-    /// What goes into [`cap`] in, its derivatives with respect to factor x out.
+    /// On entry the input of [`cap`], on return the derivatives with respect to factor x.
     pub fn cap_slopes(xs: &mut [f32], factor: f32, cap: f32) {
         let factor = factor / cap;
         for x in xs {
@@ -43,8 +43,7 @@ vectorize! {
 mod tests {
     use super::*;
 
-    /// A score's cap keeps the score's own digits, however small it is beside the cap: what is off is a millionth of the score, not of
-    /// the cap.
+    /// Errors are relative to the score, not to the cap, even for scores far below the cap.
     #[test]
     fn capped_scores_keep_their_digits() {
         let xs: Vec<f32> = (0..7000).map(|i| 1e-6 * 10f32.powf(i as f32 / 750.0)).flat_map(|x| [x, -x]).collect();
@@ -56,7 +55,7 @@ mod tests {
                 let a = f64::from(*x) / f64::from(cap);
                 let (exact, exact_slope) = (f64::from(cap) * a.tanh(), 1.0 / a.cosh().powi(2));
                 assert!((f64::from(y) / exact - 1.0).abs() < 1e-6, "cap {cap} of {x} is {y}, not {exact}");
-                // Beyond the slope's smallest number it is 0. An argument that is rounded shifts a slope by as much as it is long.
+                // Underflow gives 0. Rounding the argument adds a relative error proportional to it.
                 let (found, within) = (f64::from(slope), 1e-6 * (1.0 + a.abs()) * exact_slope + 1e-37);
                 assert!((found - exact_slope).abs() < within, "the slope of cap {cap} at {x} is {slope}, not {exact_slope}");
             }

@@ -1,4 +1,4 @@
-//! A weight at several points near where it stands, drawn as it is read.
+//! A weight read at several points near theta, with directions drawn on the fly.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::direction::Key;
 use crate::direction::group::GROUP;
 
 vectorize! {
-    /// What the weights would be after walks from where they stand, which they do not leave: `to` [points, weights] <- weights + sum
-    /// over the keys of coeff * z, for each of the `points`, with the bits of a walk there. `coeffs` [keys, points]; 0 is no move.
+    /// `to` [points, weights] <- weights + sum over the keys of coeff * z, per point, with `coeffs` [keys, points]; the
+    /// same bits as moving the weights there. `weights` is unchanged. A coefficient of 0 is skipped.
     ///
-    /// `weights` are the elements of a tensor from `first` on, any place.
+    /// `weights` are the elements of a tensor from `first`, which need not be a multiple of the group size.
     pub fn displace[T: Element](weights: &[T], first: usize, keys: &[Key], coeffs: &[f32], points: usize, to: &mut [T]) {
         let mut z = [0f32; GROUP];
         let mut sums = vec![[0f32; GROUP]; points];
@@ -20,10 +20,10 @@ vectorize! {
         let mut at = 0;
         while at < len {
             let (group, skip) = ((first + at) / GROUP, (first + at) % GROUP);
-            let here = (GROUP - skip).min(len - at);
+            let len_here = (GROUP - skip).min(len - at);
             if let ([source], Some((weights, _))) = (&mut sources[..], weights[at..].split_first_chunk::<GROUP>()) && skip == 0 {
-                // As a rule: a whole group along one direction, from here to there without a stop.
-                source.turn_to(group as u64, &mut z);
+                // Common case: a whole group along one direction, without intermediate sums.
+                source.seek(group as u64, &mut z);
                 for p in 0..points {
                     if let Some((to, _)) = to[p * len + at..].split_first_chunk_mut::<GROUP>() {
                         match coeffs[p] {
@@ -32,17 +32,17 @@ vectorize! {
                         }
                     }
                 }
-                at += here;
+                at += len_here;
                 continue;
             }
-            for (s, w) in sums[0][skip..skip + here].iter_mut().zip(&weights[at..at + here]) {
+            for (s, w) in sums[0][skip..skip + len_here].iter_mut().zip(&weights[at..at + len_here]) {
                 *s = w.widen();
             }
             for p in 1..points {
                 sums[p] = sums[0];
             }
             for (k, source) in sources.iter_mut().enumerate() {
-                source.turn_to(group as u64, &mut z);
+                source.seek(group as u64, &mut z);
                 for p in 0..points {
                     let coeff = coeffs[k * points + p];
                     if coeff != 0.0 {
@@ -51,22 +51,22 @@ vectorize! {
                 }
             }
             for p in 0..points {
-                let to = &mut to[p * len + at..p * len + at + here];
-                for (t, s) in to.iter_mut().zip(&sums[p][skip..skip + here]) {
+                let to = &mut to[p * len + at..p * len + at + len_here];
+                for (t, s) in to.iter_mut().zip(&sums[p][skip..skip + len_here]) {
                     *t = T::narrow(*s);
                 }
             }
-            at += here;
+            at += len_here;
         }
     }
 }
 
-/// One weight at several points: weight + sum of coeff * z over the directions, for each.
+/// One weight at several points: weight + sum of coeff * z over the directions.
 #[derive(Clone)]
 pub struct Displaced {
-    /// The directions' on this weight.
+    /// One key per direction on this weight.
     keys: Vec<Key>,
-    /// How far each point lies along each direction: [directions, points].
+    /// Coefficient of each direction at each point: [directions, points].
     coeffs: Arc<[f32]>,
     points: usize,
 }
@@ -77,27 +77,28 @@ impl Displaced {
         Displaced { keys, coeffs, points }
     }
 
-    /// How many points there are.
+    /// Number of points.
     pub fn points(&self) -> usize {
         self.points
     }
 
-    /// What the weight's numbers from `first` on are at each point, rounded to what they are held in: [points, numbers].
+    /// Reads the elements from `first` at each point, rounded to storage precision: `to` [points, numbers].
     pub fn read<T: Element>(&self, numbers: &[T], first: usize, to: &mut Vec<T>) {
         to.resize(self.points * numbers.len(), T::zeroed());
         displace(numbers, first, &self.keys, &self.coeffs, self.points, to);
     }
 
-    /// The inner product of the ways to the first point with and without rounding to what the weight is held in, and the square of
-    /// the one without, over the first of its numbers.
-    pub fn way_made<T: Element>(&self, numbers: &[T]) -> (f64, f64) {
-        const LOOKED_AT: usize = 1 << 16;
-        let numbers = &numbers[..numbers.len().min(LOOKED_AT)];
-        let here: Vec<f32> = numbers.iter().map(|w| w.widen()).collect();
-        let (mut rounded, mut there) = (Vec::new(), Vec::new());
+    /// On the first elements, at the first point: the inner product of the displacements with and without rounding, and the
+    /// squared norm of the one without.
+    pub fn rounded_projection<T: Element>(&self, numbers: &[T]) -> (f64, f64) {
+        const SAMPLE: usize = 1 << 16;
+        let numbers = &numbers[..numbers.len().min(SAMPLE)];
+        let theta: Vec<f32> = numbers.iter().map(|w| w.widen()).collect();
+        let (mut rounded, mut exact) = (Vec::new(), Vec::new());
         self.read(numbers, 0, &mut rounded);
-        self.read(&here, 0, &mut there);
-        let ways = here.iter().zip(&rounded).zip(&there).map(|((h, r), t)| (f64::from(r.widen() - h), f64::from(t - h)));
-        ways.fold((0.0, 0.0), |(made, whole), (r, t)| (made + r * t, whole + t * t))
+        self.read(&theta, 0, &mut exact);
+        let displacements =
+            theta.iter().zip(&rounded).zip(&exact).map(|((h, r), t)| (f64::from(r.widen() - h), f64::from(t - h)));
+        displacements.fold((0.0, 0.0), |(product, square), (r, t)| (product + r * t, square + t * t))
     }
 }

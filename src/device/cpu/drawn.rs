@@ -1,15 +1,15 @@
-//! A direction itself, for tests and for people who want to look at it.
+//! Directions as vectors, for tests and inspection.
 
 use super::moves::{AffineMove, apply_moves};
 use crate::direction::seed::tensor_id;
 use crate::direction::{Direction, Key};
 
-/// A Gaussian direction itself, for tests and for people who want to look at it: element `i` is z(seed, name, i).
+/// A Gaussian direction as a vector [len]: element `i` is z(seed, name, i).
 pub fn direction(seed: u64, name: &str, len: usize) -> Vec<f32> {
     drawn(Direction::Gaussian, seed, name, len)
 }
 
-/// A direction of any kind itself.
+/// A direction as a vector [len].
 pub fn drawn(direction: Direction, seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut z = vec![0f32; len];
     apply_moves(

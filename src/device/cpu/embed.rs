@@ -1,13 +1,13 @@
-//! Rows of an embedding.
+//! Embedding lookup.
 
 use rayon::prelude::*;
 
 use super::convert::convert;
 use super::displaced::Displaced;
-use super::points::rows_a_point;
+use super::points::rows_per_point;
 use crate::device::{Element, View};
 
-/// The rows `ids` of `weight` [vocab, hidden] in f32: [ids, hidden]. At several points the ids are as often the same.
+/// Rows `ids` of `weight` [vocab, hidden] in f32: [ids, hidden]. At several points `ids` must repeat once per point.
 pub fn rows(weight: View, hidden: usize, ids: &[u32], displaced: Option<&Displaced>) -> candle_core::Result<Vec<f32>> {
     each_precision!(View, weight, w => match displaced {
         Some(displaced) => displaced_rows(w, hidden, ids, displaced),
@@ -26,9 +26,9 @@ fn plain_rows<T: Element>(w: &[T], hidden: usize, ids: &[u32]) -> candle_core::R
     Ok(y)
 }
 
-/// A row's directions are drawn once for all points.
+/// Draws a row's directions once for all points.
 fn displaced_rows<T: Element>(w: &[T], hidden: usize, ids: &[u32], displaced: &Displaced) -> candle_core::Result<Vec<f32>> {
-    let rows = rows_a_point(ids.len(), displaced.points())?;
+    let rows = rows_per_point(ids.len(), displaced.points())?;
     let Some(vocab) = w.len().checked_div(hidden) else { candle_core::bail!("an embedding of nothing") };
     if ids.iter().any(|id| *id as usize >= vocab) || ids.chunks(rows).any(|other| *other != ids[..rows]) {
         candle_core::bail!("embed: {} ids at {} points, {vocab} rows", ids.len(), displaced.points());

@@ -1,4 +1,4 @@
-//! Gates: activation(gate) * up.
+//! Gated activations: activation(gate) * up.
 
 use rayon::prelude::*;
 
@@ -6,7 +6,7 @@ use super::activation::{activate, multiply_by_slope};
 use super::simd;
 use crate::device::Activation;
 
-/// activation(gate) * up for each row of x, gate and up side by side [tokens, 2 * inner] -> [tokens, inner].
+/// activation(gate) * up: gate and up side by side, x [tokens, 2 * inner] -> [tokens, inner].
 pub fn gated(x: &[f32], inner: usize, activation: Activation) -> Vec<f32> {
     let mut y = vec![0f32; x.len() / 2];
     y.par_chunks_mut(inner).zip(x.par_chunks(2 * inner)).for_each(|(y, x)| match activation {
@@ -20,7 +20,7 @@ pub fn gated(x: &[f32], inner: usize, activation: Activation) -> Vec<f32> {
     y
 }
 
-/// dx [tokens, 2 * inner]: x in, its gradient out, from dy [tokens, inner].
+/// dx [tokens, 2 * inner]: on entry x, on return its gradient, given dy [tokens, inner].
 pub fn differentiate_gated(dx: &mut [f32], dy: &[f32], inner: usize, activation: Activation) {
     dx.par_chunks_mut(2 * inner).zip(dy.par_chunks(inner)).for_each(|(dx, dy)| {
         let (gate, up) = dx.split_at_mut(inner);
@@ -31,7 +31,7 @@ pub fn differentiate_gated(dx: &mut [f32], dy: &[f32], inner: usize, activation:
     });
 }
 
-/// Gate and up in, their gradients out.
+/// On entry gate and up, on return their gradients.
 fn differentiate(gate: &mut [f32], up: &mut [f32], dy: &[f32], activation: Activation) {
     let (mut activated, mut dgate): (Vec<f32>, Vec<f32>) =
         (gate.to_vec(), dy.iter().zip(&*up).map(|(dy, up)| dy * up).collect());
@@ -52,7 +52,7 @@ vectorize! {
 }
 
 vectorize! {
-    /// Gate and up in, their gradients out.
+    /// On entry gate and up, on return their gradients.
     fn differentiate_swiglu(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
         for i in 0..dy.len() {
             let (x, u) = (gate[i], up[i]);

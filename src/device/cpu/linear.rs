@@ -1,4 +1,4 @@
-//! The way back through a linear layer: dx = dy W, dW = dy^T x.
+//! Backward pass of a linear layer: dx = dy W, dW = dy^T x.
 
 use rayon::prelude::*;
 
@@ -6,15 +6,15 @@ use super::convert::convert;
 use super::matrix::{Columns, Matrix, multiply, threads};
 use crate::device::{Element, View};
 
-/// Weight rows that a thread widens at a time, going back, where they are held in half precision.
+/// Rows of a weight in half precision that one job widens.
 const TILE: usize = 64;
 
-/// dx [tokens, inner] += dy W, for the columns dy [tokens, outer] and W [outer, inner].
+/// dx [tokens, inner] += dy W, for dy [tokens, outer] and W [outer, inner].
 pub fn add_input_gradient(dy: Columns, weight: View, dx: &mut [f32], (tokens, inner): (usize, usize)) {
     match weight {
         View::F32(w) => {
             let (size, w) = ((tokens, dy.count, inner), Matrix::of(w, inner));
-            // SAFETY: dy is [tokens, outer], W [outer, inner], dx [tokens, inner] and ours.
+            // SAFETY: dy is [tokens, outer], W [outer, inner]; dx is [tokens, inner] and borrowed mutably.
             unsafe { multiply(size, dx.as_mut_ptr(), inner, true, dy.matrix(0), w, 1.0, threads()) }
         }
         View::Bf16(w) => backward_widened(dy, w, dx, (tokens, inner)),
@@ -25,11 +25,11 @@ pub fn add_input_gradient(dy: Columns, weight: View, dx: &mut [f32], (tokens, in
 /// dW [outer, inner] += dy^T x, for x [tokens, inner].
 pub fn add_weight_gradient(dw: &mut [f32], dy: Columns, x: &[f32], (tokens, inner): (usize, usize)) {
     let (dy_t, x) = (dy.matrix(0).transposed(), Matrix::of(x, inner));
-    // SAFETY: dy^T is [outer, tokens], x [tokens, inner], dW [outer, inner] and ours.
+    // SAFETY: dy^T is [outer, tokens], x [tokens, inner]; dW is [outer, inner] and borrowed mutably.
     unsafe { multiply((dy.count, tokens, inner), dw.as_mut_ptr(), inner, true, dy_t, x, 1.0, threads()) }
 }
 
-/// dx += dy W with W held in half precision: all threads on one tile after the other, for each adds to all of dx.
+/// dx += dy W with W in half precision: tile by tile with all threads on each, since every tile adds to all of dx.
 fn backward_widened<T: Element>(dy: Columns, w: &[T], dx: &mut [f32], (tokens, inner): (usize, usize)) {
     const TILES: usize = 8 * TILE;
     let mut tile = vec![0f32; TILES.min(dy.count) * inner];
@@ -38,7 +38,7 @@ fn backward_widened<T: Element>(dy: Columns, w: &[T], dx: &mut [f32], (tokens, i
         tile.par_chunks_mut(TILE * inner).zip(rows.par_chunks(TILE * inner)).for_each(|(to, from)| convert(from, to));
         let b = Matrix::of(tile, inner);
         let size = (tokens, rows.len() / inner, inner);
-        // SAFETY: the tile's columns of dy, [tokens, inner] of dx, which is lent to us alone.
+        // SAFETY: the tile's columns of dy; dx is [tokens, inner] and borrowed mutably.
         unsafe { multiply(size, dx.as_mut_ptr(), inner, true, dy.matrix(i * TILES), b, 1.0, threads()) }
     }
 }

@@ -1,4 +1,4 @@
-//! ln softmax of picked logits.
+//! Log-softmax of selected logits.
 
 use rayon::prelude::*;
 
@@ -9,13 +9,13 @@ pub fn log_sums(logits: &[f32], vocab: usize) -> Vec<f32> {
     logits.par_chunks(vocab).map(log_sum_exp).collect()
 }
 
-/// ln softmax(row)[token] for each of `picks` = (row, token): [picks].
+/// ln softmax(row)[token] for each (row, token) of `picks`: [picks].
 pub fn log_probs(logits: &[f32], vocab: usize, picks: &[(usize, u32)]) -> Vec<f32> {
     let log_sums = log_sums(logits, vocab);
     picks.iter().map(|&(row, token)| logits[row * vocab + token as usize] - log_sums[row]).collect()
 }
 
-/// The gradient with respect to the logits, from dy [picks]: d ln p_t / d logits = onehot(t) - softmax(logits).
+/// The gradient of the logits, given dy [picks]: d ln p_t / d logits = onehot(t) - softmax(logits).
 pub fn differentiate_log_probs(logits: &[f32], vocab: usize, picks: &[(usize, u32)], dy: &[f32]) -> Vec<f32> {
     let mut weights = vec![0f32; logits.len() / vocab];
     picks.iter().zip(dy).for_each(|((row, _), dy)| weights[*row] += dy);
@@ -30,10 +30,10 @@ vectorize! {
     /// ln of the sum of e^x over `xs`.
     fn log_sum_exp(xs: &[f32]) -> f32 {
         let max = simd::max(xs);
-        // f32 sums over short runs, joined in f64: a vocabulary of 50,000 loses nothing.
+        // f32 sums over chunks, added in f64: accurate for a vocabulary of 50,000.
         let mut total = 0f64;
-        for run in xs.chunks(1024) {
-            total += f64::from(simd::sum(run, #[inline(always)] |x| simd::exp(x - max)));
+        for chunk in xs.chunks(1024) {
+            total += f64::from(simd::sum(chunk, #[inline(always)] |x| simd::exp(x - max)));
         }
         if max.is_finite() { max + libm::log(total) as f32 } else { f32::NAN }
     }

@@ -1,45 +1,45 @@
-//! Low-rank products, s h B^T with h = x A^T, added to rows.
+//! Low-rank products, s h B^T with h = x A^T.
 
 use rayon::prelude::*;
 
 use super::matrix::{Columns, Matrix, multiply, threads};
-use super::points::by_points;
-use super::small::Small;
+use super::points::chunks_by_point;
+use super::small::SmallWeight;
 
-/// A part: B [outer, r] at every point, and where its columns stand.
+/// One adapter's B [outer, r] at every point, and its columns.
 pub struct LowRankPart<'a> {
-    /// The numbers of B.
-    pub b: &'a Small,
-    /// Rows of B: columns of the output.
+    /// B [outer, r].
+    pub b: &'a SmallWeight,
+    /// Rows of B, columns in y.
     pub outer: usize,
-    /// Columns of B: columns of h.
+    /// Columns of B, columns in h.
     pub r: usize,
     /// s
     pub scale: f32,
-    /// The first of its columns of y.
+    /// Its first column in y.
     pub column: usize,
-    /// The first of its columns of h.
+    /// Its first column in h.
     pub first: usize,
 }
 
-/// Tokens that a thread takes at a time.
+/// Tokens per job.
 const TOKENS: usize = 8;
 
-/// y [tokens, width] += s h B^T under the columns of each part: h [tokens, ranks].
+/// y [tokens, width] += s h B^T in the columns of each part: h [tokens, ranks].
 pub fn add_low_rank(y: &mut [f32], width: usize, h: &[f32], ranks: usize, parts: &[LowRankPart]) -> candle_core::Result<()> {
     let b_t = |part: &LowRankPart| {
-        let all = part.b.all.chunks(part.b.len).flat_map(|b| transposed(b, part.r)).collect();
-        Small { all, len: part.b.len }
+        let values = part.b.values.chunks(part.b.len).flat_map(|b| transposed(b, part.r)).collect();
+        SmallWeight { values, len: part.b.len }
     };
-    let b_t: Vec<Small> = parts.iter().map(b_t).collect();
-    let points = b_t.iter().map(Small::points).max().unwrap_or(1);
-    let (mut stretches, mut h) = (Vec::new(), h);
-    for (point, y) in by_points(y, width, points, TOKENS)? {
-        let (here, rest) = h.split_at(y.len() / width * ranks);
-        stretches.push((point, y, here));
+    let b_t: Vec<SmallWeight> = parts.iter().map(b_t).collect();
+    let points = b_t.iter().map(SmallWeight::points).max().unwrap_or(1);
+    let (mut jobs, mut h) = (Vec::new(), h);
+    for (point, y) in chunks_by_point(y, width, points, TOKENS)? {
+        let (h_here, rest) = h.split_at(y.len() / width * ranks);
+        jobs.push((point, y, h_here));
         h = rest;
     }
-    stretches.into_par_iter().for_each(|(point, y, h)| {
+    jobs.into_par_iter().for_each(|(point, y, h)| {
         for (y, h) in y.chunks_mut(width).zip(h.chunks(ranks)) {
             for (part, b_t) in parts.iter().zip(&b_t) {
                 let LowRankPart { outer, r, scale, column, first, .. } = *part;
@@ -50,12 +50,12 @@ pub fn add_low_rank(y: &mut [f32], width: usize, h: &[f32], ranks: usize, parts:
     Ok(())
 }
 
-/// The part's columns of dh [tokens, ranks] = s dy B, from dy [tokens, width].
+/// dh [tokens, ranks] = s dy B in the part's columns, given dy [tokens, width].
 pub fn input_gradient(dh: &mut [f32], ranks: usize, dy: &[f32], width: usize, part: &LowRankPart) {
     let LowRankPart { b, outer, r, scale, column, first } = *part;
     let tokens = dy.len() / width;
     let dy = Columns { all: dy, first: column, width, count: outer }.matrix(0);
-    // SAFETY: dy is [tokens, outer], B [outer, r], and dh's columns [tokens, r] ours.
+    // SAFETY: dy is [tokens, outer], B [outer, r]; dh's columns are [tokens, r] and borrowed mutably.
     unsafe {
         multiply((tokens, outer, r), dh[first..].as_mut_ptr(), ranks, false, dy, Matrix::of(b.at(0), r), scale, threads())
     }
@@ -67,7 +67,7 @@ pub fn add_weight_gradient(db: &mut [f32], dy: &[f32], width: usize, h: &[f32], 
     let tokens = dy.len() / width;
     let dy = Columns { all: dy, first: column, width, count: outer }.matrix(0).transposed();
     let h = Matrix::of(&h[first..], ranks);
-    // SAFETY: dy^T is [outer, tokens], h [tokens, r], dB [outer, r] and ours.
+    // SAFETY: dy^T is [outer, tokens], h [tokens, r]; dB is [outer, r] and borrowed mutably.
     unsafe { multiply((outer, tokens, r), db.as_mut_ptr(), r, true, dy, h, scale, threads()) }
 }
 
@@ -77,7 +77,7 @@ fn transposed(b: &[f32], r: usize) -> Vec<f32> {
 }
 
 vectorize! {
-    /// y += s h B^T for one token: h [r], B^T [r, outer], y [outer]; each element one chain in the order of r.
+    /// y += s h B^T for one token: h [r], B^T [r, outer], y [outer]; each element is accumulated in the order of r.
     fn add_to_row(y: &mut [f32], scale: f32, h: &[f32], b_t: &[f32]) {
         let outer = y.len();
         for (k, h) in h.iter().enumerate() {

@@ -1,20 +1,10 @@
-//! The operations that models are made of, over packed tokens: activations in f32, weights in whatever they are held in.
-//!
-//! Each is a candle operation with a backward of its own. On plain tensors nothing is recorded; where an activation is a
-//! variable, candle's graph records the activations, and walking it back adds the gradients of weights to where their
-//! [`Leaf`] says. So the forward for zeroth order and the one that is differentiated are the same code.
-//!
-//! Where weights are read at several points, the rows of all activations are as many stretches of one length, one for each point.
-//! Nothing is recorded there.
-//!
-//! Every loop over threads gives each output element to one thread and one fixed order of additions, so results have the
-//! same bits for any number of threads.
+//! Strided f32 matrices and their products.
 
 use gemm::Parallelism;
 
-/// A matrix inside a larger buffer: where it starts and how far apart its rows and columns are.
+/// A strided matrix inside a larger buffer.
 ///
-/// As free as a pointer: whoever multiplies promises that what it points to is there.
+/// A raw pointer without lifetime: the caller of a product guarantees that the memory is valid.
 #[derive(Clone, Copy)]
 pub struct Matrix {
     pub(crate) start: *const f32,
@@ -23,7 +13,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Row by row, the rows `row_stride` apart.
+    /// A row-major matrix with rows `row_stride` apart.
     pub(crate) fn of(x: &[f32], row_stride: usize) -> Self {
         Matrix { start: x.as_ptr(), row_stride, col_stride: 1 }
     }
@@ -33,10 +23,10 @@ impl Matrix {
     }
 }
 
-/// dst [m, n] (row stride `dst_stride`) = (or += when `add`) scale * a [m, k] b [k, n].
+/// dst [m, n] (row stride `dst_stride`) = (or += if `add`) scale * a [m, k] b [k, n].
 ///
 /// # Safety
-/// The pointers and strides must describe matrices inside live buffers; nobody else may touch `dst` meanwhile.
+/// The pointers and strides describe matrices inside live buffers; no other thread accesses `dst` meanwhile.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn multiply(
     (m, k, n): (usize, usize, usize),
@@ -73,26 +63,26 @@ pub(crate) unsafe fn multiply(
     }
 }
 
-/// A buffer that threads write disjoint parts of.
+/// A buffer of which threads write disjoint parts.
 #[derive(Clone, Copy)]
-pub struct Shared(pub *mut f32);
+pub struct SharedMut(pub *mut f32);
 
-// SAFETY: whoever uses them promises that no two threads write the same element, and none reads what another writes.
-unsafe impl Send for Shared {}
+// SAFETY: users guarantee that no two threads write the same element, and none reads what another writes.
+unsafe impl Send for SharedMut {}
 
-unsafe impl Sync for Shared {}
+unsafe impl Sync for SharedMut {}
 
 unsafe impl Send for Matrix {}
 
 unsafe impl Sync for Matrix {}
 
-impl Shared {
+impl SharedMut {
     pub(crate) fn at(&self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }
 }
 
-/// Has every thread make the buffers that it keeps for products of gradients: so that nobody counts them as a step's.
+/// Makes every thread allocate its buffers for gradient products, so that they do not count as a step's memory.
 pub fn warm_up() {
     rayon::broadcast(|_| {
         const N: usize = 256;
@@ -107,21 +97,21 @@ pub(crate) fn threads() -> Parallelism {
     Parallelism::Rayon(rayon::current_num_threads())
 }
 
-/// Neighbouring columns of a matrix.
+/// Adjacent columns of a matrix.
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
     /// [rows, width]
     pub all: &'a [f32],
-    /// The first of them.
+    /// Index of the first column.
     pub first: usize,
     /// Columns of the whole matrix.
     pub width: usize,
-    /// How many they are.
+    /// Number of columns.
     pub count: usize,
 }
 
 impl Columns<'_> {
-    /// From the `skip`-th of them on.
+    /// The matrix of these columns from number `skip`.
     pub fn matrix(&self, skip: usize) -> Matrix {
         Matrix::of(&self.all[self.first + skip..], self.width)
     }

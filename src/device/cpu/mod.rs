@@ -1,4 +1,7 @@
-//! The CPU's loops: what is computed number by number, compiled for each instruction set and shared out over the threads.
+//! The CPU's loops, compiled for each instruction set and parallel over threads.
+//!
+//! Every parallel loop gives each output element to one thread and a fixed order of additions, so results have the same
+//! bits for any number of threads.
 
 #[macro_use]
 pub mod simd;
@@ -28,10 +31,10 @@ pub mod product;
 pub mod attention;
 
 pub use displaced::Displaced;
-pub use matrix::{Matrix, Shared};
+pub use matrix::{Matrix, SharedMut};
 pub use moves::AffineMove;
 pub use product::{Layer, Panels};
 pub use simd::Machine;
-pub use small::Small;
-pub use tile::{Rows, Unit};
+pub use small::SmallWeight;
+pub use tile::{Rows, VectorUnit};
 pub use update::{Kernel, StateSlice};

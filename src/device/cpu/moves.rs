@@ -6,32 +6,32 @@ use crate::direction::Key;
 use crate::direction::group::GROUP;
 use crate::direction::threefry::draw_half_words;
 
-/// A stretch of a walk: weights <- scale * weights + sum over terms of coeff * z, rounded once to the held precision.
+/// weights <- scale * weights + sum over terms of coeff * z, rounded once to storage precision.
 #[derive(Clone, Debug)]
 pub struct AffineMove {
-    /// What the weights are multiplied by first.
+    /// Factor on the weights, applied first.
     pub scale: f32,
-    /// How far along which directions.
+    /// Keys of the directions, and their coefficients.
     pub terms: Vec<(Key, f32)>,
-    /// Rounds at random under this key, as a step ends, or to the nearest.
+    /// Key for stochastic rounding, at the end of a step; None: round to nearest.
     pub rounding: Option<Key>,
 }
 
 vectorize! {
-    /// The moves one after the other, in one pass: the same bits as in a pass each.
+    /// Applies the moves in order, in one pass, with the bits of separate passes.
     ///
-    /// `weights` are the elements of a tensor from `first` on; `first` is a multiple of [`GROUP`].
+    /// `weights` are the elements of a tensor from `first`, a multiple of [`GROUP`].
     pub fn apply_moves[T: Element](weights: &mut [T], first: usize, moves: &[AffineMove]) {
         let group = (first / GROUP) as u64;
         let mut sources: Vec<Source> = moves.iter().flat_map(|affine_move| &affine_move.terms).map(|(key, _)| Source::new(*key)).collect();
-        let (whole, rest) = weights.as_chunks_mut::<GROUP>();
-        for (i, weights) in whole.iter_mut().enumerate() {
+        let (groups, rest) = weights.as_chunks_mut::<GROUP>();
+        for (i, weights) in groups.iter_mut().enumerate() {
             move_group(weights, group + i as u64, moves, &mut sources);
         }
         if !rest.is_empty() {
             let mut padded = [T::zeroed(); GROUP];
             padded[..rest.len()].copy_from_slice(rest);
-            move_group(&mut padded, group + whole.len() as u64, moves, &mut sources);
+            move_group(&mut padded, group + groups.len() as u64, moves, &mut sources);
             rest.copy_from_slice(&padded[..rest.len()]);
         }
     }
@@ -53,11 +53,11 @@ fn move_group<T: Element>(weights: &mut [T; GROUP], group: u64, moves: &[AffineM
             }
         }
         for (&(_, coeff), source) in affine_move.terms.iter().zip(sources.by_ref()) {
-            source.turn_to(group, &mut z);
+            source.seek(group, &mut z);
             source.add(coeff, &z, &mut sum);
         }
         match affine_move.rounding {
-            Some(key) => round_at_random(&sum, key, group, weights),
+            Some(key) => round_stochastically(&sum, key, group, weights),
             None => {
                 for j in 0..GROUP {
                     weights[j] = T::narrow(sum[j]);
@@ -67,15 +67,15 @@ fn move_group<T: Element>(weights: &mut [T; GROUP], group: u64, moves: &[AffineM
     }
 }
 
-/// Stores numbers of the `group`-th [`GROUP`] where they are held, rounded at random: in half precision most of a small step would be
-/// lost to rounding to the nearest. A function of key and index alone, so a replay rounds as the run did.
+/// Stores the elements of group `group` with stochastic rounding: rounding to nearest would lose most of a small step in
+/// half precision. Depends on key and index only, so replay rounds as the run did.
 #[inline(always)]
-pub(super) fn round_at_random<T: Element>(from: &[f32; GROUP], key: Key, group: u64, to: &mut [T]) {
+pub(super) fn round_stochastically<T: Element>(from: &[f32; GROUP], key: Key, group: u64, to: &mut [T]) {
     let mut random = [0u32; GROUP];
     if !T::EXACT {
         draw_half_words(key, group, &mut random);
     }
     for ((t, x), r) in to.iter_mut().zip(from).zip(&random) {
-        *t = T::narrow_at_random(*x, *r);
+        *t = T::narrow_stochastic(*x, *r);
     }
 }

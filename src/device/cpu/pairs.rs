@@ -1,25 +1,26 @@
-//! Products of bf16 numbers on the units that some processors have for them: AVX512-BF16, two products a lane, and AMX, a tile of
-//! 16 x 16 sums at a time. Sums are f32; only what is multiplied is rounded to bf16.
+//! Products of bf16 numbers on dedicated units: AVX512-BF16, two products per lane, and AMX, a tile of 16 x 16 sums. Sums
+//! are f32; only the factors are rounded to bf16.
 //!
-//! Both take the same layout, that of `product`: A is the weight as it is held, [rows, pairs] of two neighbours along k; B the
-//! activations, [pairs, lanes]. In which order a unit adds up is its own affair, so results are the plain path's to rounding.
+//! Both use the layout of `product`: A is the weight in storage order, [rows, pairs] of two neighbours along k; B the
+//! activations, [pairs, lanes]. The units' order of additions is unspecified, so results agree with the f32 path up to
+//! rounding.
 
 use std::sync::OnceLock;
 
 use super::simd::{PairUnit, pair_unit};
 use super::tile::Rows;
 
-/// Two numbers next to each other along k.
+/// Two bf16 numbers adjacent along k.
 pub type Pair = u32;
 
-/// Tokens in a vector, and rows or columns of a tile.
+/// Tokens in a vector; rows and columns of a tile.
 pub const SIDE: usize = 16;
 
-/// c [rows, 16 * vectors] += A [rows, 2 * pairs] B [2 * pairs, 16 * vectors], at most 3 vectors at a time. Rows of A that will be
-/// wanted next, so many `ahead`, are fetched meanwhile; 0: none.
+/// c [rows, 16 * vectors] += A [rows, 2 * pairs] B [2 * pairs, 16 * vectors], at most 3 vectors at a time. Prefetches the
+/// rows of A that are `ahead` rows further; 0: none.
 ///
 /// # Safety
-/// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile; the machine has AVX512-BF16.
+/// The matrices have these sizes, B and c in whole vectors; no other thread accesses c meanwhile; the CPU has AVX512-BF16.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn by_vectors(
     (rows, pairs, vectors): (usize, usize, usize),
@@ -31,14 +32,14 @@ pub unsafe fn by_vectors(
 ) {
     let mut first = 0;
     while first < vectors {
-        let many = (vectors - first).min(3);
+        let count = (vectors - first).min(3);
         let b = Rows { start: b.at(0, first * SIDE), ..b };
         let mut row = 0;
         while row < rows {
             let (a, c) = (Rows { start: a.at(row, 0), ..a }, c.wrapping_add(row * stride + first * SIDE));
-            // SAFETY: as of the function.
+            // SAFETY: by the function's contract.
             row += unsafe {
-                match (rows - row, many) {
+                match (rows - row, count) {
                     (8.., 1) => vectors_of::<8, 1>(pairs, a, b, c, stride, ahead),
                     (8.., 2) => vectors_of::<8, 2>(pairs, a, b, c, stride, ahead),
                     (8.., _) => vectors_of::<8, 3>(pairs, a, b, c, stride, ahead),
@@ -48,14 +49,14 @@ pub unsafe fn by_vectors(
                 }
             };
         }
-        first += many;
+        first += count;
     }
 }
 
-/// Gives its rows.
+/// One tile of R rows and V vectors; returns R.
 ///
 /// # Safety
-/// As of [`by_vectors`].
+/// As for [`by_vectors`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[allow(clippy::needless_range_loop, reason = "indices of a tile, as the definition has it")]
@@ -67,7 +68,7 @@ unsafe fn vectors_of<const R: usize, const V: usize>(
     stride: usize,
     ahead: usize,
 ) -> usize {
-    /// Pairs in a line of a cache.
+    /// Pairs in a cache line.
     const LINE: usize = 16;
     use std::arch::x86_64::*;
     let pairs_of = |x: __m512i| -> __m512bh {
@@ -107,28 +108,28 @@ unsafe fn vectors_of<const R: usize, const V: usize>(
     R
 }
 
-/// Eight tiles of 16 rows of 64 bytes. What AMX does, and in tests a model of it.
+/// Eight tiles of 16 rows of 64 bytes: AMX, or a model of it in tests.
 pub trait Tiles {
-    /// Tile `T` <- 16 rows from `from` on, `stride` bytes apart.
+    /// Tile `T` <- 16 rows from `from`, `stride` bytes apart.
     ///
     /// # Safety
-    /// The rows are there.
+    /// The rows are readable.
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize);
 
-    /// The way back.
+    /// 16 rows from `to`, `stride` bytes apart, <- tile `T`.
     ///
     /// # Safety
-    /// The rows are there, and nobody else touches them meanwhile.
+    /// The rows are writable, and no other thread accesses them meanwhile.
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize);
 
     /// Tile `C` += tile `A` x tile `B`: f32 [16, 16] += bf16 [16, 32] x bf16 pairs [16, 16].
     fn multiply<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
-/// The same as [`by_vectors`] with tiles; `rows` and `pairs` are multiples of 16.
+/// [`by_vectors`] with tiles; `rows` and `pairs` are multiples of 16.
 ///
 /// # Safety
-/// The matrices hold what the sizes say; nobody else touches c meanwhile.
+/// The matrices have these sizes; no other thread accesses c meanwhile.
 pub unsafe fn by_tiles<T: Tiles>(
     tiles: &mut T,
     (rows, pairs, vectors): (usize, usize, usize),
@@ -146,20 +147,20 @@ pub unsafe fn by_tiles<T: Tiles>(
             let c = c.wrapping_add(row * stride + vector * SIDE);
             let corners = [c, c.wrapping_add(SIDE), c.wrapping_add(SIDE * stride), c.wrapping_add(SIDE * stride + SIDE)];
             macro_rules! sums {
-                ($way:ident) => {
-                    tiles.$way::<0>(corners[0].cast(), 4 * stride);
+                ($op:ident) => {
+                    tiles.$op::<0>(corners[0].cast(), 4 * stride);
                     if two_vectors {
-                        tiles.$way::<1>(corners[1].cast(), 4 * stride);
+                        tiles.$op::<1>(corners[1].cast(), 4 * stride);
                     }
                     if two_rows {
-                        tiles.$way::<2>(corners[2].cast(), 4 * stride);
+                        tiles.$op::<2>(corners[2].cast(), 4 * stride);
                     }
                     if two_rows && two_vectors {
-                        tiles.$way::<3>(corners[3].cast(), 4 * stride);
+                        tiles.$op::<3>(corners[3].cast(), 4 * stride);
                     }
                 };
             }
-            // SAFETY: all tiles lie within the matrices: those of the second row or vector are touched where there is one.
+            // SAFETY: all tiles lie within the matrices; those of a second row or vector are used only if it exists.
             unsafe {
                 sums!(load);
                 for i in (0..pairs).step_by(SIDE) {
@@ -184,15 +185,15 @@ pub unsafe fn by_tiles<T: Tiles>(
     }
 }
 
-/// This thread's AMX tiles, configured for as long as it lives.
+/// This thread's AMX tiles, configured until dropped.
 #[cfg(target_arch = "x86_64")]
 pub struct Amx(());
 
 #[cfg(target_arch = "x86_64")]
 impl Amx {
     /// # Safety
-    /// The machine has AMX for bf16, and this process may use it.
-    pub unsafe fn begin() -> Self {
+    /// The CPU has AMX for bf16, and this process has permission to use it.
+    pub unsafe fn configure() -> Self {
         /// Palette 1: every tile has 16 rows of 64 bytes.
         #[repr(C, align(64))]
         struct Config {
@@ -206,7 +207,7 @@ impl Amx {
         row_bytes[..8].fill(64);
         rows[..8].fill(16);
         let config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
-        // SAFETY: the configuration is whole, and the function's caller has seen to the rest.
+        // SAFETY: the configuration is complete; the rest is the caller's contract.
         unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
         Amx(())
     }
@@ -215,13 +216,13 @@ impl Amx {
 #[cfg(target_arch = "x86_64")]
 impl Drop for Amx {
     fn drop(&mut self) {
-        // SAFETY: whoever has an Amx may do this: the registers are clean then, and nobody saves them.
+        // SAFETY: an Amx exists, so the instruction is available; it resets the tiles, which the system then need not save.
         unsafe { std::arch::asm!("tilerelease", options(nomem, nostack)) };
     }
 }
 
-/// The unit of this machine. Tiles are taken where they multiply a small product as the model of them says: their code could not be
-/// tried on every processor that has them.
+/// The unit used for pairs. AMX is used only if it multiplies a small product correctly, since this code could not be
+/// tested on every processor that has it.
 pub fn unit() -> Option<PairUnit> {
     #[cfg(target_arch = "x86_64")]
     if pair_unit() == Some(PairUnit::Tiles) {
@@ -238,7 +239,7 @@ pub fn unit() -> Option<PairUnit> {
     pair_unit()
 }
 
-/// Whether tiles and vectors give the same product of whole numbers, which no order of additions rounds.
+/// Whether tiles and vectors give the same product of integers, which is exact in any order.
 #[cfg(target_arch = "x86_64")]
 fn tiles_agree() -> bool {
     const ROWS: usize = 2 * SIDE;
@@ -249,15 +250,15 @@ fn tiles_agree() -> bool {
     let (a, b) = (numbers(ROWS * 2 * PAIRS, 5), numbers(2 * PAIRS * 3 * SIDE, 7));
     let (a, b) = (Rows { start: a.as_ptr().cast(), stride: PAIRS }, Rows { start: b.as_ptr().cast(), stride: 3 * SIDE });
     let mut sums = [1f32, 1f32].map(|one| vec![one; ROWS * 3 * SIDE]);
-    // SAFETY: the buffers have the sizes; a machine with tiles has vectors.
+    // SAFETY: the buffers have these sizes; a CPU with AMX has AVX512-BF16.
     unsafe {
-        by_tiles(&mut Amx::begin(), (ROWS, PAIRS, 3), a, b, sums[0].as_mut_ptr(), 3 * SIDE);
+        by_tiles(&mut Amx::configure(), (ROWS, PAIRS, 3), a, b, sums[0].as_mut_ptr(), 3 * SIDE);
         by_vectors((ROWS, PAIRS, 3), a, b, sums[1].as_mut_ptr(), 3 * SIDE, 0);
     }
     sums[0] == sums[1]
 }
 
-/// The instruction with the tile's number in its name. Stable Rust has no intrinsics for them.
+/// The instruction with the tile's number in its name. Stable Rust has no intrinsics for AMX.
 #[cfg(target_arch = "x86_64")]
 macro_rules! on_tile {
     ($tile:expr, $before:literal, $after:literal, $($operands:tt)*) => {
@@ -278,7 +279,7 @@ macro_rules! on_tile {
 impl Tiles for Amx {
     #[inline(always)]
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
-        // SAFETY: as of the function. The compiler uses no tiles.
+        // SAFETY: by the function's contract. The compiler uses no tiles.
         unsafe {
             on_tile!(T, "tileloadd ", ", [{from} + {stride}*1]", from = in(reg) from, stride = in(reg) stride,
                 options(nostack, readonly))
@@ -287,7 +288,7 @@ impl Tiles for Amx {
 
     #[inline(always)]
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize) {
-        // SAFETY: as of the function.
+        // SAFETY: by the function's contract.
         unsafe {
             on_tile!(T, "tilestored [{to} + {stride}*1], ", "", to = in(reg) to, stride = in(reg) stride, options(nostack))
         };
@@ -295,8 +296,8 @@ impl Tiles for Amx {
 
     #[inline(always)]
     fn multiply<const C: usize, const A: usize, const B: usize>(&mut self) {
-        // Those that by_tiles asks for.
-        // SAFETY: it works on tiles, which the compiler does not use.
+        // The combinations used by `by_tiles`.
+        // SAFETY: works on tiles only, which the compiler does not use.
         unsafe {
             match (C, A, B) {
                 (0, 4, 6) => std::arch::asm!("tdpbf16ps tmm0, tmm4, tmm6", options(nomem, nostack)),
@@ -315,13 +316,13 @@ mod tests {
 
     use super::*;
 
-    /// Tiles as the manual describes them.
+    /// A model of the tiles, from the manual.
     struct Model([[u8; 1024]; 8]);
 
     impl Tiles for Model {
         unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
             for row in 0..SIDE {
-                // SAFETY: as of the function.
+                // SAFETY: by the function's contract.
                 let bytes = unsafe { std::slice::from_raw_parts(from.add(row * stride), 64) };
                 self.0[T][64 * row..][..64].copy_from_slice(bytes);
             }
@@ -329,7 +330,7 @@ mod tests {
 
         unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize) {
             for row in 0..SIDE {
-                // SAFETY: as of the function.
+                // SAFETY: by the function's contract.
                 unsafe { std::ptr::copy_nonoverlapping(self.0[T][64 * row..].as_ptr(), to.add(row * stride), 64) };
             }
         }
@@ -353,8 +354,8 @@ mod tests {
         }
     }
 
-    /// Every unit that the machine has, and the model of the tiles that it may not have, gives the product in f64 of the rounded
-    /// Numbers, to f32's rounding.
+    /// Every available unit, and the model of the tiles, agrees with the product of the rounded numbers in f64, up to f32's
+    /// rounding.
     #[test]
     #[allow(clippy::print_stderr, reason = "says what was not there to be tried")]
     fn every_unit_multiplies() {
@@ -388,24 +389,24 @@ mod tests {
                     );
                 }
             };
-            let whole = rows % SIDE == 0 && pairs % SIDE == 0;
-            if whole {
-                // SAFETY: the buffers have the sizes.
+            let in_whole_tiles = rows % SIDE == 0 && pairs % SIDE == 0;
+            if in_whole_tiles {
+                // SAFETY: the buffers have these sizes.
                 check("model", &|a, b, c| unsafe {
                     by_tiles(&mut Model([[0; 1024]; 8]), (rows, pairs, vectors), a, b, c, stride);
                 });
             }
             #[cfg(target_arch = "x86_64")]
             if pair_unit().is_some() {
-                // SAFETY: the buffers have the sizes, the machine the unit.
+                // SAFETY: the buffers have these sizes, and the CPU has the unit.
                 check("vectors", &|a, b, c| unsafe { by_vectors((rows, pairs, vectors), a, b, c, stride, 0) });
                 tried.push("vectors");
             }
             #[cfg(target_arch = "x86_64")]
-            if whole && pair_unit() == Some(PairUnit::Tiles) {
+            if in_whole_tiles && pair_unit() == Some(PairUnit::Tiles) {
                 // SAFETY: the same.
                 check("tiles", &|a, b, c| unsafe {
-                    by_tiles(&mut Amx::begin(), (rows, pairs, vectors), a, b, c, stride);
+                    by_tiles(&mut Amx::configure(), (rows, pairs, vectors), a, b, c, stride);
                 });
                 tried.push("tiles");
             }

@@ -1,9 +1,9 @@
-//! Products with weights: the weight is read where it lies, as it is held, and so needs no copy; the activations are transposed
+//! Products with weights. A weight is read in place, in storage precision, without a copy; the activations are transposed
 //! once, into panels.
 //!
-//! In f32 the kernel is that of `tile`. Weights held in half precision are widened a strip at a time; those in bf16 are multiplied as
-//! they are where the machine has a unit for it (`pairs`). A weight that is read at several points is displaced a strip at a time, in
-//! cache: its directions are drawn once, and each point's activations are multiplied by the strip that is theirs.
+//! The f32 kernel is in `tile`. Weights in half precision are widened a strip at a time; bf16 weights are multiplied
+//! directly if the CPU has a unit for it (`pairs`). A weight at several points is displaced a strip at a time, in cache:
+//! its directions are drawn once, and each point's activations are multiplied by that point's strip.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -14,128 +14,127 @@ use rayon::prelude::*;
 
 use super::activation::activate;
 use super::displaced::Displaced;
-use super::matrix::Shared;
+use super::matrix::SharedMut;
 use super::pairs::{self, Amx, Pair};
 use super::simd::PairUnit;
-use super::small::Small;
-use super::tile::{Rows, Unit};
+use super::small::SmallWeight;
+use super::tile::{Rows, VectorUnit};
 use super::transpose::transpose;
 use crate::device::cpu::convert::convert;
 use crate::device::{Activation, Element, View};
 
-/// Sums of a strip, at most: 32 rows with the widest panel of activations.
+/// Maximum sums of a strip: 32 rows with the widest panel of activations.
 const SUMS: usize = 32 * 4 * 16;
 
-/// How activations are laid out for a product, and so what multiplies them.
+/// Layout of the activations, which decides the kernel.
 #[derive(Clone, Copy)]
-enum Form {
+enum Packing {
     /// f32.
-    Wide(Unit),
+    F32(VectorUnit),
     /// Rounded to bf16, pairs along k.
-    Pairs(PairUnit),
+    Bf16Pairs(PairUnit),
 }
 
-impl Form {
+impl Packing {
     /// Tokens in a vector.
     fn lanes(self) -> usize {
         match self {
-            Form::Wide(unit) => unit.lanes(),
-            Form::Pairs(_) => pairs::SIDE,
+            Packing::F32(unit) => unit.lanes(),
+            Packing::Bf16Pairs(_) => pairs::SIDE,
         }
     }
 
     /// Tokens in a panel.
     fn width(self) -> usize {
         let vectors = match self {
-            Form::Wide(unit) => unit.vectors(),
-            Form::Pairs(PairUnit::Vectors) => 3,
-            Form::Pairs(PairUnit::Tiles) => 4,
+            Packing::F32(unit) => unit.vectors(),
+            Packing::Bf16Pairs(PairUnit::Vectors) => 3,
+            Packing::Bf16Pairs(PairUnit::Tiles) => 4,
         };
         self.lanes() * vectors
     }
 
-    /// Rows of a weight [.., k] that a thread takes at a time: fewer where, displaced to a point, they would not stay in the second
-    /// cache.
+    /// Rows of a weight [.., k] per job: fewer if the displaced strip would not fit into the second-level cache.
     fn strip(self, k: usize, is_displaced: bool) -> usize {
-        /// Numbers: 320 KiB in f32.
-        const MOST: usize = 80 << 10;
-        let (mut rows, least) = match self {
-            Form::Wide(unit) => (unit.strip(), unit.strip() / 4),
-            Form::Pairs(_) => (2 * pairs::SIDE, pairs::SIDE),
+        /// Elements: 320 KiB in f32.
+        const MAX_ELEMENTS: usize = 80 << 10;
+        let (mut rows, min_rows) = match self {
+            Packing::F32(unit) => (unit.strip(), unit.strip() / 4),
+            Packing::Bf16Pairs(_) => (2 * pairs::SIDE, pairs::SIDE),
         };
-        while is_displaced && rows > least && rows * k > MOST {
+        while is_displaced && rows > min_rows && rows * k > MAX_ELEMENTS {
             rows /= 2;
         }
         rows
     }
 
-    /// Words of 32 bits that a token's `k` numbers take.
+    /// 32-bit words of a token's `k` numbers.
     fn words(self, k: usize) -> usize {
         match self {
-            Form::Wide(_) => k,
-            Form::Pairs(_) => k / 2,
+            Packing::F32(_) => k,
+            Packing::Bf16Pairs(_) => k / 2,
         }
     }
 }
 
-/// Activations [tokens, k], transposed and padded for the kernel: panels of a few vectors of tokens, each [k, its width], or
-/// [k / 2, its width] pairs.
+/// Activations [tokens, k], transposed and padded for the kernel: panels of a few vectors of tokens, each [k, width]
+/// numbers or [k / 2, width] pairs.
 pub struct Panels {
-    form: Form,
-    /// Bits of f32, or pairs of bf16.
+    packing: Packing,
+    /// f32 bits, or pairs of bf16.
     packed: Vec<u32>,
     tokens: usize,
     k: usize,
 }
 
 impl Panels {
-    /// Of `x` [tokens, k], by all threads; in `halves` where weights in bf16 come to them and the machine multiplies those.
-    pub fn new(x: &[f32], tokens: usize, k: usize, halves: bool) -> Self {
-        let unit = pairs::unit().filter(|_| halves && k.is_multiple_of(2));
-        Self::of(unit.map_or(Form::Wide(Unit::best()), Form::Pairs), x, tokens, k)
+    /// Packs `x` [tokens, k] on all threads; in bf16 if `in_bf16` (the weights are bf16) and the CPU has a unit for pairs.
+    pub fn new(x: &[f32], tokens: usize, k: usize, in_bf16: bool) -> Self {
+        let unit = pairs::unit().filter(|_| in_bf16 && k.is_multiple_of(2));
+        Self::of(unit.map_or(Packing::F32(VectorUnit::best()), Packing::Bf16Pairs), x, tokens, k)
     }
 
-    fn of(form: Form, x: &[f32], tokens: usize, k: usize) -> Self {
-        let (words, width) = (form.words(k), form.width());
-        let len = tokens.next_multiple_of(form.lanes()) * words;
+    fn of(packing: Packing, x: &[f32], tokens: usize, k: usize) -> Self {
+        let (words, width) = (packing.words(k), packing.width());
+        let len = tokens.next_multiple_of(packing.lanes()) * words;
         let mut packed: Vec<u32> = Vec::with_capacity(len);
         packed.spare_capacity_mut()[..len].par_chunks_mut(width * words).enumerate().for_each(|(p, panel)| {
             let first = p * width;
-            let (here, stride) = (width.min(tokens - first), panel.len() / words);
-            if here < stride {
+            let (count, stride) = (width.min(tokens - first), panel.len() / words);
+            if count < stride {
                 panel.fill(MaybeUninit::new(0));
             }
-            let x = &x[first * k..(first + here) * k];
+            let x = &x[first * k..(first + count) * k];
             let to = panel.as_mut_ptr().cast();
-            match form {
-                // SAFETY: `here` rows of x, and the panel is [words, stride].
-                Form::Wide(_) => unsafe { transpose(here, k, Rows { start: x.as_ptr(), stride: k }, to, stride, None) },
-                Form::Pairs(_) => HALVES.with_borrow_mut(|halves| {
-                    halves.resize(here * words, 0);
-                    convert(x, bytemuck::cast_slice_mut::<Pair, bf16>(halves));
-                    // SAFETY: the same, of pairs as bits.
+            match packing {
+                // SAFETY: `count` rows of x; the panel is [words, stride].
+                Packing::F32(_) => unsafe { transpose(count, k, Rows { start: x.as_ptr(), stride: k }, to, stride, None) },
+                Packing::Bf16Pairs(_) => BF16_PANEL.with_borrow_mut(|in_bf16| {
+                    in_bf16.resize(count * words, 0);
+                    convert(x, bytemuck::cast_slice_mut::<Pair, bf16>(in_bf16));
+                    // SAFETY: the same, with pairs as f32 bits.
                     unsafe {
-                        transpose(here, words, Rows { start: halves.as_ptr().cast(), stride: words }, to, stride, None)
+                        transpose(count, words, Rows { start: in_bf16.as_ptr().cast(), stride: words }, to, stride, None)
                     }
                 }),
             }
         });
-        // SAFETY: every panel was written, its padding too.
+        // SAFETY: every panel was written, including its padding.
         unsafe { packed.set_len(len) };
-        Panels { form, packed, tokens, k }
+        Panels { packing, packed, tokens, k }
     }
 
-    /// Where each panel starts, the tokens that are in it, and its vectors.
+    /// Each panel's start, token range and number of vectors.
     fn each(&self) -> impl Iterator<Item = (*const u32, Range<usize>, usize)> {
-        let (words, width) = (self.form.words(self.k), self.form.width());
+        let (words, width) = (self.packing.words(self.k), self.packing.width());
         (0..self.tokens).step_by(width).map(move |first| {
-            let here = width.min(self.tokens - first);
-            (self.packed[first * words..].as_ptr(), first..first + here, here.div_ceil(self.form.lanes()))
+            let count = width.min(self.tokens - first);
+            (self.packed[first * words..].as_ptr(), first..first + count, count.div_ceil(self.packing.lanes()))
         })
     }
 }
 
-/// A strip of a weight, displaced as it is held or in f32.
+/// Buffers for a strip of a weight, displaced or widened.
 #[derive(Default)]
 struct Scratch {
     wide: Vec<f32>,
@@ -143,54 +142,56 @@ struct Scratch {
     f16: Vec<f16>,
 }
 
-// A thread's own: a panel in bf16, as the words of 32 bits that it is read as; a strip.
-thread_local!(static HALVES: RefCell<Vec<Pair>> = const { RefCell::new(Vec::new()) });
+// Per thread: a panel in bf16 as 32-bit words, and a strip.
+thread_local!(static BF16_PANEL: RefCell<Vec<Pair>> = const { RefCell::new(Vec::new()) });
 
 thread_local!(static STRIPS: RefCell<Scratch> = RefCell::default());
 
 /// A layer's weight [outer, k] and bias [outer].
 pub struct Layer<'a> {
-    /// As it is held.
+    /// In storage precision.
     pub weight: View<'a>,
     /// Rows of the weight.
     pub outer: usize,
-    /// If there is one.
-    pub bias: Option<Small>,
-    /// The points that the weight is read at, if not as it stands.
+    /// None: no bias.
+    pub bias: Option<SmallWeight>,
+    /// The points to read the weight at, if not at theta.
     pub displaced: Option<&'a Displaced>,
 }
 
-/// Rows of a weight as a product reads them; `apart`: how far it is from one point's to the next one's.
+/// Rows of a weight for the kernel; `point_stride` is the distance between the strips of consecutive points, 0 without
+/// displacement.
 #[derive(Clone, Copy)]
 enum Strip {
-    Wide { unit: Unit, rows: Rows<f32>, apart: usize },
-    Pairs { unit: PairUnit, rows: Rows<Pair>, apart: usize },
+    F32 { unit: VectorUnit, rows: Rows<f32>, point_stride: usize },
+    Bf16Pairs { unit: PairUnit, rows: Rows<Pair>, point_stride: usize },
 }
 
 impl Strip {
-    /// Whether the rows behind it are the next strip's.
-    fn lies_in_the_weight(self) -> bool {
-        matches!(self, Strip::Wide { apart: 0, .. } | Strip::Pairs { apart: 0, .. })
+    /// Whether the next rows in memory are the next strip's, so that prefetching them pays. (Not for widened strips, which
+    /// lie in scratch: prefetching past those is useless but harmless.)
+    fn is_undisplaced(self) -> bool {
+        matches!(self, Strip::F32 { point_stride: 0, .. } | Strip::Bf16Pairs { point_stride: 0, .. })
     }
 
-    /// That of a point, where there are several.
+    /// The strip of a point.
     fn at(self, point: usize) -> Self {
         match self {
-            Strip::Wide { unit, rows, apart } => {
-                let rows = Rows { start: rows.start.wrapping_add(point * apart), ..rows };
-                Strip::Wide { unit, rows, apart }
+            Strip::F32 { unit, rows, point_stride } => {
+                let rows = Rows { start: rows.start.wrapping_add(point * point_stride), ..rows };
+                Strip::F32 { unit, rows, point_stride }
             }
-            Strip::Pairs { unit, rows, apart } => {
-                let rows = Rows { start: rows.start.wrapping_add(point * apart), ..rows };
-                Strip::Pairs { unit, rows, apart }
+            Strip::Bf16Pairs { unit, rows, point_stride } => {
+                let rows = Rows { start: rows.start.wrapping_add(point * point_stride), ..rows };
+                Strip::Bf16Pairs { unit, rows, point_stride }
             }
         }
     }
 }
 
 impl Layer<'_> {
-    /// Where they lie; or in `scratch`, displaced or widened.
-    fn strip(&self, rows: Range<usize>, k: usize, form: Form, scratch: &mut Scratch) -> Strip {
+    /// A strip of the weight, in place, or displaced or widened in `scratch`.
+    fn strip(&self, rows: Range<usize>, k: usize, packing: Packing, scratch: &mut Scratch) -> Strip {
         fn displace<'s, T: Element>(w: &'s [T], first: usize, by: Option<&Displaced>, to: &'s mut Vec<T>) -> &'s [T] {
             match by {
                 Some(displaced) => {
@@ -205,82 +206,87 @@ impl Layer<'_> {
             convert(w, to);
             to.as_ptr()
         }
-        let (here, first, by) = (rows.start * k..rows.end * k, rows.start * k, self.displaced);
-        let apart = if by.is_some() { here.len() } else { 0 };
-        match (form, &self.weight) {
-            (Form::Pairs(unit), View::Bf16(w)) => {
-                let w = displace(&w[here], first, by, &mut scratch.bf16);
-                Strip::Pairs { unit, rows: Rows { start: w.as_ptr().cast(), stride: k / 2 }, apart: apart / 2 }
+        let (range, first, by) = (rows.start * k..rows.end * k, rows.start * k, self.displaced);
+        let point_stride = if by.is_some() { range.len() } else { 0 };
+        match (packing, &self.weight) {
+            (Packing::Bf16Pairs(unit), View::Bf16(w)) => {
+                let w = displace(&w[range], first, by, &mut scratch.bf16);
+                Strip::Bf16Pairs {
+                    unit,
+                    rows: Rows { start: w.as_ptr().cast(), stride: k / 2 },
+                    point_stride: point_stride / 2,
+                }
             }
-            (Form::Pairs(_), _) => unreachable!("halves come to halves"),
-            (Form::Wide(unit), weight) => {
+            (Packing::Bf16Pairs(_), _) => unreachable!("halves come to halves"),
+            (Packing::F32(unit), weight) => {
                 let start = match weight {
-                    View::F32(w) => displace(&w[here], first, by, &mut scratch.wide).as_ptr(),
-                    View::Bf16(w) => widen(displace(&w[here], first, by, &mut scratch.bf16), &mut scratch.wide),
-                    View::F16(w) => widen(displace(&w[here], first, by, &mut scratch.f16), &mut scratch.wide),
+                    View::F32(w) => displace(&w[range], first, by, &mut scratch.wide).as_ptr(),
+                    View::Bf16(w) => widen(displace(&w[range], first, by, &mut scratch.bf16), &mut scratch.wide),
+                    View::F16(w) => widen(displace(&w[range], first, by, &mut scratch.f16), &mut scratch.wide),
                 };
-                Strip::Wide { unit, rows: Rows { start, stride: k }, apart }
+                Strip::F32 { unit, rows: Rows { start, stride: k }, point_stride }
             }
         }
     }
 }
 
-/// y [tokens, width] = onto + activation(x W^T + bias), for x as [`Panels`], those of each point where there are several; `layers`
-/// side by side, whose rows make up the width.
-pub fn by_weights(x: &[Panels], layers: &[Layer], activation: Activation, onto: Option<&[f32]>) -> Vec<f32> {
+/// y [tokens, width] = residual + activation(x W^T + bias), with one [`Panels`] per point, or one for all; the outputs of
+/// `layers` side by side make up the width.
+pub fn apply_layers(x: &[Panels], layers: &[Layer], activation: Activation, residual: Option<&[f32]>) -> Vec<f32> {
     let width: usize = layers.iter().map(|layer| layer.outer).sum();
     let tokens: usize = x.iter().map(|x| x.tokens).sum();
-    debug_assert!(onto.is_none_or(|onto| onto.len() == tokens * width));
-    let Some(&Panels { form, k, .. }) = x.first() else { return Vec::new() };
+    debug_assert!(residual.is_none_or(|residual| residual.len() == tokens * width));
+    let Some(&Panels { packing, k, .. }) = x.first() else { return Vec::new() };
     let mut strips: Vec<(&Layer, Range<usize>, usize)> = Vec::new();
     let mut column = 0;
     for layer in layers {
-        let many = form.strip(k, layer.displaced.is_some());
-        for first in (0..layer.outer).step_by(many) {
-            strips.push((layer, first..layer.outer.min(first + many), column + first));
+        let strip_rows = packing.strip(k, layer.displaced.is_some());
+        for first in (0..layer.outer).step_by(strip_rows) {
+            strips.push((layer, first..layer.outer.min(first + strip_rows), column + first));
         }
         column += layer.outer;
     }
     let mut y: Vec<f32> = Vec::with_capacity(tokens * width);
-    let y_at = Shared(y.as_mut_ptr());
+    let y_at = SharedMut(y.as_mut_ptr());
     strips.into_par_iter().for_each(|(layer, rows, column)| {
         STRIPS.with_borrow_mut(|scratch| {
-            let strip = layer.strip(rows.clone(), k, form, scratch);
-            let mut place = column;
+            let strip = layer.strip(rows.clone(), k, packing, scratch);
+            let mut offset = column;
             for (point, x) in x.iter().enumerate() {
                 let bias = layer.bias.as_ref().map(|bias| &bias.at(point)[rows.clone()]);
-                let (to, onto) = ((y_at.at(place), width), onto.map(|onto| onto[place..].as_ptr()));
-                // SAFETY: the strip's columns of y are this job's alone, and there for every token.
-                unsafe { strip_by_panels(x, strip.at(point), rows.len(), bias, activation, to, onto) };
-                place += x.tokens * width;
+                let (to, residual) = ((y_at.at(offset), width), residual.map(|residual| residual[offset..].as_ptr()));
+                // SAFETY: only this job accesses the strip's columns of y, which exist for every token.
+                unsafe { apply_strip(x, strip.at(point), rows.len(), bias, activation, to, residual) };
+                offset += x.tokens * width;
             }
         })
     });
-    // SAFETY: the strips are all columns of y, and each wrote them for every token.
+    // SAFETY: the strips cover all columns of y, and each wrote them for every token.
     unsafe { y.set_len(tokens * width) };
     y
 }
 
-/// A strip's columns of y, for every token.
+/// A strip's columns of y, for all tokens of `x`.
 ///
 /// # Safety
-/// The strip has `rows` rows of k numbers; y and `onto` have those columns for every token; nobody else touches y's meanwhile.
-unsafe fn strip_by_panels(
+/// The strip has `rows` rows of k numbers; y and `residual` have its columns for every token; no other thread accesses y's.
+unsafe fn apply_strip(
     x: &Panels,
     strip: Strip,
     rows: usize,
     bias: Option<&[f32]>,
     activation: Activation,
     (y, width): (*mut f32, usize),
-    onto: Option<*const f32>,
+    residual: Option<*const f32>,
 ) {
     #[cfg(target_arch = "x86_64")]
     let mut tiles = {
-        let whole = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
-        // SAFETY: the machine has them, and this process may use them.
-        (whole && matches!(strip, Strip::Pairs { unit: PairUnit::Tiles, .. })).then(|| unsafe { Amx::begin() })
+        let in_whole_tiles = rows.is_multiple_of(pairs::SIDE) && x.k.is_multiple_of(2 * pairs::SIDE);
+        // SAFETY: the CPU has AMX, and this process has permission to use it.
+        (in_whole_tiles && matches!(strip, Strip::Bf16Pairs { unit: PairUnit::Tiles, .. }))
+            .then(|| unsafe { Amx::configure() })
     };
-    let (mut sums, lanes) = ([0f32; SUMS], x.form.lanes());
+    let (mut sums, lanes) = ([0f32; SUMS], x.packing.lanes());
     for (panel, tokens, vectors) in x.each() {
         let wide = vectors * lanes;
         let sums = &mut sums[..rows * wide];
@@ -288,15 +294,15 @@ unsafe fn strip_by_panels(
             row.fill(bias.map_or(0.0, |bias| bias[r]));
         }
         let c = sums.as_mut_ptr();
-        // The first panel's turn brings the next strip nearer.
-        let ahead = if tokens.start == 0 && strip.lies_in_the_weight() { rows } else { 0 };
-        // SAFETY: the panel is [k, wide] numbers or [k / 2, wide] pairs, and the sums are [rows, wide].
+        // The first panel prefetches the next strip.
+        let ahead = if tokens.start == 0 && strip.is_undisplaced() { rows } else { 0 };
+        // SAFETY: the panel is [k, wide] numbers or [k / 2, wide] pairs; the sums are [rows, wide].
         match strip {
-            Strip::Wide { unit, rows: a, .. } => unsafe {
+            Strip::F32 { unit, rows: a, .. } => unsafe {
                 unit.tile(rows, x.k, vectors, a, Rows { start: panel.cast(), stride: wide }, c, wide, ahead);
             },
             #[cfg(target_arch = "x86_64")]
-            Strip::Pairs { rows: a, .. } => unsafe {
+            Strip::Bf16Pairs { rows: a, .. } => unsafe {
                 let (pairs, b) = (x.k / 2, Rows { start: panel, stride: wide });
                 match &mut tiles {
                     Some(tiles) => pairs::by_tiles(tiles, (rows, pairs, vectors), a, b, c, wide),
@@ -304,13 +310,13 @@ unsafe fn strip_by_panels(
                 }
             },
             #[cfg(not(target_arch = "x86_64"))]
-            Strip::Pairs { .. } => unreachable!("no other processor's unit is known"),
+            Strip::Bf16Pairs { .. } => unreachable!("no other processor's unit is known"),
         }
         activate(sums, activation);
-        let (place, sums) = (tokens.start * width, Rows { start: sums.as_ptr(), stride: wide });
-        let onto = onto.map(|onto| onto.wrapping_add(place));
+        let (offset, sums) = (tokens.start * width, Rows { start: sums.as_ptr(), stride: wide });
+        let residual = residual.map(|residual| residual.wrapping_add(offset));
         // SAFETY: the strip's columns of these tokens.
-        unsafe { transpose(rows, tokens.len(), sums, y.wrapping_add(place), width, onto) };
+        unsafe { transpose(rows, tokens.len(), sums, y.wrapping_add(offset), width, residual) };
     }
 }
 
@@ -319,7 +325,7 @@ mod tests {
     use super::*;
     use crate::device::cpu::simd;
 
-    /// Every instruction set, and any number of threads, gives the bits of the plain sum in order; whatever the sizes.
+    /// Every instruction set and any number of threads give the bits of the sum in order, for all sizes.
     #[test]
     fn every_instruction_set_gives_the_bits_of_the_sum_in_order() {
         for (tokens, k, outer) in [(1, 1, 1), (5, 7, 33), (16, 64, 40), (49, 100, 65), (150, 33, 17)] {
@@ -332,31 +338,31 @@ mod tests {
                 })
                 .collect();
             for machine in simd::machines() {
-                let bias = Some(Small { all: bias.clone(), len: outer });
+                let bias = Some(SmallWeight { values: bias.clone(), len: outer });
                 let layer = Layer { weight: View::F32(&w), outer, bias, displaced: None };
-                let run = || by_weights(&[Panels::new(&x, tokens, k, false)], &[layer], Activation::None, None);
+                let run = || apply_layers(&[Panels::new(&x, tokens, k, false)], &[layer], Activation::None, None);
                 assert!(simd::on(machine, 2, run).unwrap() == expected, "{machine:?}, {tokens} x {k} x {outer}");
             }
         }
     }
 
-    /// On a unit for pairs a layer in bf16 gives what the plain path gives for activations rounded to bf16; and that gives what f32
-    /// gives for the widened weights.
+    /// With a unit for pairs, a bf16 layer agrees with the f32 path on activations rounded to bf16; the f32 path gives the
+    /// same bits for bf16 weights as for the widened weights.
     #[test]
     fn weights_in_bf16_are_multiplied_as_they_are_or_widened() {
         for (tokens, k, outer) in [(1, 2, 1), (5, 34, 33), (16, 64, 48), (150, 96, 64)] {
             let numbers =
                 |n: usize, by: f32| -> Vec<bf16> { (0..n).map(|i| bf16::from_f32((i as f32 * by).sin())).collect() };
             let (x, w) = (numbers(tokens * k, 0.7), numbers(outer * k, 1.3));
-            let [x, wide]: [Vec<f32>; 2] = [&x, &w].map(|halves| halves.iter().map(|h| h.to_f32()).collect());
-            let product = |form, weight| {
+            let [x, wide]: [Vec<f32>; 2] = [&x, &w].map(|in_bf16| in_bf16.iter().map(|h| h.to_f32()).collect());
+            let product = |packing, weight| {
                 let layer = Layer { weight, outer, bias: None, displaced: None };
-                by_weights(&[Panels::of(form, &x, tokens, k)], &[layer], Activation::None, None)
+                apply_layers(&[Panels::of(packing, &x, tokens, k)], &[layer], Activation::None, None)
             };
-            let exact = product(Form::Wide(Unit::best()), View::F32(&wide));
-            assert!(product(Form::Wide(Unit::best()), View::Bf16(&w)) == exact);
+            let exact = product(Packing::F32(VectorUnit::best()), View::F32(&wide));
+            assert!(product(Packing::F32(VectorUnit::best()), View::Bf16(&w)) == exact);
             if let Some(unit) = pairs::unit() {
-                for (found, exact) in product(Form::Pairs(unit), View::Bf16(&w)).iter().zip(&exact) {
+                for (found, exact) in product(Packing::Bf16Pairs(unit), View::Bf16(&w)).iter().zip(&exact) {
                     assert!(
                         (found - exact).abs() < 1e-5 * k as f32,
                         "{unit:?}, {tokens} x {k} x {outer}: {found}, not {exact}"

@@ -1,19 +1,19 @@
-//! Loops that the compiler turns into vector code, compiled once per instruction set and chosen at run time.
+//! Loops that the compiler vectorises, compiled once per instruction set and dispatched at run time.
 //!
-//! A loop written as plain scalar Rust inside [`vectorize!`](crate::vectorize) is compiled three times: for AVX-512,
-//! for AVX2 with FMA, and for the baseline of the target. Every multiply-add that matters is spelled `mul_add`, one
-//! rounding on every path, so all three give **the same bits**. Nothing here needs `-C target-cpu`.
+//! A loop written as scalar Rust inside [`vectorize!`](crate::vectorize) is compiled three times: for AVX-512, for AVX2
+//! with FMA, and for the target's baseline. Multiply-adds are written `mul_add`, with one rounding on every path, so all
+//! three give **the same bits**. `-C target-cpu` is not needed.
 //!
-//! `ZOTUNE_SIMD` holds a process to less than its machine has ([`check_environment`]), and [`on`] a piece of work: how the instruction sets are held
-//! against each other. A thread's set is its own, so work that is held to one changes nothing for what runs beside it.
+//! `ZOTUNE_SIMD` limits a process to less than its CPU has ([`check_environment`]), and [`on`] limits one piece of work, to
+//! compare instruction sets. The limit is per thread, so limited work does not affect other threads.
 
 use std::cell::Cell;
 
 use anyhow::{Context, Result, bail};
 
-/// Defines `fn name(args)` whose body is compiled for each instruction set; the best one the machine has runs.
+/// Defines `fn name(args)` with its body compiled for each instruction set; the best available one runs.
 ///
-/// The body must be free of calls that are not `#[inline(always)]`, or they will not be vectorised with it.
+/// Calls in the body must be `#[inline(always)]`, or they are not vectorised with it.
 #[macro_export]
 macro_rules! vectorize {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($gen:tt)*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
@@ -28,7 +28,7 @@ macro_rules! vectorize {
                 fn avx512 $(<$($gen)*>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2 $(<$($gen)*>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
-                // SAFETY: each call is made only where the machine was found to have the features.
+                // SAFETY: `level` returns only what the CPU has.
                 match $crate::device::cpu::simd::level() {
                     $crate::device::cpu::simd::Level::Baseline => {}
                     $crate::device::cpu::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
@@ -40,10 +40,10 @@ macro_rules! vectorize {
     };
 }
 
-/// The instruction sets that the loops are compiled for.
+/// Instruction sets that the loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// What the target guarantees.
+    /// The target's baseline.
     Baseline,
     /// AVX2 with fused multiply-add: 8 lanes.
     Avx2,
@@ -51,17 +51,17 @@ pub enum Level {
     Avx512,
 }
 
-/// What a processor may have, beside AVX-512, for products of pairs of bf16 numbers that are added up in f32.
+/// Units for products of bf16 pairs with f32 sums, besides AVX-512.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairUnit {
-    /// AVX512-BF16: a vector of 16 sums at a time.
+    /// AVX512-BF16: a vector of 16 sums.
     Vectors,
-    /// AMX: a tile of 16 x 16 sums at a time.
+    /// AMX: a tile of 16 x 16 sums.
     Tiles,
 }
 
 impl Level {
-    /// As it is named to people.
+    /// Name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Level::Baseline => std::env::consts::ARCH,
@@ -71,30 +71,30 @@ impl Level {
     }
 }
 
-/// All that computations can run on: the loops' instruction set, and the unit for pairs of bf16. Each has what those before it have.
+/// CPU features for computation: the loops' instruction set, and the unit for bf16 pairs. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Machine {
-    /// What the target guarantees.
+    /// The target's baseline.
     Baseline = 1,
     /// AVX2 with fused multiply-add.
     Avx2 = 2,
     /// AVX-512 (F, BW, DQ, VL).
     Avx512 = 3,
-    /// AVX-512, and AVX512-BF16.
+    /// AVX-512 and AVX512-BF16.
     Avx512Bf16 = 4,
-    /// These, and AMX for bf16.
+    /// AVX-512, AVX512-BF16, and AMX for bf16.
     Amx = 5,
 }
 
-/// The variable that holds a process to less than its machine has.
+/// Environment variable that limits a process to less than its CPU has.
 pub const VARIABLE: &str = "ZOTUNE_SIMD";
 
 impl Machine {
-    /// All that there are, the least first.
+    /// All levels, the lowest first.
     pub const ALL: [Self; 5] = [Self::Baseline, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
-    /// As [`VARIABLE`] takes it.
+    /// Value of [`VARIABLE`].
     pub fn name(self) -> &'static str {
         ["baseline", "avx2", "avx512", "avx512-bf16", "amx"][self as usize - 1]
     }
@@ -107,9 +107,9 @@ impl Machine {
         }
     }
 
-    /// What this machine has.
+    /// The best that this CPU has.
     #[cfg(target_arch = "x86_64")]
-    fn found() -> Self {
+    fn detect() -> Self {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -119,44 +119,45 @@ impl Machine {
             _ if !avx2 => Machine::Baseline,
             _ if !avx512 => Machine::Avx2,
             _ if !is_x86_feature_detected!("avx512bf16") => Machine::Avx512,
-            _ if !may_use_tiles() => Machine::Avx512Bf16,
+            _ if !request_amx() => Machine::Avx512Bf16,
             _ => Machine::Amx,
         }
     }
 
-    /// What this machine has.
+    /// The best that this CPU has.
     #[cfg(not(target_arch = "x86_64"))]
-    fn found() -> Self {
+    fn detect() -> Self {
         Machine::Baseline
     }
 
-    /// What this process uses: all that the machine has, or what [`VARIABLE`] says of it. Looked for once.
+    /// The level this process uses: the CPU's, or [`VARIABLE`]'s. Determined once.
     fn allowed() -> std::result::Result<Self, &'static str> {
         static ALLOWED: std::sync::OnceLock<std::result::Result<Machine, String>> = std::sync::OnceLock::new();
         let allowed = ALLOWED.get_or_init(|| {
-            let (found, asked) = (Machine::found(), std::env::var_os(VARIABLE));
-            let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(found) };
-            let known = || Machine::ALL.iter().take_while(|m| **m <= found).map(|m| m.name()).collect::<Vec<_>>().join(", ");
-            match Machine::ALL.into_iter().find(|m| asked.to_str() == Some(m.name())) {
-                Some(machine) if machine <= found => Ok(machine),
-                _ => Err(format!("{VARIABLE}={}: this machine has {}", asked.display(), known())),
+            let (detected, requested) = (Machine::detect(), std::env::var_os(VARIABLE));
+            let Some(requested) = requested.filter(|requested| !requested.is_empty()) else { return Ok(detected) };
+            let known =
+                || Machine::ALL.iter().take_while(|m| **m <= detected).map(|m| m.name()).collect::<Vec<_>>().join(", ");
+            match Machine::ALL.into_iter().find(|m| requested.to_str() == Some(m.name())) {
+                Some(machine) if machine <= detected => Ok(machine),
+                _ => Err(format!("{VARIABLE}={}: this machine has {}", requested.display(), known())),
             }
         });
         allowed.as_ref().map(|machine| *machine).map_err(String::as_str)
     }
 }
 
-/// Sees that [`VARIABLE`], where it is set, names something that this machine has.
+/// Fails if [`VARIABLE`] is set to something that this CPU does not have.
 pub fn check_environment() -> Result<()> {
     Machine::allowed().map(drop).map_err(|why| usage!("{why}"))
 }
 
 thread_local! {
-    /// What this thread uses; 0: it has not looked yet.
+    /// The level this thread uses; 0: not determined yet.
     static USED: Cell<u8> = const { Cell::new(0) };
 }
 
-/// What this thread uses: what the process may use, or what its work is held to ([`on`]).
+/// The level this thread uses: the process's, or the limit set by [`on`].
 #[inline]
 pub fn machine() -> Machine {
     match USED.get() {
@@ -165,21 +166,21 @@ pub fn machine() -> Machine {
         3 => Machine::Avx512,
         4 => Machine::Avx512Bf16,
         5 => Machine::Amx,
-        _ => first_look(),
+        _ => determine(),
     }
 }
 
 /// # Panics
-/// Where [`VARIABLE`] names what is not there: to guess would be to compute something else than was asked for. The program has
-/// refused it before.
+/// If [`VARIABLE`] names an unavailable level; a fallback would silently compute with another one. The program checks it
+/// first ([`check_environment`]).
 #[cold]
-fn first_look() -> Machine {
+fn determine() -> Machine {
     let machine = Machine::allowed().unwrap_or_else(|why| panic!("{why}"));
     USED.set(machine as u8);
     machine
 }
 
-/// The level in use.
+/// The loops' instruction set in use on this thread.
 #[inline]
 pub fn level() -> Level {
     match machine() {
@@ -189,29 +190,29 @@ pub fn level() -> Level {
     }
 }
 
-/// The unit for pairs in use.
+/// The unit for bf16 pairs in use on this thread.
 pub fn pair_unit() -> Option<PairUnit> {
     machine().pair_unit()
 }
 
-/// All that this process can be held to, the least first.
+/// All levels up to this thread's, the lowest first.
 pub fn machines() -> impl Iterator<Item = Machine> {
-    let most = machine();
-    Machine::ALL.into_iter().filter(move |machine| *machine <= most)
+    let limit = machine();
+    Machine::ALL.into_iter().filter(move |machine| *machine <= limit)
 }
 
-/// Does `work` on so many threads that are held to `machine`; no other thread is. What `work` hands to the threads that it runs on
-/// is held with it.
+/// Runs `work` on a pool of `threads` threads limited to `machine`, with all parallel work that it spawns. Fails above the
+/// process's level.
 pub fn on<R: Send>(machine: Machine, threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
-    let most = Machine::allowed().map_err(anyhow::Error::msg)?;
-    if machine > most {
-        bail!("{} cannot be tried where there is {}", machine.name(), most.name());
+    let limit = Machine::allowed().map_err(anyhow::Error::msg)?;
+    if machine > limit {
+        bail!("{} cannot be tried where there is {}", machine.name(), limit.name());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| USED.set(machine as u8));
     Ok(pool.build().context("cannot start the threads")?.install(work))
 }
 
-/// What computations run on, as it is named to people.
+/// The instruction set and unit in use, for messages.
 pub fn instruction_set() -> &'static str {
     match (level(), pair_unit()) {
         (Level::Avx512, Some(PairUnit::Vectors)) => "avx512 with bf16",
@@ -220,9 +221,9 @@ pub fn instruction_set() -> &'static str {
     }
 }
 
-/// Whether the machine has AMX for bf16, and the operating system lets this process use it: it is asked here.
+/// Whether the CPU has AMX for bf16 and the operating system permits it; requests the permission.
 #[cfg(target_arch = "x86_64")]
-fn may_use_tiles() -> bool {
+fn request_amx() -> bool {
     const TILES: u32 = 1 << 24;
     const BF16: u32 = 1 << 22;
     let leaf = std::arch::x86_64::__cpuid_count(7, 0);
@@ -231,21 +232,21 @@ fn may_use_tiles() -> bool {
     }
     #[cfg(target_os = "linux")]
     {
-        // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): their registers are saved only for those who ask.
+        // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): Linux saves tile registers only on request.
         const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
         const XFEATURE_XTILEDATA: libc::c_long = 18;
-        // SAFETY: it asks for a permission and touches no memory.
+        // SAFETY: requests a permission; touches no memory.
         unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
     }
     #[cfg(not(target_os = "linux"))]
     false
 }
 
-/// Brings a line of memory into the caches, if there is one: a hint, which changes nothing.
+/// Prefetches a cache line; any address is allowed.
 #[inline(always)]
-pub fn fetch(line: *const u8) {
+pub fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: of any address; it does not fault.
+    // SAFETY: a prefetch never faults.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
     }
@@ -253,7 +254,7 @@ pub fn fetch(line: *const u8) {
     let _ = line;
 }
 
-/// e^x, to about 2 units in the last place on [-87, 88]; below it 0, above it large and finite.
+/// e^x, to about 2 ulp on [-87, 88]; 0 below, e^88 above.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low bits
@@ -274,8 +275,7 @@ pub fn exp(x: f32) -> f32 {
     if small { 0.0 } else { e * scale }
 }
 
-/// tanh x, to about 2 units in the last place whatever its size: of small numbers by a polynomial (Cephes' tanhf), for which
-/// 1 - 2 / (e^2x + 1) would keep no more digits than 1 leaves.
+/// tanh x, to about 2 ulp everywhere: a polynomial for small x (Cephes' tanhf), where 1 - 2 / (e^2x + 1) cancels.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     let a = x.abs();
@@ -290,7 +290,7 @@ pub fn tanh(x: f32) -> f32 {
     (if a < 0.625 { small } else { large }).copysign(x)
 }
 
-/// The derivative of tanh at x, 1 / cosh^2 x, to a few units in the last place; 0 beyond 43.
+/// The derivative of tanh at x, 1 / cosh^2 x, to a few ulp; 0 beyond 43.
 #[inline(always)]
 pub fn tanh_slope(x: f32) -> f32 {
     let e = exp(-2.0 * x.abs());
@@ -298,7 +298,7 @@ pub fn tanh_slope(x: f32) -> f32 {
     4.0 * e * (half * half)
 }
 
-/// Sum of `f` over `xs`, in 16 partial sums whatever the instruction set, so that it has the same bits on each.
+/// Sum of `f` over `xs`, in 16 partial sums on every instruction set, which gives the same bits.
 #[inline(always)]
 pub fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; 16];
@@ -312,10 +312,10 @@ pub fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += f(*x);
     }
-    folded(lanes)
+    fold(lanes)
 }
 
-/// Sum of the products of `xs` and `ys`, of one length: in 16 partial sums too.
+/// Inner product of `xs` and `ys`, of equal length, in 16 partial sums.
 #[inline(always)]
 pub fn dot(xs: &[f32], ys: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
@@ -328,11 +328,11 @@ pub fn dot(xs: &[f32], ys: &[f32]) -> f32 {
             lanes[j] = x[j].mul_add(y[j], lanes[j]);
         }
     }
-    folded(lanes)
+    fold(lanes)
 }
 
 #[inline(always)]
-fn folded(mut lanes: [f32; 16]) -> f32 {
+fn fold(mut lanes: [f32; 16]) -> f32 {
     let mut width = 8;
     while width > 0 {
         for i in 0..width {
@@ -343,7 +343,7 @@ fn folded(mut lanes: [f32; 16]) -> f32 {
     lanes[0]
 }
 
-/// The largest of `xs`; NaN are passed over, as [`f32::max`] does.
+/// Maximum of `xs`, ignoring NaN like [`f32::max`].
 #[inline(always)]
 pub fn max(xs: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -380,7 +380,7 @@ mod tests {
         }
     }
 
-    /// Relative to the number itself, however small it is: from the smallest normal numbers on.
+    /// Relative error, down to the smallest normal numbers.
     #[test]
     fn tanh_and_its_slope_keep_their_digits() {
         let powers = (0..40_000).map(|i| 1.2e-38 * 10f32.powf(i as f32 / 1000.0)).filter(|x| *x < 41.0);
@@ -402,11 +402,11 @@ mod tests {
         assert!(tanh(f32::NAN).is_nan() && tanh(-0.0).to_bits() == (-0.0f32).to_bits());
     }
 
-    /// Work that is held, and work beside it that is not; the threads that it is spread over too.
+    /// Limited work, the threads it is spread over, and unlimited work beside it.
     #[test]
     fn work_is_held_to_what_is_said_and_nothing_else_is() {
         use rayon::prelude::*;
-        let most = machine();
+        let limit = machine();
         for held in machines() {
             let seen: Vec<Machine> =
                 on(held, 3, || (0..100).into_par_iter().map(|_| machine()).chain(rayon::iter::once(machine())).collect())
@@ -422,8 +422,8 @@ mod tests {
             };
             assert_eq!(units, expected);
         }
-        assert_eq!(machine(), most);
-        assert!(Machine::ALL.into_iter().filter(|other| *other > most).all(|other| on(other, 1, || ()).is_err()));
+        assert_eq!(machine(), limit);
+        assert!(Machine::ALL.into_iter().filter(|other| *other > limit).all(|other| on(other, 1, || ()).is_err()));
     }
 
     #[test]

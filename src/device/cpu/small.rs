@@ -1,21 +1,21 @@
-//! A small weight in f32, at every point.
+//! Small weights (biases, norms) in f32, at every point.
 
 use super::convert::convert;
 use super::displaced::Displaced;
 use crate::device::{Array, Element, View};
 
-/// A small weight (a bias, a norm's) in f32, whatever it is held in, at all points that it is read at.
-pub struct Small {
-    /// [points, numbers]
-    pub all: Vec<f32>,
-    /// Numbers of the weight.
+/// A small weight (a bias, a norm's) in f32, at all its points.
+pub struct SmallWeight {
+    /// [points, len]
+    pub values: Vec<f32>,
+    /// Elements of the weight.
     pub len: usize,
 }
 
-impl Small {
-    /// Reads `weight`, which is `displaced` to the points or stands as it is.
+impl SmallWeight {
+    /// Reads `weight` at the points of `displaced`, or at theta.
     pub fn of(weight: &Array, displaced: Option<&Displaced>) -> Self {
-        fn all<T: Element>(numbers: &[T], displaced: Option<&Displaced>) -> Vec<f32> {
+        fn values<T: Element>(numbers: &[T], displaced: Option<&Displaced>) -> Vec<f32> {
             let mut at_points = Vec::new();
             if let Some(displaced) = displaced {
                 displaced.read(numbers, 0, &mut at_points);
@@ -25,18 +25,18 @@ impl Small {
             convert(numbers, &mut wide);
             wide
         }
-        let all = each_precision!(View, weight.view(), numbers => all(numbers, displaced));
-        Small { all, len: weight.len() }
+        let values = each_precision!(View, weight.view(), numbers => values(numbers, displaced));
+        SmallWeight { values, len: weight.len() }
     }
 
-    /// How many points there are.
+    /// Number of points; 1 at theta.
     pub fn points(&self) -> usize {
-        self.all.len() / self.len
+        self.values.len() / self.len
     }
 
-    /// The numbers at a point: one and the same where the weight is read as it stands.
+    /// The weight at a point; at theta the same for every point.
     pub fn at(&self, point: usize) -> &[f32] {
         let first = if self.points() == 1 { 0 } else { point * self.len };
-        &self.all[first..first + self.len]
+        &self.values[first..first + self.len]
     }
 }

@@ -1,28 +1,28 @@
-//! The f32 kernel: C [rows, lanes] += A [rows, k] B [k, lanes], A read number by number where it lies, B a vector at a time, C in
-//! registers.
+//! The f32 kernel: C [rows, lanes] += A [rows, k] B [k, lanes]; A is read element by element in place, B a vector at a
+//! time, C stays in registers.
 //!
-//! Each element is one chain of fused multiply-adds in the order of k, whatever the vector width and the tile: the same bits on
-//! every machine.
+//! Each element is one chain of fused multiply-adds in the order of k for any vector width and tile size: the same bits on
+//! every CPU.
 
 use super::simd::{self, Level};
 
-/// Numbers in a line of a cache.
+/// f32 numbers in a cache line.
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 16;
 
-/// How far along k the kernel of AVX2 goes before the next rows take their turn: what all of them read of B stays in the first cache.
+/// Depth of the AVX2 kernel along k before the next rows: the part of B that all rows read stays in the first-level cache.
 #[cfg(target_arch = "x86_64")]
 const DEPTH: usize = 256;
 
-/// The vector unit that a product runs on. Asked for once a product: what it is laid out for, it must be run on.
+/// The vector unit of a product, determined once per product, because the layout depends on it.
 #[derive(Clone, Copy)]
-pub struct Unit(Level);
+pub struct VectorUnit(Level);
 
-/// A matrix in a larger buffer: where it starts, and how far apart its rows are.
+/// A row-major matrix in a larger buffer.
 pub struct Rows<T> {
-    /// The first number.
+    /// The first element.
     pub start: *const T,
-    /// Numbers from one row to the next.
+    /// Distance between rows, in elements.
     pub stride: usize,
 }
 
@@ -35,40 +35,40 @@ impl<T> Clone for Rows<T> {
 impl<T> Copy for Rows<T> {}
 
 impl<T> Rows<T> {
-    /// Where an element is, or would be.
+    /// Pointer to an element; may be out of bounds.
     #[inline(always)]
     pub fn at(self, row: usize, col: usize) -> *const T {
         self.start.wrapping_add(row * self.stride + col)
     }
 }
 
-impl Unit {
-    /// The best that the machine has.
+impl VectorUnit {
+    /// The best that this thread may use.
     pub fn best() -> Self {
-        Unit(simd::level())
+        VectorUnit(simd::level())
     }
 
-    /// Numbers in a vector. Buffers are padded to it.
+    /// Numbers in a vector, to which buffers are padded.
     pub fn lanes(self) -> usize {
         if self.0 == Level::Avx512 { 16 } else { 8 }
     }
 
-    /// Vectors of B that a kernel takes at a time, at most: 8 x 3 sums and what they are made of fill the 32 registers of AVX-512,
-    /// 6 x 2 the 16 of AVX2.
+    /// Maximum vectors of B per kernel call: 8 x 3 sums and their operands fill the 32 registers of AVX-512, 6 x 2 the 16
+    /// of AVX2.
     pub fn vectors(self) -> usize {
         if self.0 == Level::Avx512 { 3 } else { 2 }
     }
 
-    /// Rows of A for a thread to take in one go: a few times what the kernel takes.
+    /// Rows of A per job: a few times the kernel's.
     pub fn strip(self) -> usize {
         if self.0 == Level::Avx2 { 48 } else { 32 }
     }
 
-    /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors]. Rows of A that will be wanted next, so many `ahead`, are
-    /// fetched meanwhile; 0: none.
+    /// c [rows, lanes * vectors] += A [rows, k] B [k, lanes * vectors]. Prefetches the rows of A that are `ahead` rows
+    /// further; 0: none.
     ///
     /// # Safety
-    /// The matrices hold what the sizes say, B and c whole vectors; nobody else touches c meanwhile.
+    /// The matrices have these sizes, B and c in whole vectors; no other thread accesses c meanwhile.
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn tile(
         self,
@@ -81,7 +81,7 @@ impl Unit {
         c_stride: usize,
         ahead: usize,
     ) {
-        /// Splits into tiles whose sums the registers hold.
+        /// Splits into tiles whose sums fit into the registers.
         macro_rules! split {
             ($kernel:ident, $lanes:literal, $depth:expr, [$($rows:literal),*]) => {
                 for first in (0..vectors).step_by(self.vectors()) {
@@ -91,7 +91,7 @@ impl Unit {
                         $(while rows - row >= $rows {
                             let a = Rows { start: a.at(row, from), ..a };
                             let c = c.wrapping_add(row * c_stride + first * $lanes);
-                            // SAFETY: as of the function.
+                            // SAFETY: by the function's contract.
                             match self.vectors().min(vectors - first) {
                                 1 => unsafe { $kernel::<$rows, 1>(deep, a, b, c, c_stride, ahead) },
                                 2 => unsafe { $kernel::<$rows, 2>(deep, a, b, c, c_stride, ahead) },
@@ -114,7 +114,7 @@ impl Unit {
 }
 
 /// # Safety
-/// As of [`Unit::tile`].
+/// As for [`VectorUnit::tile`].
 unsafe fn baseline<const R: usize, const V: usize>(
     k: usize,
     a: Rows<f32>,
@@ -137,12 +137,12 @@ unsafe fn baseline<const R: usize, const V: usize>(
     }
 }
 
-/// The kernel with the intrinsics of an instruction set.
+/// The kernel in the intrinsics of an instruction set.
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
     ($name:ident, $features:literal, $lanes:expr, $load:ident, $store:ident, $set1:ident, $fma:ident) => {
         /// # Safety
-        /// As of [`Unit::tile`]; the machine has the features.
+        /// As for [`VectorUnit::tile`]; the CPU has the features.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const V: usize>(
             k: usize,

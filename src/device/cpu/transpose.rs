@@ -1,14 +1,21 @@
-//! Rows to columns, in blocks that registers hold: how activations come into the layout of products, and out of it.
+//! Transposition in register blocks: packs activations for products, and unpacks the results.
 
 use super::simd::{self, Level};
 use super::tile::Rows;
 
-/// to[c][r] = from[r][c], and onto[c][r] added where it is given, for `rows` x `cols` numbers. Bits pass unchanged where nothing is
-/// added.
+/// to[c][r] = from[r][c] for `rows` x `cols` numbers, plus residual[c][r] if given. Without `residual`, bits are copied
+/// unchanged.
 ///
 /// # Safety
-/// The matrices hold what the sizes say, `onto` as `to`; nobody else touches `to` meanwhile.
-pub unsafe fn transpose(rows: usize, cols: usize, from: Rows<f32>, to: *mut f32, stride: usize, onto: Option<*const f32>) {
+/// The matrices have these sizes, `residual` that of `to`; no other thread accesses `to` meanwhile.
+pub unsafe fn transpose(
+    rows: usize,
+    cols: usize,
+    from: Rows<f32>,
+    to: *mut f32,
+    stride: usize,
+    residual: Option<*const f32>,
+) {
     let block = match simd::level() {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => 16,
@@ -20,54 +27,54 @@ pub unsafe fn transpose(rows: usize, cols: usize, from: Rows<f32>, to: *mut f32,
     for r in (0..whole_rows).step_by(block) {
         for c in (0..whole_cols).step_by(block) {
             let from = Rows { start: from.at(r, c), ..from };
-            let place = c * stride + r;
-            let onto = onto.map(|onto| onto.wrapping_add(place));
-            // SAFETY: the block is within the matrices, and the machine has what its size stands for.
+            let offset = c * stride + r;
+            let residual = residual.map(|residual| residual.wrapping_add(offset));
+            // SAFETY: the block is within the matrices; its size implies the CPU's features.
             #[cfg(target_arch = "x86_64")]
             unsafe {
                 match block {
-                    16 => block_of_16(from, to.wrapping_add(place), stride, onto),
-                    8 => block_of_8(from, to.wrapping_add(place), stride, onto),
-                    _ => one_by_one(1, 1, from, to.wrapping_add(place), stride, onto),
+                    16 => block_of_16(from, to.wrapping_add(offset), stride, residual),
+                    8 => block_of_8(from, to.wrapping_add(offset), stride, residual),
+                    _ => scalar(1, 1, from, to.wrapping_add(offset), stride, residual),
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]
             // SAFETY: the same.
             unsafe {
-                one_by_one(1, 1, from, to.wrapping_add(place), stride, onto);
+                scalar(1, 1, from, to.wrapping_add(offset), stride, residual);
             }
         }
     }
     let rest = |first_row: usize, first_col: usize, rows: usize, cols: usize| {
-        let (from, place) = (Rows { start: from.at(first_row, first_col), ..from }, first_col * stride + first_row);
-        let onto = onto.map(|onto| onto.wrapping_add(place));
+        let (from, offset) = (Rows { start: from.at(first_row, first_col), ..from }, first_col * stride + first_row);
+        let residual = residual.map(|residual| residual.wrapping_add(offset));
         // SAFETY: within the matrices.
-        unsafe { one_by_one(rows, cols, from, to.wrapping_add(place), stride, onto) }
+        unsafe { scalar(rows, cols, from, to.wrapping_add(offset), stride, residual) }
     };
     rest(whole_rows, 0, rows - whole_rows, cols);
     rest(0, whole_cols, whole_rows, cols - whole_cols);
 }
 
 /// # Safety
-/// As of [`transpose`].
-unsafe fn one_by_one(rows: usize, cols: usize, from: Rows<f32>, to: *mut f32, stride: usize, onto: Option<*const f32>) {
+/// As for [`transpose`].
+unsafe fn scalar(rows: usize, cols: usize, from: Rows<f32>, to: *mut f32, stride: usize, residual: Option<*const f32>) {
     for r in 0..rows {
         for c in 0..cols {
-            let place = c * stride + r;
-            // SAFETY: as of the function.
+            let offset = c * stride + r;
+            // SAFETY: by the function's contract.
             unsafe {
                 let x = *from.at(r, c);
-                *to.add(place) = onto.map_or(x, |onto| x + *onto.add(place));
+                *to.add(offset) = residual.map_or(x, |residual| x + *residual.add(offset));
             }
         }
     }
 }
 
 /// # Safety
-/// As of [`transpose`], for 16 x 16 numbers; the machine has AVX-512.
+/// As for [`transpose`], for 16 x 16 numbers; the CPU has AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn block_of_16(from: Rows<f32>, to: *mut f32, stride: usize, onto: Option<*const f32>) {
+unsafe fn block_of_16(from: Rows<f32>, to: *mut f32, stride: usize, residual: Option<*const f32>) {
     use std::arch::x86_64::*;
     // SAFETY: within the block.
     let x: [__m512; 16] = std::array::from_fn(|r| unsafe { _mm512_loadu_ps(from.at(r, 0)) });
@@ -86,7 +93,7 @@ unsafe fn block_of_16(from: Rows<f32>, to: *mut f32, stride: usize, onto: Option
         }
     }
     for j in 0..4 {
-        // Even quarters of two groups, and odd ones; 0x88 takes lanes 0 and 2 of each, 0xdd lanes 1 and 3.
+        // Even and odd quarters of two groups: 0x88 takes lanes 0 and 2 of each, 0xdd lanes 1 and 3.
         let even = [0, 8].map(|g| _mm512_shuffle_f32x4::<0x88>(fours[g + j], fours[g + 4 + j]));
         let odd = [0, 8].map(|g| _mm512_shuffle_f32x4::<0xdd>(fours[g + j], fours[g + 4 + j]));
         for (c, column) in [
@@ -97,8 +104,8 @@ unsafe fn block_of_16(from: Rows<f32>, to: *mut f32, stride: usize, onto: Option
         ] {
             // SAFETY: within the block.
             unsafe {
-                let column = match onto {
-                    Some(onto) => _mm512_add_ps(column, _mm512_loadu_ps(onto.add(c * stride))),
+                let column = match residual {
+                    Some(residual) => _mm512_add_ps(column, _mm512_loadu_ps(residual.add(c * stride))),
                     None => column,
                 };
                 _mm512_storeu_ps(to.add(c * stride), column);
@@ -108,10 +115,10 @@ unsafe fn block_of_16(from: Rows<f32>, to: *mut f32, stride: usize, onto: Option
 }
 
 /// # Safety
-/// As of [`transpose`], for 8 x 8 numbers; the machine has AVX.
+/// As for [`transpose`], for 8 x 8 numbers; the CPU has AVX.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-unsafe fn block_of_8(from: Rows<f32>, to: *mut f32, stride: usize, onto: Option<*const f32>) {
+unsafe fn block_of_8(from: Rows<f32>, to: *mut f32, stride: usize, residual: Option<*const f32>) {
     use std::arch::x86_64::*;
     // SAFETY: within the block.
     let x: [__m256; 8] = std::array::from_fn(|r| unsafe { _mm256_loadu_ps(from.at(r, 0)) });
@@ -136,8 +143,8 @@ unsafe fn block_of_8(from: Rows<f32>, to: *mut f32, stride: usize, onto: Option<
         {
             // SAFETY: within the block.
             unsafe {
-                let column = match onto {
-                    Some(onto) => _mm256_add_ps(column, _mm256_loadu_ps(onto.add(c * stride))),
+                let column = match residual {
+                    Some(residual) => _mm256_add_ps(column, _mm256_loadu_ps(residual.add(c * stride))),
                     None => column,
                 };
                 _mm256_storeu_ps(to.add(c * stride), column);
@@ -154,19 +161,19 @@ mod tests {
     fn every_size_is_transposed_on_every_instruction_set() {
         for (rows, cols) in [(1, 1), (16, 16), (8, 24), (33, 50), (5, 40), (48, 17)] {
             let from: Vec<f32> = (0..rows * (cols + 3)).map(|i| i as f32).collect();
-            let onto: Vec<f32> = (0..cols * (rows + 2)).map(|i| 0.25 * i as f32).collect();
+            let residual: Vec<f32> = (0..cols * (rows + 2)).map(|i| 0.25 * i as f32).collect();
             for machine in simd::machines() {
-                for onto in [None, Some(&onto)] {
+                for residual in [None, Some(&residual)] {
                     let (stride, mut to) = (rows + 2, vec![-1f32; cols * (rows + 2)]);
                     let run = || {
                         let rows_of = Rows { start: from.as_ptr(), stride: cols + 3 };
-                        // SAFETY: the buffers have the sizes.
-                        unsafe { transpose(rows, cols, rows_of, to.as_mut_ptr(), stride, onto.map(|o| o.as_ptr())) };
+                        // SAFETY: the buffers have these sizes.
+                        unsafe { transpose(rows, cols, rows_of, to.as_mut_ptr(), stride, residual.map(|o| o.as_ptr())) };
                     };
                     simd::on(machine, 1, run).unwrap();
-                    for (place, x) in to.iter().enumerate() {
-                        let (c, r) = (place / stride, place % stride);
-                        let added = onto.map_or(0.0, |onto| onto[place]);
+                    for (offset, x) in to.iter().enumerate() {
+                        let (c, r) = (offset / stride, offset % stride);
+                        let added = residual.map_or(0.0, |residual| residual[offset]);
                         let expected = if r < rows { from[r * (cols + 3) + c] + added } else { -1.0 };
                         assert_eq!(*x, expected, "{machine:?}, {rows} x {cols}, row {r}, column {c}");
                     }

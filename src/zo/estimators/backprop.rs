@@ -1,4 +1,4 @@
-//! The mini-batch's gradient by backpropagation, for some weights or all.
+//! The mini-batch's gradient by backpropagation, for some or all weights.
 
 use anyhow::Result;
 
@@ -6,19 +6,19 @@ use super::two_point::{TwoPoint, two_point};
 use crate::params::{ParamSet, Params, Role};
 use crate::zo::{Estimate, Estimated, Estimator, Problem, Settings, StepContext};
 
-/// The mini-batch's gradient: from a backward pass where one is wanted, from function values for the other weights.
+/// The mini-batch's gradient: by backpropagation for differentiated weights, from function values for the others.
 pub struct Backprop {
     two_point: TwoPoint,
     fo_params: Option<String>,
 }
 
 impl Backprop {
-    /// With the two-point estimator that the settings have.
+    /// With the two-point estimator of the settings.
     pub fn new(settings: &Settings) -> Self {
         Self::with(two_point(settings), settings)
     }
 
-    /// With this one.
+    /// With this two-point estimator.
     pub fn with(two_point: TwoPoint, settings: &Settings) -> Self {
         Backprop { two_point, fo_params: settings.fo_params.clone().map(String::from) }
     }

@@ -5,8 +5,8 @@
 //! else                             g <- ghat_I(theta) - ghat_I(x_hat) + ghat_full;  theta <- theta - lr g
 //! ```
 //!
-//! The same directions in both estimates of a mini-batch. x_hat is no copy of the weights: it is where they would be without the
-//! moves made since, to their rounding. Those are as many directions as steps since the snapshot, so a period is best short.
+//! Both estimates of a mini-batch use the same directions. x_hat is not stored: it is theta minus the moves made since, up
+//! to rounding. Those number as many directions as steps since the snapshot, so short periods are best.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::direction::term::{gather, scaled};
 use crate::params::{Params, Points, Slot, Visit};
 use crate::zo::{Estimate, Estimated, Estimator, LossSum, Objective, Problem, Settings, SnapshotReport, StepContext};
 
-/// The variance-reduced estimate; ZO-SGD is its rule.
+/// The variance-reduced estimate, for ZO-SGD as the rule.
 pub struct MezoSvrg {
     two_point: TwoPoint,
     period: u64,
@@ -29,17 +29,17 @@ pub struct MezoSvrg {
 }
 
 impl MezoSvrg {
-    /// T is `snapshot_steps`, 10 unless given.
+    /// T is `snapshot_steps`, default 10.
     pub fn new(settings: &Settings) -> Self {
         let period = settings.snapshot_steps.unwrap_or(10);
         MezoSvrg { two_point: two_point(settings), period, full: Vec::new(), moved: Vec::new() }
     }
 }
 
-/// f over the whole training set, where f_I is asked for.
-struct Full<'a>(&'a mut dyn Problem);
+/// Evaluates f over the whole training set in place of f_I.
+struct FullObjective<'a>(&'a mut dyn Problem);
 
-impl Objective for Full<'_> {
+impl Objective for FullObjective<'_> {
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
         self.0.full_losses(params.settle()?.at(&Arc::new(points)))
     }
@@ -47,7 +47,7 @@ impl Objective for Full<'_> {
 
 impl MezoSvrg {
     fn snapshot(&mut self, seeds: &[u64], params: &mut Params, problem: &mut dyn Problem) -> Result<Estimate> {
-        let mut estimate = self.two_point.along(seeds, params, &mut Full(problem))?;
+        let mut estimate = self.two_point.along(seeds, params, &mut FullObjective(problem))?;
         estimate.snapshot = Some(SnapshotReport {
             num_directions: seeds.len(),
             example_evaluations: (self.two_point.evaluations() * problem.num_examples()) as u64,
@@ -58,11 +58,11 @@ impl MezoSvrg {
         Ok(estimate)
     }
 
-    fn reduced(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
+    fn variance_reduced(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
         let mut estimate = self.two_point.along(seeds, params, objective)?;
-        let there = self.two_point.along_from(&scaled(&self.moved, -1.0), seeds, params, objective)?;
-        for (here, there) in estimate.terms.iter_mut().zip(&there.terms) {
-            here.coeff -= there.coeff;
+        let at_snapshot = self.two_point.along_from(&scaled(&self.moved, -1.0), seeds, params, objective)?;
+        for (term, at_snapshot) in estimate.terms.iter_mut().zip(&at_snapshot.terms) {
+            term.coeff -= at_snapshot.coeff;
         }
         estimate.terms.extend(&self.full);
         Ok(estimate)
@@ -80,9 +80,9 @@ impl Estimator for MezoSvrg {
         let estimate = if (at.step - 1).is_multiple_of(self.period) {
             self.snapshot(&seeds, params, problem)?
         } else {
-            self.reduced(&seeds, params, problem.objective())?
+            self.variance_reduced(&seeds, params, problem.objective())?
         };
-        // What ZO-SGD is about to do.
+        // Mirrors ZO-SGD's update.
         for term in scaled(&estimate.terms, -at.learning_rate) {
             gather(&mut self.moved, term);
         }
@@ -93,9 +93,9 @@ impl Estimator for MezoSvrg {
         format!("variance reduced at a snapshot every {} steps; {}", self.period, self.two_point.definition())
     }
 
-    /// Here, and at x_hat.
+    /// Condenses both estimates, at theta and at x_hat.
     fn condense(&self, values: &mut [f32]) {
-        values.chunks_mut(self.two_point.evaluations()).for_each(|looked| self.two_point.condense(looked));
+        values.chunks_mut(self.two_point.evaluations()).for_each(|estimate| self.two_point.condense(estimate));
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {

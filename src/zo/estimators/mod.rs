@@ -1,4 +1,4 @@
-//! Estimators: where a step's gradient comes from. One file each.
+//! Gradient estimators, one file each.
 
 pub mod two_point;
 mod backprop;

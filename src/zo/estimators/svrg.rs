@@ -1,5 +1,5 @@
-//! SVRG (Johnson and Zhang 2013, NIPS): v = grad f_I(x) - grad f_I(x_hat) + grad f(x_hat), the full gradient at the snapshot
-//! x_hat, and x_hat itself, stored. That is its cost: twice the trained weights beside them.
+//! SVRG (Johnson and Zhang 2013, NIPS): v = grad f_I(x) - grad f_I(x_hat) + grad f(x_hat). The snapshot x_hat and its full
+//! gradient are stored: twice the memory of the trained weights.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::params::{Gradient, ParamId, Params, Role, Slot, Visit, Weights};
 use crate::zo::{Estimate, Estimated, Estimator, Gradients, Problem, Settings, SnapshotReport, StepContext};
 
-/// The variance-reduced first-order gradient; SGD is its rule.
+/// The variance-reduced first-order gradient, for SGD as the rule.
 pub struct Svrg {
     period: u64,
     /// x_hat
@@ -18,7 +18,7 @@ pub struct Svrg {
 }
 
 impl Svrg {
-    /// A snapshot every `snapshot_steps`; copies the trained weights of `params`.
+    /// A snapshot every `snapshot_steps` steps; copies the trained weights of `params`.
     pub fn new(settings: &Settings, params: &Params) -> Result<Self> {
         let period = settings.snapshot_steps.unwrap_or(1);
         let trained = params.ids().filter(|(id, _)| params.role(*id) != Role::Frozen);
@@ -29,9 +29,9 @@ impl Svrg {
     fn take_snapshot(&mut self, params: &mut Params, problem: &dyn Problem) -> Result<SnapshotReport> {
         self.snapshot.copy_from(params)?;
         self.full.values_mut().for_each(|(_, full)| full.fill(0.0));
-        let num_examples = problem.full_gradient(params.settle()?, &mut |id, share| {
+        let num_examples = problem.full_gradient(params.settle()?, &mut |id, contribution| {
             if let Some((_, full)) = self.full.get_mut(&id) {
-                full.iter_mut().zip(share).for_each(|(f, s)| *f += s);
+                full.iter_mut().zip(contribution).for_each(|(f, s)| *f += s);
             }
         })?;
         Ok(SnapshotReport { num_directions: 0, example_evaluations: num_examples, standard_error: None })
@@ -49,10 +49,10 @@ impl Estimator for Svrg {
         let due = (at.step - 1).is_multiple_of(self.period);
         let report = due.then(|| self.take_snapshot(params, problem)).transpose()?;
         let snapshot = &mut self.snapshot;
-        let (loss, here) = problem.backward(params.settle()?)?;
-        let (_, there) = problem.backward(snapshot.settle()?)?;
+        let (loss, at_x) = problem.backward(params.settle()?)?;
+        let (_, at_x_hat) = problem.backward(snapshot.settle()?)?;
         let estimate = Estimate { loss_base: Some(loss), snapshot: report, ..Estimate::default() };
-        Ok((estimate, Some(Box::new(Reduced { here, there, snapshot, full: &self.full }))))
+        Ok((estimate, Some(Box::new(VarianceReduced { at_x, at_x_hat, snapshot, full: &self.full }))))
     }
 
     fn definition(&self) -> String {
@@ -67,21 +67,21 @@ impl Estimator for Svrg {
     }
 }
 
-/// Two backward passes side by side, at x and at x_hat.
-struct Reduced<'a> {
-    here: Box<dyn Gradients + 'a>,
-    there: Box<dyn Gradients + 'a>,
+/// Two backward passes in lockstep, at x and at x_hat.
+struct VarianceReduced<'a> {
+    at_x: Box<dyn Gradients + 'a>,
+    at_x_hat: Box<dyn Gradients + 'a>,
     snapshot: &'a mut Params,
     full: &'a BTreeMap<ParamId, (String, Gradient)>,
 }
 
-impl Gradients for Reduced<'_> {
+impl Gradients for VarianceReduced<'_> {
     fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
-        let Some(mut block) = self.here.next(weights)? else { return Ok(None) };
-        let there = self.there.next(self.snapshot.settle()?)?.context("two backward passes of different length")?;
-        for ((id, v), (_, there)) in block.iter_mut().zip(&there) {
+        let Some(mut block) = self.at_x.next(weights)? else { return Ok(None) };
+        let at_x_hat = self.at_x_hat.next(self.snapshot.settle()?)?.context("two backward passes of different length")?;
+        for ((id, v), (_, at_x_hat)) in block.iter_mut().zip(&at_x_hat) {
             let (_, full) = self.full.get(id).context("a gradient that the snapshot has not")?;
-            v.iter_mut().zip(there.iter()).zip(full.iter()).for_each(|((v, there), full)| *v += full - there);
+            v.iter_mut().zip(at_x_hat.iter()).zip(full.iter()).for_each(|((v, at_x_hat), full)| *v += full - at_x_hat);
         }
         Ok(Some(block))
     }

@@ -1,4 +1,4 @@
-//! The two-point estimator: directional differences along random directions.
+//! The two-point estimator: finite differences along random directions.
 
 use anyhow::{Context, Result};
 
@@ -9,7 +9,7 @@ use crate::zo::numbers::f32_or;
 use crate::zo::{Distribution, Estimate, Estimated, Estimator, Objective, Problem, Settings, Sides, StepContext};
 
 impl From<Distribution> for Direction {
-    /// On the sphere too they are drawn as normals, and divided by their length.
+    /// Directions on the sphere are Gaussian ones, divided by their norm.
     fn from(distribution: Distribution) -> Self {
         match distribution {
             Distribution::Gaussian | Distribution::Sphere => Direction::Gaussian,
@@ -18,27 +18,27 @@ impl From<Distribution> for Direction {
     }
 }
 
-/// How far along a direction, and what a slope is worth along it.
+/// Scaling of a direction z and of slopes along it.
 #[derive(Clone, Copy, Debug)]
-pub struct Reach {
-    /// theta moves by this multiple of z.
+pub struct Scaling {
+    /// theta moves by eps * z.
     pub eps: f32,
-    /// A difference quotient, times this, is a coefficient of z in the gradient.
+    /// Factor from a difference quotient to the gradient's coefficient of z.
     pub grad_factor: f32,
 }
 
-/// The two-point estimator: smoothing by q directions a step, at the memory of one.
+/// The two-point estimator: smoothing over q directions per step, with the memory of one.
 #[derive(Clone, Copy, Debug)]
 pub struct TwoPoint {
-    /// Which side of theta is looked at.
+    /// The sides of theta that are evaluated.
     pub sides: Sides,
-    /// Where directions are drawn from.
+    /// Distribution of the directions.
     pub distribution: Distribution,
-    /// The smoothing radius: eps, or mu on the sphere.
+    /// Smoothing radius: eps, or mu on the sphere.
     pub zo_eps: f32,
     /// q
     pub num_directions: usize,
-    /// Whether each direction has a mini-batch of its own.
+    /// Whether each direction has its own mini-batch.
     pub fresh_batches: bool,
 }
 
@@ -49,36 +49,36 @@ impl TwoPoint {
         TwoPoint { sides: Sides::Two, distribution, zo_eps, num_directions: 1, fresh_batches: false }
     }
 
-    /// What directions are of.
+    /// Distribution of the coordinates.
     pub fn direction(&self) -> Direction {
         self.distribution.into()
     }
 
-    /// On the sphere u = z / ||z|| over the weights of `span`, exactly, and g has the factor d; elsewhere z is walked as it
-    /// is drawn.
-    pub fn reach(&self, seed: u64, span: ParamSet, params: &mut Params) -> Reach {
+    /// On the sphere: u = z / ||z|| with the exact norm over the weights of `set`, and the factor d in g. Otherwise z as
+    /// drawn.
+    pub fn scaling(&self, seed: u64, set: ParamSet, params: &mut Params) -> Scaling {
         match self.distribution {
             Distribution::Sphere => {
-                let norm = params.gram(self.direction(), &[seed], span)[0].sqrt();
-                let dimensions = params.count_over(span) as f64;
-                Reach { eps: (f64::from(self.zo_eps) / norm) as f32, grad_factor: (dimensions / norm) as f32 }
+                let norm = params.gram(self.direction(), &[seed], set)[0].sqrt();
+                let dimensions = params.count_over(set) as f64;
+                Scaling { eps: (f64::from(self.zo_eps) / norm) as f32, grad_factor: (dimensions / norm) as f32 }
             }
-            _ => Reach { eps: self.zo_eps, grad_factor: 1.0 },
+            _ => Scaling { eps: self.zo_eps, grad_factor: 1.0 },
         }
     }
 
     /// g = 1/q sum over the seeds of c z(seed).
     ///
-    /// Two-side: c = [f(theta + eps z) - f(theta - eps z)] / (2 eps), 2q evaluations. One-side: c = [f(theta + eps z) -
-    /// f(theta)] / eps with f(theta) shared, q + 1 evaluations, as R-AdaZO and ZO-AdaMM have it; 2q if each direction has
-    /// a mini-batch of its own.
+    /// Two-sided: c = [f(theta + eps z) - f(theta - eps z)] / (2 eps), 2q evaluations. One-sided: c = [f(theta + eps z) -
+    /// f(theta)] / eps with f(theta) shared, q + 1 evaluations, as in R-AdaZO and ZO-AdaMM; 2q if each direction has its own
+    /// mini-batch.
     ///
-    /// Both points of a direction are looked at together, and the weights stay at theta.
+    /// Both points of a direction are evaluated together; the weights stay at theta.
     pub fn along(&self, seeds: &[u64], params: &mut Params, objective: &mut dyn Objective) -> Result<Estimate> {
         self.along_from(&[], seeds, params, objective)
     }
 
-    /// The same about theta + `start` instead of theta.
+    /// [`TwoPoint::along`] around theta + `start`.
     pub fn along_from(
         &self,
         start: &[Term],
@@ -92,7 +92,7 @@ impl TwoPoint {
             if self.fresh_batches {
                 objective.turn_to(k);
             }
-            let Reach { eps, grad_factor } = self.reach(seed, ParamSet::Estimated, params);
+            let Scaling { eps, grad_factor } = self.scaling(seed, ParamSet::Estimated, params);
             let point = |coeff: f32| [start, &[self.direction().term(seed, coeff)]].concat();
             let fresh_base = self.sides == Sides::One && (self.fresh_batches || k == 0);
             let points = match self.sides {
@@ -123,7 +123,7 @@ impl TwoPoint {
 }
 
 impl TwoPoint {
-    /// How many function values [`TwoPoint::along`] asks for.
+    /// Number of function values that [`TwoPoint::along`] evaluates.
     pub fn evaluations(&self) -> usize {
         match (self.sides, self.fresh_batches) {
             (Sides::One, false) => self.num_directions + 1,
@@ -142,7 +142,7 @@ impl Estimator for TwoPoint {
         Ok((self.along(&at.seeds(self.num_directions), params, problem.objective())?, None))
     }
 
-    /// A slope follows from a difference: that, and 0 in the place of what was taken away.
+    /// A slope depends on a difference only: stores it, and 0 for the subtracted value.
     fn condense(&self, values: &mut [f32]) {
         if self.sides == Sides::One && !self.fresh_batches {
             let base = std::mem::take(&mut values[0]);
@@ -150,7 +150,7 @@ impl Estimator for TwoPoint {
             return;
         }
         for pair in values.chunks_exact_mut(2) {
-            // One-sided estimates ask for f(theta) first.
+            // One-sided estimates evaluate f(theta) first.
             let (plus, other) = if self.sides == Sides::One { (1, 0) } else { (0, 1) };
             pair[plus] -= std::mem::take(&mut pair[other]);
         }
@@ -163,7 +163,7 @@ impl Estimator for TwoPoint {
     }
 }
 
-/// The two-point estimator as the settings have it.
+/// The two-point estimator of the settings.
 pub(crate) fn two_point(settings: &Settings) -> TwoPoint {
     TwoPoint {
         sides: settings.perturbation_mode.unwrap_or_default(),

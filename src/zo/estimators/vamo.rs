@@ -1,4 +1,4 @@
-//! VAMO (Chen and Ma 2025, arXiv 2505.13954): first-order mini-batch gradients, variance-reduced by zeroth order.
+//! VAMO (Chen and Ma 2025, arXiv 2505.13954): first-order mini-batch gradients with zeroth-order variance reduction.
 //!
 //! ```text
 //! for each epoch s:  x_hat = current weights
@@ -7,10 +7,10 @@
 //!         v = grad f_I(x) - alpha ( ZOgrad f_I(x_hat) - ghat );   x -= lr v
 //! ```
 //!
-//! The q directions u_j of an epoch are shared among all examples. Then the slopes D_ij = [f_i(x_hat + mu u_j) - f_i(x_hat)] / mu
-//! are n q scalars, known after the snapshot's forward passes, and the correction of any mini-batch is q terms, with
-//! coefficients -alpha (d/q) (mean_I D_ij - mean D_ij). Neither x_hat nor ghat is stored, and no step needs a forward pass
-//! beyond its mini-batch's own. Over the mini-batches the correction has mean zero, so v is unbiased for any alpha.
+//! The q directions u_j of an epoch are shared by all examples. The slopes D_ij = [f_i(x_hat + mu u_j) - f_i(x_hat)] / mu
+//! are then n q scalars, known after the snapshot's forward passes, and the correction of any mini-batch is q terms with
+//! coefficients -alpha (d/q) (mean_I D_ij - mean D_ij). Neither x_hat nor ghat is stored, and a step needs no forward pass
+//! besides its mini-batch's. Over the mini-batches the correction has mean zero, so v is unbiased for any alpha.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use crate::direction::Term;
 use crate::params::{ParamSet, Params, Points, Slot, Visit};
 use crate::zo::{Estimated, Estimator, Problem, Settings, Sides, SnapshotReport, StepContext};
 
-/// The corrected gradient; SGD is its rule.
+/// The corrected gradient, for SGD as the rule.
 pub struct Vamo {
     backprop: Backprop,
-    /// How the snapshot looks along its directions; its number of directions is q, or where q adapts the least.
-    probe: TwoPoint,
+    /// The snapshot's estimator; its number of directions is q, or the minimum of an adaptive q.
+    two_point: TwoPoint,
     max_directions: Option<usize>,
     tolerance: f64,
     alpha: f64,
@@ -35,25 +35,25 @@ pub struct Vamo {
     snapshot: Snapshot,
 }
 
-/// What is known of the epoch's x_hat: q seeds and n q scalars.
+/// The snapshot at the epoch's x_hat: q seeds and n q scalars.
 #[derive(Default)]
 struct Snapshot {
     seeds: Vec<u64>,
-    /// D_ij, times what a slope is worth along z_j: [q, n].
+    /// D_ij times the factor to z_j's coefficient: [q, n].
     slopes: Vec<f64>,
-    /// Inner products of the directions: [q, q]. With them the correction's length costs nothing.
+    /// Gram matrix of the directions: [q, q], for the norm of the correction.
     gram: Vec<f64>,
 }
 
-/// Seeds of snapshots stand apart from those of a step's own directions.
+/// Offset that separates a snapshot's seeds from those of the step's own directions.
 const SNAPSHOT_SEEDS: u64 = 1 << 32;
 
 impl Vamo {
-    /// Weights without a first-order gradient get MeZO's estimate in its place.
+    /// Weights without a first-order gradient get MeZO's estimate.
     pub fn new(settings: &Settings, params: &Params) -> Self {
         Vamo {
             backprop: Backprop::with(TwoPoint::mezo(1e-3), settings),
-            probe: two_point(settings),
+            two_point: two_point(settings),
             max_directions: settings.max_directions,
             tolerance: settings.direction_tolerance.unwrap_or(0.1),
             alpha: settings.alpha.unwrap_or(1.0 / params.count_over(ParamSet::Trained) as f64),
@@ -63,10 +63,11 @@ impl Vamo {
     }
 
     fn take_snapshot(&mut self, at: &StepContext, params: &mut Params, problem: &mut dyn Problem) -> Result<SnapshotReport> {
-        let (least, most) = (self.probe.num_directions, self.max_directions.unwrap_or(self.probe.num_directions));
+        let (min_directions, max_directions) =
+            (self.two_point.num_directions, self.max_directions.unwrap_or(self.two_point.num_directions));
         let (mut squares, mut errors, mut base) = (0.0, 0.0, None);
         self.snapshot = Snapshot::default();
-        for j in 0..most {
+        for j in 0..max_directions {
             let seed = at.seed(SNAPSHOT_SEEDS + j as u64);
             let slopes = self.slopes(seed, params, &mut base, problem)?;
             let n = slopes.len() as f64;
@@ -75,21 +76,21 @@ impl Vamo {
             errors += slopes.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n * (n - 1.0).max(1.0));
             self.snapshot.seeds.push(seed);
             self.snapshot.slopes.extend(slopes);
-            if j + 1 >= least && errors <= self.tolerance.powi(2) * squares {
+            if j + 1 >= min_directions && errors <= self.tolerance.powi(2) * squares {
                 break;
             }
         }
-        let looks = if base.is_some() { 1 + self.snapshot.seeds.len() } else { 2 * self.snapshot.seeds.len() };
-        self.snapshot.gram = params.gram(self.probe.direction(), &self.snapshot.seeds, ParamSet::Trained);
+        let evaluations = if base.is_some() { 1 + self.snapshot.seeds.len() } else { 2 * self.snapshot.seeds.len() };
+        self.snapshot.gram = params.gram(self.two_point.direction(), &self.snapshot.seeds, ParamSet::Trained);
         Ok(SnapshotReport {
             num_directions: self.snapshot.seeds.len(),
-            example_evaluations: (looks * problem.num_examples()) as u64,
+            example_evaluations: (evaluations * problem.num_examples()) as u64,
             standard_error: Some((errors / squares).sqrt()),
         })
     }
 
-    /// The slope of every f_i along one direction, times what it is worth there. `base` is f_i at theta, which one-sided slopes
-    /// share: the first of them finds it.
+    /// The slope of every f_i along one direction, times the factor to z's coefficient: [n]. `base` is f_i at theta, shared
+    /// by one-sided slopes and computed by the first.
     fn slopes(
         &self,
         seed: u64,
@@ -97,24 +98,24 @@ impl Vamo {
         base: &mut Option<Vec<f64>>,
         problem: &mut dyn Problem,
     ) -> Result<Vec<f64>> {
-        let reach = self.probe.reach(seed, ParamSet::Trained, params);
-        let point = |coeff: f32| vec![self.probe.direction().term(seed, coeff)];
-        let points = match (self.probe.sides, &base) {
-            (Sides::Two, _) => vec![point(reach.eps), point(-reach.eps)],
-            (Sides::One, None) => vec![point(reach.eps), Vec::new()],
-            (Sides::One, Some(_)) => vec![point(reach.eps)],
+        let scaling = self.two_point.scaling(seed, ParamSet::Trained, params);
+        let point = |coeff: f32| vec![self.two_point.direction().term(seed, coeff)];
+        let points = match (self.two_point.sides, &base) {
+            (Sides::Two, _) => vec![point(scaling.eps), point(-scaling.eps)],
+            (Sides::One, None) => vec![point(scaling.eps), Vec::new()],
+            (Sides::One, Some(_)) => vec![point(scaling.eps)],
         };
         let points = Arc::new(Points::new(ParamSet::Trained, &points));
-        let mut found = problem.losses(params.settle()?.at(&points))?.into_iter();
-        let (plus, other) = (found.next().context("a look at no point")?, found.next());
-        let (minus, distance) = match self.probe.sides {
-            Sides::Two => (&other.context("a look at one side")?, 2.0 * f64::from(self.probe.zo_eps)),
-            Sides::One => (&*base.get_or_insert_with(|| other.unwrap_or_default()), f64::from(self.probe.zo_eps)),
+        let mut losses = problem.losses(params.settle()?.at(&points))?.into_iter();
+        let (plus, other) = (losses.next().context("a look at no point")?, losses.next());
+        let (minus, distance) = match self.two_point.sides {
+            Sides::Two => (&other.context("a look at one side")?, 2.0 * f64::from(self.two_point.zo_eps)),
+            Sides::One => (&*base.get_or_insert_with(|| other.unwrap_or_default()), f64::from(self.two_point.zo_eps)),
         };
-        Ok(plus.iter().zip(minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(reach.grad_factor)).collect())
+        Ok(plus.iter().zip(minus).map(|(plus, minus)| (plus - minus) / distance * f64::from(scaling.grad_factor)).collect())
     }
 
-    /// -alpha (ZOgrad f_I(x_hat) - ghat) for the mini-batch I, and its length.
+    /// -alpha (ZOgrad f_I(x_hat) - ghat) for the mini-batch I, and its norm.
     fn correction(&self, batch: &[usize]) -> (Vec<Term>, f64) {
         let Snapshot { seeds, slopes, gram } = &self.snapshot;
         let (q, n) = (seeds.len(), slopes.len() / seeds.len().max(1));
@@ -126,7 +127,7 @@ impl Vamo {
         let coeffs: Vec<f64> = (0..q).map(of_direction).collect();
         let square: f64 = (0..q * q).map(|ab| coeffs[ab / q] * coeffs[ab % q] * gram[ab]).sum();
         let terms =
-            seeds.iter().zip(&coeffs).map(|(&seed, &coeff)| self.probe.direction().term(seed, coeff as f32)).collect();
+            seeds.iter().zip(&coeffs).map(|(&seed, &coeff)| self.two_point.direction().term(seed, coeff as f32)).collect();
         (terms, square.max(0.0).sqrt())
     }
 }
@@ -149,7 +150,7 @@ impl Estimator for Vamo {
     }
 
     fn definition(&self) -> String {
-        let TwoPoint { sides, distribution, zo_eps, num_directions, .. } = self.probe;
+        let TwoPoint { sides, distribution, zo_eps, num_directions, .. } = self.two_point;
         let q = match self.max_directions {
             Some(most) => format!("{num_directions} to {most} until known to {}", self.tolerance),
             None => num_directions.to_string(),

@@ -1,5 +1,5 @@
-//! ZO-SGD-Cons: of theta, theta - lr g and theta + lr g the best on the step's mini-batch is kept; 5 forwards (ZO-Bench, Zhang
-//! et al. 2024, arXiv 2402.11592).
+//! ZO-SGD-Cons: keeps the best of theta, theta - lr g and theta + lr g on the step's mini-batch; 5 forward passes (ZO-Bench,
+//! Zhang et al. 2024, arXiv 2402.11592).
 
 use anyhow::{Result, bail};
 
@@ -8,22 +8,22 @@ use crate::direction::term::scaled;
 use crate::params::{ParamSet, Params, Points};
 use crate::zo::{Estimated, Estimator, LossSum, Problem, Settings, Sides, StepContext};
 
-/// The two-point estimate, times -1, 0 or 1: what ZO-SGD makes of it is the best of the three candidates.
+/// The two-point estimate times 0, 1 or -1, so that ZO-SGD moves to the best candidate.
 pub struct Conservative {
     two_point: TwoPoint,
 }
 
 impl Conservative {
-    /// Around the settings' two-point estimator.
+    /// With the two-point estimator of the settings.
     pub fn new(settings: &Settings) -> Self {
         Conservative { two_point: two_point(settings) }
     }
 }
 
-/// Which loss is the smallest: of equals the first, and never one that is no number.
+/// Index of the smallest loss, the first of equals; NaN counts as infinite.
 fn best(losses: [f32; 3]) -> usize {
-    let place = |i: usize| if losses[i].is_nan() { f32::INFINITY } else { losses[i] };
-    (1..3).fold(0, |kept, i| if place(i) < place(kept) { i } else { kept })
+    let or_infinite = |i: usize| if losses[i].is_nan() { f32::INFINITY } else { losses[i] };
+    (1..3).fold(0, |kept, i| if or_infinite(i) < or_infinite(kept) { i } else { kept })
 }
 
 impl Estimator for Conservative {
@@ -35,9 +35,9 @@ impl Estimator for Conservative {
     ) -> Result<Estimated<'a>> {
         let objective = problem.objective();
         let mut estimate = self.two_point.along(&at.seeds(self.two_point.num_directions), params, objective)?;
-        let mut points = [-1.0, 1.0].map(|way| scaled(&estimate.terms, way * at.learning_rate)).to_vec();
+        let mut points = [-1.0, 1.0].map(|sign| scaled(&estimate.terms, sign * at.learning_rate)).to_vec();
         if estimate.loss_base.is_none() {
-            // One-sided estimates have looked there already.
+            // One-sided estimates have evaluated theta already.
             points.insert(0, Vec::new());
         }
         let losses = objective.losses_at(params, Points::new(ParamSet::Estimated, &points))?;
@@ -50,17 +50,17 @@ impl Estimator for Conservative {
         Ok((estimate, None))
     }
 
-    /// Of the last three losses, which was the best: -1 in its place.
+    /// Keeps, of the candidates' losses, only which is the smallest: -1 in its place.
     fn condense(&self, values: &mut [f32]) {
-        let (looked, tried) = values.split_at_mut(self.two_point.evaluations());
+        let (two_point, candidates) = values.split_at_mut(self.two_point.evaluations());
         let one_side = self.two_point.sides == Sides::One;
-        let stay = if one_side { looked[0] } else { tried[0] };
-        self.two_point.condense(looked);
-        let [.., descend, ascend] = tried else { return };
+        let stay = if one_side { two_point[0] } else { candidates[0] };
+        self.two_point.condense(two_point);
+        let [.., descend, ascend] = candidates else { return };
         let kept = best([stay, *descend, *ascend]);
         (*descend, *ascend) = (if kept == 1 { -1.0 } else { 1.0 }, if kept == 2 { -1.0 } else { 1.0 });
         if !one_side {
-            tried[0] = 0.0;
+            candidates[0] = 0.0;
         }
     }
 

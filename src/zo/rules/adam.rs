@@ -1,5 +1,5 @@
-//! Adam with bias correction (Kingma and Ba 2015, arXiv 1412.6980): on an estimate it is ZO-Bench's ZO-Adam (arXiv 2402.11592),
-//! on a first-order gradient and with decoupled weight decay AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
+//! Adam with bias correction (Kingma and Ba 2015, arXiv 1412.6980). On an estimate: ZO-Bench's ZO-Adam (arXiv 2402.11592);
+//! on a first-order gradient with decoupled weight decay: AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
 //!
 //! ```text
 //! m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
@@ -20,7 +20,7 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// b1 0.9, b2 0.999 and zeta 1e-8 unless given.
+    /// Defaults: b1 0.9, b2 0.999, zeta 1e-8.
     pub fn new(settings: &Settings) -> Self {
         let Settings { beta1, beta2, zeta, .. } = *settings;
         Adam { beta1: f32_or(beta1, 0.9), beta2: f32_or(beta2, 0.999), zeta: f32_or(zeta, 1e-8) }

@@ -1,4 +1,4 @@
-//! MEAZO: Adam's adaptivity in one scalar, at MeZO's memory (arXiv 2605.03869).
+//! MEAZO: Adam's adaptivity in one scalar, with MeZO's memory (arXiv 2605.03869).
 //!
 //! ```text
 //! v <- b v + (1 - b) c^2;   theta <- theta - lr c z / (sqrt(v / (1 - b^t)) + zeta)
@@ -13,7 +13,7 @@ use crate::zo::numbers::{f32_or, one_minus};
 use crate::zo::settings::Settings;
 use crate::zo::step_context::StepContext;
 
-/// One number of state, v. c^2 is the mean over the directions.
+/// State: the scalar v. c^2 is the mean over the directions.
 pub struct Meazo {
     beta2: f64,
     zeta: f64,
@@ -21,7 +21,7 @@ pub struct Meazo {
 }
 
 impl Meazo {
-    /// b is `beta2`, 0.99 unless given.
+    /// Defaults: b = `beta2` 0.99, zeta 1e-8.
     pub fn new(settings: &Settings) -> Self {
         let (beta2, zeta) = (f64::from(f32_or(settings.beta2, 0.99)), f64::from(f32_or(settings.zeta, 1e-8)));
         Meazo { beta2, zeta, v: vec![0.0] }
@@ -31,7 +31,7 @@ impl Meazo {
 impl DirectionRule for Meazo {
     fn moves(&mut self, at: &StepContext, terms: &[Term]) -> Vec<Term> {
         let squares: f64 = terms.iter().map(|t| f64::from(t.coeff).powi(2)).sum();
-        // A coefficient is its slope's share of the mean over q directions: c / q.
+        // A coefficient is c / q, the slope's share of the mean over q directions.
         let mean = squares * terms.len() as f64;
         self.v[0] = self.beta2 * self.v[0] + (1.0 - self.beta2) * mean;
         let root = (self.v[0] / (1.0 - self.beta2.powi(at.step as i32))).sqrt() + self.zeta;

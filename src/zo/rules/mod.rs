@@ -1,4 +1,4 @@
-//! Rules: what a step does to the weights with its gradient. One file each, named after its paper's method.
+//! Update rules: from a step's gradient to the weights. One file per method, named after it.
 
 mod rule;
 mod adam;

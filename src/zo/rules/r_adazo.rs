@@ -6,8 +6,8 @@
 //! theta_t <- theta_{t-1} - lr m_t / sqrt(v_t + zeta)
 //! ```
 //!
-//! The second moment is that of the *first moment*, already the new one. No bias correction, on purpose: it would undo part
-//! of the variance reduction. So the first step moves every weight by lr / sqrt(1 - b2): a warm-up is worth its steps.
+//! The second moment is that of the *updated first moment*. Bias correction is omitted on purpose: it would undo part of the
+//! variance reduction. The first step moves every weight by lr / sqrt(1 - b2), so a warm-up pays off.
 
 use super::rule::{Equations, Kernel, kernel};
 use crate::zo::numbers::{f32_or, one_minus};
@@ -23,7 +23,7 @@ pub struct RAdaZo {
 }
 
 impl RAdaZo {
-    /// b1 0.9, b2 0.99 and zeta 1e-8 unless given.
+    /// Defaults: b1 0.9, b2 0.99, zeta 1e-8.
     pub fn new(settings: &Settings) -> Self {
         let Settings { beta1, beta2, zeta, .. } = *settings;
         RAdaZo { beta1: f32_or(beta1, 0.9), beta2: f32_or(beta2, 0.99), zeta: f32_or(zeta, 1e-8) }

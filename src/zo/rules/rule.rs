@@ -1,5 +1,4 @@
-//! What a rule is, and the two kinds that there are: a fused pass of equations with state, and moves along the estimate's own
-//! directions.
+//! Update rules, of two kinds: fused passes with state, and moves along the estimate's own directions.
 
 use anyhow::{Result, bail};
 
@@ -13,12 +12,12 @@ use crate::zo::step_context::StepContext;
 
 pub(super) use crate::device::cpu::update::{Kernel, kernel};
 
-/// A first-order gradient, where a step has one.
+/// A step's first-order gradient, if it has one.
 pub type Streamed<'a, 'g> = Option<&'a mut (dyn Gradients + 'g)>;
 
-/// Consumes a step's gradient. The weights move in [`Params`]; a rule only says how.
+/// Updates the weights from a step's gradient. All moves go through [`Params`].
 pub trait Rule {
-    /// One update. The length of the first-order gradient comes back, where there was one.
+    /// One update. Returns the norm of the first-order gradient, if there was one.
     fn step(
         &mut self,
         at: &StepContext,
@@ -27,48 +26,48 @@ pub trait Rule {
         gradients: Streamed,
     ) -> Result<Option<f64>>;
 
-    /// With its numbers filled in: what is printed at the start and kept in run.json.
+    /// The equations with their numbers, printed at the start and stored in run.json.
     fn definition(&self) -> String;
 
-    /// Shows the state that it holds beside the weights.
+    /// Visits the state between steps.
     fn visit(&mut self, _visit: &mut Visit) -> Result<()> {
         Ok(())
     }
 }
 
-/// The equations of a rule that has state, or is not linear in the gradient.
+/// The elementwise equations of a rule with state, or not linear in the gradient.
 pub trait Equations<const S: usize> {
-    /// What its numbers of state are called.
+    /// Names of the state's buffers.
     const STATE: [&'static str; S];
 
-    /// The arithmetic of a step at one weight: (theta, gradient, state) to the new theta and state.
+    /// The update of one element in this step: (theta, gradient, state) to the new theta and state.
     fn at(&self, step: &StepContext) -> impl Kernel<S>;
 
     /// As [`Rule::definition`].
     fn definition(&self) -> String;
 }
 
-/// A rule made of its equations: `S` buffers of state, one fused pass a step.
+/// A rule from its equations: `S` buffers of state, one fused pass per step.
 struct Fused<E, const S: usize> {
     equations: E,
     weight_decay: f32,
-    held: StateDtype,
+    state_dtype: StateDtype,
     state: State<S>,
 }
 
-/// The rule with state of zeros for `params`.
+/// The rule with zero state for `params`.
 pub(crate) fn fused<E: Equations<S> + 'static, const S: usize>(
     equations: E,
     settings: &Settings,
     params: &Params,
 ) -> Box<dyn Rule> {
-    let held = settings.state_dtype.unwrap_or_default();
-    let state = params.state(E::STATE, held);
-    Box::new(Fused { equations, weight_decay: f32_or(settings.weight_decay, 0.0), held, state })
+    let state_dtype = settings.state_dtype.unwrap_or_default();
+    let state = params.state(E::STATE, state_dtype);
+    Box::new(Fused { equations, weight_decay: f32_or(settings.weight_decay, 0.0), state_dtype, state })
 }
 
 impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
-    /// Weights with a first-order gradient are updated as it comes, those without in one pass behind it.
+    /// Weights with a first-order gradient are updated as it arrives, the others in one pass afterwards.
     fn step(
         &mut self,
         at: &StepContext,
@@ -94,8 +93,8 @@ impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
     }
 
     fn definition(&self) -> String {
-        let held = if S > 0 && self.held == StateDtype::Bf16 { "; state in bf16, rounded at random" } else { "" };
-        defined(format!("{}{held}", self.equations.definition()), self.weight_decay)
+        let held = if S > 0 && self.state_dtype == StateDtype::Bf16 { "; state in bf16, rounded at random" } else { "" };
+        with_weight_decay(format!("{}{held}", self.equations.definition()), self.weight_decay)
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {
@@ -103,8 +102,8 @@ impl<E: Equations<S>, const S: usize> Rule for Fused<E, S> {
     }
 }
 
-/// A rule's equations, and its weight decay where it has one: of every rule the same, apart from the gradient.
-fn defined(equations: String, weight_decay: f32) -> String {
+/// The equations, and weight decay if there is any: decoupled from the gradient for every rule.
+fn with_weight_decay(equations: String, weight_decay: f32) -> String {
     match weight_decay {
         0.0 => equations,
         decay => format!("{equations}; theta -= lr {decay} theta"),
@@ -113,7 +112,7 @@ fn defined(equations: String, weight_decay: f32) -> String {
 
 /// A rule that moves the weights along the estimate's own directions.
 pub(crate) trait DirectionRule {
-    /// How far along which.
+    /// The moves of a step.
     fn moves(&mut self, at: &StepContext, terms: &[Term]) -> Vec<Term>;
 
     /// As [`Rule::definition`], without weight decay.
@@ -125,13 +124,13 @@ pub(crate) trait DirectionRule {
     }
 }
 
-/// Its moves and weight decay stay pending until the weights are read, and are applied in one pass.
+/// Moves and weight decay stay pending until the weights are read, and are applied in one pass.
 struct Directional<R> {
     rule: R,
     weight_decay: f32,
 }
 
-/// The rule with the settings' weight decay.
+/// The rule with weight decay from the settings.
 pub(crate) fn directional<R: DirectionRule + 'static>(rule: R, settings: &Settings) -> Box<dyn Rule> {
     Box::new(Directional { rule, weight_decay: f32_or(settings.weight_decay, 0.0) })
 }
@@ -154,7 +153,7 @@ impl<R: DirectionRule> Rule for Directional<R> {
     }
 
     fn definition(&self) -> String {
-        defined(self.rule.definition(), self.weight_decay)
+        with_weight_decay(self.rule.definition(), self.weight_decay)
     }
 
     fn visit(&mut self, visit: &mut Visit) -> Result<()> {

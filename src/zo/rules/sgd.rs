@@ -1,5 +1,5 @@
-//! SGD: theta <- theta - lr (g + weight_decay theta). g is whatever its estimator gives: a first-order gradient, a two-point estimate,
-//! or each for some weights.
+//! SGD: theta <- theta - lr (g + weight_decay theta). g is a first-order gradient, a two-point estimate, or one of them per
+//! weight.
 
 use super::rule::{Equations, Kernel, kernel};
 use crate::zo::step_context::StepContext;

@@ -1,10 +1,10 @@
-//! ZO-AdaMM (Chen et al. 2019), as Algorithm 1 of R-AdaZO's paper has it (arXiv 2502.01014): no bias correction.
+//! ZO-AdaMM (Chen et al. 2019) in the form of Algorithm 1 of R-AdaZO's paper (arXiv 2502.01014): no bias correction.
 //!
 //! ```text
 //! m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2;   theta <- theta - lr m / sqrt(v + zeta)
 //! ```
 //!
-//! With `--amsgrad` the original's running maximum stands in the root: v_hat <- max(v_hat, v).
+//! `--amsgrad` puts the original's running maximum in the root: v_hat <- max(v_hat, v).
 
 use super::rule::{Equations, Kernel, Rule, fused, kernel};
 use crate::params::Params;
@@ -20,11 +20,11 @@ pub struct ZoAdaMm {
     zeta: f32,
 }
 
-/// The same with the running maximum. State: m, v and v_hat.
+/// With the running maximum. State: m, v and v_hat.
 struct AmsGrad(ZoAdaMm);
 
 impl ZoAdaMm {
-    /// The rule, with or without the running maximum. b1 0.9, b2 0.99 and zeta 1e-8 unless given.
+    /// The rule, with or without the running maximum. Defaults: b1 0.9, b2 0.99, zeta 1e-8.
     pub fn rule(settings: &Settings, params: &Params) -> Box<dyn Rule> {
         let Settings { beta1, beta2, zeta, .. } = *settings;
         let equations = ZoAdaMm { beta1: f32_or(beta1, 0.9), beta2: f32_or(beta2, 0.99), zeta: f32_or(zeta, 1e-8) };
@@ -34,7 +34,7 @@ impl ZoAdaMm {
         }
     }
 
-    fn defined(&self, root: &str) -> String {
+    fn definition_with_root(&self, root: &str) -> String {
         let ZoAdaMm { beta1, beta2, zeta } = self;
         let (c1, c2) = (one_minus(*beta1), one_minus(*beta2));
         format!(
@@ -59,7 +59,7 @@ impl Equations<2> for ZoAdaMm {
     }
 
     fn definition(&self) -> String {
-        self.defined("v")
+        self.definition_with_root("v")
     }
 }
 
@@ -80,6 +80,6 @@ impl Equations<3> for AmsGrad {
     }
 
     fn definition(&self) -> String {
-        self.0.defined("max v")
+        self.0.definition_with_root("max v")
     }
 }

@@ -17,7 +17,7 @@ pub struct ZoRmsProp {
 }
 
 impl ZoRmsProp {
-    /// b2 0.99 and zeta 1e-8 unless given.
+    /// Defaults: b2 0.99, zeta 1e-8.
     pub fn new(settings: &Settings) -> Self {
         ZoRmsProp { beta2: f32_or(settings.beta2, 0.99), zeta: f32_or(settings.zeta, 1e-8) }
     }

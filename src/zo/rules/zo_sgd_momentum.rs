@@ -11,7 +11,7 @@ pub struct ZoSgdMomentum {
 }
 
 impl ZoSgdMomentum {
-    /// b is `momentum`, 0.9 unless given.
+    /// b is `momentum`, default 0.9.
     pub fn new(settings: &Settings) -> Self {
         ZoSgdMomentum { momentum: f32_or(settings.momentum, 0.9) }
     }

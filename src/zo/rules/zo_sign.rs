@@ -1,9 +1,9 @@
-//! ZO-signSGD: theta <- theta - lr sign(g), coordinate by coordinate (Liu et al. 2019, ICLR).
+//! ZO-signSGD: theta <- theta - lr sign(g), elementwise (Liu et al. 2019, ICLR).
 
 use super::rule::{Equations, Kernel, kernel};
 use crate::zo::step_context::StepContext;
 
-/// No state, but a pass of its own: the sign is not linear in the direction.
+/// No state, but a fused pass: the sign is not linear in the directions.
 pub struct ZoSign;
 
 impl Equations<0> for ZoSign {

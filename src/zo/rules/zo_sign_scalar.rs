@@ -1,10 +1,10 @@
-//! The sign of the projected gradient: theta <- theta - lr sign(c) z. What ZO-Bench's code calls sign (arXiv 2402.11592).
+//! theta <- theta - lr sign(c) z, the sign of the projected gradient: ZO-Bench's code calls it sign (arXiv 2402.11592).
 
 use super::rule::DirectionRule;
 use crate::direction::Term;
 use crate::zo::step_context::StepContext;
 
-/// No state; with several directions each keeps its own sign and an equal share.
+/// No state. Of several directions each has its own sign and weight 1/q.
 pub struct ZoSignScalar;
 
 impl DirectionRule for ZoSignScalar {
