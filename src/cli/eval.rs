@@ -1,4 +1,4 @@
-//! `eval`: a model's score on a task.
+//! `eval`: the score of a model on a task.
 
 use std::path::Path;
 use std::time::Instant;
@@ -109,14 +109,14 @@ fn eval_inputs(inputs: Inputs, mut run: Option<Known>, as_json: bool, dump_to: O
     dumped
 }
 
-/// Adds an object's fields to another.
+/// Merges the fields of an object into another.
 fn merge(to: &mut Value, from: Value) {
     if let (Value::Object(to), Value::Object(from)) = (to, from) {
         to.extend(from);
     }
 }
 
-/// Says what the run that left the model has to do with these rows.
+/// Logs how the rows relate to the run that the model comes from.
 fn seen_by(run: &mut Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
     run.compare(rows);
     run.describe();
@@ -131,13 +131,13 @@ fn seen_by(run: &mut Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats
     None
 }
 
-/// Says how many of the rows `zotune train` would train on, where they lie at hand.
+/// Logs how many of the rows `zotune train` would train on, if they are local.
 fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]) {
     let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
     if matches!(files, Files::Hub(_)) {
         return;
     }
-    // What cannot be read of the others is no matter of these rows.
+    // An error in the other splits does not concern these rows.
     let Ok((train, dev)) = task.train_and_dev(files, sizes, inputs.train_set_seed) else { return };
     let Repeats { eval_in_train, eval_in_dev, .. } = Repeats::of(&train, &dev, rows);
     let (both, count) = (eval_in_train + eval_in_dev, rows.len());
@@ -146,7 +146,7 @@ fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]
     }
 }
 
-/// One JSON object an example: what was scored, and how.
+/// Writes one JSON object per example: its tokens and scores.
 fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
     files::write_whole(path, |out| {
         for (scored, example) in found.examples.iter().zip(examples) {

@@ -1,4 +1,4 @@
-//! What the verbs say at the end, and numbers as people read them.
+//! The final output of the commands, and numbers for people.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::run::trajectory::Trajectory;
 use crate::run::{Comparison, Forecast, Memory, Results};
 use crate::zo::Answers;
 
-/// What happened, where it lies, and what a person would type next.
+/// The results, the files written, and a useful next command.
 pub fn summary(
     plan: &RunConfig,
     task: &Task,
@@ -38,7 +38,7 @@ pub fn summary(
         0 => "no step had less loss on dev than the start, which was kept; try a smaller --learning-rate".into(),
         step => format!("the weights of step {step}, which had the least loss on dev"),
     };
-    // A process that only finished what another had trained has no times of its own.
+    // A process that only finished another's run has no step times.
     let own = totals.seconds_per_step.is_finite();
     let times = match own {
         true => format!(
@@ -87,13 +87,13 @@ pub fn summary(
     )
 }
 
-/// A number of parameters as people read it.
+/// A number of parameters, for people.
 pub fn human_count(count: usize) -> String {
     let count = count as f64;
     if count < 1e6 { format!("{:.1} k parameters", count / 1e3) } else { format!("{:.1} M parameters", count / 1e6) }
 }
 
-/// Where the memory went: the parts that are there, largest peak first said.
+/// Peak memory and its parts.
 pub fn parts(memory: &Memory) -> String {
     let parts = [
         ("weights", memory.weights_bytes),
@@ -108,7 +108,7 @@ pub fn parts(memory: &Memory) -> String {
     format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
 }
 
-/// From a model on the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
+/// A useful next command: SST-2 after the built-in sentences, else the evaluation of the result.
 pub fn next_command(plan: &RunConfig) -> String {
     let inputs = &plan.inputs;
     if inputs.task.as_deref() == Some("reviews") && !inputs.is_adapted() {
@@ -121,7 +121,7 @@ pub fn next_command(plan: &RunConfig) -> String {
     format!("zotune eval {} {}", model_flags(inputs, &plan.output_dir), eval_flags(inputs)).trim_end().into()
 }
 
-/// The flags that score a model on the rows of a run, as the run does.
+/// The flags that evaluate a model on the rows of a run.
 pub fn eval_flags(inputs: &Inputs) -> String {
     let mut flags = vec![task_flags(inputs)];
     let mut add = |flag: &str, value: Option<String>| {
@@ -140,7 +140,7 @@ pub fn eval_flags(inputs: &Inputs) -> String {
     flags.join(" ")
 }
 
-/// What an accuracy is worth, in a line.
+/// Confidence interval and majority baseline of an accuracy, in one line.
 pub fn worth(task: &Task, answers: &Answers) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let Answers { accuracy_low, accuracy_high, majority_share, majority_answer, only_answer, .. } = *answers;
@@ -154,7 +154,7 @@ pub fn worth(task: &Task, answers: &Answers) -> String {
     )
 }
 
-/// What a run will take, in a line.
+/// The forecast, in one line.
 pub fn outlook(forecast: &Forecast, plan: &RunConfig) -> String {
     let Forecast { memory, seconds_per_step, seconds, disk_bytes, .. } = forecast;
     format!(
@@ -167,7 +167,7 @@ pub fn outlook(forecast: &Forecast, plan: &RunConfig) -> String {
     )
 }
 
-/// The flags that name what a run has left in `folder`: a model, or an adapter and the model that it is for.
+/// The flags for a run's output in `folder`: a model, or an adapter with its base model.
 pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
     let folder = shell_quoted(&folder.to_string_lossy());
     match inputs.is_adapted() {
@@ -180,7 +180,7 @@ pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
     }
 }
 
-/// What is trained, where it is not the whole model.
+/// Which weights are trained; None: the whole model.
 pub fn trained(inputs: &Inputs) -> Option<String> {
     let TrainableArgs { tune, lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
     match (tune, lora_r, num_prefix, &inputs.adapter) {
@@ -195,7 +195,7 @@ pub fn trained(inputs: &Inputs) -> Option<String> {
     }
 }
 
-/// The flags that name what a run was trained on.
+/// The flags for the task and data of a run.
 pub fn task_flags(inputs: &Inputs) -> String {
     match (&inputs.task, &inputs.data) {
         (Some(task), _) => format!("--task {}", shell_quoted(task)),
@@ -204,7 +204,7 @@ pub fn task_flags(inputs: &Inputs) -> String {
     }
 }
 
-/// A number in three digits, as people write it: 1e-4, 1.38e-5, 0.
+/// A number with three significant digits: 1e-4, 1.38e-5, 0.
 pub fn short(x: f64) -> String {
     let text = format!("{x:.2e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));

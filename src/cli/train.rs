@@ -1,4 +1,4 @@
-//! `train` and `plan`: a job from what was typed to what it left.
+//! `train` and `plan`: from options to results.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub fn plan_verb(args: JobArgs) -> Result<()> {
     planned(args, forecast_plan)
 }
 
-/// What was typed: a file, or where none is named `default`, with flags on top.
+/// The options: a --config file, or else `default`, overlaid with flags.
 fn given(args: &JobArgs, default: RawArgs) -> Result<RawArgs> {
     let file = match &args.config {
         Some(path) => {
@@ -48,13 +48,13 @@ fn given(args: &JobArgs, default: RawArgs) -> Result<RawArgs> {
     file.overlaid(&args.knobs)
 }
 
-/// Checks what was typed, and does `work` with it on the threads that it asks for.
+/// Checks the options and runs `work` on the requested threads.
 fn planned(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + Send) -> Result<()> {
     let (file, flags) = (args.config.clone(), args.knobs.clone());
     planned_of(args, work).map_err(|error| blame_file(error, file.as_deref(), &flags))
 }
 
-/// Names the place in a --config in the stead of a flag that nobody has typed.
+/// Makes an error refer to its place in the --config file instead of a flag.
 fn blame_file(error: anyhow::Error, file: Option<&Path>, flags: &RawArgs) -> anyhow::Error {
     let text = file.and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
     match text {
@@ -84,7 +84,7 @@ fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + 
     on_threads(threads, || work(plan, args.json))
 }
 
-/// Says so where rows of dev or evaluation are no news to whoever has seen the others.
+/// Warns of dev and evaluation rows that occur in other splits.
 fn warn_of_repeats(repeats: Repeats, job: &Job) {
     let Repeats { dev_in_train, eval_in_train, eval_in_dev } = repeats;
     let (dev, eval) = (job.examples.dev.len(), job.examples.eval.len());
@@ -103,7 +103,7 @@ fn warn_of_repeats(repeats: Repeats, job: &Job) {
     }
 }
 
-/// What of a run will not fit on this machine, for people.
+/// Warnings about memory and disk space that the run exceeds.
 fn misfits(forecast: &Forecast, plan: &RunConfig) -> Vec<String> {
     let mut said = Vec::new();
     let (peak, there) = (forecast.memory.peak_rss_bytes, machine_bytes());
@@ -115,7 +115,7 @@ fn misfits(forecast: &Forecast, plan: &RunConfig) -> Vec<String> {
     said
 }
 
-/// What a run that leaves `left` bytes and has `most` meanwhile lacks on a disk with so many `free`, for people.
+/// The warning if a run that leaves `left` bytes, `most` at its peak, exceeds `free` bytes of disk space.
 fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
     let (wanted, there) = (if left > free { left } else { most }, human(free));
     match (left > free, most > free) {
@@ -128,7 +128,7 @@ fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
     }
 }
 
-/// Says so before it is tried.
+/// Warns before training of resources that the run exceeds.
 fn warn_of_misfits(forecast: &Forecast, plan: &RunConfig) {
     misfits(forecast, plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
 }
@@ -171,7 +171,7 @@ fn forecast_plan(plan: RunConfig, as_json: bool) -> Result<()> {
     ))
 }
 
-/// What takes the disk, for people.
+/// The parts of the disk space.
 fn disk_parts(forecast: &Forecast) -> String {
     let (kept, checkpoint, most) =
         (human(forecast.kept_bytes), human(forecast.checkpoint_bytes), human(forecast.disk_peak_bytes));
@@ -185,7 +185,7 @@ fn disk_parts(forecast: &Forecast) -> String {
     }
 }
 
-/// A new run.
+/// Starts a new run.
 fn begin(config: RunConfig, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&config)?;
     let prospect = start::open(config)?;
@@ -193,7 +193,7 @@ fn begin(config: RunConfig, as_json: bool, quiet: bool) -> Result<()> {
     train_to_the_end(prospect.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
 }
 
-/// A run that was begun by another process.
+/// Resumes a run of another process.
 fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result<()> {
     let unfinished = match start::resume(run, given)? {
         Resumed::Unfinished(unfinished) => unfinished,
@@ -206,13 +206,13 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
     train_to_the_end(unfinished.go_on(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
 }
 
-/// Trains, and leaves and says the results. A disk that is full by now takes nothing away from what was found.
+/// Trains, writes the results and prints them. Results are printed even if the disk is full by then.
 fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     describe(&run);
-    // The journal says how long it will take, once it has made a step.
+    // The journal estimates the remaining time after the first step.
     let bar = progress_bar(run.job.config.max_steps, quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
     let results = run.train(&Stop::listen()?, bar).inspect_err(|_| {
-        // How far it came is nowhere seen as well; where it cannot be drawn, the error that is there matters more.
+        // The plot shows the progress so far; if it fails, the error of the run matters more.
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
     let (all, comparison, written) = run.finish(&results)?;
@@ -227,7 +227,7 @@ fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     written
 }
 
-/// Draws what the run has logged.
+/// Plots the run's log.
 fn draw(run: &Run) -> Result<()> {
     let Job { config, task, .. } = &run.job;
     draw_losses(&config.output_dir, &format!("{}, {}", task.name, config.optimizer))
@@ -237,7 +237,7 @@ fn command() -> Vec<String> {
     std::env::args().collect()
 }
 
-/// What a person should know before it starts.
+/// Logs the settings of the run before it starts.
 fn describe(run: &Run) {
     let Run { job: Job { config, task, examples }, loaded, log, forecast, repeats, .. } = run;
     tracing::info!(

@@ -1,4 +1,4 @@
-//! `replay` and `export`: a fine-tuned model out of its trajectory, and the trajectory as a file to hand on.
+//! `replay` and `export`: a model from its trajectory, and a trajectory as a file for others.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What may be said anew when a run goes on.
+//! The options that may change when a run is resumed.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::args::RawArgs;
 use super::run_config::RunConfig;
 
-/// RawArgs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
+/// Options that do not affect the steps computed so far: durations, intervals, locations.
 const FREE: [&str; 13] = [
     "max_steps",
     "eval_steps",
@@ -26,7 +26,8 @@ const FREE: [&str; 13] = [
 ];
 
 impl RunConfig {
-    /// The plan of the run in `folder`, gone on with as `given` says. A knob that would change what is computed is refused.
+    /// The config of the run in `folder`, resumed with the options `given`. Fails on an option that would change what
+    /// is computed.
     pub fn resumed(self, given: &RawArgs, folder: &Path) -> Result<Self> {
         if given.overwrite_output_dir == Some(true) {
             return Err(usage!("--overwrite-output-dir: --resume goes on with what is there; take one of the two"));
@@ -37,12 +38,12 @@ impl RunConfig {
         if let Some(steps) = given.max_steps.filter(|steps| *steps < self.max_steps) {
             return Err(usage!("--max-steps {steps}: it can only be raised; the run was to have {}", self.max_steps));
         }
-        // Checked as in a run that begins.
+        // The same checks as for a new run.
         let Value::Object(checked) = serde_json::to_value(RunConfig::check(given.clone())?)? else { return Ok(self) };
         let Value::Object(given) = serde_json::to_value(given)? else { return Ok(self) };
         let mut plan = serde_json::to_value(&self)?;
         if given["model"].as_str().is_some_and(|model| model != self.inputs.model) {
-            // The commit was the other model's.
+            // The commit belongs to the other model.
             plan["revision"] = Value::Null;
         }
         for (name, value) in given.into_iter().filter(|(name, value)| !value.is_null() && checked.contains_key(name)) {

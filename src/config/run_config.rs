@@ -1,4 +1,4 @@
-//! Every knob: as typed (a file with flags on top), then checked. Two types, so nothing unchecked gets further.
+//! The config of a training run, checked.
 
 use std::path::{Path, PathBuf};
 
@@ -13,34 +13,34 @@ use super::values::{Fsync, Schedule};
 use crate::data::task::Sizes;
 use crate::zo::{Settings, StepContext};
 
-/// What `zotune train` does when nothing is said: the file configs/reviews.toml, compiled in.
+/// The config of `zotune train` without options: configs/reviews.toml, built in.
 pub const DEFAULT_JOB: &str = include_str!("../../configs/reviews.toml");
 
-/// A stretch of a run under another `--max-steps` than the last: schedules go by it.
+/// An earlier part of an extended run; its schedule used the `max_steps` of then.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// The last step of the stretch.
+    /// Up to this step, the schedule used this `max_steps`.
     pub last: u64,
-    /// What the knob was.
+    /// The value of `--max-steps` then.
     pub max_steps: u64,
 }
 
-/// A training run, checked: what run.json and the trajectory keep.
+/// A training run's config, checked; stored in run.json and in the trajectory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct RunConfig {
     #[serde(flatten)]
     pub inputs: Inputs,
     pub optimizer: String,
-    /// None until the model is open: the default follows its size.
+    /// None until resolved: the default depends on the number of trained weights.
     pub learning_rate: Option<f64>,
-    /// The method's own knobs.
+    /// The options of the method.
     #[serde(flatten)]
     pub settings: Settings,
     pub lr_scheduler_type: Schedule,
     pub warmup_steps: u64,
     pub max_steps: u64,
-    /// What it was before it was raised.
+    /// The earlier parts of the run, if it was extended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
     pub batch_size: usize,
@@ -60,7 +60,7 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// Checks what was typed, and fills in what was not.
+    /// Checks options and fills in defaults. Errors are usage errors.
     pub fn check(knobs: RawArgs) -> Result<Self> {
         let tuned = knobs.tuned.checked()?;
         if knobs.common.adapter.is_some() && tuned != TrainableArgs::default() {
@@ -102,7 +102,7 @@ impl RunConfig {
         Ok(plan)
     }
 
-    /// Refuses numbers that nothing is made for, typed in or in a trajectory's header.
+    /// Fails on numbers outside of the supported range, in options or in a trajectory's header.
     pub fn check_extremes(&self) -> Result<()> {
         self.inputs.check_extremes()?;
         for (flag, steps, least) in [
@@ -131,7 +131,7 @@ impl RunConfig {
         self.settings.check()
     }
 
-    /// Warns if a run that had `then` steps and is made longer is not the run that would have been begun that long.
+    /// Warns if a run extended beyond `then` steps differs from one begun with the new length.
     pub fn warn_of_schedule(&self, then: u64) {
         if self.lr_scheduler_type == Schedule::Constant {
             return;
@@ -148,17 +148,17 @@ impl RunConfig {
         );
     }
 
-    /// The sizes of the splits as asked for.
+    /// The requested sizes of the splits.
     pub fn sizes(&self) -> Sizes {
         Sizes { num_train: self.num_train, num_dev: self.num_dev, num_eval: self.inputs.num_eval }
     }
 
-    /// What an estimator and a rule are told of `step`, counted from 1. The plan must have been set up.
+    /// The context of `step`, counted from 1, for estimator and rule. The config must be resolved.
     pub fn step_context(&self, step: u64) -> StepContext {
         StepContext { step, run_seed: self.seed, learning_rate: self.learning_rate_at(step) as f32 }
     }
 
-    /// The learning rate of `step`, counted from 1: a pure function of the step. The plan must have been set up.
+    /// The learning rate of `step`, counted from 1; depends on nothing else. The config must be resolved.
     pub fn learning_rate_at(&self, step: u64) -> f64 {
         let peak = self.learning_rate.unwrap_or_default();
         let stage = self.stages.iter().find(|stage| step <= stage.last);
@@ -167,12 +167,12 @@ impl RunConfig {
             return peak * step as f64 / self.warmup_steps as f64;
         }
         let rest = (max_steps.max(self.warmup_steps + 1) - self.warmup_steps) as f64;
-        // The first step after the warm-up has the full rate; a step past the last would have none.
+        // The first step after the warm-up has the full rate; the one after the last would have 0.
         let done = (step - self.warmup_steps - 1) as f64 / rest;
         match self.lr_scheduler_type {
             Schedule::Constant => peak,
             Schedule::Linear => peak * (1.0 - done),
-            // The C library's cosine is another on other machines.
+            // The C library's cosine differs between machines.
             Schedule::Cosine => peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done)),
         }
     }
@@ -182,14 +182,14 @@ fn yes() -> bool {
     true
 }
 
-/// runs/TASK-MODEL-OPTIMIZER-SEED, where data that are their own task give it their name; with a number behind it while that is taken.
+/// runs/TASK-MODEL-OPTIMIZER-SEED, TASK being the data's name if there is no task; numbered if the folder has content.
 fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
     let data = inputs.data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
     let task = inputs.task.as_ref().map(PathBuf::from).or(data).unwrap_or_default();
     let stem = task.file_stem().unwrap_or_default().to_string_lossy();
     let model = Path::new(&inputs.model);
     let model = model.canonicalize().unwrap_or(model.to_path_buf());
-    // The name that was typed where it says something, the folder's own where it is `.` or `..`.
+    // The name as typed, unless it is `.` or `..`.
     let model = Path::new(&inputs.model).file_name().or(model.file_name()).unwrap_or_default().to_string_lossy();
     let name = format!("{stem}-{model}-{optimizer}-{seed}");
     let taken = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());

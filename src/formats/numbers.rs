@@ -1,4 +1,4 @@
-//! Numbers out of a file, converted as they are read.
+//! Reads numbers from a file with conversion.
 
 use std::any::TypeId;
 use std::io::Read;
@@ -9,11 +9,11 @@ use rayon::prelude::*;
 use crate::device::cpu::convert::convert;
 use crate::device::{Element, zeros};
 
-/// `len` numbers that are stored as S: read a stretch at a time, and converted by all threads into the place where they stay.
+/// Reads `len` numbers stored as S, chunk by chunk, and converts them to H in parallel.
 pub(super) fn read_numbers<S: Element, H: Element>(reader: &mut dyn Read, len: usize) -> Result<Vec<H>> {
-    /// Numbers read at a time.
+    /// Numbers per read.
     const STRETCH: usize = 1 << 20;
-    /// Numbers that a thread converts at a time.
+    /// Numbers per task.
     const SHARE: usize = 1 << 16;
     let mut held = zeros::<H>(len)?;
     if TypeId::of::<S>() == TypeId::of::<H>() {

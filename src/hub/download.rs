@@ -1,4 +1,4 @@
-//! Fetching what the cache lacks: a content goes on where it broke off, is checked, and gets its name when it is whole.
+//! Downloads into the cache: resumed where they broke off, verified, and renamed into place when complete.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,8 +13,8 @@ use super::cache::{Cache, make_folder_of};
 use super::http::{ATTEMPTS, Client, Failure, Remote, stretch};
 use crate::base::hash::sha256;
 
-/// Sees to it that a content is in the cache. `what` is how people know it: `facebook/opt-125m@27dcfa7/config.json`.
-/// `again` looks the content up once more, for the address of one on a content network is valid for a while only.
+/// Makes sure that a blob is in the cache. `what` is its name in messages: `facebook/opt-125m@27dcfa7/config.json`.
+/// `again` looks the file up once more, because a CDN's URL expires.
 pub fn fetch(
     client: &Client,
     cache: &Cache,
@@ -36,7 +36,7 @@ pub fn fetch(
     let was_begun = download.len > 0;
     let mut checked = finish(&mut download);
     if checked.is_err() && was_begun && download.len == 0 {
-        // What an earlier process had left was not the beginning of this.
+        // The partial file of an earlier process was not a prefix of this content.
         checked = finish(&mut download);
     }
     download.bar.finish_and_clear();
@@ -45,7 +45,7 @@ pub fn fetch(
     std::fs::rename(&download.path, &blob).with_context(|| format!("cannot write {}", blob.display()))
 }
 
-/// A content on its way into the cache.
+/// A blob being downloaded.
 struct Download<'a> {
     client: &'a Client,
     etag: &'a str,
@@ -53,9 +53,9 @@ struct Download<'a> {
     what: &'a str,
     path: PathBuf,
     file: File,
-    /// Bytes that are in the file.
+    /// Bytes in the file.
     len: u64,
-    /// Bytes that there are to be, once somebody says it.
+    /// The expected length in bytes, once known.
     size: Option<u64>,
     bar: ProgressBar,
 }
@@ -71,14 +71,14 @@ impl<'a> Download<'a> {
         tracing::info!("fetch   {what}{length}{rest}");
         let name = what.rsplit('/').next().unwrap_or(what);
         let bar = if client.settings().bars { bars::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };
-        // What is there already says nothing of the speed.
+        // Bytes already present would distort the speed.
         bar.set_position(len);
         bar.reset_eta();
         let Remote { etag, url, size, .. } = remote;
         Ok(Download { client, etag, url: url.clone(), what, path, file, len, size: *size, bar })
     }
 
-    /// Goes on from every break, until there is nothing more to come or nothing comes any more.
+    /// Resumes after every break, until the download is complete or [`ATTEMPTS`] in a row bring nothing.
     fn finish(&mut self, again: &dyn Fn() -> Result<Remote, Failure>) -> Result<(), Failure> {
         let mut in_vain = 0;
         loop {
@@ -100,7 +100,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// One request for what is missing.
+    /// Sends one request for the missing bytes.
     fn pull(&mut self) -> Result<(), Failure> {
         if self.size.is_some_and(|size| self.len > size) {
             self.cut_to(0)?;
@@ -127,7 +127,7 @@ impl<'a> Download<'a> {
         self.take(response.into_body().into_reader())
     }
 
-    /// Writes what comes.
+    /// Appends the body to the file.
     fn take(&mut self, mut body: impl Read) -> Result<(), Failure> {
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -155,7 +155,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Whether it is what the hub says it is: its length, and its SHA-256 where the hub tells it.
+    /// Verifies the length, and the hash where the etag is one.
     fn check(&mut self) -> Result<(), Failure> {
         if let Some(size) = self.size.filter(|size| *size != self.len) {
             return Err(self.wrong_length(size, self.len));
@@ -163,7 +163,7 @@ impl<'a> Download<'a> {
         let expected = self.etag.to_lowercase();
         let (name, found) = match (expected.len(), expected.bytes().all(|b| b.is_ascii_hexdigit())) {
             (64, true) => ("SHA-256", vec![self.hashed(|file, _| sha256(file))?]),
-            // git's of a small file; some mirrors have that of its bytes alone.
+            // The git hash of a small file; some mirrors use plain SHA-1.
             (40, true) => ("git hash", vec![self.hashed(git_hash)?, self.hashed(|file, _| sha1(Sha1::new(), file))?]),
             _ => return Ok(()),
         };
@@ -174,13 +174,13 @@ impl<'a> Download<'a> {
         Err(Failure::lasting(format!("what came is damaged: its {name} is {}, and the hub says {expected}", found[0])))
     }
 
-    /// A hash of what came, of so many bytes.
+    /// A hash of the file, given its length.
     fn hashed(&mut self, hash: impl FnOnce(&mut dyn Read, u64) -> Result<String>) -> Result<String, Failure> {
         self.file.seek(SeekFrom::Start(0)).map_err(|e| self.unwritten(e))?;
         hash(&mut &self.file, self.len).map_err(|e| self.unwritten(e))
     }
 
-    /// Drops what is behind `len`.
+    /// Truncates the file to `len` bytes.
     fn cut_to(&mut self, len: u64) -> Result<(), Failure> {
         let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
         cut.map_err(|e| self.unwritten(e))?;
@@ -188,7 +188,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Refuses more bytes than the file may have.
+    /// Refuses more bytes than such a file may have.
     fn check_most(&mut self, bytes: u64) -> Result<(), Failure> {
         let most = most(self.what, self.size);
         if bytes <= most {
@@ -208,7 +208,7 @@ impl<'a> Download<'a> {
         Failure::lasting(format!("cannot write {}: {error}", self.path.display()))
     }
 
-    /// What happened, what of it is left, and what to do.
+    /// The error: what happened, what is kept, what to do.
     fn explained(&self, failure: &Failure) -> anyhow::Error {
         let size = self.size.map_or(String::new(), |size| format!(" of {}", HumanBytes(size)));
         match self.len {
@@ -226,7 +226,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// What git calls a file's content by.
+/// The hash of a git blob.
 fn git_hash(reader: &mut dyn Read, len: u64) -> Result<String> {
     sha1(Sha1::new_with_prefix(format!("blob {len}\0")), reader)
 }
@@ -236,8 +236,8 @@ fn sha1(mut hash: Sha1, reader: &mut dyn Read) -> Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The most that a file may have, in bytes: those that a program reads whole are no larger than the largest vocabularies, and neither is one
-/// of which nobody says how long it is.
+/// The most bytes that a file may have. Files that are read into memory at once are limited to the size of the largest
+/// vocabularies; a file of unknown length is limited too.
 fn most(name: &str, size: Option<u64>) -> u64 {
     let (small, unsaid) = (256 << 20, 64 << 20);
     let is_small = [".json", ".txt", ".jinja", ".model"].iter().any(|ending| name.ends_with(ending));

@@ -1,7 +1,7 @@
-//! Models and data sets from the hub, in the cache that Python's tools use too.
+//! Models and data sets of the hub, through the cache.
 //!
-//! The cache is looked into first. What is there and settled is taken without a request; everything that a request may find out
-//! goes through [`http`], every byte that is missing through [`download`].
+//! The cache is consulted first; complete snapshots of a commit need no request. [`http`](super::http) sends every
+//! request for metadata, [`download`] fetches every missing byte.
 
 use std::path::PathBuf;
 
@@ -13,38 +13,39 @@ use super::http::{Client, Failure, Remote, RetryPolicy};
 use super::repo::{Repo, Wanted, at_commit, check_file};
 use super::settings::{Settings, shown};
 
-/// What is wanted of a repo, in a folder.
+/// The requested files of a repo, in a folder.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The folder.
     pub folder: PathBuf,
-    /// The commit that it is of.
+    /// The commit they belong to.
     pub commit: String,
 }
 
-/// The hub as the environment names it, and its cache.
+/// The hub that the environment configures, and its cache.
 pub struct Hub {
     client: Client,
 }
 
 impl Hub {
-    /// Reads the environment once.
+    /// A hub configured by the environment, which is read once.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(&|name| std::env::var(name).ok())
     }
 
-    /// The same of variables as `get` has them.
+    /// A hub configured by the variables that `get` returns.
     pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         Ok(Hub { client: Client::new(Settings::read(get)?)? })
     }
 
-    /// A folder with those files of a repo that are wanted, from the cache or fetched into it.
+    /// A folder with the `wanted` files of a repo, cached or downloaded. Fails if one is missing or the hub cannot be
+    /// reached.
     pub fn snapshot(&self, repo: &Repo, wanted: &[Wanted]) -> Result<Snapshot> {
         repo.check()?;
         let cache = self.cache(repo);
         let known = cache.commit(repo.revision());
         let found = |commit: String| Snapshot { folder: cache.snapshot(&commit), commit };
-        // A commit does not change.
+        // A commit is immutable.
         if let Some(commit) = known.as_ref().filter(|c| is_commit(repo.revision()) && cache.is_whole(c, wanted)) {
             return Ok(found(commit.clone()));
         }
@@ -80,7 +81,7 @@ impl Hub {
         }
     }
 
-    /// A file of a repo, from the cache or fetched into it: where it lies.
+    /// The path of one file of a repo, cached or downloaded.
     pub fn file(&self, repo: &Repo, name: &str) -> Result<PathBuf> {
         repo.check()?;
         check_file(repo, name)?;
@@ -118,7 +119,7 @@ impl Hub {
         Cache::of(&self.settings().cache, repo)
     }
 
-    /// The names of the files that are wanted and on the hub; those that are not there are noted in the cache.
+    /// The names of the requested files that the hub has; records those it lacks in the cache.
     fn chosen<'a>(&self, repo: &Repo, info: &hf_hub::api::RepoInfo, wanted: &[Wanted<'a>]) -> Result<Vec<&'a str>> {
         let is_there = |name: &str| info.siblings.iter().any(|sibling| sibling.rfilename == name);
         let cache = self.cache(repo);
@@ -149,7 +150,7 @@ impl Hub {
         Ok(chosen)
     }
 
-    /// Fetches a file into the cache. `repo` is at a commit.
+    /// Downloads a file into the cache. `repo` is at a commit.
     fn bring(&self, repo: &Repo, remote: &Remote, name: &str) -> Result<()> {
         check_file(repo, name)?;
         let (cache, commit) = (self.cache(repo), repo.revision());
@@ -158,7 +159,7 @@ impl Hub {
         cache.place(&remote.etag, commit, name).map(drop)
     }
 
-    /// Fails if the network is forbidden and a file is lacking.
+    /// Fails if the network is forbidden and a file is missing.
     fn check_online(&self, repo: &Repo, lacking: Option<&str>) -> Result<()> {
         let (Some(variable), Some(name)) = (&self.settings().offline, lacking) else { return Ok(()) };
         Err(unavailable!(
@@ -174,7 +175,7 @@ impl Hub {
         tracing::warn!("{}; going on with {}, which is in the cache", failure.say, at_commit(&repo.id, commit));
     }
 
-    /// What a failure means, and what to do about it.
+    /// The error for a failure: its cause and the remedy.
     fn explained(&self, repo: &Repo, name: Option<&str>, failure: &Failure) -> anyhow::Error {
         let (settings, noun, id) = (self.settings(), repo.noun(), &repo.id);
         let page = format!("{}/{}", shown(&settings.endpoint), repo.named().url());
@@ -212,8 +213,8 @@ impl Hub {
     }
 }
 
-/// Whether what is in the cache may be taken instead: always, unless the hub knows the repo and says that what is asked for
-/// is not in it.
+/// Whether the cached files may be used instead: unless the hub knows the repo and reports that the revision or file
+/// does not exist.
 fn may_stand_in(failure: &Failure) -> bool {
     !matches!(failure.code.as_str(), "RevisionNotFound" | "EntryNotFound")
 }

@@ -1,5 +1,6 @@
-//! What a run will take, said before it, from config.json alone: its first steps are tried on a stand-in with the model's
-//! sizes, random weights and two or three blocks, and what the blocks add is counted as often as the model has them.
+//! The forecast of a run's time, memory and disk space, from config.json alone: the first steps are measured on a
+//! stand-in model of the same widths with random weights and two or three blocks, then extrapolated to the model's
+//! number of blocks.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -17,42 +18,42 @@ use crate::params::Role;
 use crate::zo::Order;
 use crate::zo::methods::method;
 
-/// What a run will take.
+/// The forecast of a run. Sizes in bytes, times in seconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Forecast {
-    /// d
+    /// d, the number of weights.
     pub num_weights: usize,
-    /// How many of them are trained.
+    /// The number of trained weights.
     pub num_trained: usize,
-    /// Blocks between the embedding and the head.
+    /// The number of blocks between the embedding and the head.
     pub num_blocks: usize,
-    /// Where the memory goes.
+    /// The memory by part.
     #[serde(flatten)]
     pub memory: Memory,
-    /// A step, without what a snapshot takes.
+    /// The time of a step, without its snapshot.
     pub seconds_per_step: f64,
-    /// One look at the whole training set, where the method has it.
+    /// The time of one snapshot, a pass over the whole training set; 0 if the method takes none.
     pub seconds_per_snapshot: f64,
-    /// The whole run, its evaluations with it.
+    /// The time of the whole run with its evaluations.
     pub seconds: f64,
-    /// What lies in the run folder in the end: the weights that are kept, checkpoints, the log.
+    /// The size of the run folder at the end: the weights kept, checkpoints, the log.
     pub disk_bytes: u64,
-    /// The most that lies there meanwhile: a checkpoint is whole before the one before it goes.
+    /// The peak size of the run folder: a new checkpoint is complete before the old one is removed.
     pub disk_peak_bytes: u64,
-    /// Of the weights that are kept.
+    /// The size of the weights kept.
     pub kept_bytes: u64,
-    /// Of a checkpoint, which has the method's state too.
+    /// The size of a checkpoint: weights and the method's state.
     pub checkpoint_bytes: u64,
-    /// Checkpoints that are left.
+    /// The number of checkpoints left at the end.
     pub num_checkpoints: u64,
 }
 
-/// What becomes resident when training begins, beside its own parts: the program's pages that it runs through, threads' stacks,
-/// the matrix library's buffers.
+/// What becomes resident when training begins beside the parts counted: the program's pages, thread stacks, buffers of
+/// the matrix library.
 const RUNNING_BYTES: usize = 6 << 20;
 
-/// Forecasts the run of a plan that is not settled yet. `outline` is the model without its weights, `sizes` the numbers that
-/// each of them has.
+/// Forecasts the run of an unresolved config. `outline` is the model without its weights, `sizes` the number of
+/// elements of each.
 pub fn forecast(
     plan: &RunConfig,
     task: &Task,
@@ -87,12 +88,12 @@ pub fn forecast(
         method(&plan.optimizer)?.snapshot_bytes(&plan.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
     let activations = taken.activations.max(taken.eval_activations) as usize;
     let at_once = weights + state + snapshot + (taken.both.max(taken.eval_activations)) as usize;
-    // A model that is compiled in is read from the program's own pages.
+    // The weights of a built-in model are in the program's own pages.
     let rest = before as usize + RUNNING_BYTES + outline.model.source().builtin_bytes();
     let peak = peak_rss_bytes().max((at_once + rest) as u64);
     let memory = Memory::of(weights, state, snapshot, taken.gradients as usize, activations, peak);
     let snapshots = plan.settings.snapshot_steps.map_or(0, |every| plan.max_steps.div_ceil(every)) as f64;
-    // A step of a method of function values alone that looks at the whole training set does nothing else.
+    // For a zeroth-order method a snapshot step does nothing else.
     let replaced = if method(&plan.optimizer)?.order == Order::Zeroth { taken.seconds } else { 0.0 };
     let seconds_per_snapshot = taken.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
     let evaluated = |examples: &[Example]| tokens(examples, plan.inputs.eval_batch_size) as f64;
@@ -118,19 +119,19 @@ pub fn forecast(
     })
 }
 
-/// What a run was said to take beside what it took.
+/// The forecast of a run and its deviations.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Comparison {
     /// The forecast.
     pub forecast: Forecast,
-    /// How far its peak resident set was above what came, as a share of it.
+    /// (forecast - actual) / actual of the peak resident set.
     pub peak_rss_deviation: f64,
-    /// The same of the time a step took.
+    /// (forecast - actual) / actual of the time of a step.
     pub seconds_per_step_deviation: f64,
 }
 
 impl Forecast {
-    /// Beside what came.
+    /// Compares the forecast with the results.
     pub fn compare(self, results: &Results) -> Comparison {
         let off = |said: f64, came: f64| (said - came) / came;
         Comparison {

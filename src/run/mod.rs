@@ -1,4 +1,4 @@
-//! A run: from a checked config to a trained model, through kills and resumes, and back again by replay.
+//! A run: from a checked config to a trained model, through interruptions and resumes, and its replay.
 
 pub mod log_line;
 pub mod pace;

@@ -1,4 +1,4 @@
-//! What a run begins from: a model opened, each weight's role, the method made, the loss over the training set.
+//! The setup of a run: the roles of the weights, the method, the workload.
 
 use anyhow::Result;
 use candle_core::DType;
@@ -16,8 +16,8 @@ use crate::prompt::LanguageTask;
 use crate::zo::selection::matches;
 use crate::zo::{Distribution, Optimizer, Selection, methods};
 
-/// Says which weights get which gradients, settles what depends on their number and on that of the training examples, fills
-/// it into the plan, and makes the method.
+/// Assigns the roles, resolves the settings that depend on the number of weights and of training examples (into the
+/// config), and makes the method.
 pub fn set_up(plan: &mut RunConfig, bench: &mut LoadedModel, num_train: usize) -> Result<Optimizer> {
     bench.begin_adapter(plan)?;
     assign_roles(plan, &bench.model, &mut bench.params)?;
@@ -32,7 +32,7 @@ pub fn set_up(plan: &mut RunConfig, bench: &mut LoadedModel, num_train: usize) -
     Ok(optimizer)
 }
 
-/// Says so where half precision rounds away most of the way to the points where the function is looked at.
+/// Warns if half precision rounds away most of the displacement to the points where the loss is evaluated.
 fn warn_of_lost_looks(plan: &RunConfig, params: &mut Params) -> Result<()> {
     let Some(radius) = plan.settings.zo_eps.filter(|_| plan.inputs.dtype.dtype() != DType::F32) else { return Ok(()) };
     let eps = match plan.settings.distribution {
@@ -52,7 +52,7 @@ fn warn_of_lost_looks(plan: &RunConfig, params: &mut Params) -> Result<()> {
     Ok(())
 }
 
-/// Which weights get which gradients.
+/// Assigns each weight's role: frozen, estimated or differentiated.
 pub fn assign_roles(plan: &RunConfig, model: &Model, params: &mut Params) -> Result<()> {
     let trained = trained(&plan.inputs, model, params)?;
     let wanted = methods::method(&plan.optimizer)?.fo_params(&plan.settings);
@@ -69,13 +69,13 @@ pub fn assign_roles(plan: &RunConfig, model: &Model, params: &mut Params) -> Res
     Ok(())
 }
 
-/// The adapter that is trained in the model's place, if one is.
+/// The adapter that is trained instead of the model's own weights, if any.
 pub fn trained_adapter(plan: &RunConfig, model: &Model) -> Option<AdapterKind> {
     model.adapter().map(Adapter::kind).filter(|_| plan.inputs.is_adapted()).cloned()
 }
 
-/// Fills in what depends on how many weights are trained, how many of them have no first-order gradient, and on how many
-/// examples.
+/// Resolves the settings that depend on the number of trained weights, of those among them without a first-order
+/// gradient, and of training examples.
 pub fn resolve_config(
     plan: &mut RunConfig,
     adapter: Option<&AdapterKind>,
@@ -86,19 +86,19 @@ pub fn resolve_config(
     let method = methods::method(&plan.optimizer)?;
     method.check(&plan.settings)?;
     let epoch = (num_train as u64).div_ceil(plan.batch_size as u64);
-    // MeZO's radius, 1e-3, is for a model's own weights.
+    // MeZO's 1e-3 is for a model's own weights.
     let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate(num_estimated > 0)));
     plan.settings = method.resolve(&plan.settings, zo_eps, num_trained, num_estimated, epoch);
     plan.learning_rate.get_or_insert(rate * method.learning_rate(num_trained, num_estimated));
     Ok(())
 }
 
-/// The method of a settled plan, for weights whose roles are assigned.
+/// The method of a resolved config, for weights whose roles are assigned.
 pub fn make_method(plan: &RunConfig, params: &mut Params) -> Result<Optimizer> {
     methods::method(&plan.optimizer)?.make(&plan.settings, params)
 }
 
-/// The weights that are trained: an adapter's, or those of the model's own that are asked for.
+/// The trained weights: an adapter's, or those of the model that --tune selects.
 fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let adapter = model.adapter_ids(params);
     if inputs.is_adapted() {
@@ -109,7 +109,7 @@ fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamI
     Ok(own)
 }
 
-/// The weights that the `flag` names; patterns that match nothing are an error.
+/// The weights that the `flag` selects. A pattern that matches none is a usage error.
 fn selected(flag: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let blocks = model.num_blocks();
     match wanted {

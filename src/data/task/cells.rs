@@ -1,5 +1,5 @@
-//! Records of cells between commas or tabs. Where quotes are the writer's and where they are the text's own is decided by a rule, and what is
-//! either is refused: a guess would train on other texts than were written.
+//! Comma- or tab-separated records. A rule decides whether quotes delimit cells or are text; ambiguous files are
+//! refused, since a guess could change the training texts.
 
 use std::borrow::Cow;
 
@@ -7,32 +7,32 @@ use anyhow::{Result, bail};
 
 use crate::base::text::quoted;
 
-/// One record: where it begins, and what stands in it.
+/// One record.
 pub struct Record<'a> {
-    /// From 1.
+    /// The line it starts in, from 1.
     pub line: u64,
-    /// What stands between the delimiters, without the quotes of a writer.
+    /// The cells, without delimiting quotes.
     pub cells: Vec<Cow<'a, str>>,
-    /// Whether a writer put quotes around some cell.
+    /// Whether any cell is quoted.
     has_quotes: bool,
-    /// Whether a quote stands doubled in a cell in quotes: no text has that, a writer does it.
+    /// Whether a quoted cell has a doubled quote, which is an escape and rare in text.
     has_doubled: bool,
-    /// Whether a cell in quotes goes over a delimiter or the end of a line.
+    /// Whether a quoted cell contains a delimiter or a line end.
     has_breaks: bool,
 }
 
-/// The records of a text. Empty lines are passed over; \n, \r\n and \r end a line.
+/// An iterator over the records of a text. Empty lines are skipped; lines end in \n, \r\n or \r.
 pub struct Cells<'a> {
     text: &'a str,
     at: usize,
     line: u64,
     delimiter: u8,
-    /// Whether a cell that begins with a quote ends with one, as RFC 4180 has it; else quotes are characters like others.
+    /// Whether quotes delimit cells as in RFC 4180; else they are ordinary characters.
     quoted: bool,
 }
 
 impl<'a> Cells<'a> {
-    /// From the beginning of a text.
+    /// A reader at the start of `text`.
     pub fn new(text: &'a str, delimiter: u8, quoted: bool) -> Self {
         Cells { text, at: 0, line: 1, delimiter, quoted }
     }
@@ -41,7 +41,7 @@ impl<'a> Cells<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Over one end of a line, if one is here.
+    /// Skips one line end; false if there is none here.
     fn over_end(&mut self) -> bool {
         let rest = &self.text.as_bytes()[self.at..];
         let len = match rest {
@@ -54,7 +54,7 @@ impl<'a> Cells<'a> {
         true
     }
 
-    /// The next record; None behind the last.
+    /// The next record; None at the end. Fails on malformed quotes.
     pub fn record(&mut self) -> Result<Option<Record<'a>>> {
         while self.over_end() {}
         if self.at == self.text.len() {
@@ -126,16 +126,16 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// What a look through all records finds.
+/// The result of reading all records.
 #[derive(Default)]
 struct Looked {
-    /// Why it cannot be read so.
+    /// Why the text cannot be read this way.
     error: Option<String>,
-    /// The first line with a cell in quotes.
+    /// The first line with a quoted cell.
     quotes: Option<u64>,
-    /// With a doubled quote, or where the header is in quotes.
+    /// The first line with a doubled quote, or the header's if it is quoted.
     doubled: Option<u64>,
-    /// With a cell in quotes that goes over a tab or a line's end.
+    /// The first line with a quoted cell that contains a tab or a line end.
     breaks: Option<u64>,
 }
 
@@ -164,8 +164,8 @@ fn look(text: &str, quoted: bool) -> Looked {
     }
 }
 
-/// A line in which a cell, its quotes taken for characters, looks as a writer of quotes leaves it: in quotes, with doubled ones inside and no
-/// others.
+/// The first line with a cell that, read without quoting, looks quoted: enclosed in quotes, with doubled quotes inside
+/// and no single ones.
 fn doubled_line(text: &str) -> Option<u64> {
     let is_doubled = |cell: &str| {
         let inner = cell.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -180,11 +180,12 @@ fn doubled_line(text: &str) -> Option<u64> {
     None
 }
 
-/// Whether the quotes of a tab-separated text are its writer's, as pandas and Python's csv put them, or the text's own, as in GLUE's files.
+/// Whether the quotes of a tab-separated text delimit cells, as pandas and Python's csv write them, or are text, as in
+/// GLUE's files.
 ///
-/// They are the writer's where all that begin a cell end one too, in records of one width, and some cell shows it: a quote inside is
-/// doubled, the header is in quotes, or a cell goes over a tab or a line. They are the text's own where some quote cannot be a writer's. What is
-/// both, or has signs of both, is an error.
+/// They delimit cells if every cell that begins with a quote also ends with one, all records have the same width, and
+/// some cell proves it: a quote inside is doubled, the header is quoted, or a cell contains a tab or a line end. They
+/// are text if some quote cannot be a delimiter. Ambiguous or contradictory files are an error.
 pub fn has_writers_quotes(text: &str) -> Result<bool> {
     const SAY: &str =
         "write the file as JSON lines or as CSV, or name its format in a task file: \"tsv-quoted\" or \"tsv-raw\"";
@@ -220,7 +221,7 @@ pub fn has_writers_quotes(text: &str) -> Result<bool> {
     }
 }
 
-/// A record with a cell in quotes that goes over a line's end and a tab: it may be several.
+/// The first line with a quoted cell that contains both a line end and a tab; it may be several records.
 fn swallows(text: &str) -> Option<u64> {
     let mut cells = Cells::new(text, b'\t', true);
     while let Ok(Some(record)) = cells.record() {
@@ -268,17 +269,17 @@ mod tests {
     #[test]
     fn whose_the_quotes_of_a_tsv_are_follows_a_rule() {
         let whose = |text: &str| has_writers_quotes(text).map_err(|e| e.to_string());
-        // No cell begins with one.
+        // No cell begins with a quote.
         assert_eq!(whose("text\tlabel\nsay \"no\"\t1\n"), Ok(false));
-        // A doubled one, a header in quotes, a tab or a line in a cell.
+        // A doubled quote, a quoted header, a tab or a line end in a cell.
         assert_eq!(whose("text\tlabel\n\"say \"\"no\"\"\"\t1\n\"plain\"\t0\n"), Ok(true));
         assert_eq!(whose("\"text\"\t\"label\"\n\"plain\"\t\"1\"\n"), Ok(true));
         assert_eq!(whose("text\tlabel\n\"a\tb\"\t1\nx\t0\n"), Ok(true));
         assert_eq!(whose("text\tlabel\n\"a\nb\"\t1\nx\t0\n"), Ok(true));
-        // Not closed, or closed in the middle: the text's own.
+        // Not closed, or closed in the middle: text.
         assert_eq!(whose("text\tlabel\n\"an open one\t1\nx\t0\n"), Ok(false));
         assert_eq!(whose("text\tlabel\n\"good\" film\t1\n\"all\"\t0\n"), Ok(false));
-        // Both, and signs of both.
+        // Ambiguous, and contradictory.
         assert!(
             whose("text\tlabel\nx\t0\n\"good\"\t1\n")
                 .unwrap_err()
@@ -290,7 +291,7 @@ mod tests {
                 .unwrap_err()
                 .starts_with("line 2: quotes are doubled there")
         );
-        // One that is not closed until another line has one before a tab: three rows, not one.
+        // A quote that is closed only by the next line's, before a tab: three rows, not one.
         let swallowed = whose("text\tlabel\n\"a\nb\t1\nc\"\t0\n").unwrap_err();
         assert!(
             swallowed.starts_with("line 2: the cell in quotes there goes over the end of a line and over a tab"),

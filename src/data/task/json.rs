@@ -1,5 +1,5 @@
-//! A line of JSON as an object in which no name stands twice: of two values a reader would take one, and nobody would know which. And how
-//! much text a value is.
+//! A line of JSON as an object without duplicate names, of which a parser would keep one arbitrarily; and the text size
+//! of a value.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use serde_json::{Map, Number, Value};
 
 use crate::base::text::quoted;
 
-/// The object that a line is.
+/// Parses a line as an object. Fails on anything else, and on a duplicate name.
 pub fn object(line: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str::<Once>(line) {
         Ok(Once(Value::Object(fields))) => Ok(fields),
         Ok(Once(Value::Array(_))) => bail!("not a JSON object but a list; each row is an object in a line of its own"),
         Ok(Once(other)) => bail!("not a JSON object: {}", quoted(&other.to_string())),
-        // A list that goes over lines.
+        // A list over several lines.
         Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; each row is an object in a line of its own"),
         Err(error) => Err(anyhow::Error::new(error).context("not a JSON object")),
     }
 }
 
-/// About how many bytes of text a value is, each item of a list counted as so many beside its own.
+/// The approximate bytes of text in a value, plus `an_item` bytes per list item.
 pub fn weight(value: &Value, an_item: usize) -> usize {
     match value {
         Value::String(text) => text.len(),
@@ -31,7 +31,7 @@ pub fn weight(value: &Value, an_item: usize) -> usize {
     }
 }
 
-/// A value, read with an eye on its names.
+/// A value whose objects have no duplicate names.
 struct Once(Value);
 
 impl<'de> Deserialize<'de> for Once {

@@ -1,4 +1,4 @@
-//! A data file of a task, and drawing rows from it.
+//! A data file of a task, from which rows are drawn.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ use super::row::{Row, Visit};
 use super::rows::Rows;
 use crate::base::permutation::permutation;
 
-/// A data file of a task, all rows of which have been looked at and none kept: a draw takes a few thousand of perhaps millions.
+/// A data file of a task. Its rows are read again for each draw, which takes a few thousand of perhaps millions.
 pub struct RowFile<'a> {
     task: &'a Task,
     /// Its rows.
     pub rows: Rows,
     columns: Vec<&'a str>,
-    /// How it differs, where it is the hub's.
+    /// The [hub] section, if the file is the hub's.
     hub: Option<&'a HubSection>,
-    /// How many they are.
+    /// The number of rows.
     pub count: usize,
 }
 
 impl<'a> RowFile<'a> {
-    /// Opens the file of a part, and looks at all of its rows.
+    /// Opens the file of a part, and checks and counts its rows. Fails if it is missing or empty.
     pub fn open(task: &'a Task, files: &Files, part: Part) -> Result<Self> {
         let mut hub = None;
         let rows = match files {
@@ -61,7 +61,7 @@ impl<'a> RowFile<'a> {
         self.rows.visit(Some(&self.columns), visit)
     }
 
-    /// The first `n` rows of a permutation drawn with `seed`.
+    /// The first `n` rows of the permutation of `seed`. More than there are is a usage error, which calls `n` `name`.
     pub fn first(&self, n: usize, name: &str, seed: u32) -> Result<Vec<Row>> {
         match n > self.count {
             true => Err(usage!("{name} {n}: {} has {} rows", self.rows.place, self.count)),
@@ -69,7 +69,7 @@ impl<'a> RowFile<'a> {
         }
     }
 
-    /// The rows of these numbers, in their order.
+    /// The rows with these indices, in this order.
     pub fn take(&self, numbers: &[usize]) -> Result<Vec<Row>> {
         let places: HashMap<usize, usize> = numbers.iter().enumerate().map(|(place, row)| (*row, place)).collect();
         let mut taken = vec![Row::default(); numbers.len()];

@@ -1,4 +1,4 @@
-//! Splits, and the permutations that they are drawn by, exactly as NumPy's legacy generator has them: MeZO's depend on it.
+//! The splits of a task, drawn with NumPy's legacy generator as MeZO draws them.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::prompted::{PromptedRow, Splits};
 use super::row_file::RowFile;
 use crate::base::permutation::permutation;
 
-/// MeZO's sizes, used where neither the user nor the task says otherwise and the data are large enough.
+/// MeZO's sizes, the defaults if the data are large enough.
 const NUM_TRAIN: usize = 1000;
 
 const NUM_DEV: usize = 500;
@@ -17,17 +17,17 @@ const NUM_DEV: usize = 500;
 const NUM_EVAL: usize = 1000;
 
 impl Task {
-    /// Draws the splits by MeZO's rule with NumPy's generator, and turns their rows into prompts.
+    /// Draws the splits as MeZO does, with NumPy's generator, and renders their rows.
     ///
-    /// Train and dev are one draw of num_train + num_dev rows of the training file, dev the last of it; the evaluation
-    /// set is a draw of the evaluation file with the same seed. Where there is only one file, evaluation has the end of its
-    /// permutation, which no other split's size moves. A dev file of one's own is drawn from like the evaluation file.
+    /// Train and dev are one draw of num_train + num_dev rows of the training file, dev last; the evaluation split is
+    /// drawn from the evaluation file with the same seed. Without an evaluation file it is the end of the training
+    /// file's permutation, independent of the other sizes. A dev file is drawn from like the evaluation file.
     pub fn splits(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Splits> {
         let (train, dev) = self.train_and_dev(files, asked, seed)?;
         Ok(Splits { train, dev, eval: self.eval_split(files, asked, seed)? })
     }
 
-    /// The training and the dev split alone.
+    /// The training and dev splits alone.
     pub fn train_and_dev(&self, files: &Files, asked: Sizes, seed: u32) -> Result<(Vec<PromptedRow>, Vec<PromptedRow>)> {
         let file = RowFile::open(self, files, Part::Train)?;
         let (num_train, dev_apart) = self.num_train(files, &file, asked)?;
@@ -52,7 +52,7 @@ impl Task {
         file.prompts(&drawn)
     }
 
-    /// How many rows of the training file are trained on, and how many are dev's.
+    /// The number of training rows, and of dev rows drawn from the training file.
     fn num_train(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<(usize, usize)> {
         let (place, count) = (&file.rows.place, file.count);
         let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(files.share(count, NUM_DEV));
@@ -79,12 +79,12 @@ impl Task {
         Ok((num_train, dev_apart))
     }
 
-    /// How many rows of `file` the evaluation split takes.
+    /// The number of evaluation rows drawn from `file`.
     fn num_eval(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<usize> {
         let mut asked = asked.num_eval.or(self.splits.num_eval);
         let (place, count) = (&file.rows.place, file.count);
         match asked {
-            // MeZO's published commands ask for 1,000 of SST-2's 872.
+            // MeZO's published commands ask for 1,000 of SST-2's 872 rows.
             Some(n) if n > count && files.have(Part::Eval) => {
                 tracing::info!("--num-eval {n}: {place} has {count} rows, and all of them are taken");
                 asked = Some(count);
@@ -101,7 +101,7 @@ impl Task {
 mod tests {
     use super::*;
 
-    /// The first values that `np.random.seed(0); np.random.permutation(n)` gives.
+    /// The first values of `np.random.seed(0); np.random.permutation(n)`.
     #[test]
     fn permutations_are_numpys() {
         for (n, first) in [

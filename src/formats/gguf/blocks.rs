@@ -1,4 +1,4 @@
-//! Numbers out of quantised blocks, and what llama.cpp did to some tensors undone.
+//! Dequantises GGML blocks.
 
 use std::io::Read;
 
@@ -12,11 +12,11 @@ use crate::device::Element;
 use crate::device::cpu::convert::convert;
 use crate::device::zeros;
 
-/// `len` numbers that are stored in blocks of `kind`: read a stretch at a time, opened by all threads.
+/// Reads `len` numbers stored in blocks of type `kind`, chunk by chunk, dequantised in parallel.
 pub fn read_blocks<H: Element>(reader: &mut dyn Read, kind: GgmlDType, len: usize) -> Result<Vec<H>> {
-    /// Numbers read at a time.
+    /// Numbers per read.
     const STRETCH: usize = 1 << 20;
-    /// Numbers that a thread opens at a time: whole blocks of every kind.
+    /// Numbers per task; a multiple of every block size.
     const SHARE: usize = 1 << 14;
     let bytes_of = |numbers: usize| numbers / kind.block_size() * kind.type_size();
     let mut held = zeros::<H>(len)?;

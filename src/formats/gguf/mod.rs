@@ -1,4 +1,4 @@
-//! GGUF files, llama.cpp's: one file with a model's weights, sizes and vocabulary, read as the folder that it stands for.
+//! GGUF files of llama.cpp, read as folders in Hugging Face layout.
 
 pub mod blocks;
 mod header;

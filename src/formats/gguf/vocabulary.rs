@@ -1,7 +1,7 @@
-//! A GGUF file's vocabulary as a tokenizer.json.
+//! Converts a GGUF file's vocabulary to tokenizer.json.
 //!
-//! Two kinds are known: byte-level BPE, which has its merges with it and names the pattern that text is cut by first; and
-//! SentencePiece's BPE, whose merges are found again from the pieces and their scores.
+//! Two kinds are supported: byte-level BPE with its merges and the name of its pre-tokenisation pattern; and
+//! SentencePiece BPE, whose merges are reconstructed from the pieces' scores.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,16 +13,16 @@ use super::config::{TOKEN_IDS, as_text};
 use super::header::{Header, Value, required};
 use crate::base::text::nearest;
 
-/// How text is cut before it is merged: `tokenizer.ggml.pre`.
+/// A pre-tokenizer, named by `tokenizer.ggml.pre`.
 struct Cut {
     names: &'static [&'static str],
-    /// Isolated first, in this order; then byte-level.
+    /// Regexes that isolate pieces, in this order, before the byte-level step.
     patterns: &'static [&'static str],
-    /// GPT-2's own pattern behind them.
+    /// Whether GPT-2's pattern applies after them.
     gpt2: bool,
-    /// Unicode is composed first.
+    /// Whether text is normalised to NFC first.
     nfc: bool,
-    /// A word that is a token needs no merges; such models begin every text with their begin token.
+    /// Whether words in the vocabulary skip the merges; such models put the begin token before every text.
     whole_words: bool,
 }
 
@@ -49,7 +49,7 @@ const CUTS: &[Cut] = &[
     },
 ];
 
-/// What `tokenizer.ggml.token_type` says of a token.
+/// The values of `tokenizer.ggml.token_type`.
 const NORMAL: i64 = 1;
 
 const UNKNOWN: i64 = 2;
@@ -60,7 +60,7 @@ const USER_DEFINED: i64 = 4;
 
 const UNUSED: i64 = 5;
 
-/// tokenizer.json's `model`.
+/// `model` in tokenizer.json.
 #[derive(Serialize)]
 struct Bpe<'a> {
     #[serde(rename = "type")]
@@ -111,7 +111,7 @@ impl<'a> Tokens<'a> {
         Ok(Tokens { texts, kinds })
     }
 
-    /// Those that are found in a text before anything else.
+    /// The tokens matched in a text before anything else.
     fn added(&self) -> Vec<Json> {
         let tokens = self.texts.iter().zip(&self.kinds).enumerate();
         let added =
@@ -131,7 +131,7 @@ impl<'a> Tokens<'a> {
         tokens.filter(|(_, (_, kind))| keep_unused || **kind != UNUSED).map(|(id, (text, _))| (*text, id)).collect()
     }
 
-    /// A special token that the metadata names, its id and its text.
+    /// The id and text of a special token in the metadata.
     fn special(&self, header: &Header, name: &str) -> Result<Option<(usize, &'a str)>> {
         let key = format!("tokenizer.ggml.{name}_token_id");
         let Some(id) = header.integer(&key)? else { return Ok(None) };
@@ -142,7 +142,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// tokenizer.json of a file.
+/// The tokenizer.json of a file.
 pub fn tokenizer(header: &Header) -> Result<Vec<u8>> {
     let tokens = Tokens::of(header)?;
     let file = match required(header.text("tokenizer.ggml.model")?, "tokenizer.ggml.model")? {
@@ -155,7 +155,7 @@ pub fn tokenizer(header: &Header) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec(&file)?)
 }
 
-/// tokenizer_config.json, with which transformers opens the tokenizer.
+/// The tokenizer_config.json, with which transformers opens the tokenizer.
 pub fn tokenizer_config(header: &Header, max_length: &Json) -> Result<Json> {
     let tokens = Tokens::of(header)?;
     let mut config = Map::new();
@@ -173,7 +173,7 @@ pub fn tokenizer_config(header: &Header, max_length: &Json) -> Result<Json> {
     Ok(Json::Object(config))
 }
 
-/// The begin token in front of every text, where the file wants one.
+/// A post-processor that puts the begin token before every text, if the file asks for it.
 fn begin(header: &Header, tokens: &Tokens, unless_said: bool) -> Result<Json> {
     if !header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(unless_said) {
         return Ok(Json::Null);
@@ -268,8 +268,8 @@ fn sentence_piece<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<Tokeniz
     })
 }
 
-/// The merges that make the pieces: every way to put one together of two others, the best score first. Of one piece's ways the
-/// one with the shorter first half comes first, as in transformers' own conversion.
+/// All merges of two pieces into a third, by decreasing score of the result; then by the length of the halves, as in
+/// transformers' conversion.
 fn merges_by_score<'a>(tokens: &Tokens<'a>, scores: &[f64]) -> Vec<(&'a str, &'a str)> {
     let is_piece = |id: &usize| tokens.kinds[*id] == NORMAL;
     let pieces: HashMap<&str, usize> = (0..tokens.texts.len()).filter(is_piece).map(|id| (tokens.texts[id], id)).collect();

@@ -1,6 +1,7 @@
-//! Gemma (2024, arXiv 2403.08295): LLaMA with larger embeddings, norms about one and a GELU gate. Gemma 2 (arXiv 2408.00118): with norms
-//! on what a block adds, soft caps, and every other block local. Gemma 3's text models (2025, arXiv 2503.19786): with norms on heads
-//! for the caps, and most blocks local, with positions of their own.
+//! Gemma (2024, arXiv 2403.08295): LLaMA with scaled embeddings, norms that multiply by one plus their weight, and a
+//! GELU gate. Gemma 2 (arXiv 2408.00118): with norms on the outputs of a block, soft caps, and every other block local.
+//! Gemma 3's text models (2025, arXiv 2503.19786): with norms on query and key heads instead of caps, and most blocks
+//! local, with their own rotary base.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -22,7 +23,7 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// Those that the first models act on alone.
+/// Gemma's further fields.
 pub const GEMMA_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma",
@@ -33,7 +34,7 @@ pub const GEMMA_FIELDS: Table = Table {
     )],
 };
 
-/// Those that the second and third ones act on.
+/// Further fields of Gemma 2 and Gemma 3.
 pub const LATER_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma 2 and Gemma 3",
@@ -49,14 +50,14 @@ pub const LATER_FIELDS: Table = Table {
     ],
 };
 
-/// What the second ones alone have.
+/// Gemma 2's further fields.
 pub const GEMMA2_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma 2",
     fields: &[("sliding_window_pattern", Use::Only(&["2"]), "every other block slides")],
 };
 
-/// And the third.
+/// Gemma 3's.
 pub const GEMMA3_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma 3",
@@ -72,7 +73,7 @@ const GEMMA2: Usual = Usual { key_heads: Some(4), ..GEMMA };
 
 const GEMMA3: Usual = Usual { positions: 131_072, ..GEMMA2 };
 
-/// Gemma's config.json, as far as it matters.
+/// The fields of Gemma's config.json that are read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct GemmaConfig {
     #[serde(flatten)]
@@ -88,7 +89,7 @@ pub struct GemmaConfig {
 }
 
 impl GemmaConfig {
-    /// Gemma's, whose first files say `gelu` and mean its tanh form.
+    /// Gemma's design; its first files say `gelu` for its tanh form.
     pub fn gemma(&self) -> Result<Design> {
         match self.base.hidden_act.as_deref() {
             None | Some("gelu" | "gelu_pytorch_tanh") => {}
@@ -99,7 +100,7 @@ impl GemmaConfig {
         Ok(Design { frequencies, ..design })
     }
 
-    /// Gemma 2's.
+    /// Gemma 2's design.
     pub fn gemma2(&self) -> Result<Design> {
         let design = self.design(self.gate()?, &GEMMA2)?;
         Design {
@@ -112,7 +113,7 @@ impl GemmaConfig {
         .seen_within(&self.base.local(|i| i % 2 == 0)?, self.base.window(4096))
     }
 
-    /// Gemma 3's.
+    /// Gemma 3's design.
     pub fn gemma3(&self) -> Result<Design> {
         let design = self.design(self.gate()?, &GEMMA3)?;
         let pattern = self.sliding_window_pattern.unwrap_or(6).max(1);
@@ -140,7 +141,7 @@ impl GemmaConfig {
         Ok(Design { norm_offset: 1.0, embedding_scale: (design.hidden as f64).sqrt(), ..design })
     }
 
-    /// Gemma 3's positions: of blocks that see all, and of those that slide. What `rope_scaling` says is about the first.
+    /// Gemma 3's rotary settings: for global blocks and for local ones. `rope_scaling` applies to the first.
     fn ropes(&self) -> Result<[Rope; 2]> {
         let objects = self.base.rope_parameters.clone().unwrap_or_default();
         fields::check(&[rope::KINDS], "config.json: rope_parameters", &objects)?;
@@ -164,7 +165,7 @@ impl GemmaConfig {
         Ok(Scores { scale: self.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5) as f32, cap: cap(at_most)? })
     }
 
-    /// Beside it `hidden_act` says nothing.
+    /// The gate's activation; Gemma 2 and 3 ignore `hidden_act`.
     fn gate(&self) -> Result<Activation> {
         match self.hidden_activation.as_deref() {
             Some("gelu_pytorch_tanh") | None => Ok(Activation::GeluNew),
@@ -174,7 +175,7 @@ impl GemmaConfig {
     }
 }
 
-/// A soft cap, if there is one.
+/// Checks a soft cap.
 fn cap(cap: Option<f32>) -> Result<Option<f32>> {
     match cap {
         Some(cap) if !cap.is_finite() || cap <= 0.0 => bail!("config.json: a soft cap is {cap}; it must be above 0"),
