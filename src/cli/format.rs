@@ -14,7 +14,7 @@ use crate::zo::Answers;
 
 /// The results, the files written, and a useful next command.
 pub fn summary(
-    plan: &RunConfig,
+    config: &RunConfig,
     task: &Task,
     results: &Results,
     comparison: &Comparison,
@@ -62,8 +62,8 @@ pub fn summary(
         n => format!("({n} of them also in train or dev, word for word)"),
     };
     let worth = results.eval_answers.map_or(String::new(), |answers| format!("         {}\n", worth(task, &answers)));
-    let file = kept_file(plan.inputs.is_adapted());
-    let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
+    let file = kept_file(config.inputs.is_adapted());
+    let checkpoint = if config.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
         "{what} on {num_eval} examples {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
          took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
@@ -80,10 +80,10 @@ pub fn summary(
         human(comparison.forecast.memory.peak_rss_bytes),
         100.0 * comparison.peak_rss_deviation,
         duration(comparison.forecast.seconds_per_step),
-        plan.output_dir.display(),
+        config.output_dir.display(),
         human(results.trajectory_bytes),
         results.steps,
-        next_command(plan),
+        next_command(config),
     )
 }
 
@@ -109,8 +109,8 @@ pub fn parts(memory: &Memory) -> String {
 }
 
 /// A useful next command: SST-2 after the built-in sentences, else the evaluation of the result.
-pub fn next_command(plan: &RunConfig) -> String {
-    let inputs = &plan.inputs;
+pub fn next_command(config: &RunConfig) -> String {
+    let inputs = &config.inputs;
     if inputs.task.as_deref() == Some("reviews") && !inputs.is_adapted() {
         let model = shell_quoted(&inputs.model);
         return format!(
@@ -118,7 +118,7 @@ pub fn next_command(plan: &RunConfig) -> String {
              and dev.tsv)"
         );
     }
-    format!("zotune eval {} {}", model_flags(inputs, &plan.output_dir), eval_flags(inputs)).trim_end().into()
+    format!("zotune eval {} {}", model_flags(inputs, &config.output_dir), eval_flags(inputs)).trim_end().into()
 }
 
 /// The flags that evaluate a model on the rows of a run.
@@ -155,13 +155,13 @@ pub fn worth(task: &Task, answers: &Answers) -> String {
 }
 
 /// The forecast, in one line.
-pub fn outlook(forecast: &Forecast, plan: &RunConfig) -> String {
+pub fn outlook(forecast: &Forecast, config: &RunConfig) -> String {
     let Forecast { memory, seconds_per_step, seconds, disk_bytes, .. } = forecast;
     format!(
         "{} a step, {} for {} steps and their evaluations; peak {}; {} on the disk",
         duration(*seconds_per_step),
         duration(*seconds),
-        plan.max_steps,
+        config.max_steps,
         human(memory.peak_rss_bytes),
         human(*disk_bytes)
     )

@@ -31,25 +31,25 @@ pub(super) fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<(
 }
 
 /// Reads the weights of an opened model, and replays the trajectory of `inputs`, if any.
-pub(super) fn load(outline: LoadedModel, inputs: &Inputs, quiet: bool) -> Result<LoadedModel> {
+pub(super) fn load(opened: LoadedModel, inputs: &Inputs, quiet: bool) -> Result<LoadedModel> {
     let bar =
         progress_bar(0, quiet || inputs.trajectory.is_none(), "{pos:>8}/{len} [{bar:20}] replaying  {eta_precise} left")?;
-    let bench = replay::open(outline, inputs, &mut |step, of| {
+    let loaded = replay::open(opened, inputs, &mut |step, of| {
         bar.set_length(of);
         bar.set_position(step);
         Ok(())
     });
     bar.finish_and_clear();
-    bench
+    loaded
 }
 
-pub(super) fn describe_model(inputs: &Inputs, bench: &LoadedModel) {
+pub(super) fn describe_model(inputs: &Inputs, loaded: &LoadedModel) {
     let threads = rayon::current_num_threads();
-    let name = bench.commit.as_ref().map_or(inputs.model.clone(), |commit| at_commit(&inputs.model, commit));
+    let name = loaded.commit.as_ref().map_or(inputs.model.clone(), |commit| at_commit(&inputs.model, commit));
     tracing::info!(
         "model   {name}  {} with {}, {} on the CPU ({threads} thread{}, {})",
-        bench.model.kind(),
-        human_count(bench.params.count()),
+        loaded.model.kind(),
+        human_count(loaded.params.count()),
         inputs.dtype.dtype().as_str(),
         if threads == 1 { "" } else { "s" },
         simd::instruction_set(),

@@ -18,12 +18,12 @@ use crate::report::plot::draw_losses;
 use crate::run::job::resume_command;
 use crate::run::pace::duration;
 use crate::run::trajectory::Trajectory;
-use crate::run::{Forecast, Job, Prospect, Resumed, Run, folder, start};
+use crate::run::{Forecast, Job, PlannedRun, Resumed, Run, folder, start};
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
     let TrainArgs { resume, job } = args;
     match resume {
-        None => planned(job, |plan, as_json| begin(plan, as_json, quiet)),
+        None => planned(job, |config, as_json| begin(config, as_json, quiet)),
         Some(run) => {
             let given = given(&job, RawArgs::default())?;
             on_threads(given.common.threads, || resume_run(&run, &given, job.json, quiet))
@@ -69,19 +69,19 @@ fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + 
         true => RawArgs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?,
         false => RawArgs::default(),
     };
-    let mut knobs = given(&args, default)?;
-    let begun = Trajectory::fill_in(&mut knobs.common)?;
+    let mut raw = given(&args, default)?;
+    let begun = Trajectory::fill_in(&mut raw.common)?;
     if begun.is_adapter() {
-        if knobs.tuned != TrainableArgs::default() && knobs.tuned.clone().checked()? != begun {
+        if raw.tuned != TrainableArgs::default() && raw.tuned.clone().checked()? != begun {
             return Err(usage!(
                 "--trajectory: it is an adapter's, which is trained further as it is; say nothing else of what is trained"
             ));
         }
-        knobs.tuned = begun;
+        raw.tuned = begun;
     }
-    let threads = knobs.common.threads;
-    let plan = RunConfig::check(knobs)?;
-    on_threads(threads, || work(plan, args.json))
+    let threads = raw.common.threads;
+    let config = RunConfig::check(raw)?;
+    on_threads(threads, || work(config, args.json))
 }
 
 /// Warns of dev and evaluation rows that occur in other splits.
@@ -104,13 +104,13 @@ fn warn_of_repeats(repeats: Repeats, job: &Job) {
 }
 
 /// Warnings about memory and disk space that the run exceeds.
-fn misfits(forecast: &Forecast, plan: &RunConfig) -> Vec<String> {
+fn misfits(forecast: &Forecast, config: &RunConfig) -> Vec<String> {
     let mut said = Vec::new();
     let (peak, there) = (forecast.memory.peak_rss_bytes, machine_bytes());
     if let Some(there) = there.filter(|there| peak > *there) {
         said.push(format!("it will not fit into memory: {} are wanted, and this machine has {}", human(peak), human(there)));
     }
-    let free = free_bytes(&plan.output_dir);
+    let free = free_bytes(&config.output_dir);
     said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free)));
     said
 }
@@ -129,17 +129,17 @@ fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
 }
 
 /// Warns before training of resources that the run exceeds.
-fn warn_of_misfits(forecast: &Forecast, plan: &RunConfig) {
-    misfits(forecast, plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
+fn warn_of_misfits(forecast: &Forecast, config: &RunConfig) {
+    misfits(forecast, config).iter().for_each(|said| tracing::warn!("plan    {said}"));
 }
 
-fn forecast_plan(plan: RunConfig, as_json: bool) -> Result<()> {
-    let Prospect { job: Job { config: plan, .. }, forecast, .. } = start::open(plan)?;
-    let misfits = misfits(&forecast, &plan);
+fn forecast_plan(config: RunConfig, as_json: bool) -> Result<()> {
+    let PlannedRun { job: Job { config, .. }, forecast, .. } = start::open(config)?;
+    let misfits = misfits(&forecast, &config);
     if as_json {
         let mut said = serde_json::to_value(forecast)?;
         said["machine_bytes"] = machine_bytes().into();
-        said["disk_free_bytes"] = free_bytes(&plan.output_dir).into();
+        said["disk_free_bytes"] = free_bytes(&config.output_dir).into();
         said["fits"] = misfits.is_empty().into();
         return say(&said.to_string());
     }
@@ -149,22 +149,22 @@ fn forecast_plan(plan: RunConfig, as_json: bool) -> Result<()> {
     } else {
         String::new()
     };
-    let trained = trained(&plan.inputs)
+    let trained = trained(&config.inputs)
         .map_or(String::new(), |what| format!("trained  {what}: {}\n", human_count(forecast.num_trained)));
     say(&format!(
         "model    {} with {} in {} blocks\n{trained}\
          memory   {}\n\
          time     {} a step{snapshot}; {} for {} steps and their evaluations\n\
          disk     {} in {}: {}{}{}",
-        plan.inputs.model,
+        config.inputs.model,
         human_count(forecast.num_weights),
         forecast.num_blocks,
         parts(&memory),
         duration(seconds_per_step),
         duration(seconds),
-        plan.max_steps,
+        config.max_steps,
         human(forecast.disk_bytes),
-        plan.output_dir.display(),
+        config.output_dir.display(),
         disk_parts(&forecast),
         if misfits.is_empty() { "" } else { "\nbut      " },
         misfits.join("\n         "),
@@ -188,9 +188,9 @@ fn disk_parts(forecast: &Forecast) -> String {
 /// Starts a new run.
 fn begin(config: RunConfig, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&config)?;
-    let prospect = start::open(config)?;
-    warn_of_misfits(&prospect.forecast, &prospect.job.config);
-    train_to_the_end(prospect.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
+    let planned = start::open(config)?;
+    warn_of_misfits(&planned.forecast, &planned.job.config);
+    train_to_the_end(planned.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
 }
 
 /// Resumes a run of another process.
@@ -202,7 +202,7 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
             return if as_json { say(&results.to_string()) } else { Ok(()) };
         }
     };
-    warn_of_misfits(&unfinished.prospect.forecast, &unfinished.prospect.job.config);
+    warn_of_misfits(&unfinished.planned.forecast, &unfinished.planned.job.config);
     train_to_the_end(unfinished.go_on(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
 }
 

@@ -61,45 +61,45 @@ pub struct RunConfig {
 
 impl RunConfig {
     /// Checks options and fills in defaults. Errors are usage errors.
-    pub fn check(knobs: RawArgs) -> Result<Self> {
-        let tuned = knobs.tuned.checked()?;
-        if knobs.common.adapter.is_some() && tuned != TrainableArgs::default() {
+    pub fn check(raw: RawArgs) -> Result<Self> {
+        let tuned = raw.tuned.checked()?;
+        if raw.common.adapter.is_some() && tuned != TrainableArgs::default() {
             return Err(usage!(
                 "--adapter: it is trained further as it is; --tune, --lora-r and --prefix-tuning go without it"
             ));
         }
-        let inputs = Inputs { tuned, ..Inputs::check(knobs.common)? };
-        let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
-        let seed = knobs.seed.unwrap_or(0);
-        let max_steps = knobs.max_steps.unwrap_or(20_000);
-        let batch_size = knobs.batch_size.unwrap_or(16);
-        let eval_steps = knobs.eval_steps.unwrap_or((max_steps / 20).max(1));
-        let output_dir = knobs.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
-        let plan = RunConfig {
+        let inputs = Inputs { tuned, ..Inputs::check(raw.common)? };
+        let optimizer = raw.optimizer.unwrap_or("zo-sgd".into());
+        let seed = raw.seed.unwrap_or(0);
+        let max_steps = raw.max_steps.unwrap_or(20_000);
+        let batch_size = raw.batch_size.unwrap_or(16);
+        let eval_steps = raw.eval_steps.unwrap_or((max_steps / 20).max(1));
+        let output_dir = raw.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
+        let config = RunConfig {
             inputs,
             optimizer,
-            learning_rate: knobs.learning_rate,
-            settings: knobs.settings,
-            lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
-            warmup_steps: knobs.warmup_steps.unwrap_or(0),
+            learning_rate: raw.learning_rate,
+            settings: raw.settings,
+            lr_scheduler_type: raw.lr_scheduler_type.unwrap_or_default(),
+            warmup_steps: raw.warmup_steps.unwrap_or(0),
             max_steps,
             stages: Vec::new(),
             batch_size,
-            micro_batch_size: knobs.micro_batch_size.unwrap_or(batch_size),
+            micro_batch_size: raw.micro_batch_size.unwrap_or(batch_size),
             seed,
-            num_train: knobs.num_train,
-            num_dev: knobs.num_dev,
+            num_train: raw.num_train,
+            num_dev: raw.num_dev,
             eval_steps,
-            logging_steps: knobs.logging_steps.unwrap_or(10),
-            stop_if_diverged: knobs.stop_if_diverged.unwrap_or(true),
-            save_steps: knobs.save_steps.unwrap_or(eval_steps),
-            save_total_limit: knobs.save_total_limit.unwrap_or(1),
-            fsync: knobs.fsync.unwrap_or_default(),
+            logging_steps: raw.logging_steps.unwrap_or(10),
+            stop_if_diverged: raw.stop_if_diverged.unwrap_or(true),
+            save_steps: raw.save_steps.unwrap_or(eval_steps),
+            save_total_limit: raw.save_total_limit.unwrap_or(1),
+            fsync: raw.fsync.unwrap_or_default(),
             output_dir,
-            overwrite_output_dir: knobs.overwrite_output_dir.unwrap_or(false),
+            overwrite_output_dir: raw.overwrite_output_dir.unwrap_or(false),
         };
-        plan.check_extremes()?;
-        Ok(plan)
+        config.check_extremes()?;
+        Ok(config)
     }
 
     /// Fails on numbers outside of the supported range, in options or in a trajectory's header.
@@ -201,7 +201,7 @@ fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn plan(toml: &str) -> Result<RunConfig> {
+    fn config(toml: &str) -> Result<RunConfig> {
         RunConfig::check(RawArgs::from_toml(toml, "my.toml")?)
     }
 
@@ -209,15 +209,15 @@ mod tests {
     fn flags_go_over_the_file_and_the_file_over_defaults() -> Result<()> {
         let file = RawArgs::from_toml("learning-rate = 1e-5\nmax_steps = 7\nmodel = \"a\"", "my.toml")?;
         let flags = RawArgs { learning_rate: Some(2e-5), ..RawArgs::default() };
-        let plan = RunConfig::check(file.overlaid(&flags)?)?;
-        assert_eq!((plan.learning_rate, plan.max_steps, plan.batch_size), (Some(2e-5), 7, 16));
-        assert_eq!(plan.inputs.model, "a");
+        let config = RunConfig::check(file.overlaid(&flags)?)?;
+        assert_eq!((config.learning_rate, config.max_steps, config.batch_size), (Some(2e-5), 7, 16));
+        assert_eq!(config.inputs.model, "a");
         Ok(())
     }
 
     #[test]
     fn bad_knobs_name_the_place_and_the_nearest_name() {
-        let error = |toml: &str| plan(toml).unwrap_err().to_string();
+        let error = |toml: &str| config(toml).unwrap_err().to_string();
         assert_eq!(
             error("seed = 1\nlearning_rte = 1"),
             "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"
@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn schedules_rise_then_hold_or_fall() -> Result<()> {
         let rates = |kind: &str| -> Result<Vec<f64>> {
-            let plan = plan(&format!("lr = 8.0\nmax_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
-            Ok((1..=6).map(|step| plan.learning_rate_at(step)).collect())
+            let config = config(&format!("lr = 8.0\nmax_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
+            Ok((1..=6).map(|step| config.learning_rate_at(step)).collect())
         };
         assert_eq!(rates("constant")?, [4.0, 8.0, 8.0, 8.0, 8.0, 8.0]);
         assert_eq!(rates("linear")?, [4.0, 8.0, 8.0, 6.0, 4.0, 2.0]);

@@ -75,7 +75,7 @@ impl Batch {
         let examples: Vec<(&[Candidate], usize)> = examples.into_iter().map(picked).collect();
         let candidates = examples.iter().flat_map(|(candidates, _)| candidates.iter());
         let mut batch = Batch::default();
-        let rows = batch.plant(candidates.map(|c| &c.tokens[..c.tokens.len() - 1]).collect());
+        let rows = batch.add_tree(candidates.map(|c| &c.tokens[..c.tokens.len() - 1]).collect());
         batch.predict(&examples, &rows, pick == Pick::Compared);
         batch
     }
@@ -83,7 +83,7 @@ impl Batch {
     /// One sequence with all states, for inspecting logits.
     pub fn sequence(tokens: &[u32]) -> Self {
         let mut batch = Batch::default();
-        batch.plant(vec![tokens]);
+        batch.add_tree(vec![tokens]);
         batch.states = batch.positions.clone();
         batch.is_normalised = vec![true; tokens.len()];
         batch
@@ -124,16 +124,16 @@ impl Batch {
     }
 
     /// Adds the prefix tree of `sequences`; returns the rows of each one's tokens.
-    fn plant(&mut self, sequences: Vec<&[u32]>) -> Vec<Vec<u32>> {
+    fn add_tree(&mut self, sequences: Vec<&[u32]>) -> Vec<Vec<u32>> {
         let mut rows = vec![Vec::new(); sequences.len()];
         let all = (0..sequences.len()).filter(|&s| !sequences[s].is_empty()).collect();
-        self.grow(&sequences, all, &[], &mut rows);
+        self.add_branches(&sequences, all, &[], &mut rows);
         rows
     }
 
     /// Adds the branches of the sequences in `group`, which are longer than their `rows` so far and agree up to there;
     /// they attend to the rows `seen`.
-    fn grow(&mut self, sequences: &[&[u32]], group: Vec<usize>, seen: &[Range<usize>], rows: &mut [Vec<u32>]) {
+    fn add_branches(&mut self, sequences: &[&[u32]], group: Vec<usize>, seen: &[Range<usize>], rows: &mut [Vec<u32>]) {
         let Some(&first) = group.first() else { return };
         let depth = rows[first].len();
         let mut branches: Vec<(u32, Vec<usize>)> = Vec::new();
@@ -149,7 +149,7 @@ impl Batch {
             let (here, path) = self.append(&sequences[branch[0]][depth..depth + common], depth, seen);
             branch.iter().for_each(|&s| rows[s].extend(here.clone().map(|row| row as u32)));
             branch.retain(|&s| sequences[s].len() > depth + common);
-            self.grow(sequences, branch, &path, rows);
+            self.add_branches(sequences, branch, &path, rows);
         }
     }
 
@@ -259,7 +259,7 @@ mod tests {
     fn what_sequences_begin_with_is_there_once_and_seen_from_every_branch() {
         let sequences: [&[u32]; 5] = [&[2, 7, 8, 9], &[2, 5], &[2, 7, 8, 4], &[3, 7], &[2, 7]];
         let mut batch = Batch::default();
-        let rows = batch.plant(sequences.to_vec());
+        let rows = batch.add_tree(sequences.to_vec());
         assert_eq!(batch.tokens, [2, 7, 8, 9, 4, 5, 3, 7]);
         for (sequence, rows) in sequences.iter().zip(&rows) {
             let of_rows = |of: &[u32]| rows.iter().map(|&row| of[row as usize]).collect::<Vec<u32>>();

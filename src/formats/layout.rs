@@ -13,7 +13,7 @@ pub enum Layout {
     /// Contiguous, in row-major order.
     #[default]
     Plain,
-    /// Apart, or in another order.
+    /// Strided.
     Strided(Strides),
     /// The rows of each rotary pair are adjacent within a head; transformers has all first halves before all second
     /// ones.

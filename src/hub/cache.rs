@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::repo::{Repo, Wanted};
+use super::repo::{Repo, FileRequest};
 use crate::base::files;
 
 /// The cache of one repo. Reading it sends no request.
@@ -67,19 +67,19 @@ impl Cache {
     }
 
     /// The first required file that is not cached.
-    pub fn lacks<'a>(&self, commit: &str, wanted: &[Wanted<'a>]) -> Option<&'a str> {
+    pub fn lacks<'a>(&self, commit: &str, wanted: &[FileRequest<'a>]) -> Option<&'a str> {
         wanted.iter().find_map(|w| match w {
-            Wanted::Needed(name) => (!self.has(commit, name)).then_some(*name),
-            Wanted::Optional(_) => None,
-            Wanted::FirstOf(names) if names.iter().any(|name| self.has(commit, name)) => None,
-            Wanted::FirstOf(names) => names.iter().find(|name| !self.is_absent(commit, name)).or(names.first()).copied(),
+            FileRequest::Required(name) => (!self.has(commit, name)).then_some(*name),
+            FileRequest::Optional(_) => None,
+            FileRequest::FirstOf(names) if names.iter().any(|name| self.has(commit, name)) => None,
+            FileRequest::FirstOf(names) => names.iter().find(|name| !self.is_absent(commit, name)).or(names.first()).copied(),
         })
     }
 
     /// Whether every requested file is cached or known to be missing on the hub.
-    pub fn is_whole(&self, commit: &str, wanted: &[Wanted]) -> bool {
-        let settled = |w: &Wanted| match w {
-            Wanted::Optional(name) => self.has(commit, name) || self.is_absent(commit, name),
+    pub fn is_whole(&self, commit: &str, wanted: &[FileRequest]) -> bool {
+        let settled = |w: &FileRequest| match w {
+            FileRequest::Optional(name) => self.has(commit, name) || self.is_absent(commit, name),
             _ => true,
         };
         self.lacks(commit, wanted).is_none() && wanted.iter().all(settled)

@@ -8,5 +8,5 @@ mod http;
 mod download;
 mod snapshot;
 
-pub use repo::{Repo, Wanted};
+pub use repo::{Repo, FileRequest};
 pub use snapshot::Hub;

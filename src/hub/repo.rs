@@ -92,22 +92,22 @@ pub fn at_commit(id: &str, commit: &str) -> String {
 
 /// A file requested from a repo.
 #[derive(Clone, Copy, Debug)]
-pub enum Wanted<'a> {
+pub enum FileRequest<'a> {
     /// A required file.
-    Needed(&'a str),
+    Required(&'a str),
     /// A file that is fetched if the repo has it.
     Optional(&'a str),
     /// The first of these that the repo has; one is required.
     FirstOf(&'a [&'a str]),
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> FileRequest<'a> {
     /// The file that is missing if nothing is cached; None for an optional one.
     pub(super) fn first(&self) -> Option<&'a str> {
         match self {
-            Wanted::Needed(name) => Some(name),
-            Wanted::Optional(_) => None,
-            Wanted::FirstOf(names) => names.first().copied(),
+            FileRequest::Required(name) => Some(name),
+            FileRequest::Optional(_) => None,
+            FileRequest::FirstOf(names) => names.first().copied(),
         }
     }
 }

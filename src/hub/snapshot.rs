@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::cache::{Cache, is_commit};
 use super::download;
 use super::http::{Client, Failure, Remote, RetryPolicy};
-use super::repo::{Repo, Wanted, at_commit, check_file};
+use super::repo::{Repo, FileRequest, at_commit, check_file};
 use super::settings::{Settings, shown};
 
 /// The requested files of a repo, in a folder.
@@ -40,7 +40,7 @@ impl Hub {
 
     /// A folder with the `wanted` files of a repo, cached or downloaded. Fails if one is missing or the hub cannot be
     /// reached.
-    pub fn snapshot(&self, repo: &Repo, wanted: &[Wanted]) -> Result<Snapshot> {
+    pub fn snapshot(&self, repo: &Repo, wanted: &[FileRequest]) -> Result<Snapshot> {
         repo.check()?;
         let cache = self.cache(repo);
         let known = cache.commit(repo.revision());
@@ -51,7 +51,7 @@ impl Hub {
         }
         let lacking = match &known {
             Some(commit) => cache.lacks(commit, wanted),
-            None => wanted.iter().find_map(Wanted::first).or(Some("a snapshot")),
+            None => wanted.iter().find_map(FileRequest::first).or(Some("a snapshot")),
         };
         self.check_online(repo, lacking)?;
         if self.settings().offline.is_some() {
@@ -120,19 +120,19 @@ impl Hub {
     }
 
     /// The names of the requested files that the hub has; records those it lacks in the cache.
-    fn chosen<'a>(&self, repo: &Repo, info: &hf_hub::api::RepoInfo, wanted: &[Wanted<'a>]) -> Result<Vec<&'a str>> {
+    fn chosen<'a>(&self, repo: &Repo, info: &hf_hub::api::RepoInfo, wanted: &[FileRequest<'a>]) -> Result<Vec<&'a str>> {
         let is_there = |name: &str| info.siblings.iter().any(|sibling| sibling.rfilename == name);
         let cache = self.cache(repo);
         let note_absent = |name: &str| cache.note_absent(&info.sha, name);
         let mut chosen = Vec::new();
         for wanted in wanted {
             match wanted {
-                Wanted::Needed(name) | Wanted::Optional(name) if is_there(name) => chosen.push(*name),
-                Wanted::Optional(name) => note_absent(name),
-                Wanted::Needed(name) => {
+                FileRequest::Required(name) | FileRequest::Optional(name) if is_there(name) => chosen.push(*name),
+                FileRequest::Optional(name) => note_absent(name),
+                FileRequest::Required(name) => {
                     return Err(unavailable!("{} has no {name} on the hub", at_commit(&repo.id, &info.sha)));
                 }
-                Wanted::FirstOf(names) => match names.iter().position(|name| is_there(name)) {
+                FileRequest::FirstOf(names) => match names.iter().position(|name| is_there(name)) {
                     Some(i) => {
                         names[..i].iter().for_each(|name| note_absent(name));
                         chosen.push(names[i]);

@@ -15,7 +15,7 @@ use super::architecture::{Architecture, Shape};
 use super::kinds;
 use super::linear::Linear;
 use super::loader::{Contents, Loader};
-use super::packed::{Front, Packed, Prefix};
+use super::packed::{PrefixMode, Packed, Prefix};
 use super::segment::{Place, Segment};
 use crate::base::{Source, files};
 use crate::data::Batch;
@@ -213,7 +213,7 @@ impl Model {
     }
 
     pub(super) fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
-        self.architecture.prepare(Packed::new(batch, self.prefix.map_or(Front::Nothing, Front::Prefix)))
+        self.architecture.prepare(Packed::new(batch, self.prefix.map_or(PrefixMode::None, PrefixMode::Prefix)))
     }
 
     /// The same for a prepared batch; `see` gets each block's index and input.

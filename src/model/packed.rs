@@ -16,14 +16,14 @@ pub struct Packed<'a> {
     pub(super) batch: &'a Batch,
     /// The position of each token in its sequence, after the prefix.
     pub(super) positions: Vec<u32>,
-    pub(super) front: Front,
+    pub(super) mode: PrefixMode,
     /// cos and sin of the rotary angles for each kind of block: [tokens, head_dim / 2] each.
     pub(super) angles: Vec<(Activations, Activations)>,
 }
 
 /// What precedes every sequence.
-pub(super) enum Front {
-    Nothing,
+pub(super) enum PrefixMode {
+    None,
     Prefix(Prefix),
     /// No prefix; records the keys and values of each block, from which a prefix of these tokens is made.
     CaptureKv(RefCell<Vec<Activations>>),
@@ -38,9 +38,9 @@ pub(super) struct Prefix {
 }
 
 impl<'a> Packed<'a> {
-    pub(super) fn new(batch: &'a Batch, front: Front) -> Self {
-        let shift = if let Front::Prefix(prefix) = &front { prefix.tokens as u32 } else { 0 };
-        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), front, angles: Vec::new() }
+    pub(super) fn new(batch: &'a Batch, mode: PrefixMode) -> Self {
+        let shift = if let PrefixMode::Prefix(prefix) = &mode { prefix.tokens as u32 } else { 0 };
+        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), mode, angles: Vec::new() }
     }
 
     /// Attention in block `block` on concatenated q, k and v: [tokens, (queries + 2 keys) * dim] -> [tokens, queries *
@@ -53,16 +53,16 @@ impl<'a> Packed<'a> {
         heads: Heads,
         scores: Scores,
     ) -> Result<Activations> {
-        match &self.front {
-            Front::Nothing => {}
-            Front::Prefix(prefix) => {
+        match &self.mode {
+            PrefixMode::None => {}
+            PrefixMode::Prefix(prefix) => {
                 let embeddings = weights.leaf(prefix.embeddings);
                 let points = embeddings.displaced().map_or(1, Displaced::points);
                 let rows = PrefixRows { rows: prefix.tokens, points };
                 let qkv = ops::with_prefix(qkv, embeddings, Place { heads, block })?;
                 return ops::attention(&qkv, self.batch.blocks(), rows, heads, scores);
             }
-            Front::CaptureKv(noted) => {
+            PrefixMode::CaptureKv(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
                 noted.borrow_mut().push(qkv.columns(first, width)?);
             }

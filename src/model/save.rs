@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Linear;
 use super::lm::Model;
-use super::packed::{Front, Packed};
+use super::packed::{PrefixMode, Packed};
 use crate::base::Digest;
 use crate::data::Batch;
 use crate::device::{Activations, Array};
@@ -99,9 +99,9 @@ impl Model {
     /// The keys and values of a sequence's tokens, for each token block by block.
     fn keys_and_values(&self, weights: Weights, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = Batch::sequence(tokens);
-        let packed = self.architecture.prepare(Packed::new(&batch, Front::CaptureKv(RefCell::default())))?;
+        let packed = self.architecture.prepare(Packed::new(&batch, PrefixMode::CaptureKv(RefCell::default())))?;
         self.forward(weights, &packed, |_, _| ())?;
-        let Front::CaptureKv(noted) = packed.front else { return Ok(Vec::new()) };
+        let PrefixMode::CaptureKv(noted) = packed.mode else { return Ok(Vec::new()) };
         Ok(Activations::side_by_side(&noted.into_inner())?.to_vec()?)
     }
 

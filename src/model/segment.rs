@@ -16,10 +16,10 @@ pub enum Segment {
 /// The position of a weight.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Its segment.
+    /// The weight.
     pub id: ParamId,
-    /// Its name; in a block the part after the block's prefix.
+    /// Its segment.
     pub segment: Segment,
-    /// Its name; in a block what follows the block's own.
+    /// Its name; in a block the part after the block's prefix.
     pub name: String,
 }

@@ -11,7 +11,7 @@ use crate::base::{Source, Usage};
 use crate::data::tokenizer::Tokenizer;
 use crate::formats::gguf::folder;
 use crate::formats::weight_files::{WEIGHT_FILES, weight_files};
-use crate::hub::{Hub, Repo, Wanted};
+use crate::hub::{Hub, Repo, FileRequest};
 use crate::model::adapter::stored::{CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES};
 
 /// The files of a model: the folder or GGUF file `name`, else the built-in model, else the hub's, with its commit. The
@@ -46,8 +46,8 @@ fn from_hub(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
     }
     let repo = Repo::model(name, revision);
     repo.check().map_err(|why| usage!("--model {name:?}: there is no such folder, and {why}"))?;
-    let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(Wanted::Optional);
-    let wanted: Vec<Wanted> = std::iter::once(Wanted::Needed("config.json")).chain(optional).collect();
+    let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(FileRequest::Optional);
+    let wanted: Vec<FileRequest> = std::iter::once(FileRequest::Required("config.json")).chain(optional).collect();
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.contains('/') {
         true => or_misspelt("--model", name, error),
         false => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
@@ -70,9 +70,9 @@ fn or_misspelt(flag: &str, name: &str, error: anyhow::Error) -> anyhow::Error {
 /// Downloads the weights of a model on the hub, unless they are cached.
 pub fn fetch_weights(name: &str, commit: &str) -> Result<()> {
     let (hub, repo) = (Hub::from_env()?, Repo::model(name, Some(commit)));
-    let snapshot = hub.snapshot(&repo, &[Wanted::FirstOf(&WEIGHT_FILES)])?;
+    let snapshot = hub.snapshot(&repo, &[FileRequest::FirstOf(&WEIGHT_FILES)])?;
     let shards = weight_files(&Source::Folder(snapshot.folder))?;
-    let shards: Vec<Wanted> = shards.iter().map(|shard| Wanted::Needed(shard)).collect();
+    let shards: Vec<FileRequest> = shards.iter().map(|shard| FileRequest::Required(shard)).collect();
     hub.snapshot(&repo, &shards).map(drop)
 }
 
@@ -82,7 +82,7 @@ pub fn find_adapter(place: &Path) -> Result<PathBuf> {
     if place.exists() || !repo.id.contains('/') || repo.check().is_err() {
         return Ok(place.into());
     }
-    let wanted = [Wanted::Needed(ADAPTER_CONFIG), Wanted::FirstOf(&ADAPTER_FILES)];
+    let wanted = [FileRequest::Required(ADAPTER_CONFIG), FileRequest::FirstOf(&ADAPTER_FILES)];
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted);
     let name = place.to_string_lossy();
     let snapshot = snapshot.map_err(|error| match or_misspelt("--adapter", &name, error) {

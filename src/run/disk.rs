@@ -14,17 +14,17 @@ pub(super) struct Disk {
 impl Disk {
     /// `kept`: the bytes of the weights kept; `state`: of the method's state; `companions`: of the files beside every
     /// copy of the weights.
-    pub(super) fn new(plan: &RunConfig, kept: u64, state: u64, companions: u64) -> Self {
+    pub(super) fn new(config: &RunConfig, kept: u64, state: u64, companions: u64) -> Self {
         // A step record of two losses; a line of trainer_log.jsonl; the log's header, run.json, the results and the
         // plot.
         const STEP: u64 = 16;
         const LINE: u64 = 400;
         const REST: u64 = 256 << 10;
         let log =
-            STEP * plan.max_steps + LINE * (plan.max_steps / plan.logging_steps + plan.max_steps / plan.eval_steps) + REST;
+            STEP * config.max_steps + LINE * (config.max_steps / config.logging_steps + config.max_steps / config.eval_steps) + REST;
         let checkpoint = kept + state;
-        let made = if plan.save_steps == 0 { 0 } else { plan.max_steps.div_ceil(plan.save_steps) };
-        let checkpoints = made.min(plan.save_total_limit as u64);
+        let made = if config.save_steps == 0 { 0 } else { config.max_steps.div_ceil(config.save_steps) };
+        let checkpoints = made.min(config.save_total_limit as u64);
         let left = kept + companions + checkpoints * (checkpoint + companions) + log;
         // A new checkpoint or weights file is complete before the old one is removed.
         let next = if made > checkpoints { (checkpoint + companions).max(kept) } else { kept };

@@ -21,8 +21,8 @@ use crate::zo::Data;
 const LEFT_BY_A_RUN: [&str; 4] = ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg"];
 
 /// Whether a run may write to its folder; changes nothing.
-pub fn check_run(plan: &RunConfig) -> Result<()> {
-    check(&plan.output_dir, plan.overwrite_output_dir, &plan.inputs.places())
+pub fn check_run(config: &RunConfig) -> Result<()> {
+    check(&config.output_dir, config.overwrite_output_dir, &config.inputs.places())
 }
 
 /// Whether `folder` may be written; changes nothing.
@@ -69,23 +69,23 @@ fn check_empty(folder: &Path) -> Result<()> {
 /// Creates the run folder that [`check_run`] allowed, locks it, removes the files of an earlier run, and writes the
 /// log's header and run.json with one `example`. Fails before removing anything if another process trains there, or has
 /// since the check.
-pub fn begin(plan: &RunConfig, header: Header, example: &Value, command: &[String]) -> Result<Log> {
-    let folder = &plan.output_dir;
+pub fn begin(config: &RunConfig, header: Header, example: &Value, command: &[String]) -> Result<Log> {
+    let folder = &config.output_dir;
     let place = folder.display();
     std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
     let locked = Log::lock(folder)?;
-    if !plan.overwrite_output_dir {
+    if !config.overwrite_output_dir {
         check_empty(folder)?;
     }
-    clear(folder, plan.inputs.is_adapted())?;
-    let log = Log::begin(locked, folder, header, plan.fsync)?;
+    clear(folder, config.inputs.is_adapted())?;
+    let log = Log::begin(locked, folder, header, config.fsync)?;
     let header = &log.trajectory().header;
     let mut run = session(0, command);
-    run["config"] = serde_json::to_value(plan)?;
+    run["config"] = serde_json::to_value(config)?;
     run["method"] = header.method.as_str().into();
     run["data"] = serde_json::to_value(&header.data)?;
     run["example"] = example.clone();
-    run["model"] = json!({ "source": plan.inputs.model, "commit": plan.inputs.revision, "sha256": header.model });
+    run["model"] = json!({ "source": config.inputs.model, "commit": config.inputs.revision, "sha256": header.model });
     files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)?;
     Ok(log)
 }
@@ -154,12 +154,12 @@ pub fn run_of(place: &Path) -> Option<(PathBuf, RunConfig)> {
     let above = place.parent().map(|run| if run.as_os_str().is_empty() { Path::new(".") } else { run });
     let folder = above.filter(|_| is_checkpoint).unwrap_or(place).to_path_buf();
     let run = read_run(&folder)?;
-    let mut plan: RunConfig = serde_json::from_value(run["config"].clone()).ok()?;
+    let mut config: RunConfig = serde_json::from_value(run["config"].clone()).ok()?;
     let last = run["resumed"].as_array().and_then(|sessions| sessions.last()).unwrap_or(&run);
     if let Some(typed_in) = last["directory"].as_str() {
-        plan.inputs = plan.inputs.typed_in(Path::new(typed_in));
+        config.inputs = config.inputs.typed_in(Path::new(typed_in));
     }
-    Some((folder, plan))
+    Some((folder, config))
 }
 
 /// The data record in the run.json of `folder`.
@@ -179,11 +179,11 @@ pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
 
 /// Records in run.json that the run resumes after `step`, and its config. The results of a finished run stay until a
 /// longer one replaces them.
-pub fn go_on(plan: &RunConfig, step: u64, command: &[String]) -> Result<()> {
-    let folder = &plan.output_dir;
+pub fn go_on(config: &RunConfig, step: u64, command: &[String]) -> Result<()> {
+    let folder = &config.output_dir;
     checkpoint::clear(folder, Some(step))?;
     let mut run = read_run(folder).unwrap_or_else(|| json!({}));
-    run["config"] = serde_json::to_value(plan)?;
+    run["config"] = serde_json::to_value(config)?;
     match run["resumed"].as_array_mut() {
         Some(sessions) => sessions.push(session(step, command)),
         None => run["resumed"] = json!([session(step, command)]),

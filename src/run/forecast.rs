@@ -55,52 +55,52 @@ const RUNNING_BYTES: usize = 6 << 20;
 /// Forecasts the run of an unresolved config. `outline` is the model without its weights, `sizes` the number of
 /// elements of each.
 pub fn forecast(
-    plan: &RunConfig,
+    config: &RunConfig,
     task: &Task,
-    outline: &mut LoadedModel,
+    opened: &mut LoadedModel,
     sizes: &[usize],
     examples: &Splits<Example>,
 ) -> Result<Forecast> {
-    let mut plan = plan.clone();
-    assign_roles(&plan, &outline.model, &mut outline.params)?;
+    let mut config = config.clone();
+    assign_roles(&config, &opened.model, &mut opened.params)?;
     let count = |counts: fn(Role) -> bool| -> usize {
-        let weights = outline.params.ids().zip(sizes);
-        weights.filter(|((id, _), _)| counts(outline.params.role(*id))).map(|(_, size)| size).sum()
+        let weights = opened.params.ids().zip(sizes);
+        weights.filter(|((id, _), _)| counts(opened.params.role(*id))).map(|(_, size)| size).sum()
     };
     let (num_trained, num_estimated) = (count(|role| role != Role::Frozen), count(|role| role == Role::Estimated));
-    let adapter = trained_adapter(&plan, &outline.model);
-    resolve_config(&mut plan, adapter.as_ref(), num_trained, num_estimated, examples.train.len())?;
-    let held = outline.params.settle()?;
+    let adapter = trained_adapter(&config, &opened.model);
+    resolve_config(&mut config, adapter.as_ref(), num_trained, num_estimated, examples.train.len())?;
+    let held = opened.params.settle()?;
     let weights = held.iter().zip(sizes).map(|((_, tensor), size)| tensor.dtype().size_in_bytes() * size).sum::<usize>();
     let num_weights: usize = sizes.iter().sum();
     if let Some(there) = machine_bytes().filter(|there| weights as u64 > *there) {
         tracing::warn!("plan    the weights alone are {}, and this machine has {}", human(weights as u64), human(there));
     }
-    let trial = Trial::new(&plan, task, outline, examples, num_weights)?;
+    let trial = Trial::new(&config, task, opened, examples, num_weights)?;
     release_freed();
     let before = rss_bytes();
-    let taken = trial.extrapolate()?;
+    let measured = trial.extrapolate()?;
     release_freed();
 
-    let dtype = plan.inputs.dtype.dtype();
-    let state = (taken.state_per_weight * num_trained as f64) as usize;
+    let dtype = config.inputs.dtype.dtype();
+    let state = (measured.state_per_weight * num_trained as f64) as usize;
     let snapshot =
-        method(&plan.optimizer)?.snapshot_bytes(&plan.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
-    let activations = taken.activations.max(taken.eval_activations) as usize;
-    let at_once = weights + state + snapshot + (taken.both.max(taken.eval_activations)) as usize;
+        method(&config.optimizer)?.snapshot_bytes(&config.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
+    let activations = measured.activations.max(measured.eval_activations) as usize;
+    let at_once = weights + state + snapshot + (measured.both.max(measured.eval_activations)) as usize;
     // The weights of a built-in model are in the program's own pages.
-    let rest = before as usize + RUNNING_BYTES + outline.model.source().builtin_bytes();
+    let rest = before as usize + RUNNING_BYTES + opened.model.source().builtin_bytes();
     let peak = peak_rss_bytes().max((at_once + rest) as u64);
-    let memory = Memory::of(weights, state, snapshot, taken.gradients as usize, activations, peak);
-    let snapshots = plan.settings.snapshot_steps.map_or(0, |every| plan.max_steps.div_ceil(every)) as f64;
+    let memory = Memory::of(weights, state, snapshot, measured.gradients as usize, activations, peak);
+    let snapshots = config.settings.snapshot_steps.map_or(0, |every| config.max_steps.div_ceil(every)) as f64;
     // For a zeroth-order method a snapshot step does nothing else.
-    let replaced = if method(&plan.optimizer)?.order == Order::Zeroth { taken.seconds } else { 0.0 };
-    let seconds_per_snapshot = taken.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
-    let evaluated = |examples: &[Example]| tokens(examples, plan.inputs.eval_batch_size) as f64;
+    let replaced = if method(&config.optimizer)?.order == Order::Zeroth { measured.seconds } else { 0.0 };
+    let seconds_per_snapshot = measured.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
+    let evaluated = |examples: &[Example]| tokens(examples, config.inputs.eval_batch_size) as f64;
     let evaluations =
-        (plan.max_steps.div_ceil(plan.eval_steps) + 1) as f64 * evaluated(&examples.dev) + 2.0 * evaluated(&examples.eval);
-    let kept = if plan.inputs.is_adapted() { 4 * num_trained } else { weights } as u64;
-    let disk = Disk::new(&plan, kept, (state + snapshot) as u64, outline.model.companion_bytes());
+        (config.max_steps.div_ceil(config.eval_steps) + 1) as f64 * evaluated(&examples.dev) + 2.0 * evaluated(&examples.eval);
+    let kept = if config.inputs.is_adapted() { 4 * num_trained } else { weights } as u64;
+    let disk = Disk::new(&config, kept, (state + snapshot) as u64, opened.model.companion_bytes());
     Ok(Forecast {
         disk_bytes: disk.left,
         disk_peak_bytes: disk.most,
@@ -109,13 +109,13 @@ pub fn forecast(
         num_checkpoints: disk.checkpoints,
         num_weights,
         num_trained,
-        num_blocks: outline.model.num_blocks(),
+        num_blocks: opened.model.num_blocks(),
         memory,
-        seconds_per_step: taken.seconds,
+        seconds_per_step: measured.seconds,
         seconds_per_snapshot,
-        seconds: plan.max_steps as f64 * taken.seconds
+        seconds: config.max_steps as f64 * measured.seconds
             + snapshots * (seconds_per_snapshot - replaced)
-            + evaluations * taken.eval_seconds / evaluated(&trial.evaluated),
+            + evaluations * measured.eval_seconds / evaluated(&trial.evaluated),
     })
 }
 

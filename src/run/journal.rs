@@ -98,8 +98,8 @@ pub struct Totals {
 
 impl Journal {
     /// Opens trainer_log.jsonl in the run folder; of an existing one keeps the complete lines up to step `last`.
-    pub fn open(plan: &RunConfig, last: u64, bar: ProgressBar) -> Result<Self> {
-        let path = plan.output_dir.join("trainer_log.jsonl");
+    pub fn open(config: &RunConfig, last: u64, bar: ProgressBar) -> Result<Self> {
+        let path = config.output_dir.join("trainer_log.jsonl");
         let (len, line) = log_line::whole_log(&path, last);
         let open = || -> std::io::Result<File> {
             let log = File::options().append(true).create(true).open(&path)?;
@@ -113,9 +113,9 @@ impl Journal {
             log,
             bar,
             start: Instant::now(),
-            max_steps: plan.max_steps,
-            logging_steps: plan.logging_steps,
-            batch_size: plan.batch_size as u64,
+            max_steps: config.max_steps,
+            logging_steps: config.logging_steps,
+            batch_size: config.batch_size as u64,
             written: line.as_ref().map(|line| line.step),
             seconds_before: line.map_or(0.0, |line| line.seconds),
             snapshot: None,

@@ -24,10 +24,10 @@ enum Rows {
 }
 
 /// The run that a model or an adapter comes from.
-pub struct Known {
+pub struct PriorRun {
     /// Its folder.
     pub folder: PathBuf,
-    plan: RunConfig,
+    config: RunConfig,
     /// Its record of its examples.
     data: Option<Data>,
     rows: Rows,
@@ -37,16 +37,16 @@ pub struct Known {
     pub differences: Vec<String>,
 }
 
-impl Known {
+impl PriorRun {
     /// Finds the run behind the model, adapter or trajectory in `common`, and fills in from it what `common` leaves
     /// open. None if no run is found.
     pub fn fill_in(common: &mut Common) -> Result<Option<Self>> {
-        let Some(Left { place: folder, mut plan, data, is_file }) =
-            left_by(&common.adapter, &common.trajectory, common.model.as_deref())
+        let Some(RunRecord { place: folder, mut config, data, is_file }) =
+            find_run(&common.adapter, &common.trajectory, common.model.as_deref())
         else {
             return Ok(None);
         };
-        let then = &plan.inputs;
+        let then = &config.inputs;
         if let Some(model) = &common.model {
             check_is_model(model)?;
         } else {
@@ -108,9 +108,9 @@ impl Known {
         let seed = common.train_set_seed.unwrap_or_default();
         let same_split = rows == Rows::Own && common.num_eval == then.num_eval && seed == then.train_set_seed;
         if rows == Rows::Unnamed {
-            plan.inputs.data = common.data.clone();
+            config.inputs.data = common.data.clone();
         }
-        Ok(Some(Known { folder, plan, data, rows, same_split, differences }))
+        Ok(Some(PriorRun { folder, config, data, rows, same_split, differences }))
     }
 
     /// Compares the rows to score with the run's evaluation rows, as far as it records them.
@@ -129,8 +129,8 @@ impl Known {
 
     /// How many of the `rows` to score are among the run's training or dev rows, word for word. None if unknown, or if
     /// the run's rows would have to be downloaded and others are scored.
-    pub fn seen(&self, task: &Task, rows: &[PromptedRow]) -> Result<Option<Repeats>> {
-        let then = &self.plan.inputs;
+    pub fn count_repeats(&self, task: &Task, rows: &[PromptedRow]) -> Result<Option<Repeats>> {
+        let then = &self.config.inputs;
         if !has_rows(then) {
             return Ok(None);
         }
@@ -145,7 +145,7 @@ impl Known {
         if self.rows == Rows::Unnamed && digest_then.is_none() {
             return Ok(None);
         }
-        let (train, dev) = task.train_and_dev(&files, self.plan.sizes(), then.train_set_seed)?;
+        let (train, dev) = task.train_and_dev(&files, self.config.sizes(), then.train_set_seed)?;
         if digest_then.is_some_and(|then| then != digest([&train[..], &dev])) {
             bail!("the rows that it was trained on are not there any more: the data or the task's file has changed since");
         }
@@ -168,30 +168,30 @@ impl Known {
 }
 
 /// The record that a run left.
-struct Left {
+struct RunRecord {
     place: PathBuf,
-    plan: RunConfig,
+    config: RunConfig,
     data: Option<Data>,
     /// Whether it is a trajectory rather than a run folder.
     is_file: bool,
 }
 
 /// The run of the adapter, else of the trajectory, else of the model.
-fn left_by(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<Left> {
+fn find_run(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<RunRecord> {
     let by_run = |place: &Path| {
-        let (place, plan) = folder::run_of(place)?;
+        let (place, config) = folder::run_of(place)?;
         let data = folder::data_of(&place);
-        Some(Left { place, plan, data, is_file: false })
+        Some(RunRecord { place, config, data, is_file: false })
     };
-    let walked = |place: &PathBuf| {
+    let of_trajectory = |place: &PathBuf| {
         let header = || {
             let then = Trajectory::open(place).ok()?;
-            Some(Left { place: place.clone(), plan: then.config(), data: Some(then.header.data), is_file: true })
+            Some(RunRecord { place: place.clone(), config: then.config(), data: Some(then.header.data), is_file: true })
         };
         by_run(place).or_else(header)
     };
     let adapted = adapter.as_ref().and_then(|place| by_run(place));
-    adapted.or_else(|| walked(trajectory.as_ref()?)).or_else(|| by_run(Path::new(model?)))
+    adapted.or_else(|| of_trajectory(trajectory.as_ref()?)).or_else(|| by_run(Path::new(model?)))
 }
 
 /// The digest of these rows, split by split.
@@ -202,11 +202,11 @@ fn digest<const N: usize>(splits: [&[PromptedRow]; N]) -> Digest {
 /// Refuses a run folder that holds an adapter as a model; the error says what to give instead.
 pub fn check_is_model(name: &str) -> Result<()> {
     let place = Path::new(name);
-    let Some((_, plan)) = folder::run_of(place) else { return Ok(()) };
-    if !plan.inputs.is_adapted() || place.join("config.json").exists() {
+    let Some((_, config)) = folder::run_of(place) else { return Ok(()) };
+    if !config.inputs.is_adapted() || place.join("config.json").exists() {
         return Ok(());
     }
-    let (base, place) = (shell_quoted(&plan.inputs.model), shell_quoted(name));
+    let (base, place) = (shell_quoted(&config.inputs.model), shell_quoted(name));
     Err(usage!("{place} holds an adapter, not a model; take both: --model {base} --adapter {place}"))
 }
 
@@ -223,14 +223,14 @@ fn are_rows_of(then: &Inputs, task: &Option<String>, data: &Option<PathBuf>) -> 
 
 /// Warns if the evaluation `rows` were seen by the run whose output is now trained further.
 pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
-    let Some(Left { place: folder, plan, data, .. }) = left_by(&inputs.adapter, &inputs.trajectory, Some(&inputs.model))
+    let Some(RunRecord { place: folder, config, data, .. }) = find_run(&inputs.adapter, &inputs.trajectory, Some(&inputs.model))
     else {
         return;
     };
-    let own = are_rows_of(&plan.inputs, &inputs.task, &inputs.data);
+    let own = are_rows_of(&config.inputs, &inputs.task, &inputs.data);
     let rows_are = if own { Rows::Own } else { Rows::Other };
-    let known = Known { folder, plan, data, rows: rows_are, same_split: false, differences: Vec::new() };
-    match known.seen(task, rows) {
+    let known = PriorRun { folder, config, data, rows: rows_are, same_split: false, differences: Vec::new() };
+    match known.count_repeats(task, rows) {
         Ok(Some(repeats)) => warn_of_seen(&known.folder, repeats, rows.len()),
         Ok(None) => {}
         Err(error) => {

@@ -76,9 +76,9 @@ impl LoadedModel {
     }
 
     /// Initialises a new adapter as a run with this config does, unless it is done already or no adapter is trained.
-    pub fn begin_adapter(&mut self, plan: &RunConfig) -> Result<()> {
-        if plan.inputs.is_adapted() && std::mem::take(&mut self.blank) {
-            self.model.begin_adapter(&mut self.params, plan.seed)?;
+    pub fn begin_adapter(&mut self, config: &RunConfig) -> Result<()> {
+        if config.inputs.is_adapted() && std::mem::take(&mut self.blank) {
+            self.model.begin_adapter(&mut self.params, config.seed)?;
         }
         Ok(())
     }

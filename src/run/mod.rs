@@ -27,5 +27,5 @@ pub use job::Job;
 pub use loaded::LoadedModel;
 pub use pace::Pace;
 pub use results::{Memory, Results};
-pub use start::{Prospect, Resumed, Run, Unfinished};
+pub use start::{PlannedRun, Resumed, Run, Unfinished};
 pub use train::train;

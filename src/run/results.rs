@@ -70,14 +70,14 @@ pub struct About {
 
 impl About {
     /// For a run of this config, on the task of this name.
-    pub fn new(plan: &RunConfig, task: &str) -> Self {
+    pub fn new(config: &RunConfig, task: &str) -> Self {
         About {
-            output_dir: plan.output_dir.clone(),
+            output_dir: config.output_dir.clone(),
             task: task.into(),
-            model: plan.inputs.model.clone(),
-            optimizer: plan.optimizer.clone(),
-            seed: plan.seed,
-            train_set_seed: plan.inputs.train_set_seed,
+            model: config.inputs.model.clone(),
+            optimizer: config.optimizer.clone(),
+            seed: config.seed,
+            train_set_seed: config.inputs.train_set_seed,
         }
     }
 }

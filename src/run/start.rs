@@ -26,7 +26,7 @@ use crate::zo::{Batches, Optimizer, Workload, methods};
 pub type Load<'a> = &'a dyn Fn(LoadedModel, &Inputs) -> Result<LoadedModel>;
 
 /// A run that is opened and checked, without its weights.
-pub struct Prospect {
+pub struct PlannedRun {
     /// Config, task and examples.
     pub job: Job,
     /// The model without its weights.
@@ -40,7 +40,7 @@ pub struct Prospect {
 }
 
 /// Opens and checks a run without reading its weights; cheap checks come before large reads.
-pub fn open(mut config: RunConfig) -> Result<Prospect> {
+pub fn open(mut config: RunConfig) -> Result<PlannedRun> {
     methods::method(&config.optimizer)?.check(&config.settings)?;
     super::known::check_is_model(&config.inputs.model)?;
     let data = config.inputs.data.as_deref();
@@ -58,7 +58,7 @@ pub fn open(mut config: RunConfig) -> Result<Prospect> {
     super::known::warn_of_base(&config.inputs, &task, &rows.eval);
     drop(rows);
     let forecast = forecast(&config, &task, &mut opened, &sizes, &examples)?;
-    Ok(Prospect { job: Job { config, task, examples }, opened, forecast, example, repeats })
+    Ok(PlannedRun { job: Job { config, task, examples }, opened, forecast, example, repeats })
 }
 
 /// A run that is ready to train.
@@ -79,10 +79,10 @@ pub struct Run {
     pub earlier: Option<Value>,
 }
 
-impl Prospect {
+impl PlannedRun {
     /// Begins a new run in its folder, which [`folder::check_run`] allowed. `command` is recorded in run.json.
     pub fn begin(self, load: Load, command: &[String]) -> Result<Run> {
-        let Prospect { mut job, opened, forecast, example, repeats } = self;
+        let PlannedRun { mut job, opened, forecast, example, repeats } = self;
         let mut loaded = load(opened, &job.config.inputs)?;
         let optimizer = set_up(&mut job.config, &mut loaded, job.examples.train.len())?;
         let Job { config, task, examples } = &job;
@@ -110,7 +110,7 @@ pub struct Unfinished {
     max_steps: u64,
     earlier: Option<Value>,
     /// The opened run.
-    pub prospect: Prospect,
+    pub planned: PlannedRun,
 }
 
 /// Opens the run in a folder without reading its weights. `raw` holds the settings given anew.
@@ -132,15 +132,15 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     if raw.common.model.is_none() {
         config.inputs.check_began_here()?;
     }
-    let prospect = open(config)?;
-    Ok(Resumed::Unfinished(Box::new(Unfinished { log, max_steps: known.max_steps, earlier, prospect })))
+    let planned = open(config)?;
+    Ok(Resumed::Unfinished(Box::new(Unfinished { log, max_steps: known.max_steps, earlier, planned })))
 }
 
 impl Unfinished {
     /// Continues the run. Fails if the model, the task or the data differ from those it began with.
     pub fn go_on(self, load: Load, command: &[String]) -> Result<Run> {
-        let Unfinished { mut log, max_steps, earlier, prospect } = self;
-        let Prospect { mut job, opened, forecast, repeats, .. } = prospect;
+        let Unfinished { mut log, max_steps, earlier, planned } = self;
+        let PlannedRun { mut job, opened, forecast, repeats, .. } = planned;
         let mut loaded = load(opened, &job.config.inputs)?;
         loaded.begin_adapter(&job.config)?;
         let header = &log.trajectory().header;

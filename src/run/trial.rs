@@ -27,9 +27,9 @@ pub(super) fn tokens(examples: &[Example], batch_size: usize) -> usize {
 
 /// The measurements on stand-ins.
 pub(super) struct Trial<'a> {
-    plan: &'a RunConfig,
+    config: &'a RunConfig,
     task: &'a Task,
-    outline: &'a LoadedModel,
+    opened: &'a LoadedModel,
     /// The training batch with the most tokens, one of about the mean, and the largest evaluation batch.
     largest: Vec<Example>,
     pub(super) typical: Vec<Example>,
@@ -48,7 +48,7 @@ pub(super) struct Trial<'a> {
 
 /// The cost of one stand-in, or of the whole model. Times in seconds, sizes in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
+pub(super) struct Measured {
     pub(super) seconds: f64,
     pub(super) snapshot_seconds: f64,
     pub(super) eval_seconds: f64,
@@ -60,12 +60,12 @@ pub(super) struct Taken {
     pub(super) state_per_weight: f64,
 }
 
-impl Taken {
+impl Measured {
     /// self + times * (with - without) for everything that grows with the number of blocks. A negative difference is
     /// noise.
-    fn plus(self, times: f64, with: &Taken, without: &Taken) -> Taken {
-        let grow = |of: fn(&Taken) -> f64| of(&self) + times * (of(with) - of(without)).max(0.0);
-        Taken {
+    fn plus(self, times: f64, with: &Measured, without: &Measured) -> Measured {
+        let grow = |of: fn(&Measured) -> f64| of(&self) + times * (of(with) - of(without)).max(0.0);
+        Measured {
             seconds: grow(|t| t.seconds),
             snapshot_seconds: grow(|t| t.snapshot_seconds),
             eval_seconds: grow(|t| t.eval_seconds),
@@ -80,16 +80,16 @@ impl Taken {
 
 impl<'a> Trial<'a> {
     pub(super) fn new(
-        plan: &'a RunConfig,
+        config: &'a RunConfig,
         task: &'a Task,
-        outline: &'a LoadedModel,
+        opened: &'a LoadedModel,
         examples: &Splits<Example>,
         num_weights: usize,
     ) -> Result<Self> {
         let pick = PromptLoss::pick(task.loss);
-        let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
+        let mut batches = Batches::new(examples.train.len(), config.batch_size, config.seed);
         // One or two epochs show the range of batches.
-        let seen = plan.max_steps.min(2 * (examples.train.len() as u64).div_ceil(plan.batch_size as u64));
+        let seen = config.max_steps.min(2 * (examples.train.len() as u64).div_ceil(config.batch_size as u64));
         let examples_of = |batch: &[usize]| -> Vec<Example> { batch.iter().map(|&i| examples.train[i].clone()).collect() };
         let lengths: Vec<usize> = examples.train.iter().map(|e| Batch::pack([e], pick).num_tokens()).collect();
         let sized = (0..seen).map(|step| {
@@ -102,9 +102,9 @@ impl<'a> Trial<'a> {
         let (_, typical) = sized.iter().min_by_key(|(size, _)| size.abs_diff(mean)).context("no training batch")?;
         let (largest, typical) = (examples_of(largest), examples_of(typical));
         let evaluated =
-            examples.dev.chunks(plan.inputs.eval_batch_size).chain(examples.eval.chunks(plan.inputs.eval_batch_size));
+            examples.dev.chunks(config.inputs.eval_batch_size).chain(examples.eval.chunks(config.inputs.eval_batch_size));
         let evaluated = evaluated.max_by_key(|b| tokens(b, b.len())).context("nothing to evaluate")?.to_vec();
-        let (params, model) = (&outline.params, &outline.model);
+        let (params, model) = (&opened.params, &opened.model);
         let lowest_of = |is: fn(Role) -> bool| {
             params
                 .ids()
@@ -123,7 +123,7 @@ impl<'a> Trial<'a> {
         };
         let (upper, backward) = (blocks - plain, differentiated.is_some());
         let progress = Cell::new((Instant::now(), 0));
-        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, upper, backward, num_weights, progress })
+        Ok(Trial { config, task, opened, largest, typical, evaluated, plain, upper, backward, num_weights, progress })
     }
 
     /// The number of stand-ins measured.
@@ -133,31 +133,31 @@ impl<'a> Trial<'a> {
     }
 
     /// The cost of the whole model, extrapolated from stand-ins of two and three blocks.
-    pub(super) fn extrapolate(&self) -> Result<Taken> {
+    pub(super) fn extrapolate(&self) -> Result<Measured> {
         let (plain, upper) = (self.plain as f64, self.upper as f64);
         // The first computation is slow: buffers are new, threads are asleep.
         if self.backward {
             warm_up();
         }
-        self.take(self.plain.min(1), 1 - self.plain.min(1))?;
+        self.measure(self.plain.min(1), 1 - self.plain.min(1))?;
         // The last block differs in kind, so the cost of one more shows between two and three.
         if self.upper == 0 {
-            let two = self.take(self.plain.min(2), 0)?;
-            let three = if self.plain > 2 { self.take(3, 0)? } else { two };
+            let two = self.measure(self.plain.min(2), 0)?;
+            let three = if self.plain > 2 { self.measure(3, 0)? } else { two };
             return Ok(two.plus((plain - 2.0).max(0.0), &three, &two));
         }
         let few = self.upper.min(2);
-        let two = self.take(0, few)?;
-        let three = if self.upper > 2 { self.take(0, 3)? } else { two };
+        let two = self.measure(0, few)?;
+        let three = if self.upper > 2 { self.measure(0, 3)? } else { two };
         let whole = two.plus((upper - 2.0).max(0.0), &three, &two);
         if self.plain == 0 {
             return Ok(whole);
         }
-        Ok(whole.plus(plain, &self.take(1, few)?, &two))
+        Ok(whole.plus(plain, &self.measure(1, few)?, &two))
     }
 
     /// Measures the first steps on a stand-in with this many plain and upper blocks.
-    fn take(&self, plain: usize, upper: usize) -> Result<Taken> {
+    fn measure(&self, plain: usize, upper: usize) -> Result<Measured> {
         let (start, tried) = self.progress.get();
         self.progress.set((start, tried + 1));
         let seconds = start.elapsed().as_secs_f64();
@@ -171,10 +171,10 @@ impl<'a> Trial<'a> {
         }
         let (model, mut params) = self.stand_in(plain + upper)?;
         self.assign_roles(&model, &mut params, plain);
-        let mut optimizer = make_method(self.plan, &mut params)?;
+        let mut optimizer = make_method(self.config, &mut params)?;
         let mut step = |examples: &[Example], step: u64, params: &mut Params| -> Result<(f64, Peaks)> {
             let batches = Batches::new(examples.len(), examples.len(), 0);
-            let mut problem = PromptLoss::new(&model, self.task.loss, examples, batches, self.plan.micro_batch_size);
+            let mut problem = PromptLoss::new(&model, self.task.loss, examples, batches, self.config.micro_batch_size);
             let start = Instant::now();
             // Moves no weight, and keeps products with the rate out of the slow subnormal range.
             let at = StepContext { step, run_seed: 0, learning_rate: 1e-20 };
@@ -186,10 +186,10 @@ impl<'a> Trial<'a> {
         let (_, peaks) = step(&self.largest, 1, &mut params)?;
         let (mut with_snapshot, ..) = step(&self.typical, 1, &mut params)?;
         let period = self
-            .plan
+            .config
             .settings
             .snapshot_steps
-            .filter(|_| method(&self.plan.optimizer).is_ok_and(|m| m.order == Order::Zeroth));
+            .filter(|_| method(&self.config.optimizer).is_ok_and(|m| m.order == Order::Zeroth));
         if period.is_some() {
             // It costs about one step, and one measurement is noisy.
             with_snapshot = with_snapshot.min(step(&self.typical, 1, &mut params)?.0);
@@ -219,9 +219,9 @@ impl<'a> Trial<'a> {
         let found = evaluate(&model, params.settle()?, &self.evaluated, self.task.loss, self.evaluated.len(), |_| Ok(()))?;
         let eval_seconds = start.elapsed().as_secs_f64();
         let trained = params.count_over(ParamSet::Trained);
-        Ok(Taken {
+        Ok(Measured {
             seconds,
-            snapshot_seconds: match (self.plan.settings.snapshot_steps, period) {
+            snapshot_seconds: match (self.config.settings.snapshot_steps, period) {
                 (None, _) => 0.0,
                 (_, Some(_)) => with_snapshot,
                 (Some(_), None) => (with_snapshot - seconds).max(0.0),
@@ -236,13 +236,13 @@ impl<'a> Trial<'a> {
     }
 
     fn stand_in(&self, blocks: usize) -> Result<(Model, Params)> {
-        self.outline.model.stand_in(self.plan.inputs.dtype.dtype(), blocks)
+        self.opened.model.stand_in(self.config.inputs.dtype.dtype(), blocks)
     }
 
     /// Blocks below `plain` get the roles of the model's block 0, the others those of its lowest upper block; weights
     /// outside the blocks keep theirs.
     fn assign_roles(&self, stand_in: &Model, params: &mut Params, plain: usize) {
-        let LoadedModel { model, params: real, .. } = self.outline;
+        let LoadedModel { model, params: real, .. } = self.opened;
         let role = |id: ParamId| {
             let place = stand_in.place(id)?;
             let segment = match place.segment {

@@ -42,7 +42,7 @@ impl<'a> Cells<'a> {
     }
 
     /// Skips one line end; false if there is none here.
-    fn over_end(&mut self) -> bool {
+    fn skip_line_end(&mut self) -> bool {
         let rest = &self.text.as_bytes()[self.at..];
         let len = match rest {
             [b'\r', b'\n', ..] => 2,
@@ -56,7 +56,7 @@ impl<'a> Cells<'a> {
 
     /// The next record; None at the end. Fails on malformed quotes.
     pub fn record(&mut self) -> Result<Option<Record<'a>>> {
-        while self.over_end() {}
+        while self.skip_line_end() {}
         if self.at == self.text.len() {
             return Ok(None);
         }
@@ -64,12 +64,12 @@ impl<'a> Cells<'a> {
             Record { line: self.line, cells: Vec::new(), has_quotes: false, has_doubled: false, has_breaks: false };
         loop {
             let cell = match self.byte() {
-                Some(b'"') if self.quoted => self.in_quotes(&mut record)?,
+                Some(b'"') if self.quoted => self.quoted_cell(&mut record)?,
                 _ => self.plain()?,
             };
             record.cells.push(cell);
             if self.byte() != Some(self.delimiter) {
-                self.over_end();
+                self.skip_line_end();
                 return Ok(Some(record));
             }
             self.at += 1;
@@ -88,7 +88,7 @@ impl<'a> Cells<'a> {
         Ok(cell.into())
     }
 
-    fn in_quotes(&mut self, record: &mut Record) -> Result<Cow<'a, str>> {
+    fn quoted_cell(&mut self, record: &mut Record) -> Result<Cow<'a, str>> {
         let (first, line) = (self.at + 1, self.line);
         let bytes = self.text.as_bytes();
         let (mut end, mut doubled) = (first, false);
@@ -128,7 +128,7 @@ impl<'a> Cells<'a> {
 
 /// The result of reading all records.
 #[derive(Default)]
-struct Looked {
+struct Scan {
     /// Why the text cannot be read this way.
     error: Option<String>,
     /// The first line with a quoted cell.
@@ -139,26 +139,26 @@ struct Looked {
     breaks: Option<u64>,
 }
 
-fn look(text: &str, quoted: bool) -> Looked {
+fn scan(text: &str, quoted: bool) -> Scan {
     let mut cells = Cells::new(text, b'\t', quoted);
-    let (mut looked, mut width) = (Looked::default(), None);
+    let (mut scanned, mut width) = (Scan::default(), None);
     loop {
         match cells.record() {
-            Ok(None) => return looked,
+            Ok(None) => return scanned,
             Ok(Some(record)) => {
                 let is_header = width.is_none();
                 if *width.get_or_insert(record.cells.len()) != record.cells.len() {
-                    looked.error = Some(format!("line {} has {} cells", record.line, record.cells.len()));
-                    return looked;
+                    scanned.error = Some(format!("line {} has {} cells", record.line, record.cells.len()));
+                    return scanned;
                 }
                 let line = Some(record.line);
-                looked.quotes = looked.quotes.or(line.filter(|_| record.has_quotes));
-                looked.doubled = looked.doubled.or(line.filter(|_| record.has_doubled || is_header && record.has_quotes));
-                looked.breaks = looked.breaks.or(line.filter(|_| record.has_breaks));
+                scanned.quotes = scanned.quotes.or(line.filter(|_| record.has_quotes));
+                scanned.doubled = scanned.doubled.or(line.filter(|_| record.has_doubled || is_header && record.has_quotes));
+                scanned.breaks = scanned.breaks.or(line.filter(|_| record.has_breaks));
             }
             Err(error) => {
-                looked.error = Some(error.to_string());
-                return looked;
+                scanned.error = Some(error.to_string());
+                return scanned;
             }
         }
     }
@@ -192,7 +192,7 @@ pub fn has_writers_quotes(text: &str) -> Result<bool> {
     if !text.starts_with('"') && !["\t\"", "\n\"", "\r\""].iter().any(|begin| text.contains(begin)) {
         return Ok(false);
     }
-    let (raw, quoted) = (look(text, false), look(text, true));
+    let (raw, quoted) = (scan(text, false), scan(text, true));
     match (raw.error, quoted.error) {
         (None, Some(why)) => match doubled_line(text) {
             Some(line) => bail!(
@@ -204,7 +204,7 @@ pub fn has_writers_quotes(text: &str) -> Result<bool> {
             bail!("{why}, fewer or more than the header; nor can its quotes be a writer's ({other})")
         }
         (_, None) if quoted.quotes.is_none() => Ok(false),
-        (Some(_), None) => match swallows(text) {
+        (Some(_), None) => match spanning_cell(text) {
             Some(line) => bail!(
                 "line {line}: the cell in quotes there goes over the end of a line and over a tab: a quote may not be closed; {SAY}"
             ),
@@ -222,7 +222,7 @@ pub fn has_writers_quotes(text: &str) -> Result<bool> {
 }
 
 /// The first line with a quoted cell that contains both a line end and a tab; it may be several records.
-fn swallows(text: &str) -> Option<u64> {
+fn spanning_cell(text: &str) -> Option<u64> {
     let mut cells = Cells::new(text, b'\t', true);
     while let Ok(Some(record)) = cells.record() {
         if record.cells.iter().any(|cell| cell.contains('\t') && cell.contains(['\n', '\r'])) {

@@ -19,7 +19,7 @@ pub enum Files {
 
 impl Files {
     /// Whether a split has its own file; otherwise its rows are drawn from the training file.
-    pub fn have(&self, part: Part) -> bool {
+    pub fn has_file(&self, part: Part) -> bool {
         match (self, part) {
             (Files::Own(own), _) => own.path(part).is_some(),
             (_, Part::Dev) => false,
@@ -28,7 +28,7 @@ impl Files {
     }
 
     /// The default size of a split drawn from `count` training rows: MeZO's, or at most a tenth of own data.
-    pub fn share(&self, count: usize, mezos: usize) -> usize {
+    pub fn default_size(&self, count: usize, mezos: usize) -> usize {
         if matches!(self, Files::Own(_)) { (count / 10).clamp(1, mezos) } else { mezos }
     }
 }

@@ -85,7 +85,7 @@ impl HubSection {
     }
 
     /// The columns there that `column` is made from.
-    pub fn theirs<'a>(&'a self, column: &'a str) -> Vec<&'a str> {
+    pub fn hub_columns<'a>(&'a self, column: &'a str) -> Vec<&'a str> {
         let is_of = |ours: &str| ours.split('.').next() == Some(column);
         let named: Vec<&str> =
             self.columns.iter().filter(|(ours, _)| is_of(ours)).map(|(_, theirs)| theirs.as_str()).collect();
@@ -93,7 +93,7 @@ impl HubSection {
     }
 
     /// Renames a row's columns to ours.
-    pub fn adapt(&self, row: &mut Row) {
+    pub fn rename_columns(&self, row: &mut Row) {
         let renamed: Vec<(&String, Value)> =
             self.columns.iter().filter_map(|(ours, theirs)| Some((ours, row.fields.remove(theirs)?))).collect();
         for (ours, value) in renamed {

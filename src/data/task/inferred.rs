@@ -49,7 +49,7 @@ enum RowKind {
 }
 
 /// The result of scanning all rows of a file.
-struct Found {
+struct Scan {
     kind: RowKind,
     count: usize,
     labels: BTreeSet<String>,
@@ -73,12 +73,12 @@ impl Task {
 /// Infers a task from a file, or a folder of files.
 pub fn open(data: &Path) -> Result<Task> {
     let files = OwnFiles::find(data)?;
-    files.say_others(data);
+    files.warn_of_unread(data);
     let rows = Rows::open_path(&files.train)?;
-    let Found { kind, labels, unused, joined, .. } = look(&rows)?;
+    let Scan { kind, labels, unused, joined, .. } = scan(&rows)?;
     for path in files.dev.iter().chain(&files.eval) {
         let other = Rows::open_path(path)?;
-        let found = look(&other)?;
+        let found = scan(&other)?;
         if found.kind != kind {
             bail!("{} has {}, but {} has {}", other.place, found.kind.name(), files.train.display(), kind.name());
         }
@@ -112,8 +112,8 @@ fn in_order(labels: BTreeSet<String>) -> Vec<String> {
 }
 
 /// Scans all rows, which must be of one kind.
-fn look(rows: &Rows) -> Result<Found> {
-    let begun = |kind, unused| Found { kind, count: 0, labels: BTreeSet::new(), unused, joined: None };
+fn scan(rows: &Rows) -> Result<Scan> {
+    let begun = |kind, unused| Scan { kind, count: 0, labels: BTreeSet::new(), unused, joined: None };
     let mut found = None;
     if let Some(columns) = rows.columns()? {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -121,7 +121,7 @@ fn look(rows: &Rows) -> Result<Found> {
         let unused = kind.left_out(&columns, &rows.place)?.into_iter().filter(|name| !name.is_empty());
         found = Some(begun(kind, unused.map(String::from).collect()));
     }
-    let wanted = found.as_ref().map(|found: &Found| found.kind.columns());
+    let wanted = found.as_ref().map(|found: &Scan| found.kind.columns());
     rows.visit(wanted, &mut |row| {
         let place = || rows.place_of(&row);
         let found = match &mut found {
@@ -145,17 +145,17 @@ fn look(rows: &Rows) -> Result<Found> {
 }
 
 /// A column name in lower case without spaces, punctuation and the plural "s".
-fn spelt(name: &str) -> String {
+fn normalised(name: &str) -> String {
     let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     letters.strip_suffix('s').filter(|rest| !rest.ends_with('s')).unwrap_or(&letters).to_string()
 }
 
 /// The known column that a name probably stands for: a misspelling, a longer name with the same start, or an alias. (A
 /// name that starts with "text" is usually another column.)
-fn meant(name: &str) -> Option<&'static str> {
-    let name = spelt(name);
+fn likely_column(name: &str) -> Option<&'static str> {
+    let name = normalised(name);
     let near = |known: &str| {
-        let known_name = spelt(known);
+        let known_name = normalised(known);
         let is_longer = strsim::damerau_levenshtein(&name, &known_name) <= 1 || name.starts_with(&known_name);
         name == known_name || known != "text" && is_longer
     };
@@ -172,7 +172,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-impl Found {
+impl Scan {
     fn add(&mut self, row: &Row) -> Result<()> {
         self.count += 1;
         for column in self.kind.texts() {
@@ -229,7 +229,7 @@ impl RowKind {
                  own chat template in the prompt"
             ),
             _ => {
-                let near = columns.iter().find_map(|name| Some((name, meant(name).filter(|meant| meant != name)?)));
+                let near = columns.iter().find_map(|name| Some((name, likely_column(name).filter(|meant| meant != name)?)));
                 let near =
                     near.map_or(String::new(), |(name, meant)| format!("; is {} meant for \"{meant}\"?", quoted(name)));
                 bail!(
@@ -244,11 +244,11 @@ impl RowKind {
     fn left_out<'a>(self, columns: &[&'a str], place: &str) -> Result<Vec<&'a str>> {
         let rest: Vec<&str> = columns.iter().copied().filter(|name| !self.columns().contains(name)).collect();
         for name in &rest {
-            let same = spelt(name);
+            let same = normalised(name);
             // A known column of another kind, or a spelling variant.
-            let known = ALIASES.iter().map(|(known, _)| *known).find(|known| spelt(known) == same);
+            let known = ALIASES.iter().map(|(known, _)| *known).find(|known| normalised(known) == same);
             // Only rows of text alone would ignore everything else.
-            let Some(meant) = known.or_else(|| meant(name).filter(|_| self == RowKind::Text)) else { continue };
+            let Some(meant) = known.or_else(|| likely_column(name).filter(|_| self == RowKind::Text)) else { continue };
             const SAY: &str = "rename it or leave it out, or say with a --task which columns are meant";
             match (meant == *name, self) {
                 (true, RowKind::Text) => {

@@ -69,7 +69,7 @@ impl OwnFiles {
     }
 
     /// Warns of data files in the folder that are not read.
-    pub(super) fn say_others(&self, data: &Path) {
+    pub(super) fn warn_of_unread(&self, data: &Path) {
         let read = [Some(&self.train), self.dev.as_ref(), self.eval.as_ref()];
         let entries = std::fs::read_dir(data).into_iter().flatten().flatten().map(|entry| entry.path());
         let is_other = |path: &PathBuf| path.is_file() && Format::of(path).is_some() && !read.contains(&Some(path));

@@ -14,7 +14,7 @@ use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
-use super::json::weight;
+use super::json::text_size;
 use super::row::{Row, Visit, lacks};
 use crate::base::panics::unless_panic;
 use crate::base::text::quoted;
@@ -66,7 +66,7 @@ impl File {
                 Ok((name, value))
             };
             let fields = row.into_columns().into_iter().map(value).collect::<Result<Map<String, Value>>>()?;
-            left = left.checked_sub(ROW + fields.values().map(|value| weight(value, 8) as u64).sum::<u64>()).with_context(|| {
+            left = left.checked_sub(ROW + fields.values().map(|value| text_size(value, 8) as u64).sum::<u64>()).with_context(|| {
                 format!(
                     "{}: the file is {} bytes long, and its rows come to more than {most} here; write it as JSON lines if they are \
                      meant",
@@ -83,7 +83,7 @@ impl File {
     pub fn columns(&self, place: &str) -> Result<Vec<String>> {
         let reader = self.reader(place)?;
         let schema = reader.metadata().file_metadata().schema();
-        once(place, schema)?;
+        check_unique_names(place, schema)?;
         Ok(schema.get_fields().iter().map(|field| field.name().to_string()).collect())
     }
 
@@ -110,7 +110,7 @@ impl File {
         let metadata = reader.metadata();
         let schema = metadata.file_metadata().schema();
         let fields = schema.get_fields();
-        once(place, schema)?;
+        check_unique_names(place, schema)?;
         if let Some(column) = columns.unwrap_or_default().iter().find(|c| !fields.iter().any(|f| f.name() == **c)) {
             return Err(lacks(place, column, fields.iter().map(|f| f.name())));
         }
@@ -179,7 +179,7 @@ fn no_text(column: &str) -> String {
 }
 
 /// Fails if two columns of a group have the same name, of which a row would keep one.
-fn once(place: &str, group: &Type) -> Result<()> {
+fn check_unique_names(place: &str, group: &Type) -> Result<()> {
     let fields = group.get_fields();
     for (i, field) in fields.iter().enumerate() {
         let same = |other: &&Arc<Type>| other.name() == field.name();
@@ -187,7 +187,7 @@ fn once(place: &str, group: &Type) -> Result<()> {
             bail!("{place} has {} columns {}", fields.iter().filter(same).count(), quoted(field.name()));
         }
         if field.is_group() {
-            once(place, field)?;
+            check_unique_names(place, field)?;
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ impl<'a> RowFile<'a> {
             }
             Files::Own(own) => own.open(part)?,
         };
-        let theirs = |column: &'a String| hub.map_or(vec![column.as_str()], |hub| hub.theirs(column));
+        let theirs = |column: &'a String| hub.map_or(vec![column.as_str()], |hub| hub.hub_columns(column));
         let columns = task.columns.iter().flat_map(theirs).collect();
         let mut file = RowFile { task, rows, columns, hub, count: 0 };
         let mut count = 0;
@@ -75,7 +75,7 @@ impl<'a> RowFile<'a> {
         let mut taken = vec![Row::default(); numbers.len()];
         self.visit(&mut |mut row| {
             if let Some(place) = places.get(&row.index) {
-                self.hub.inspect(|hub| hub.adapt(&mut row));
+                self.hub.inspect(|hub| hub.rename_columns(&mut row));
                 taken[*place] = row;
             }
             Ok(())

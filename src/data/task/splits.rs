@@ -33,7 +33,7 @@ impl Task {
         let (num_train, dev_apart) = self.num_train(files, &file, asked)?;
         let mut drawn = file.take(&permutation(seed, file.count)[..num_train + dev_apart])?;
         let mut dev = file.prompts(&drawn.split_off(num_train))?;
-        if files.have(Part::Dev) {
+        if files.has_file(Part::Dev) {
             let file = RowFile::open(self, files, Part::Dev)?;
             let num_dev = asked.num_dev.unwrap_or(NUM_DEV.min(file.count));
             dev = file.prompts(&file.first(num_dev, "num_dev", seed)?)?;
@@ -45,7 +45,7 @@ impl Task {
     pub fn eval_split(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
         let file = RowFile::open(self, files, Part::Eval)?;
         let num_eval = self.num_eval(files, &file, asked)?;
-        let drawn = match files.have(Part::Eval) {
+        let drawn = match files.has_file(Part::Eval) {
             true => file.first(num_eval, "num_eval", seed)?,
             false => file.take(&permutation(seed, file.count)[file.count - num_eval..])?,
         };
@@ -55,9 +55,9 @@ impl Task {
     /// The number of training rows, and of dev rows drawn from the training file.
     fn num_train(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<(usize, usize)> {
         let (place, count) = (&file.rows.place, file.count);
-        let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(files.share(count, NUM_DEV));
-        let dev_apart = if files.have(Part::Dev) { 0 } else { num_dev };
-        let eval_apart = if files.have(Part::Eval) { 0 } else { self.num_eval(files, file, asked)? };
+        let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(files.default_size(count, NUM_DEV));
+        let dev_apart = if files.has_file(Part::Dev) { 0 } else { num_dev };
+        let eval_apart = if files.has_file(Part::Eval) { 0 } else { self.num_eval(files, file, asked)? };
         let apart = dev_apart.saturating_add(eval_apart);
         if apart >= count || asked.num_train.is_some_and(|n| n > count - apart) {
             let (num_eval, flags) = match eval_apart {
@@ -85,14 +85,14 @@ impl Task {
         let (place, count) = (&file.rows.place, file.count);
         match asked {
             // MeZO's published commands ask for 1,000 of SST-2's 872 rows.
-            Some(n) if n > count && files.have(Part::Eval) => {
+            Some(n) if n > count && files.has_file(Part::Eval) => {
                 tracing::info!("--num-eval {n}: {place} has {count} rows, and all of them are taken");
                 asked = Some(count);
             }
             Some(n) if n == 0 || n > count => return Err(usage!("num_eval {n}: {place} has {count} rows")),
             _ => {}
         }
-        let usual = if files.have(Part::Eval) { NUM_EVAL } else { files.share(file.count, NUM_EVAL) };
+        let usual = if files.has_file(Part::Eval) { NUM_EVAL } else { files.default_size(file.count, NUM_EVAL) };
         Ok(asked.unwrap_or(usual.min(file.count)))
     }
 }

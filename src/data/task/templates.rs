@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use minijinja::value::{StringInput, Value};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, filters};
 
-use super::json::weight;
+use super::json::text_size;
 use crate::base::text::{listed, quoted};
 
 /// The longest template, in bytes.
@@ -125,7 +125,7 @@ fn join(state: &State, list: &Value, joiner: Option<StringInput>) -> Result<Valu
 
 /// Renders a template with a row's values. Fails if it exceeds its fuel or output length.
 pub fn render(env: &Environment, name: &str, values: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
-    let most = LONGEST_BESIDE + MOST_TIMES * values.values().map(|value| weight(value, 0)).sum::<usize>();
+    let most = LONGEST_BESIDE + MOST_TIMES * values.values().map(|value| text_size(value, 0)).sum::<usize>();
     let mut out = Bounded { text: Vec::new(), most };
     let rendered = env.get_template(name)?.render_captured_to(values, &mut out).map(drop);
     if let Err(error) = rendered {

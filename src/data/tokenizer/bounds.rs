@@ -17,14 +17,14 @@ const MOST_STEPS: usize = 100;
 const LONGEST_PATTERN: usize = 4096;
 
 /// The steps so far, and the product of their expansions.
-struct Seen {
+struct StepBounds {
     steps: usize,
     growth: usize,
 }
 
 /// Refuses what would panic or not terminate.
 pub fn check(fields: &Map<String, Value>) -> Result<()> {
-    let mut seen = Seen { steps: 0, growth: 1 };
+    let mut seen = StepBounds { steps: 0, growth: 1 };
     for part in ["normalizer", "pre_tokenizer", "post_processor"] {
         if let Some(step) = fields.get(part) {
             seen.step(step).with_context(|| part.to_string())?;
@@ -37,7 +37,7 @@ fn text<'a>(step: &'a Value, field: &str) -> &'a str {
     step.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-impl Seen {
+impl StepBounds {
     fn step(&mut self, step: &Value) -> Result<()> {
         let kind = text(step, "type");
         self.steps += 1;

@@ -14,7 +14,7 @@ impl File {
     /// The tokenizer without the tokens of the other files. Takes the file's content.
     pub fn make(&mut self, settings: &Settings) -> Result<Inner> {
         let mut fields = std::mem::take(&mut self.fields);
-        if settings.class != Class::AsItStands {
+        if settings.class != Class::Generic {
             let (normalizer, pre_tokenizer, mut model) = settings.class.steps(settings);
             if self.whole {
                 self.warn_of_class(&fields, settings.class, &normalizer, &pre_tokenizer, &model);

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The generic class: tokenizer.json unchanged.
-    AsItStands,
+    Generic,
     /// GPT-2: byte-level BPE; OPT too.
     Gpt2,
     /// Qwen2: NFC, its own pattern, single digits.
@@ -25,8 +25,8 @@ pub enum Class {
 
 /// Values of `tokenizer_class`; each also with the suffix "Fast".
 const NAMES: &[(&str, Class)] = &[
-    ("PreTrainedTokenizer", Class::AsItStands),
-    ("TokenizersBackend", Class::AsItStands),
+    ("PreTrainedTokenizer", Class::Generic),
+    ("TokenizersBackend", Class::Generic),
     ("GPT2Tokenizer", Class::Gpt2),
     ("Qwen2Tokenizer", Class::Qwen2),
     ("LlamaTokenizer", Class::Llama),
@@ -37,7 +37,7 @@ const NAMES: &[(&str, Class)] = &[
 /// The class of a model type if none is declared; `llama` has none.
 const OF_MODELS: &[(&str, Class)] = &[
     ("opt", Class::Gpt2),
-    ("mistral", Class::AsItStands),
+    ("mistral", Class::Generic),
     ("qwen2", Class::Qwen2),
     ("qwen3", Class::Qwen2),
     ("gemma", Class::Gemma),
@@ -57,10 +57,10 @@ impl Class {
     /// class.
     pub fn find(model_type: &str, declared: Option<&str>, byte_level: bool, place: &str) -> Result<Self> {
         let own = OF_MODELS.iter().find(|(name, _)| *name == model_type).map(|(_, class)| *class);
-        let Some(name) = declared.filter(|name| !name.is_empty()) else { return Ok(own.unwrap_or(Class::AsItStands)) };
+        let Some(name) = declared.filter(|name| !name.is_empty()) else { return Ok(own.unwrap_or(Class::Generic)) };
         // transformers ignores the declared class of these.
         if model_type == "mistral" || model_type == "qwen2" {
-            return Ok(own.unwrap_or(Class::AsItStands));
+            return Ok(own.unwrap_or(Class::Generic));
         }
         let stem = name.strip_suffix("Fast").unwrap_or(name);
         let Some((_, class)) = NAMES.iter().find(|(name, _)| *name == stem) else {
@@ -71,13 +71,13 @@ impl Class {
                 known.join(", ")
             );
         };
-        Ok(if *class == Class::Llama && byte_level { Class::AsItStands } else { *class })
+        Ok(if *class == Class::Llama && byte_level { Class::Generic } else { *class })
     }
 
     /// Its name in `tokenizer_class`.
     pub fn name(self) -> &'static str {
         match self {
-            Class::AsItStands => "PreTrainedTokenizerFast",
+            Class::Generic => "PreTrainedTokenizerFast",
             _ => NAMES.iter().find(|(_, class)| *class == self).map_or("", |(name, _)| *name),
         }
     }
@@ -97,7 +97,7 @@ impl Class {
             ("mask_token", "<mask>"),
         ];
         match self {
-            Class::AsItStands => &[],
+            Class::Generic => &[],
             Class::Gpt2 => GPT2,
             Class::Qwen2 => QWEN2,
             Class::Llama | Class::CodeLlama => LLAMA,

@@ -58,7 +58,7 @@ impl Tokenizer {
         added.with_context(|| format!("{} cannot take its tokens; the file is damaged", file.place))??;
         let (front, back) = match settings.template {
             Some(bos) => (Vec::from_iter(bos.then(|| settings.id(&inner, "bos_token")).flatten()), Vec::new()),
-            None => around(&inner).with_context(|| file.place.clone())?,
+            None => affixes(&inner).with_context(|| file.place.clone())?,
         };
         if bos_id.is_none() {
             if model_type == "opt" && front.is_empty() {
@@ -67,7 +67,7 @@ impl Tokenizer {
                      --bos-id 2 puts it"
                 );
             }
-            settings.warn_of_begin(front.first().copied(), settings.id(&inner, "bos_token"), &file.place);
+            settings.warn_of_ignored_add_bos(front.first().copied(), settings.id(&inner, "bos_token"), &file.place);
         }
         if let Some(last) = back.last() {
             let last = inner.id_to_token(*last).unwrap_or_default();
@@ -129,7 +129,7 @@ impl Tokenizer {
 }
 
 /// The ids that a post-processor puts before and after a text.
-fn around(inner: &Inner) -> Result<(Vec<u32>, Vec<u32>)> {
+fn affixes(inner: &Inner) -> Result<(Vec<u32>, Vec<u32>)> {
     let Some(processor) = inner.get_post_processor() else { return Ok((Vec::new(), Vec::new())) };
     // A one-token text; the special-tokens mask tells it from the template's tokens.
     let text = Encoding::new(

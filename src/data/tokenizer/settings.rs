@@ -26,7 +26,7 @@ pub struct Settings {
     /// Replaces the template: with the begin token or without; None: tokenizer.json's.
     pub template: Option<bool>,
     /// `add_bos_token`, where tokenizer.json's template overrides it.
-    unheard_begin: Option<bool>,
+    ignored_add_bos: Option<bool>,
     /// Whether special tokens in a text are tokenised as text.
     split_special_tokens: bool,
     /// The named tokens.
@@ -68,7 +68,7 @@ impl Settings {
             add_prefix_space: flag("add_prefix_space")?,
             legacy: flag("legacy")?.unwrap_or(false),
             template,
-            unheard_begin: add_bos.filter(|_| file.is_some()),
+            ignored_add_bos: add_bos.filter(|_| file.is_some()),
             split_special_tokens: flag("split_special_tokens")?.unwrap_or(false),
             named: tokens.named,
             placed: tokens.placed,
@@ -132,9 +132,9 @@ impl Settings {
     }
 
     /// Warns if `add_bos_token` contradicts tokenizer.json, which prevails.
-    pub fn warn_of_begin(&self, first: Option<u32>, bos: Option<u32>, file: &str) {
+    pub fn warn_of_ignored_add_bos(&self, first: Option<u32>, bos: Option<u32>, file: &str) {
         let begins = first.is_some() && first == bos;
-        if let Some(wanted) = self.unheard_begin.filter(|wanted| self.template.is_none() && *wanted != begins) {
+        if let Some(wanted) = self.ignored_add_bos.filter(|wanted| self.template.is_none() && *wanted != begins) {
             let what = if begins { "puts the begin token in front" } else { "puts no begin token in front" };
             tracing::warn!(
                 "{}: add_bos_token is {wanted}, but {file} {what}, and that is what counts, as in transformers 5",
@@ -172,7 +172,7 @@ impl Tokens {
             config.insert("extra_special_tokens".into(), more);
         }
         // The other classes default to their own pad_token.
-        if matches!(class, Class::AsItStands | Class::Llama | Class::CodeLlama)
+        if matches!(class, Class::Generic | Class::Llama | Class::CodeLlama)
             && let Some(pad) = file.and_then(|file| file.pad_token.clone())
         {
             config.entry("pad_token").or_insert(pad);
@@ -212,7 +212,7 @@ impl Tokens {
             for (id, value) in &file.added_tokens {
                 match (&decoder, class) {
                     // Already in the file; recorded so that its id is verified.
-                    (Some(_), Class::AsItStands) if !placed.contains_key(id) => {
+                    (Some(_), Class::Generic) if !placed.contains_key(id) => {
                         placed.insert(*id, (token(value, &unnamed)?, file.place.clone()));
                     }
                     // tokenizer_config.json takes precedence, and a class takes no others.

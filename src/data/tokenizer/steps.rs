@@ -17,7 +17,7 @@ impl Class {
             |scheme: &str| json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false });
         let prefix = settings.add_prefix_space != Some(false);
         match self {
-            Class::AsItStands => (Value::Null, Value::Null, Value::Null),
+            Class::Generic => (Value::Null, Value::Null, Value::Null),
             Class::Gpt2 => (Value::Null, byte_level(true), bpe(None, false, false)),
             Class::Qwen2 => {
                 let split =

@@ -77,7 +77,7 @@ pub struct LlamaConfig {
     intermediate_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     num_key_value_heads: Option<Option<usize>>,
     head_dim: Option<usize>,
     max_position_embeddings: Option<usize>,
@@ -85,11 +85,11 @@ pub struct LlamaConfig {
     rms_norm_eps: f64,
     /// The activation of the gate; None: the architecture's default.
     pub hidden_act: Option<String>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     tie_word_embeddings: Option<Option<bool>>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     sliding_window: Option<Option<usize>>,
     layer_types: Option<Vec<String>>,
     /// The older spelling: the base here, the scaling in `rope_scaling`.
@@ -106,13 +106,13 @@ fn eps() -> f64 {
 }
 
 /// Separates explicit null (`Some(None)`) from a missing key.
-pub fn said<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
+pub fn explicit_null<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
 /// The defaults of an architecture's config.json: those of its class in transformers.
 #[derive(Clone, Copy, Debug)]
-pub struct Usual {
+pub struct Defaults {
     /// The number of key-value heads; None: as many as query heads.
     pub key_heads: Option<usize>,
     /// The width of a head; None: hidden size / query heads.
@@ -123,10 +123,10 @@ pub struct Usual {
     pub tied: bool,
 }
 
-impl Usual {
+impl Defaults {
     /// LLaMA's defaults.
-    pub const LLAMA: Usual = Usual { key_heads: None, head_dim: None, positions: 2048, tied: false };
-    const MISTRAL: Usual = Usual { key_heads: Some(8), positions: 131_072, ..Self::LLAMA };
+    pub const LLAMA: Defaults = Defaults { key_heads: None, head_dim: None, positions: 2048, tied: false };
+    const MISTRAL: Defaults = Defaults { key_heads: Some(8), positions: 131_072, ..Self::LLAMA };
 }
 
 /// The parameters of a model of the family.
@@ -185,17 +185,17 @@ fn in_f32<S: Serializer>(frequencies: &[Vec<f64>], serializer: S) -> Result<S::O
 impl LlamaConfig {
     /// LLaMA's design.
     pub fn llama(&self) -> Result<Design> {
-        self.silu(&Usual::LLAMA)
+        self.silu(&Defaults::LLAMA)
     }
 
     /// Mistral's design (Jiang et al. 2023, arXiv 2310.06825): its blocks may have sliding windows.
     pub fn mistral(&self) -> Result<Design> {
         let window = self.window(4096);
-        self.silu(&Usual::MISTRAL)?.seen_within(&[window.is_some()], window)
+        self.silu(&Defaults::MISTRAL)?.seen_within(&[window.is_some()], window)
     }
 
     /// The design of a relative with LLaMA's gate.
-    pub fn silu(&self, usual: &Usual) -> Result<Design> {
+    pub fn silu(&self, usual: &Defaults) -> Result<Design> {
         match self.hidden_act.as_deref() {
             None | Some("silu" | "swish") => {}
             Some(other) => bail!("config.json: hidden_act \"{other}\" is not known for this architecture; silu is"),
@@ -206,7 +206,7 @@ impl LlamaConfig {
     }
 
     /// LLaMA's design with another gate and no rotary frequencies yet; the basis of its relatives' designs.
-    pub fn design(&self, gate: Activation, usual: &Usual) -> Result<Design> {
+    pub fn design(&self, gate: Activation, usual: &Defaults) -> Result<Design> {
         let queries = self.num_attention_heads;
         let keys = self.num_key_value_heads.unwrap_or(usual.key_heads).unwrap_or(queries);
         let dim = self.head_dim.or(usual.head_dim).unwrap_or(self.hidden_size / queries.max(1));

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::design::{Design, LlamaConfig, Usual, said};
+use super::design::{Design, LlamaConfig, Defaults, explicit_null};
 use crate::base::{Table, Use, fields};
 use crate::device::{Activation, Scores};
 use crate::formats::{Rope, limits, rope};
@@ -67,11 +67,11 @@ pub const GEMMA3_FIELDS: Table = Table {
     ],
 };
 
-const GEMMA: Usual = Usual { key_heads: Some(16), head_dim: Some(256), positions: 8192, tied: true };
+const GEMMA: Defaults = Defaults { key_heads: Some(16), head_dim: Some(256), positions: 8192, tied: true };
 
-const GEMMA2: Usual = Usual { key_heads: Some(4), ..GEMMA };
+const GEMMA2: Defaults = Defaults { key_heads: Some(4), ..GEMMA };
 
-const GEMMA3: Usual = Usual { positions: 131_072, ..GEMMA2 };
+const GEMMA3: Defaults = Defaults { positions: 131_072, ..GEMMA2 };
 
 /// The fields of Gemma's config.json that are read.
 #[derive(Clone, Debug, Deserialize)]
@@ -82,9 +82,9 @@ pub struct GemmaConfig {
     query_pre_attn_scalar: Option<f64>,
     sliding_window_pattern: Option<usize>,
     rope_local_base_freq: Option<f64>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     attn_logit_softcapping: Option<Option<f32>>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     final_logit_softcapping: Option<Option<f32>>,
 }
 
@@ -132,7 +132,7 @@ impl GemmaConfig {
         .seen_within(&local, self.base.window(4096))
     }
 
-    fn design(&self, gate: Activation, usual: &Usual) -> Result<Design> {
+    fn design(&self, gate: Activation, usual: &Defaults) -> Result<Design> {
         let design = self.base.design(gate, usual)?;
         limits::check_positive(&[
             ("query_pre_attn_scalar", self.query_pre_attn_scalar),

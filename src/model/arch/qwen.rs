@@ -4,7 +4,7 @@
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::design::{Design, LlamaConfig, Usual};
+use super::design::{Design, LlamaConfig, Defaults};
 use crate::base::{Table, Use};
 
 /// The fields of config.json that both have beside LLaMA's.
@@ -40,9 +40,9 @@ pub const QWEN3_FIELDS: Table = Table {
     fields: &[("attention_bias", Use::Read, "of queries, keys, values and the output")],
 };
 
-const QWEN2: Usual = Usual { key_heads: Some(32), positions: 32_768, ..Usual::LLAMA };
+const QWEN2: Defaults = Defaults { key_heads: Some(32), positions: 32_768, ..Defaults::LLAMA };
 
-const QWEN3: Usual = Usual { head_dim: Some(128), ..QWEN2 };
+const QWEN3: Defaults = Defaults { head_dim: Some(128), ..QWEN2 };
 
 /// The fields of Qwen's config.json that are read.
 #[derive(Clone, Debug, Deserialize)]

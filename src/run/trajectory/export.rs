@@ -26,7 +26,7 @@ const MAGIC: [u8; 8] = *b"zotraj\0\x03";
 
 /// The JSON before the columns.
 #[derive(Serialize, Deserialize)]
-struct Front {
+struct Preamble {
     trajectory: Trajectory,
     /// Run lengths of the number of values per step: (values, steps).
     counts: Vec<(usize, usize)>,
@@ -52,7 +52,7 @@ pub fn export(trajectory: &Trajectory, path: &Path) -> Result<Exported> {
     }
     let columns = columns(&shared);
     let counts = shared.counts();
-    let json = serde_json::to_vec(&Front { trajectory: shared, counts })?;
+    let json = serde_json::to_vec(&Preamble { trajectory: shared, counts })?;
     let deflated = |columns: &[u8]| -> Result<Vec<u8>> {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&(json.len() as u32).to_le_bytes())?;
@@ -97,7 +97,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
     }
     let len = plain.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
     let json = plain.get(4..4 + len).context("it is cut short")?;
-    let front: Front = serde_json::from_slice(json).context("it is of another version of zotune")?;
+    let front: Preamble = serde_json::from_slice(json).context("it is of another version of zotune")?;
     let (mut trajectory, columns) = (front.trajectory, &plain[4 + len..]);
     trajectory.header.check()?;
     // Each step has at least one value, so the counts cannot demand more than the columns hold.

@@ -85,7 +85,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The valid prefix of a log.
-pub(super) struct Whole {
+pub(super) struct ValidPrefix {
     /// Its length in bytes.
     pub(super) len: usize,
     /// The checksum that the next record continues.
@@ -94,7 +94,7 @@ pub(super) struct Whole {
     pub(super) of_steps: Vec<u32>,
 }
 
-impl Whole {
+impl ValidPrefix {
     /// The warning about an incomplete tail, if there is one.
     pub(super) fn torn(&self, bytes: &[u8]) -> Option<String> {
         let torn = bytes.len() - self.len;
@@ -108,7 +108,7 @@ impl Whole {
 }
 
 /// Reads a log up to its last valid record. Damage before that is an error that names the step.
-pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, Whole)> {
+pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, ValidPrefix)> {
     let (header, mut at, mut chain) = read_header(bytes)?;
     let (mut trajectory, mut of_steps) = (Trajectory::new(header), vec![chain]);
     while let Ok((record, end)) = record_at(bytes, at, chain) {
@@ -128,7 +128,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, Whole)> {
             bytes.len()
         );
     }
-    Ok((trajectory, Whole { len: at, chain, of_steps }))
+    Ok((trajectory, ValidPrefix { len: at, chain, of_steps }))
 }
 
 fn read_header(bytes: &[u8]) -> Result<(Header, usize, u32)> {

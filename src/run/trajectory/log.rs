@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::flusher::Flusher;
-use super::framing::{MAGIC, Whole, checksum, read};
+use super::framing::{MAGIC, ValidPrefix, checksum, read};
 use super::header::Header;
 use super::record::{Done, FILE, Record, Scored};
 use super::steps::Trajectory;
@@ -91,7 +91,7 @@ impl Log {
         }
         file.seek(SeekFrom::End(0))?;
         let (fsync, flusher) = (trajectory.header.config.fsync, flusher(&file)?);
-        let Whole { len, chain, of_steps } = whole;
+        let ValidPrefix { len, chain, of_steps } = whole;
         Ok(Log { trajectory, path, file, chain, of_steps, len: len as u64, fsync, flusher })
     }
 
