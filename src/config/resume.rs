@@ -9,7 +9,7 @@ use super::args::RawArgs;
 use super::run_config::RunConfig;
 
 /// Options that do not affect the steps computed so far: durations, intervals, locations.
-const FREE: [&str; 13] = [
+const CHANGEABLE: [&str; 13] = [
     "max_steps",
     "eval_steps",
     "logging_steps",
@@ -48,7 +48,7 @@ impl RunConfig {
         }
         for (name, value) in given.into_iter().filter(|(name, value)| !value.is_null() && checked.contains_key(name)) {
             let then = &config[&name];
-            if FREE.contains(&name.as_str()) {
+            if CHANGEABLE.contains(&name.as_str()) {
                 config[&name] = value;
             } else if name != "output_dir" && name != "overwrite_output_dir" && *then != value {
                 let flag = name.replace('_', "-");

@@ -17,7 +17,7 @@ use super::weight_files::{is_lfs_pointer, weight_files};
 use crate::base::{Source, text};
 use crate::device::cpu::convert::convert;
 use crate::device::{Array, BufferElement, Element, zeros};
-use crate::formats::gguf::{Listed, blocks, tensors};
+use crate::formats::gguf::{GgufTensor, blocks, tensors};
 use crate::formats::pickle::Pickle;
 use crate::params::file::read_header;
 
@@ -174,7 +174,7 @@ impl Checkpoint {
 
     fn add_gguf(&mut self, file: usize) -> Result<()> {
         let (reader, len) = self.files.open(&self.names[file])?;
-        for Listed { name, shape, stored, offset, layout } in tensors::tensors(reader, len)? {
+        for GgufTensor { name, shape, stored, offset, layout } in tensors::tensors(reader, len)? {
             self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), layout });
         }
         Ok(())

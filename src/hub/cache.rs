@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::repo::{Repo, FileRequest};
+use super::repo::{FileRequest, Repo};
 use crate::base::files;
 
 /// The cache of one repo. Reading it sends no request.
@@ -34,7 +34,7 @@ impl Cache {
     }
 
     /// Records the commit of a revision. A failure is only logged: a read-only cache still works.
-    pub fn note(&self, revision: &str, commit: &str) {
+    pub fn record_commit(&self, revision: &str, commit: &str) {
         if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
             return;
         }
@@ -59,7 +59,7 @@ impl Cache {
     }
 
     /// Records that a commit lacks a file, so that it is not requested again.
-    pub fn note_absent(&self, commit: &str, name: &str) {
+    pub fn record_absent(&self, commit: &str, name: &str) {
         let path = self.folder.join(".no_exist").join(commit).join(name);
         if !path.is_file() {
             let _ = make_folder_of(&path).and_then(|()| Ok(File::create(&path).map(drop)?));
@@ -67,22 +67,24 @@ impl Cache {
     }
 
     /// The first required file that is not cached.
-    pub fn lacks<'a>(&self, commit: &str, wanted: &[FileRequest<'a>]) -> Option<&'a str> {
+    pub fn first_missing<'a>(&self, commit: &str, wanted: &[FileRequest<'a>]) -> Option<&'a str> {
         wanted.iter().find_map(|w| match w {
             FileRequest::Required(name) => (!self.has(commit, name)).then_some(*name),
             FileRequest::Optional(_) => None,
             FileRequest::FirstOf(names) if names.iter().any(|name| self.has(commit, name)) => None,
-            FileRequest::FirstOf(names) => names.iter().find(|name| !self.is_absent(commit, name)).or(names.first()).copied(),
+            FileRequest::FirstOf(names) => {
+                names.iter().find(|name| !self.is_absent(commit, name)).or(names.first()).copied()
+            }
         })
     }
 
     /// Whether every requested file is cached or known to be missing on the hub.
-    pub fn is_whole(&self, commit: &str, wanted: &[FileRequest]) -> bool {
+    pub fn is_complete(&self, commit: &str, wanted: &[FileRequest]) -> bool {
         let settled = |w: &FileRequest| match w {
             FileRequest::Optional(name) => self.has(commit, name) || self.is_absent(commit, name),
             _ => true,
         };
-        self.lacks(commit, wanted).is_none() && wanted.iter().all(settled)
+        self.first_missing(commit, wanted).is_none() && wanted.iter().all(settled)
     }
 
     /// The path of a complete blob. `etag` was checked to be a valid file name.

@@ -10,7 +10,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::bars;
 use super::cache::{Cache, make_folder_of};
-use super::http::{ATTEMPTS, Client, Failure, Remote, stretch};
+use super::http::{ATTEMPTS, Client, Failure, Remote, body_range};
 use crate::base::hash::sha256;
 
 /// Makes sure that a blob is in the cache. `what` is its name in messages: `facebook/opt-125m@27dcfa7/config.json`.
@@ -23,12 +23,12 @@ pub fn fetch(
     again: &dyn Fn() -> Result<Remote, Failure>,
 ) -> Result<()> {
     let blob = cache.blob(&remote.etag);
-    let is_there = || blob.metadata().is_ok_and(|m| remote.size.is_none_or(|size| m.len() == size));
-    if is_there() {
+    let is_cached = || blob.metadata().is_ok_and(|m| remote.size.is_none_or(|size| m.len() == size));
+    if is_cached() {
         return Ok(());
     }
     let _lock = cache.lock(&remote.etag, || tracing::info!("waiting for another process that fetches {what}"))?;
-    if is_there() {
+    if is_cached() {
         return Ok(());
     }
     let mut download = Download::open(client, remote, cache.partial(&remote.etag), what)?;
@@ -80,55 +80,55 @@ impl<'a> Download<'a> {
 
     /// Resumes after every break, until the download is complete or [`ATTEMPTS`] in a row bring nothing.
     fn finish(&mut self, again: &dyn Fn() -> Result<Remote, Failure>) -> Result<(), Failure> {
-        let mut in_vain = 0;
+        let mut stalled = 0;
         loop {
             let before = self.len;
-            let Err(failure) = self.pull() else { return Ok(()) };
-            in_vain = if self.len > before { 0 } else { in_vain + 1 };
-            let is_stale = matches!(failure.status, Some(401 | 403 | 410)) && self.len > 0 && in_vain == 1;
+            let Err(failure) = self.request_rest() else { return Ok(()) };
+            stalled = if self.len > before { 0 } else { stalled + 1 };
+            let is_stale = matches!(failure.status, Some(401 | 403 | 410)) && self.len > 0 && stalled == 1;
             if is_stale && let Some(remote) = again().ok().filter(|remote| remote.etag == self.etag) {
                 self.url = remote.url;
                 continue;
             }
-            if !failure.passes() || in_vain >= ATTEMPTS {
+            if !failure.is_transient() || stalled >= ATTEMPTS {
                 return Err(failure);
             }
             tracing::debug!("{}; going on from {}", failure.say, HumanBytes(self.len));
-            if in_vain > 0 {
-                failure.pause(in_vain);
+            if stalled > 0 {
+                failure.pause(stalled);
             }
         }
     }
 
     /// Sends one request for the missing bytes.
-    fn pull(&mut self) -> Result<(), Failure> {
+    fn request_rest(&mut self) -> Result<(), Failure> {
         if self.size.is_some_and(|size| self.len > size) {
-            self.cut_to(0)?;
+            self.truncate(0)?;
         }
         if self.size == Some(self.len) {
             return Ok(());
         }
         let response = match self.client.read(&self.url, self.len) {
             Err(failure) if failure.status == Some(416) && self.len > 0 => {
-                self.cut_to(0)?;
+                self.truncate(0)?;
                 return Err(Failure::broken(failure.say));
             }
             answer => answer?,
         };
-        let (start, total) = stretch(&response)
+        let (start, total) = body_range(&response)
             .filter(|(start, _)| [0, self.len].contains(start))
             .ok_or_else(|| Failure::lasting(format!("the server sends another part of {} than was asked for", self.what)))?;
-        self.cut_to(start)?;
+        self.truncate(start)?;
         match (self.size, total) {
             (Some(size), Some(total)) if size != total => return Err(self.wrong_length(size, total)),
             (size, total) => self.size = size.or(total),
         }
-        self.check_most(self.size.unwrap_or(self.len))?;
-        self.take(response.into_body().into_reader())
+        self.check_length(self.size.unwrap_or(self.len))?;
+        self.append(response.into_body().into_reader())
     }
 
     /// Appends the body to the file.
-    fn take(&mut self, mut body: impl Read) -> Result<(), Failure> {
+    fn append(&mut self, mut body: impl Read) -> Result<(), Failure> {
         let mut buffer = vec![0; 256 << 10];
         loop {
             let n = match body.read(&mut buffer) {
@@ -147,7 +147,7 @@ impl<'a> Download<'a> {
             if let Some(size) = self.size.filter(|size| self.len + n as u64 > *size) {
                 return Err(self.wrong_length(size, self.len + n as u64));
             }
-            self.check_most(self.len + n as u64)?;
+            self.check_length(self.len + n as u64)?;
             self.file.write_all(&buffer[..n]).map_err(|e| self.unwritten(e))?;
             self.len += n as u64;
             self.bar.set_length(self.size.unwrap_or(self.len));
@@ -170,7 +170,7 @@ impl<'a> Download<'a> {
         if found.contains(&expected) {
             return Ok(());
         }
-        self.cut_to(0)?;
+        self.truncate(0)?;
         Err(Failure::lasting(format!("what came is damaged: its {name} is {}, and the hub says {expected}", found[0])))
     }
 
@@ -181,7 +181,7 @@ impl<'a> Download<'a> {
     }
 
     /// Truncates the file to `len` bytes.
-    fn cut_to(&mut self, len: u64) -> Result<(), Failure> {
+    fn truncate(&mut self, len: u64) -> Result<(), Failure> {
         let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
         cut.map_err(|e| self.unwritten(e))?;
         self.len = len;
@@ -189,19 +189,19 @@ impl<'a> Download<'a> {
     }
 
     /// Refuses more bytes than such a file may have.
-    fn check_most(&mut self, bytes: u64) -> Result<(), Failure> {
-        let most = most(self.what, self.size);
-        if bytes <= most {
+    fn check_length(&mut self, bytes: u64) -> Result<(), Failure> {
+        let max_bytes = max_bytes(self.what, self.size);
+        if bytes <= max_bytes {
             return Ok(());
         }
-        self.cut_to(0)?;
+        self.truncate(0)?;
         let said = if self.size.is_some() { "" } else { ", whose length the hub does not say" };
-        Err(Failure::lasting(format!("it is longer than {} bytes, the most for a file like this{said}", most)))
+        Err(Failure::lasting(format!("it is longer than {} bytes, the most for a file like this{said}", max_bytes)))
     }
 
     fn wrong_length(&mut self, size: u64, sent: u64) -> Failure {
         let failure = Failure::lasting(format!("its length is wrong: the hub says {size} bytes, and {sent} are sent"));
-        self.cut_to(0).err().unwrap_or(failure)
+        self.truncate(0).err().unwrap_or(failure)
     }
 
     fn unwritten(&self, error: impl std::fmt::Display) -> Failure {
@@ -238,7 +238,7 @@ fn sha1(mut hash: Sha1, reader: &mut dyn Read) -> Result<String> {
 
 /// The most bytes that a file may have. Files that are read into memory at once are limited to the size of the largest
 /// vocabularies; a file of unknown length is limited too.
-fn most(name: &str, size: Option<u64>) -> u64 {
+fn max_bytes(name: &str, size: Option<u64>) -> u64 {
     let (small, unsaid) = (256 << 20, 64 << 20);
     let is_small = [".json", ".txt", ".jinja", ".model"].iter().any(|ending| name.ends_with(ending));
     match size {

@@ -63,12 +63,12 @@ impl Failure {
     }
 
     /// Whether it is transient.
-    pub fn passes(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self.status, None | Some(408 | 429 | 500..=599)) && self.wait.is_none_or(|wait| wait <= LONGEST_WAIT)
     }
 
     /// The weakest policy that retries it.
-    fn asks(&self) -> RetryPolicy {
+    fn policy(&self) -> RetryPolicy {
         if self.status.is_none() { RetryPolicy::Silent } else { RetryPolicy::Busy }
     }
 
@@ -130,10 +130,10 @@ impl Client {
     /// The commit of a repo's revision and the names of its files.
     pub fn describe(&self, repo: &Repo, retries: RetryPolicy) -> Result<RepoInfo, Failure> {
         let url = format!("{}/api/{}", self.settings.endpoint, repo.named().api_url());
-        let (_, mut response) = self.patiently(retries, || self.follow(false, &url))?;
+        let (_, mut response) = self.with_retries(retries, || self.follow(false, &url))?;
         let body = response.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(|e| self.failure(&url, e))?;
         let info = serde_json::from_slice::<RepoInfo>(&body).ok().filter(|info| is_commit(&info.sha));
-        info.ok_or_else(|| self.no_hub(&url))
+        info.ok_or_else(|| self.not_a_hub(&url))
     }
 
     /// The metadata of a file at a repo's revision.
@@ -141,7 +141,7 @@ impl Client {
         let named = repo.named();
         let path: Vec<String> = name.split('/').map(encoded).collect();
         let url = format!("{}/{}/resolve/{}/{}", self.settings.endpoint, named.url(), named.url_revision(), path.join("/"));
-        let (url, response) = self.patiently(retries, || self.follow(true, &url))?;
+        let (url, response) = self.with_retries(retries, || self.follow(true, &url))?;
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         let etag = header("x-linked-etag").or(header("etag")).map(|e| e.trim_start_matches("W/").trim_matches('"'));
         let is_name = |etag: &&str| {
@@ -150,7 +150,7 @@ impl Client {
                 && !etag.starts_with('.')
         };
         let commit = header("x-repo-commit").or(Some(repo.revision())).filter(|commit| is_commit(commit));
-        let (Some(etag), Some(commit)) = (etag.filter(is_name), commit) else { return Err(self.no_hub(&url)) };
+        let (Some(etag), Some(commit)) = (etag.filter(is_name), commit) else { return Err(self.not_a_hub(&url)) };
         let is_elsewhere = response.status().is_redirection();
         let size = header("x-linked-size").or(header("content-length").filter(|_| !is_elsewhere));
         let location = if is_elsewhere { target(&url, response.headers()) } else { None };
@@ -169,7 +169,7 @@ impl Client {
             let response = self.send(false, &url, Some(start))?;
             match target(&url, response.headers()).filter(|_| response.status().is_redirection()) {
                 Some(next) => url = next,
-                None => return self.judged(&url, response),
+                None => return self.checked(&url, response),
             }
         }
         Err(Failure::lasting(format!("{} redirects in a circle", shown(&url))))
@@ -188,11 +188,11 @@ impl Client {
     }
 
     /// Retries transient failures as `retries` allows.
-    fn patiently<T>(&self, retries: RetryPolicy, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    fn with_retries<T>(&self, retries: RetryPolicy, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
         let mut nth = 1;
         loop {
             match ask() {
-                Err(failure) if failure.passes() && nth < ATTEMPTS && retries >= failure.asks() => {
+                Err(failure) if failure.is_transient() && nth < ATTEMPTS && retries >= failure.policy() => {
                     failure.pause(nth);
                     nth += 1;
                 }
@@ -214,7 +214,7 @@ impl Client {
                 // A renamed repo redirects within the hub; a large file to a CDN, whose response has less metadata.
                 Some(next) if !tells => url = next,
                 Some(_) => return Ok((url, response)),
-                None => return Ok((url.clone(), self.judged(&url, response)?)),
+                None => return Ok((url.clone(), self.checked(&url, response)?)),
             }
         }
         Err(Failure::lasting(format!("{} redirects in a circle", shown(&url))))
@@ -262,7 +262,7 @@ impl Client {
     }
 
     /// The response if its status is a success, else the failure it reports.
-    fn judged(&self, url: &str, response: Response<Body>) -> Result<Response<Body>, Failure> {
+    fn checked(&self, url: &str, response: Response<Body>) -> Result<Response<Body>, Failure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -280,7 +280,7 @@ impl Client {
         })
     }
 
-    fn no_hub(&self, url: &str) -> Failure {
+    fn not_a_hub(&self, url: &str) -> Failure {
         Failure::lasting(format!("{} does not answer as the hub does; is HF_ENDPOINT right?", shown(url)))
     }
 }
@@ -320,7 +320,7 @@ fn encoded(part: &str) -> String {
 }
 
 /// The offset of a response's body in the file, and the file's length if the response states it.
-pub fn stretch(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
+pub fn body_range(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
     if response.status().as_u16() != 206 {
         return Some((0, header("content-length").and_then(|len| len.parse().ok())));

@@ -8,5 +8,5 @@ mod http;
 mod download;
 mod snapshot;
 
-pub use repo::{Repo, FileRequest};
+pub use repo::{FileRequest, Repo};
 pub use snapshot::Hub;

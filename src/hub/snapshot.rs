@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::cache::{Cache, is_commit};
 use super::download;
 use super::http::{Client, Failure, Remote, RetryPolicy};
-use super::repo::{Repo, FileRequest, at_commit, check_file};
+use super::repo::{FileRequest, Repo, at_commit, check_file};
 use super::settings::{Settings, shown};
 
 /// The requested files of a repo, in a folder.
@@ -46,32 +46,32 @@ impl Hub {
         let known = cache.commit(repo.revision());
         let found = |commit: String| Snapshot { folder: cache.snapshot(&commit), commit };
         // A commit is immutable.
-        if let Some(commit) = known.as_ref().filter(|c| is_commit(repo.revision()) && cache.is_whole(c, wanted)) {
+        if let Some(commit) = known.as_ref().filter(|c| is_commit(repo.revision()) && cache.is_complete(c, wanted)) {
             return Ok(found(commit.clone()));
         }
-        let lacking = match &known {
-            Some(commit) => cache.lacks(commit, wanted),
+        let missing = match &known {
+            Some(commit) => cache.first_missing(commit, wanted),
             None => wanted.iter().find_map(FileRequest::first).or(Some("a snapshot")),
         };
-        self.check_online(repo, lacking)?;
+        self.check_online(repo, missing)?;
         if self.settings().offline.is_some() {
             return Ok(found(known.unwrap_or_default()));
         }
-        let retries = if lacking.is_none() { RetryPolicy::None } else { RetryPolicy::Busy };
+        let retries = if missing.is_none() { RetryPolicy::None } else { RetryPolicy::Busy };
         match self.client.describe(repo, retries) {
             Ok(info) => {
                 let at = repo.at(&info.sha);
-                for name in self.chosen(&at, &info, wanted)? {
+                for name in self.select_files(&at, &info, wanted)? {
                     if !cache.has(&info.sha, name) {
                         let found = self.client.look_up(&at, name, RetryPolicy::Silent);
                         let remote = found.map_err(|f| self.explained(&at, Some(name), &f))?;
-                        self.bring(&at, &remote, name)?;
+                        self.fetch_file(&at, &remote, name)?;
                     }
                 }
-                cache.note(repo.revision(), &info.sha);
+                cache.record_commit(repo.revision(), &info.sha);
                 Ok(found(info.sha))
             }
-            Err(failure) => match known.filter(|_| lacking.is_none() && may_stand_in(&failure)) {
+            Err(failure) => match known.filter(|_| missing.is_none() && may_use_cache(&failure)) {
                 Some(commit) => {
                     self.warn(repo, &commit, &failure);
                     Ok(found(commit))
@@ -96,12 +96,12 @@ impl Hub {
         match self.client.look_up(repo, name, retries) {
             Ok(remote) => {
                 if !cache.has(&remote.commit, name) {
-                    self.bring(&repo.at(&remote.commit), &remote, name)?;
+                    self.fetch_file(&repo.at(&remote.commit), &remote, name)?;
                 }
-                cache.note(repo.revision(), &remote.commit);
+                cache.record_commit(repo.revision(), &remote.commit);
                 Ok(place(&remote.commit))
             }
-            Err(failure) => match known.filter(|_| may_stand_in(&failure)) {
+            Err(failure) => match known.filter(|_| may_use_cache(&failure)) {
                 Some(commit) => {
                     self.warn(repo, &commit, &failure);
                     Ok(place(&commit))
@@ -120,21 +120,26 @@ impl Hub {
     }
 
     /// The names of the requested files that the hub has; records those it lacks in the cache.
-    fn chosen<'a>(&self, repo: &Repo, info: &hf_hub::api::RepoInfo, wanted: &[FileRequest<'a>]) -> Result<Vec<&'a str>> {
+    fn select_files<'a>(
+        &self,
+        repo: &Repo,
+        info: &hf_hub::api::RepoInfo,
+        wanted: &[FileRequest<'a>],
+    ) -> Result<Vec<&'a str>> {
         let is_there = |name: &str| info.siblings.iter().any(|sibling| sibling.rfilename == name);
         let cache = self.cache(repo);
-        let note_absent = |name: &str| cache.note_absent(&info.sha, name);
+        let record_absent = |name: &str| cache.record_absent(&info.sha, name);
         let mut chosen = Vec::new();
         for wanted in wanted {
             match wanted {
                 FileRequest::Required(name) | FileRequest::Optional(name) if is_there(name) => chosen.push(*name),
-                FileRequest::Optional(name) => note_absent(name),
+                FileRequest::Optional(name) => record_absent(name),
                 FileRequest::Required(name) => {
                     return Err(unavailable!("{} has no {name} on the hub", at_commit(&repo.id, &info.sha)));
                 }
                 FileRequest::FirstOf(names) => match names.iter().position(|name| is_there(name)) {
                     Some(i) => {
-                        names[..i].iter().for_each(|name| note_absent(name));
+                        names[..i].iter().for_each(|name| record_absent(name));
                         chosen.push(names[i]);
                     }
                     None => {
@@ -151,7 +156,7 @@ impl Hub {
     }
 
     /// Downloads a file into the cache. `repo` is at a commit.
-    fn bring(&self, repo: &Repo, remote: &Remote, name: &str) -> Result<()> {
+    fn fetch_file(&self, repo: &Repo, remote: &Remote, name: &str) -> Result<()> {
         check_file(repo, name)?;
         let (cache, commit) = (self.cache(repo), repo.revision());
         let again = || self.client.look_up(repo, name, RetryPolicy::Silent);
@@ -160,8 +165,8 @@ impl Hub {
     }
 
     /// Fails if the network is forbidden and a file is missing.
-    fn check_online(&self, repo: &Repo, lacking: Option<&str>) -> Result<()> {
-        let (Some(variable), Some(name)) = (&self.settings().offline, lacking) else { return Ok(()) };
+    fn check_online(&self, repo: &Repo, missing: Option<&str>) -> Result<()> {
+        let (Some(variable), Some(name)) = (&self.settings().offline, missing) else { return Ok(()) };
         Err(unavailable!(
             "{name} of the {} {} (revision {}) is not in the cache, {}, and {variable} forbids the network; run once without it",
             repo.noun(),
@@ -215,6 +220,6 @@ impl Hub {
 
 /// Whether the cached files may be used instead: unless the hub knows the repo and reports that the revision or file
 /// does not exist.
-fn may_stand_in(failure: &Failure) -> bool {
+fn may_use_cache(failure: &Failure) -> bool {
     !matches!(failure.code.as_str(), "RevisionNotFound" | "EntryNotFound")
 }

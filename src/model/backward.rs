@@ -19,13 +19,13 @@ use crate::params::{Gradient, ParamId, Recorder, Role, Weights};
 /// A backward pass in progress, over the micro-batches of one batch.
 pub struct Backward<'a> {
     model: &'a Model,
-    parts: Vec<Part<'a>>,
+    parts: Vec<MicroBatch<'a>>,
     recorder: Arc<Recorder>,
     /// The remaining segments, the next one last.
-    ahead: Vec<Segment>,
+    remaining: Vec<Segment>,
 }
 
-struct Part<'a> {
+struct MicroBatch<'a> {
     packed: Packed<'a>,
     /// The inputs of the remaining blocks, the next one's last.
     inputs: Vec<Activations>,
@@ -52,12 +52,12 @@ impl<'a> Backward<'a> {
                 }
             })?;
             log_probs.push(model.log_probs_of(weights, &states, batch)?);
-            parts.push(Part { packed, inputs, states, upstream: None });
+            parts.push(MicroBatch { packed, inputs, states, upstream: None });
         }
         let blocks = (0..model.num_blocks()).map(Segment::Block);
         let all = std::iter::once(Segment::Stem).chain(blocks).chain([Segment::Head]);
-        let ahead = all.filter(|segment| *segment >= lowest).collect();
-        Ok((Backward { model, parts, recorder: weights.recorder()?, ahead }, log_probs))
+        let remaining = all.filter(|segment| *segment >= lowest).collect();
+        Ok((Backward { model, parts, recorder: weights.recorder()?, remaining }, log_probs))
     }
 
     /// Sets the gradient of the loss with respect to each log-probability.
@@ -72,9 +72,9 @@ impl<'a> Backward<'a> {
     /// The gradients of the next segment's weights, summed over the micro-batches; None at the end. The weights of the
     /// segments below must be as they were at the beginning.
     pub fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
-        let Some(segment) = self.ahead.pop() else { return Ok(None) };
+        let Some(segment) = self.remaining.pop() else { return Ok(None) };
         let recorder = self.recorder.clone();
-        let (read, last) = (weights.recorded(&recorder), self.ahead.is_empty());
+        let (read, last) = (weights.recorded(&recorder), self.remaining.is_empty());
         for part in &mut self.parts {
             let upstream = part.upstream.take().context("a backward pass without a gradient to begin from")?;
             part.upstream = match segment {
@@ -107,7 +107,7 @@ fn missing(weights: Weights, id: ParamId) -> anyhow::Error {
 
 impl Model {
     /// The gradient with respect to the last block's output, through the head, one chunk of states at a time.
-    fn head_backward(&self, weights: Weights, part: &Part, upstream: &Activations) -> Result<Activations> {
+    fn head_backward(&self, weights: Weights, part: &MicroBatch, upstream: &Activations) -> Result<Activations> {
         let mut gradient = part.states.zeros_like()?;
         for chunk in self.head_chunks(part.packed.batch, 1) {
             let states = chunk.of(&part.states)?.variable()?;

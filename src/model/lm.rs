@@ -15,7 +15,7 @@ use super::architecture::{Architecture, Shape};
 use super::kinds;
 use super::linear::Linear;
 use super::loader::{Contents, Loader};
-use super::packed::{PrefixMode, Packed, Prefix};
+use super::packed::{Packed, Prefix, PrefixMode};
 use super::segment::{Place, Segment};
 use crate::base::{Source, files};
 use crate::data::Batch;
@@ -172,20 +172,20 @@ impl Model {
         self.log_probs_of(weights, &self.states(weights, batch)?, batch)
     }
 
-    /// The same for a batch that is evaluated repeatedly: `kept` caches the output of the blocks below the first
+    /// The same for a batch that is evaluated repeatedly: `cache` holds the output of the blocks below the first
     /// trained weight.
-    pub fn log_probs_cached(&self, weights: Weights, batch: &Batch, kept: &mut Option<Activations>) -> Result<Vec<f32>> {
+    pub fn log_probs_cached(&self, weights: Weights, batch: &Batch, cache: &mut Option<Activations>) -> Result<Vec<f32>> {
         let Some(first) = self.first_trained_block(weights) else { return self.log_probs(weights, batch) };
-        let x = match kept {
+        let x = match cache {
             Some(x) => x.clone(),
             None => {
-                let (still, packed) = (weights.as_they_stand(), self.prepare(batch)?);
-                let x = self.architecture.embed(still, &packed)?;
-                kept.insert(self.through(still, &packed, 0..first, x, |_, _| ())?).clone()
+                let (base, packed) = (weights.as_they_stand(), self.prepare(batch)?);
+                let x = self.architecture.embed(base, &packed)?;
+                cache.insert(self.apply_blocks(base, &packed, 0..first, x, |_, _| ())?).clone()
             }
         };
         let (x, batch) = (x.repeated(weights.points())?, &batch.repeated(weights.points()));
-        let states = self.through(weights, &self.prepare(batch)?, first..self.num_blocks(), x, |_, _| ())?;
+        let states = self.apply_blocks(weights, &self.prepare(batch)?, first..self.num_blocks(), x, |_, _| ())?;
         self.log_probs_of(weights, &states, batch)
     }
 
@@ -224,11 +224,11 @@ impl Model {
         see: impl FnMut(usize, &Activations),
     ) -> Result<Activations> {
         let x = self.architecture.embed(weights, packed)?;
-        self.through(weights, packed, 0..self.num_blocks(), x, see)
+        self.apply_blocks(weights, packed, 0..self.num_blocks(), x, see)
     }
 
     /// Applies these blocks to x.
-    fn through(
+    fn apply_blocks(
         &self,
         weights: Weights,
         packed: &Packed,

@@ -41,7 +41,7 @@ pub struct Loader {
     pub(super) sizes: Vec<usize>,
     aliases: &'static [(&'static str, &'static str)],
     /// The checkpoint's tensors that were requested.
-    seen: RefCell<BTreeSet<String>>,
+    requested: RefCell<BTreeSet<String>>,
     /// Whether the head has its own weight although config.json ties it.
     pub(super) untied: bool,
     dtype: DType,
@@ -63,7 +63,7 @@ impl Loader {
             _ => None,
         };
         let (params, sizes, linears) = (Params::new(dtype), Vec::new(), Vec::new());
-        let (aliases, seen, untied) = (&[][..], RefCell::default(), false);
+        let (aliases, requested, untied) = (&[][..], RefCell::default(), false);
         // If they cannot be opened, they are not downloaded yet, or the later read reports the error.
         let headers = match &contents {
             Contents::Nothing(source) => Checkpoint::open(source).ok(),
@@ -77,7 +77,7 @@ impl Loader {
             params,
             sizes,
             aliases,
-            seen,
+            requested,
             untied,
             dtype,
             adapter,
@@ -97,7 +97,7 @@ impl Loader {
     }
 
     /// A weight of zeros. Fails if all of them exceed the available memory.
-    fn made(&mut self, shape: &[usize], dtype: DType) -> Result<Array> {
+    fn zero_weight(&mut self, shape: &[usize], dtype: DType) -> Result<Array> {
         self.zeros = self.zeros.saturating_add(count(shape)?.saturating_mul(dtype.size_in_bytes()) as u64);
         if let Some(free) = memory::available_bytes().filter(|free| self.zeros > *free) {
             bail!(
@@ -114,7 +114,7 @@ impl Loader {
         self.current = (segment, prefix.into());
     }
 
-    fn note(&mut self, id: ParamId, name: &str, (segment, prefix): (Segment, &str)) -> ParamId {
+    fn record_place(&mut self, id: ParamId, name: &str, (segment, prefix): (Segment, &str)) -> ParamId {
         let name = name.strip_prefix(prefix).unwrap_or(name).into();
         self.places.push(Place { id, segment, name });
         id
@@ -132,7 +132,7 @@ impl Loader {
 
     /// Loads the embedding. Of a tied pair either tensor may be stored, as in transformers.
     pub(super) fn embedding(&mut self, name: &str, shape: &[usize], tied: bool) -> Result<ParamId> {
-        let is_only = |stored: &Checkpoint| !stored.has(&self.spelled(stored, name)) && stored.has(HEAD);
+        let is_only = |stored: &Checkpoint| !stored.has(&self.checkpoint_name(stored, name)) && stored.has(HEAD);
         let only_the_head = self.stored().is_some_and(is_only);
         self.weight_from(name, if tied && only_the_head { HEAD } else { name }, shape)
     }
@@ -141,26 +141,26 @@ impl Loader {
     fn weight_from(&mut self, name: &str, stored: &str, shape: &[usize]) -> Result<ParamId> {
         let size = count(shape)?;
         if let Some(headers) = &self.headers {
-            headers.check(&self.spelled(headers, stored), shape)?;
+            headers.check(&self.checkpoint_name(headers, stored), shape)?;
         }
         let tensor = match &self.contents {
             Contents::Stored(checkpoint) => {
-                let spelled = self.spelled(checkpoint, stored);
+                let spelled = self.checkpoint_name(checkpoint, stored);
                 let tensor = checkpoint.read(&spelled, shape, self.dtype)?;
-                self.seen.borrow_mut().insert(spelled);
+                self.requested.borrow_mut().insert(spelled);
                 tensor
             }
-            Contents::Zeros => self.made(shape, self.dtype)?,
+            Contents::Zeros => self.zero_weight(shape, self.dtype)?,
             Contents::Nothing(_) => Array::empty(self.dtype)?,
         };
         self.sizes.push(size);
         let id = self.params.insert(name, tensor)?;
         let (segment, prefix) = self.current.clone();
-        Ok(self.note(id, name, (segment, &prefix)))
+        Ok(self.record_place(id, name, (segment, &prefix)))
     }
 
     /// The name of a weight in the checkpoint.
-    fn spelled(&self, checkpoint: &Checkpoint, name: &str) -> String {
+    fn checkpoint_name(&self, checkpoint: &Checkpoint, name: &str) -> String {
         let others = self.aliases.iter().filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)));
         others.into_iter().find(|other| !checkpoint.has(name) && checkpoint.has(other)).unwrap_or(name.into())
     }
@@ -195,7 +195,7 @@ impl Loader {
         let size = count(shape)?;
         let tensor = match (&self.contents, &self.adapter_tensors) {
             (Contents::Nothing(_), _) => Array::empty(DType::F32)?,
-            (_, None) => self.made(shape, DType::F32)?,
+            (_, None) => self.zero_weight(shape, DType::F32)?,
             (_, Some(stored)) => {
                 let known_as = Adapter::stored_name(name).filter(|known_as| stored.has(known_as));
                 stored.read(known_as.as_deref().unwrap_or(name), shape, DType::F32)?
@@ -208,7 +208,7 @@ impl Loader {
             stored::PROMPT_EMBEDDINGS => (Segment::Stem, String::new()),
             _ => self.current.clone(),
         };
-        Ok(self.note(id, name, (segment, &prefix)))
+        Ok(self.record_place(id, name, (segment, &prefix)))
     }
 
     /// Fails if the adapter adapts layers that the model lacks.
@@ -221,10 +221,10 @@ impl Loader {
     /// Warns if the checkpoint has more tensors than the config uses: missing layers, or another model's config.
     pub(super) fn warn_of_unused(&self) {
         let Contents::Stored(checkpoint) = &self.contents else { return };
-        let seen = self.seen.borrow();
+        let requested = self.requested.borrow();
         let unused: Vec<&str> = checkpoint
             .tensor_names()
-            .filter(|name| !seen.contains(*name) && !name.ends_with("rotary_emb.inv_freq"))
+            .filter(|name| !requested.contains(*name) && !name.ends_with("rotary_emb.inv_freq"))
             .collect();
         if let Some(first) = unused.first() {
             tracing::warn!(
@@ -258,12 +258,12 @@ impl Loader {
         let is_made = matches!(&self.contents, Contents::Nothing(Source::Single(..)));
         let Some(checkpoint) = self.stored().filter(|_| !is_made) else { return Ok(false) };
         let name = self.params.ids().find(|(id, _)| *id == embedding).map_or("", |(_, name)| name);
-        let embedding = self.spelled(checkpoint, name);
+        let embedding = self.checkpoint_name(checkpoint, name);
         if !checkpoint.has(HEAD) || !checkpoint.has(&embedding) {
             return Ok(false);
         }
         if checkpoint.are_same([HEAD, &embedding], shape, self.dtype)? {
-            self.seen.borrow_mut().insert(HEAD.into());
+            self.requested.borrow_mut().insert(HEAD.into());
             return Ok(false);
         }
         if is_read {

@@ -72,7 +72,7 @@ impl<'a> Packed<'a> {
 
     /// The rows of x [tokens, ..] needed after a block's attention: all; in the last block the predicting ones,
     /// [states, ..].
-    pub(super) fn onward(&self, is_last: bool, x: &Activations) -> Result<Activations> {
+    pub(super) fn needed_rows(&self, is_last: bool, x: &Activations) -> Result<Activations> {
         if !is_last {
             return Ok(x.clone());
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Linear;
 use super::lm::Model;
-use super::packed::{PrefixMode, Packed};
+use super::packed::{Packed, PrefixMode};
 use crate::base::Digest;
 use crate::data::Batch;
 use crate::device::{Activations, Array};

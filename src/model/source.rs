@@ -11,7 +11,7 @@ use crate::base::{Source, Usage};
 use crate::data::tokenizer::Tokenizer;
 use crate::formats::gguf::folder;
 use crate::formats::weight_files::{WEIGHT_FILES, weight_files};
-use crate::hub::{Hub, Repo, FileRequest};
+use crate::hub::{FileRequest, Hub, Repo};
 use crate::model::adapter::stored::{CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES};
 
 /// The files of a model: the folder or GGUF file `name`, else the built-in model, else the hub's, with its commit. The

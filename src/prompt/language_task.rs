@@ -34,7 +34,7 @@ pub struct LanguageTask<'a> {
     /// Examples per forward pass in evaluations.
     pub eval_batch_size: usize,
     /// Mini-batches per step: one per direction, or 1.
-    pub batches_a_step: usize,
+    pub batches_per_step: usize,
     /// The seed of the mini-batches.
     pub seed: u64,
     /// The name of the base model, for an adapter's config.
@@ -49,7 +49,7 @@ impl Workload for LanguageTask<'_> {
     fn problem(&self) -> Box<dyn Problem + '_> {
         let batches = Batches::new(self.examples.train.len(), self.batch_size, self.seed);
         let loss = PromptLoss::new(self.model, self.task.loss, &self.examples.train, batches, self.micro_batch_size);
-        Box::new(loss.with_batches_a_step(self.batches_a_step))
+        Box::new(loss.with_batches_per_step(self.batches_per_step))
     }
 
     fn score(&self, weights: Weights, split: Split, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Score> {

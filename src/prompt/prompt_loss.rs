@@ -22,7 +22,7 @@ pub struct PromptLoss<'a> {
     examples: &'a [Example],
     batches: Batches,
     /// Mini-batches per step: one per direction, or 1 if they share one.
-    batches_a_step: u64,
+    batches_per_step: u64,
     micro_batch_size: usize,
     step: u64,
     batch: Vec<usize>,
@@ -42,7 +42,7 @@ impl<'a> PromptLoss<'a> {
             loss,
             examples,
             batches,
-            batches_a_step: 1,
+            batches_per_step: 1,
             micro_batch_size,
             step: 1,
             batch: Vec::new(),
@@ -56,8 +56,8 @@ impl<'a> PromptLoss<'a> {
     }
 
     /// Sets `n` mini-batches per step, one per direction.
-    pub fn with_batches_a_step(mut self, n: usize) -> Self {
-        self.batches_a_step = n as u64;
+    pub fn with_batches_per_step(mut self, n: usize) -> Self {
+        self.batches_per_step = n as u64;
         self
     }
 
@@ -109,8 +109,8 @@ impl<'a> PromptLoss<'a> {
         let mut totals = vec![LossSum::default(); points];
         let mut kept = std::mem::take(&mut self.kept);
         for (batch, kept) in self.micro_batches.iter().zip(&mut kept) {
-            let look = || self.model.log_probs_cached(weights, batch, kept);
-            let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
+            let evaluate = || self.model.log_probs_cached(weights, batch, kept);
+            let log_probs = self.counted(points, points * batch.num_tokens(), evaluate)?;
             for (total, log_probs) in totals.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
                 self.parts_of(batch, log_probs).into_iter().for_each(|part| *total += part);
             }
@@ -133,7 +133,7 @@ impl<'a> PromptLoss<'a> {
         weights: Weights,
         batches: &'b [Batch],
         total: Option<usize>,
-    ) -> Result<(f32, Counted<'b>)> {
+    ) -> Result<(f32, CountedBackward<'b>)> {
         let tokens = batches.iter().map(Batch::num_tokens).sum();
         let begun = self.counted(batches.len(), tokens, || Backward::begin(self.model, weights, batches))?;
         let (mut backward, log_probs) = begun;
@@ -153,7 +153,7 @@ impl<'a> PromptLoss<'a> {
         });
         backward.seed(slopes.collect())?;
         self.cost.borrow_mut().backwards += batches.len() as u64;
-        Ok((sum.mean() as f32, Counted { problem: self, backward }))
+        Ok((sum.mean() as f32, CountedBackward { problem: self, backward }))
     }
 }
 
@@ -164,7 +164,7 @@ impl Objective for PromptLoss<'_> {
     }
 
     fn turn_to(&mut self, k: usize) {
-        self.batch = self.batches.at((self.step - 1) * self.batches_a_step + k as u64 % self.batches_a_step);
+        self.batch = self.batches.at((self.step - 1) * self.batches_per_step + k as u64 % self.batches_per_step);
         self.micro_batches = self.pack(&self.batch);
         self.kept = vec![None; self.micro_batches.len()];
     }
@@ -215,8 +215,8 @@ impl Problem for PromptLoss<'_> {
         let (places, points): (Vec<usize>, _) = ((0..self.examples.len()).collect(), weights.points());
         let mut parts = vec![Vec::new(); points];
         for batch in places.chunks(self.micro_batch_size).flat_map(|places| self.pack(places)) {
-            let look = || self.model.log_probs(weights, &batch);
-            let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
+            let evaluate = || self.model.log_probs(weights, &batch);
+            let log_probs = self.counted(points, points * batch.num_tokens(), evaluate)?;
             for (parts, log_probs) in parts.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
                 parts.extend(self.parts_of(&batch, log_probs));
             }
@@ -254,12 +254,12 @@ impl Problem for PromptLoss<'_> {
 }
 
 /// A backward pass whose cost is counted.
-struct Counted<'a> {
+struct CountedBackward<'a> {
     problem: &'a PromptLoss<'a>,
     backward: Backward<'a>,
 }
 
-impl Gradients for Counted<'_> {
+impl Gradients for CountedBackward<'_> {
     fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
         self.problem.counted(0, 0, || self.backward.next(weights))
     }

@@ -20,8 +20,9 @@ impl Disk {
         const STEP: u64 = 16;
         const LINE: u64 = 400;
         const REST: u64 = 256 << 10;
-        let log =
-            STEP * config.max_steps + LINE * (config.max_steps / config.logging_steps + config.max_steps / config.eval_steps) + REST;
+        let log = STEP * config.max_steps
+            + LINE * (config.max_steps / config.logging_steps + config.max_steps / config.eval_steps)
+            + REST;
         let checkpoint = kept + state;
         let made = if config.save_steps == 0 { 0 } else { config.max_steps.div_ceil(config.save_steps) };
         let checkpoints = made.min(config.save_total_limit as u64);

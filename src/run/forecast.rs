@@ -52,7 +52,7 @@ pub struct Forecast {
 /// the matrix library.
 const RUNNING_BYTES: usize = 6 << 20;
 
-/// Forecasts the run of an unresolved config. `outline` is the model without its weights, `sizes` the number of
+/// Forecasts the run of an unresolved config. `opened` is the model without its weights, `sizes` the number of
 /// elements of each.
 pub fn forecast(
     config: &RunConfig,
@@ -84,8 +84,12 @@ pub fn forecast(
 
     let dtype = config.inputs.dtype.dtype();
     let state = (measured.state_per_weight * num_trained as f64) as usize;
-    let snapshot =
-        method(&config.optimizer)?.snapshot_bytes(&config.settings, num_trained, dtype.size_in_bytes(), examples.train.len());
+    let snapshot = method(&config.optimizer)?.snapshot_bytes(
+        &config.settings,
+        num_trained,
+        dtype.size_in_bytes(),
+        examples.train.len(),
+    );
     let activations = measured.activations.max(measured.eval_activations) as usize;
     let at_once = weights + state + snapshot + (measured.both.max(measured.eval_activations)) as usize;
     // The weights of a built-in model are in the program's own pages.
@@ -97,8 +101,8 @@ pub fn forecast(
     let replaced = if method(&config.optimizer)?.order == Order::Zeroth { measured.seconds } else { 0.0 };
     let seconds_per_snapshot = measured.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
     let evaluated = |examples: &[Example]| tokens(examples, config.inputs.eval_batch_size) as f64;
-    let evaluations =
-        (config.max_steps.div_ceil(config.eval_steps) + 1) as f64 * evaluated(&examples.dev) + 2.0 * evaluated(&examples.eval);
+    let evaluations = (config.max_steps.div_ceil(config.eval_steps) + 1) as f64 * evaluated(&examples.dev)
+        + 2.0 * evaluated(&examples.eval);
     let kept = if config.inputs.is_adapted() { 4 * num_trained } else { weights } as u64;
     let disk = Disk::new(&config, kept, (state + snapshot) as u64, opened.model.companion_bytes());
     Ok(Forecast {

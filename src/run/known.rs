@@ -223,7 +223,8 @@ fn are_rows_of(then: &Inputs, task: &Option<String>, data: &Option<PathBuf>) -> 
 
 /// Warns if the evaluation `rows` were seen by the run whose output is now trained further.
 pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
-    let Some(RunRecord { place: folder, config, data, .. }) = find_run(&inputs.adapter, &inputs.trajectory, Some(&inputs.model))
+    let Some(RunRecord { place: folder, config, data, .. }) =
+        find_run(&inputs.adapter, &inputs.trajectory, Some(&inputs.model))
     else {
         return;
     };

@@ -144,12 +144,12 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let (scored, _) = self.score(Split::Dev, false)?;
-        self.warn_if_still(step, scored.digest);
+        self.warn_if_unchanged(step, scored.digest);
         self.log.dev(scored).map(Some)
     }
 
     /// Warns if no weight has changed since the last score, which a smooth loss curve would not show.
-    fn warn_if_still(&self, step: u64, digest: Digest) {
+    fn warn_if_unchanged(&self, step: u64, digest: Digest) {
         let before = self.log.trajectory().dev.range(..step).next_back();
         if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
             tracing::warn!(

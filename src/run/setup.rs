@@ -28,12 +28,12 @@ pub fn set_up(config: &mut RunConfig, loaded: &mut LoadedModel, num_train: usize
         tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
     }
     let optimizer = make_method(config, &mut loaded.params)?;
-    warn_of_lost_looks(config, &mut loaded.params)?;
+    warn_of_rounded_displacement(config, &mut loaded.params)?;
     Ok(optimizer)
 }
 
 /// Warns if half precision rounds away most of the displacement to the points where the loss is evaluated.
-fn warn_of_lost_looks(config: &RunConfig, params: &mut Params) -> Result<()> {
+fn warn_of_rounded_displacement(config: &RunConfig, params: &mut Params) -> Result<()> {
     let Some(radius) = config.settings.zo_eps.filter(|_| config.inputs.dtype.dtype() != DType::F32) else { return Ok(()) };
     let eps = match config.settings.distribution {
         Some(Distribution::Sphere) => radius / (params.count_over(ParamSet::Trained) as f64).sqrt(),
@@ -146,7 +146,7 @@ pub fn language_task<'a>(
         batch_size: config.batch_size,
         micro_batch_size: config.micro_batch_size,
         eval_batch_size: config.inputs.eval_batch_size,
-        batches_a_step: config.settings.num_directions.filter(|_| fresh).unwrap_or(1),
+        batches_per_step: config.settings.num_directions.filter(|_| fresh).unwrap_or(1),
         seed: config.seed,
         base: &config.inputs.model,
     }

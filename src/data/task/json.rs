@@ -13,7 +13,9 @@ use crate::base::text::quoted;
 pub fn object(line: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str::<UniqueNames>(line) {
         Ok(UniqueNames(Value::Object(fields))) => Ok(fields),
-        Ok(UniqueNames(Value::Array(_))) => bail!("not a JSON object but a list; each row is an object in a line of its own"),
+        Ok(UniqueNames(Value::Array(_))) => {
+            bail!("not a JSON object but a list; each row is an object in a line of its own")
+        }
         Ok(UniqueNames(other)) => bail!("not a JSON object: {}", quoted(&other.to_string())),
         // A list over several lines.
         Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; each row is an object in a line of its own"),

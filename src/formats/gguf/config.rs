@@ -71,7 +71,7 @@ impl GgufKind {
             let near = nearest(name, KINDS.iter().map(|kind| kind.name));
             anyhow!("the architecture \"{name}\" is not one that zotune reads from GGUF: {near}")
         })?;
-        if kind.sized(header, "expert_count")?.is_some_and(|n| n > 0) {
+        if kind.size(header, "expert_count")?.is_some_and(|n| n > 0) {
             bail!("it is a mixture of experts, which zotune does not know");
         }
         fields::check(header, name, matches!(name, "gemma2" | "gemma3"))?;
@@ -82,12 +82,12 @@ impl GgufKind {
         format!("{}.{name}", self.name)
     }
 
-    fn sized(&self, header: &Header, name: &str) -> Result<Option<usize>> {
+    fn size(&self, header: &Header, name: &str) -> Result<Option<usize>> {
         header.integer(&self.key(name))
     }
 
-    fn needed(&self, header: &Header, name: &str) -> Result<usize> {
-        required(self.sized(header, name)?, &self.key(name))
+    fn required_size(&self, header: &Header, name: &str) -> Result<usize> {
+        required(self.size(header, name)?, &self.key(name))
     }
 
     fn number(&self, header: &Header, name: &str) -> Result<Option<f64>> {
@@ -96,15 +96,15 @@ impl GgufKind {
 
     /// The numbers of query heads and of key-value heads.
     fn heads(&self, header: &Header) -> Result<(usize, usize)> {
-        let heads = self.needed(header, "attention.head_count")?;
-        Ok((heads, self.sized(header, "attention.head_count_kv")?.unwrap_or(heads)))
+        let heads = self.required_size(header, "attention.head_count")?;
+        Ok((heads, self.size(header, "attention.head_count_kv")?.unwrap_or(heads)))
     }
 
     /// The config.json. `rope_factors` are the divisors of the rotary frequencies, if the file stores them.
     pub fn config(&self, header: &Header, rope_factors: Option<&[f32]>) -> Result<Map<String, Json>> {
         let (heads, key_heads) = self.heads(header)?;
-        let hidden = self.needed(header, "embedding_length")?;
-        let head_dim = match self.sized(header, "attention.key_length")? {
+        let hidden = self.required_size(header, "embedding_length")?;
+        let head_dim = match self.size(header, "attention.key_length")? {
             Some(dim) => dim,
             None => hidden / heads.max(1),
         };
@@ -115,7 +115,7 @@ impl GgufKind {
             ("rope.dimension_count", "rotary positions"),
             ("rope.dimension_count_swa", "rotary positions of blocks that slide"),
         ] {
-            if let Some(other) = self.sized(header, name)?.filter(|other| *other != head_dim) {
+            if let Some(other) = self.size(header, name)?.filter(|other| *other != head_dim) {
                 bail!("its heads are {head_dim} wide, but {dim} {other}, which zotune does not know");
             }
         }
@@ -126,8 +126,8 @@ impl GgufKind {
             "model_type": self.model_type,
             "vocab_size": embedding.shape[0],
             "hidden_size": hidden,
-            "intermediate_size": self.needed(header, "feed_forward_length")?,
-            "num_hidden_layers": self.needed(header, "block_count")?,
+            "intermediate_size": self.required_size(header, "feed_forward_length")?,
+            "num_hidden_layers": self.required_size(header, "block_count")?,
             "num_attention_heads": heads,
             "num_key_value_heads": key_heads,
             "head_dim": head_dim,
@@ -163,15 +163,15 @@ impl GgufKind {
     /// The maximum prompt length. For architectures without sliding windows llama.cpp ignores a window in the metadata;
     /// up to its length it makes no difference.
     fn positions(&self, header: &Header) -> Result<usize> {
-        let context = self.needed(header, "context_length")?;
-        let window = self.sized(header, "attention.sliding_window")?.filter(|window| *window > 0 && !self.gemma);
+        let context = self.required_size(header, "context_length")?;
+        let window = self.size(header, "attention.sliding_window")?.filter(|window| *window > 0 && !self.gemma);
         Ok(context.min(window.unwrap_or(context)))
     }
 
     /// The settings of Gemma 2 and 3.
     fn gemma(&self, header: &Header, head_dim: usize, config: &mut Json) -> Result<()> {
         let (heads, _) = self.heads(header)?;
-        let (hidden, blocks) = (self.needed(header, "embedding_length")?, self.needed(header, "block_count")?);
+        let (hidden, blocks) = (self.required_size(header, "embedding_length")?, self.required_size(header, "block_count")?);
         if blocks > header.tensors.len() {
             bail!("its metadata {} is {blocks}, and it has {} tensors", self.key("block_count"), header.tensors.len());
         }
@@ -179,7 +179,7 @@ impl GgufKind {
         // The metadata do not state it; llama.cpp too recognises the 27B models by their number of blocks.
         let largest = if self.name == "gemma2" { 46 } else { 62 };
         config["query_pre_attn_scalar"] = if blocks == largest { hidden / heads.max(1) } else { head_dim }.into();
-        let window = self.sized(header, "attention.sliding_window")?.or((self.name == "gemma2").then_some(4096));
+        let window = self.size(header, "attention.sliding_window")?.or((self.name == "gemma2").then_some(4096));
         let slides = match window {
             Some(window) if window > 0 || self.name == "gemma2" => {
                 config["sliding_window"] = window.into();

@@ -51,31 +51,31 @@ const MOST: u64 = 1 << 24;
 impl Header {
     /// Reads the header at the start of a file of `len` bytes. Fails on damage and unsupported versions.
     pub fn read(file: Box<dyn ReadSeek>, len: u64) -> Result<Self> {
-        let mut at = At { file: BufReader::with_capacity(1 << 16, file), place: 0, len };
-        if at.bytes::<4>()? != *b"GGUF" {
+        let mut reader = Reader { file: BufReader::with_capacity(1 << 16, file), place: 0, len };
+        if reader.bytes::<4>()? != *b"GGUF" {
             bail!("it does not begin with GGUF, so it is no such file");
         }
-        match at.u32()? {
+        match reader.u32()? {
             2 | 3 => {}
             1 => bail!("it is GGUF version 1; convert the model again with a newer llama.cpp"),
             version if version.swap_bytes() < 16 => bail!("it is big-endian; convert the model again for little-endian"),
             version => bail!("it is GGUF version {version}; 2 and 3 can be read"),
         }
-        let (num_tensors, num_keys) = (at.count(24)?, at.count(13)?);
+        let (num_tensors, num_keys) = (reader.count(24)?, reader.count(13)?);
         let mut metadata = BTreeMap::new();
         for _ in 0..num_keys {
-            let key = at.text()?;
-            let kind = at.u32()?;
-            let value = at.value(kind, 0).with_context(|| format!("the metadata {key:?} cannot be read"))?;
+            let key = reader.text()?;
+            let kind = reader.u32()?;
+            let value = reader.value(kind, 0).with_context(|| format!("the metadata {key:?} cannot be read"))?;
             if metadata.insert(key.clone(), value).is_some() {
                 bail!("its metadata has {key:?} twice");
             }
         }
         let (mut tensors, mut order) = (BTreeMap::new(), Vec::new());
         for _ in 0..num_tensors {
-            let name = at.text()?;
+            let name = reader.text()?;
             order.push(name.clone());
-            let info = at.info().with_context(|| format!("what it says of tensor {name:?} cannot be read"))?;
+            let info = reader.info().with_context(|| format!("what it says of tensor {name:?} cannot be read"))?;
             if tensors.insert(name.clone(), info).is_some() {
                 bail!("it has two tensors called {name}");
             }
@@ -85,7 +85,7 @@ impl Header {
         if !alignment.is_power_of_two() || alignment > 1 << 20 {
             bail!("its general.alignment is {alignment}, which is no power of two up to 2^20");
         }
-        header.place_tensors(&order, at.place.next_multiple_of(alignment as u64), alignment as u64, len)?;
+        header.place_tensors(&order, reader.place.next_multiple_of(alignment as u64), alignment as u64, len)?;
         Ok(header)
     }
 
@@ -207,20 +207,20 @@ impl Info {
 }
 
 /// A reader of the header, with its offset in a file of `len` bytes.
-struct At {
+struct Reader {
     file: BufReader<Box<dyn ReadSeek>>,
     place: u64,
     len: u64,
 }
 
-impl At {
-    fn cut(&self) -> anyhow::Error {
+impl Reader {
+    fn truncated(&self) -> anyhow::Error {
         anyhow!("the file is {} bytes long and ends within its header; was the download cut short?", self.len)
     }
 
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0u8; N];
-        self.file.read_exact(&mut bytes).map_err(|_| self.cut())?;
+        self.file.read_exact(&mut bytes).map_err(|_| self.truncated())?;
         self.place += N as u64;
         Ok(bytes)
     }
@@ -240,14 +240,14 @@ impl At {
             bail!("it claims {count} of something; it is damaged");
         }
         if count * size > self.len.saturating_sub(self.place) {
-            return Err(self.cut());
+            return Err(self.truncated());
         }
         Ok(count)
     }
 
     fn text(&mut self) -> Result<String> {
         let mut bytes = vec![0u8; self.count(1)? as usize];
-        self.file.read_exact(&mut bytes).map_err(|_| self.cut())?;
+        self.file.read_exact(&mut bytes).map_err(|_| self.truncated())?;
         self.place += bytes.len() as u64;
         Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }

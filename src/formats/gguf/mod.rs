@@ -8,4 +8,4 @@ mod vocabulary;
 pub mod folder;
 pub mod tensors;
 
-pub use tensors::Listed;
+pub use tensors::GgufTensor;

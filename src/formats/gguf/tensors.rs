@@ -9,7 +9,7 @@ use crate::base::ReadSeek;
 use crate::formats::Layout;
 
 /// A tensor of a GGUF file.
-pub struct Listed {
+pub struct GgufTensor {
     /// Its name in transformers, else in llama.cpp.
     pub name: String,
     /// Slowest dimension first.
@@ -23,13 +23,13 @@ pub struct Listed {
 }
 
 /// The tensors of a file of `len` bytes, except the rotary frequencies, which config.json covers.
-pub fn tensors(file: Box<dyn ReadSeek>, len: u64) -> Result<Vec<Listed>> {
+pub fn tensors(file: Box<dyn ReadSeek>, len: u64) -> Result<Vec<GgufTensor>> {
     let header = Header::read(file, len)?;
     let kind = GgufKind::of(&header)?;
     let mut listed = Vec::new();
     for (own, Info { shape, stored, offset }) in header.tensors.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
         let (name, layout) = kind.tensor(&header, own)?.unwrap_or((own.clone(), Layout::Plain));
-        listed.push(Listed { name, shape: shape.clone(), stored: stored.clone(), offset: *offset, layout });
+        listed.push(GgufTensor { name, shape: shape.clone(), stored: stored.clone(), offset: *offset, layout });
     }
     Ok(listed)
 }

@@ -14,7 +14,7 @@ use super::header::{Header, Value, required};
 use crate::base::text::nearest;
 
 /// A pre-tokenizer, named by `tokenizer.ggml.pre`.
-struct Cut {
+struct PreTokenizer {
     names: &'static [&'static str],
     /// Regexes that isolate pieces, in this order, before the byte-level step.
     patterns: &'static [&'static str],
@@ -26,10 +26,16 @@ struct Cut {
     whole_words: bool,
 }
 
-const CUTS: &[Cut] = &[
-    Cut { names: &["gpt-2"], patterns: &[], gpt2: true, nfc: false, whole_words: false },
-    Cut { names: &["smollm", "starcoder", "refact"], patterns: &[r"\p{N}"], gpt2: true, nfc: false, whole_words: false },
-    Cut {
+const PRE_TOKENIZERS: &[PreTokenizer] = &[
+    PreTokenizer { names: &["gpt-2"], patterns: &[], gpt2: true, nfc: false, whole_words: false },
+    PreTokenizer {
+        names: &["smollm", "starcoder", "refact"],
+        patterns: &[r"\p{N}"],
+        gpt2: true,
+        nfc: false,
+        whole_words: false,
+    },
+    PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3"],
         patterns: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -38,7 +44,7 @@ const CUTS: &[Cut] = &[
         nfc: false,
         whole_words: true,
     },
-    Cut {
+    PreTokenizer {
         names: &["qwen2", "deepseek-r1-qwen"],
         patterns: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -174,8 +180,8 @@ pub fn tokenizer_config(header: &Header, max_length: &Json) -> Result<Json> {
 }
 
 /// A post-processor that puts the begin token before every text, if the file asks for it.
-fn begin(header: &Header, tokens: &Tokens, unless_said: bool) -> Result<Json> {
-    if !header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(unless_said) {
+fn begin_template(header: &Header, tokens: &Tokens, default: bool) -> Result<Json> {
+    if !header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(default) {
         return Ok(Json::Null);
     }
     let bos = tokens.special(header, "bos")?;
@@ -194,8 +200,8 @@ fn begin(header: &Header, tokens: &Tokens, unless_said: bool) -> Result<Json> {
 
 fn byte_level<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFile<'a>> {
     let pre = required(header.text("tokenizer.ggml.pre")?, "tokenizer.ggml.pre")?;
-    let Some(cut) = CUTS.iter().find(|cut| cut.names.contains(&pre)) else {
-        let near = nearest(pre, CUTS.iter().flat_map(|cut| cut.names.iter().copied()));
+    let Some(rules) = PRE_TOKENIZERS.iter().find(|rules| rules.names.contains(&pre)) else {
+        let near = nearest(pre, PRE_TOKENIZERS.iter().flat_map(|rules| rules.names.iter().copied()));
         bail!("its tokenizer cuts text as \"{pre}\" does, which zotune does not know: {near}");
     };
     let merges = required(header.list("tokenizer.ggml.merges", as_text)?, "tokenizer.ggml.merges")?;
@@ -203,15 +209,15 @@ fn byte_level<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFi
     let split = |pattern: &&str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
     let bytes =
         |gpt2: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": gpt2 });
-    let steps: Vec<Json> = cut.patterns.iter().map(split).chain([bytes(cut.gpt2)]).collect();
+    let steps: Vec<Json> = rules.patterns.iter().map(split).chain([bytes(rules.gpt2)]).collect();
     Ok(TokenizerFile {
         version: "1.0",
         truncation: Json::Null,
         padding: Json::Null,
         added_tokens: tokens.added(),
-        normalizer: if cut.nfc { json!({ "type": "NFC" }) } else { Json::Null },
+        normalizer: if rules.nfc { json!({ "type": "NFC" }) } else { Json::Null },
         pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": steps }),
-        post_processor: begin(header, tokens, cut.whole_words)?,
+        post_processor: begin_template(header, tokens, rules.whole_words)?,
         decoder: bytes(true),
         model: Bpe {
             kind: "BPE",
@@ -221,7 +227,7 @@ fn byte_level<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFi
             end_of_word_suffix: None,
             fuse_unk: false,
             byte_fallback: false,
-            ignore_merges: cut.whole_words,
+            ignore_merges: rules.whole_words,
             vocab: tokens.vocab(false),
             merges: merges.context("one of its merges is not two pieces with a space between them")?,
         },
@@ -251,7 +257,7 @@ fn sentence_piece<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<Tokeniz
         added_tokens: tokens.added(),
         normalizer: json!({ "type": "Sequence", "normalizers": in_front.into_iter().chain([spaces]).collect::<Vec<_>>() }),
         pre_tokenizer: Json::Null,
-        post_processor: begin(header, tokens, true)?,
+        post_processor: begin_template(header, tokens, true)?,
         decoder: json!({ "type": "Sequence", "decoders": decoders.into_iter().chain(stripped).collect::<Vec<_>>() }),
         model: Bpe {
             kind: "BPE",

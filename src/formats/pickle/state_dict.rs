@@ -67,7 +67,7 @@ impl Pickle {
         for (name, found) in unpickle::tensors(&pickle)? {
             let view = match found {
                 Ok(strided) => View::of(&name, strided, &folder, &mut archive)?,
-                Err(what) => View::unread(what),
+                Err(what) => View::unsupported(what),
             };
             left = left.checked_sub(view.bytes()).with_context(|| {
                 format!("its tensors show many times the {len} bytes of the file, the last {}", quoted(&name))
@@ -148,7 +148,7 @@ fn dtype(class: &str) -> Result<DType, String> {
 
 impl View {
     /// A tensor of an unsupported type `what`.
-    fn unread(what: String) -> Self {
+    fn unsupported(what: String) -> Self {
         View {
             dtype: Err(what),
             shape: Vec::new(),
@@ -168,7 +168,7 @@ impl View {
     /// The view of a tensor described in a pickle. Fails if it exceeds its storage.
     fn of(name: &str, strided: Strided, folder: &str, archive: &mut Archive) -> Result<Self> {
         let Strided { class, storage, numbers, first, shape, stride } = strided;
-        let Ok(dtype) = dtype(&class) else { return Ok(View { shape, ..View::unread(class) }) };
+        let Ok(dtype) = dtype(&class) else { return Ok(View { shape, ..View::unsupported(class) }) };
         let (size, name) = (dtype.size_in_bytes(), quoted(name));
         let storage = format!("{folder}data/{storage}");
         let stored = archive.by_name(&storage).map(|entry| entry.size()).with_context(|| {

@@ -14,7 +14,7 @@ pub const LONGEST: usize = 16 << 20;
 const MOST_OBJECTS: usize = 4 << 20;
 
 /// An entry of the outermost dict that is a tensor: its name and its description, or the name of an unsupported type.
-pub type Listed = (String, Result<Strided, String>);
+pub type NamedTensor = (String, Result<Strided, String>);
 
 /// A strided view of a storage.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,26 +37,26 @@ pub struct Strided {
 type Id = u32;
 
 /// The byte range of a text in the pickle.
-type ParamSet = (usize, usize);
+type TextRange = (usize, usize);
 
 enum Object {
     /// Irrelevant to tensors: None, booleans, floats, bytes.
     Plain,
     Integer(i64),
-    Text(ParamSet),
+    Text(TextRange),
     /// `module.name`
-    Class(ParamSet, ParamSet),
+    Class(TextRange, TextRange),
     Tuple(Vec<Id>),
     List,
     Dict(Vec<(Id, Id)>),
     /// A persistent id.
     Storage(Id),
     /// A class called with a tuple.
-    Made(Id, Id),
+    Call(Id, Id),
 }
 
 /// The tensors in a pickled dict. Fails on damage and on unsupported opcodes.
-pub fn tensors(pickle: &[u8]) -> Result<Vec<Listed>> {
+pub fn tensors(pickle: &[u8]) -> Result<Vec<NamedTensor>> {
     let mut machine =
         Machine { bytes: pickle, at: 0, objects: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
     let root = machine.run()?;
@@ -65,8 +65,8 @@ pub fn tensors(pickle: &[u8]) -> Result<Vec<Listed>> {
     };
     let mut listed = Vec::new();
     for (key, value) in entries {
-        let Object::Text(span) = machine.object(*key) else { continue };
-        let name = machine.text(*span);
+        let Object::Text(text_range) = machine.object(*key) else { continue };
+        let name = machine.text(*text_range);
         if let Some(found) =
             machine.tensor(*value, true).with_context(|| format!("tensor {} cannot be read", quoted(name)))?
         {
@@ -189,7 +189,7 @@ impl Machine<'_> {
             }
             b'R' | 0x81 => {
                 let pair = self.pop_many(2)?;
-                self.make(pair[0], pair[1])?;
+                self.call(pair[0], pair[1])?;
             }
             // BUILD: an object's state does not affect tensors.
             b'b' => drop(self.pop()?),
@@ -198,7 +198,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn make(&mut self, class: Id, arguments: Id) -> Result<()> {
+    fn call(&mut self, class: Id, arguments: Id) -> Result<()> {
         let Object::Tuple(items) = self.object(arguments) else {
             bail!("a class is called with something else than a tuple")
         };
@@ -206,7 +206,7 @@ impl Machine<'_> {
         match (is_dict, items.is_empty()) {
             (true, true) => self.push(Object::Dict(Vec::new())),
             (true, false) => bail!("an OrderedDict is made of something, which is not read"),
-            _ => self.push(Object::Made(class, arguments)),
+            _ => self.push(Object::Call(class, arguments)),
         }
     }
 
@@ -255,7 +255,7 @@ impl Machine<'_> {
         self.push(Object::Plain)
     }
 
-    fn span(&mut self, len: usize) -> Result<ParamSet> {
+    fn text_range(&mut self, len: usize) -> Result<TextRange> {
         let start = self.at;
         std::str::from_utf8(self.take(len)?).context("a text that is no UTF-8")?;
         Ok((start, self.at))
@@ -263,16 +263,16 @@ impl Machine<'_> {
 
     fn push_text(&mut self, size: usize) -> Result<()> {
         let len = self.length(size)?;
-        let span = self.span(len)?;
-        self.push(Object::Text(span))
+        let text_range = self.text_range(len)?;
+        self.push(Object::Text(text_range))
     }
 
     /// Reads a text up to the end of its line.
-    fn line(&mut self) -> Result<ParamSet> {
+    fn line(&mut self) -> Result<TextRange> {
         let len = self.bytes[self.at..].iter().position(|byte| *byte == b'\n').context("a line that does not end")?;
-        let span = self.span(len)?;
+        let text_range = self.text_range(len)?;
         self.at += 1;
-        Ok(span)
+        Ok(text_range)
     }
 
     fn push(&mut self, object: Object) -> Result<()> {
@@ -328,7 +328,7 @@ impl Machine<'_> {
         &self.objects[id as usize]
     }
 
-    fn text(&self, (start, end): ParamSet) -> &str {
+    fn text(&self, (start, end): TextRange) -> &str {
         std::str::from_utf8(&self.bytes[start..end]).unwrap_or_default()
     }
 
@@ -356,7 +356,7 @@ impl Machine<'_> {
 
     /// The tensor that a call of a `torch._utils` function rebuilds; None for anything else.
     fn tensor(&self, id: Id, may_be_parameter: bool) -> Result<Option<Result<Strided, String>>> {
-        let Object::Made(class, arguments) = self.object(id) else { return Ok(None) };
+        let Object::Call(class, arguments) = self.object(id) else { return Ok(None) };
         let (class, arguments) = (self.class(*class)?, self.tuple(*arguments)?);
         match (class.as_str(), arguments) {
             ("torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", [data, ..])

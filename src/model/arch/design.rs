@@ -106,7 +106,9 @@ fn eps() -> f64 {
 }
 
 /// Separates explicit null (`Some(None)`) from a missing key.
-pub fn explicit_null<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
+pub fn explicit_null<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
@@ -191,26 +193,26 @@ impl LlamaConfig {
     /// Mistral's design (Jiang et al. 2023, arXiv 2310.06825): its blocks may have sliding windows.
     pub fn mistral(&self) -> Result<Design> {
         let window = self.window(4096);
-        self.silu(&Defaults::MISTRAL)?.seen_within(&[window.is_some()], window)
+        self.silu(&Defaults::MISTRAL)?.with_window(&[window.is_some()], window)
     }
 
     /// The design of a relative with LLaMA's gate.
-    pub fn silu(&self, usual: &Defaults) -> Result<Design> {
+    pub fn silu(&self, defaults: &Defaults) -> Result<Design> {
         match self.hidden_act.as_deref() {
             None | Some("silu" | "swish") => {}
             Some(other) => bail!("config.json: hidden_act \"{other}\" is not known for this architecture; silu is"),
         }
-        let design = self.design(Activation::Silu, usual)?;
+        let design = self.design(Activation::Silu, defaults)?;
         let frequencies = vec![self.rope()?.frequencies(design.heads.dim, design.max_length)?];
         Ok(Design { frequencies, ..design })
     }
 
     /// LLaMA's design with another gate and no rotary frequencies yet; the basis of its relatives' designs.
-    pub fn design(&self, gate: Activation, usual: &Defaults) -> Result<Design> {
+    pub fn design(&self, gate: Activation, defaults: &Defaults) -> Result<Design> {
         let queries = self.num_attention_heads;
-        let keys = self.num_key_value_heads.unwrap_or(usual.key_heads).unwrap_or(queries);
-        let dim = self.head_dim.or(usual.head_dim).unwrap_or(self.hidden_size / queries.max(1));
-        let max_length = self.max_position_embeddings.unwrap_or(usual.positions);
+        let keys = self.num_key_value_heads.unwrap_or(defaults.key_heads).unwrap_or(queries);
+        let dim = self.head_dim.or(defaults.head_dim).unwrap_or(self.hidden_size / queries.max(1));
+        let max_length = self.max_position_embeddings.unwrap_or(defaults.positions);
         limits::check_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -225,14 +227,14 @@ impl LlamaConfig {
         if !queries.is_multiple_of(keys) {
             bail!("config.json: num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}");
         }
-        if self.head_dim.or(usual.head_dim).is_none() && !self.hidden_size.is_multiple_of(queries) {
+        if self.head_dim.or(defaults.head_dim).is_none() && !self.hidden_size.is_multiple_of(queries) {
             bail!("config.json: hidden_size {} is not a multiple of num_attention_heads {queries}", self.hidden_size);
         }
         if !dim.is_multiple_of(2) {
             bail!("config.json: head_dim {dim} is odd, and rotary positions turn pairs");
         }
         let tied = match self.tie_word_embeddings {
-            None => usual.tied,
+            None => defaults.tied,
             Some(Some(tied)) => tied,
             Some(None) => bail!("config.json: tie_word_embeddings is null; true or false is wanted"),
         };
@@ -273,14 +275,14 @@ impl LlamaConfig {
         Ok(rope.with_base(self.rope_theta).with_original(self.original_max_position_embeddings))
     }
 
-    /// The sliding window in tokens, including the query; `usual` if config.json has none, None if it is null.
-    pub fn window(&self, usual: usize) -> Option<usize> {
-        self.sliding_window.unwrap_or(Some(usual))
+    /// The sliding window in tokens, including the query; `default` if config.json has none, None if it is null.
+    pub fn window(&self, default: usize) -> Option<usize> {
+        self.sliding_window.unwrap_or(Some(default))
     }
 
-    /// Which blocks have a sliding window, by `layer_types`, else by `usual`.
-    pub fn local(&self, usual: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
-        let Some(kinds) = &self.layer_types else { return Ok((0..self.num_hidden_layers).map(usual).collect()) };
+    /// Which blocks have a sliding window, by `layer_types`, else by `default`.
+    pub fn local(&self, default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+        let Some(kinds) = &self.layer_types else { return Ok((0..self.num_hidden_layers).map(default).collect()) };
         if kinds.len() != self.num_hidden_layers {
             let (given, blocks) = (kinds.len(), self.num_hidden_layers);
             bail!("config.json: layer_types names the kinds of {given} blocks, and num_hidden_layers is {blocks}");
@@ -298,7 +300,7 @@ impl LlamaConfig {
 
 impl Design {
     /// Limits sequences to the sliding window if a block is `local`, so that every query sees all before it.
-    pub fn seen_within(self, local: &[bool], window: Option<usize>) -> Result<Design> {
+    pub fn with_window(self, local: &[bool], window: Option<usize>) -> Result<Design> {
         if !local.contains(&true) {
             return Ok(self);
         }

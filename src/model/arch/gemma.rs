@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::design::{Design, LlamaConfig, Defaults, explicit_null};
+use super::design::{Defaults, Design, LlamaConfig, explicit_null};
 use crate::base::{Table, Use, fields};
 use crate::device::{Activation, Scores};
 use crate::formats::{Rope, limits, rope};
@@ -110,7 +110,7 @@ impl GemmaConfig {
             frequencies: vec![self.base.rope()?.frequencies(design.heads.dim, design.max_length)?],
             ..design
         }
-        .seen_within(&self.base.local(|i| i % 2 == 0)?, self.base.window(4096))
+        .with_window(&self.base.local(|i| i % 2 == 0)?, self.base.window(4096))
     }
 
     /// Gemma 3's design.
@@ -129,11 +129,11 @@ impl GemmaConfig {
             kinds: local.iter().copied().map(usize::from).collect(),
             ..design
         }
-        .seen_within(&local, self.base.window(4096))
+        .with_window(&local, self.base.window(4096))
     }
 
-    fn design(&self, gate: Activation, usual: &Defaults) -> Result<Design> {
-        let design = self.base.design(gate, usual)?;
+    fn design(&self, gate: Activation, defaults: &Defaults) -> Result<Design> {
+        let design = self.base.design(gate, defaults)?;
         limits::check_positive(&[
             ("query_pre_attn_scalar", self.query_pre_attn_scalar),
             ("rope_local_base_freq", self.rope_local_base_freq),

@@ -127,7 +127,7 @@ impl Llama {
         let (cos, sin) = packed.angles.get(kind).context("a batch that was not prepared for rotary positions")?;
         let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
         let mixed = packed.attend(weights, i, &qkv, heads, self.design.scores)?;
-        let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
+        let [onto, mixed] = [onto, &mixed].map(|x| packed.needed_rows(i + 1 == self.blocks.len(), x));
         self.add(weights, &onto?, &block.out, block.output_norms.map(|norms| norms.0), &mixed?)
     }
 

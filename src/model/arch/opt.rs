@@ -176,7 +176,7 @@ impl Opt {
         let heads = self.heads();
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
         let mixed = packed.attend(weights, i, &qkv, heads, Scores::of(heads))?;
-        let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
+        let [onto, mixed] = [onto, &mixed].map(|x| packed.needed_rows(i + 1 == self.blocks.len(), x));
         block.out.apply_onto(weights, &onto?, &mixed?)
     }
 

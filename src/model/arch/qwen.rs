@@ -4,7 +4,7 @@
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::design::{Design, LlamaConfig, Defaults};
+use super::design::{Defaults, Design, LlamaConfig};
 use crate::base::{Table, Use};
 
 /// The fields of config.json that both have beside LLaMA's.
@@ -57,19 +57,19 @@ impl QwenConfig {
     /// Qwen2's design; its biases are not in config.json.
     pub fn qwen2(&self) -> Result<Design> {
         let design = Design { qkv_bias: true, out_bias: false, mlp_bias: false, ..self.base.silu(&QWEN2)? };
-        self.seen(design)
+        self.with_window(design)
     }
 
     /// Qwen3's design.
     pub fn qwen3(&self) -> Result<Design> {
-        self.seen(Design { qk_norm: true, mlp_bias: false, ..self.base.silu(&QWEN3)? })
+        self.with_window(Design { qk_norm: true, mlp_bias: false, ..self.base.silu(&QWEN3)? })
     }
 
     /// Applies the sliding window, which config.json may name without using it.
-    fn seen(&self, design: Design) -> Result<Design> {
+    fn with_window(&self, design: Design) -> Result<Design> {
         let window = self.base.window(4096).filter(|_| self.use_sliding_window == Some(true));
         let first = self.max_window_layers.unwrap_or(28);
         let local = self.base.local(|i| window.is_some() && i >= first)?;
-        design.seen_within(&local, window)
+        design.with_window(&local, window)
     }
 }
