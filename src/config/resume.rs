@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::args::RawArgs;
 use super::run_config::RunConfig;
 
-/// Options that do not affect the steps computed so far: durations, intervals, locations.
+/// Options that do not change what is computed: the length of the run, intervals, threads, locations.
 const CHANGEABLE: [&str; 13] = [
     "max_steps",
     "eval_steps",

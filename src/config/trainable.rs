@@ -10,7 +10,7 @@ use super::limits;
 use crate::base::numbers::number;
 use crate::zo::Selection;
 
-/// The knobs that say what is trained. None: not given.
+/// The options that select what is trained. None: not given.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainableArgs {

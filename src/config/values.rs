@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 as_typed!(Fsync);
 
-/// How the weights are held.
+/// The precision that the weights are held in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -32,7 +32,7 @@ impl Precision {
     }
 }
 
-/// How the learning rate goes after the warm-up.
+/// The learning rate schedule after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {

@@ -108,7 +108,7 @@ impl Example {
     }
 }
 
-/// The last 60 characters of a text, for an error.
+/// The end of a text, for an error.
 fn end_of(text: &str) -> String {
     let start = text.char_indices().rev().nth(60).map_or(0, |(i, _)| i);
     format!("{}{:?}", if start > 0 { "..." } else { "" }, &text[start..])

@@ -13,7 +13,7 @@ pub enum Layout {
     /// Contiguous, in row-major order.
     #[default]
     Plain,
-    /// Strided.
+    /// Strided; other numbers may lie in the gaps.
     Strided(Strides),
     /// The rows of each rotary pair are adjacent within a head; transformers has all first halves before all second
     /// ones.
@@ -104,7 +104,7 @@ fn by_heads<T: Element>(
 ) -> Result<Vec<T>> {
     let width: usize = shape[1..].iter().product();
     let rows = shape[0] / heads.max(1);
-    if rows * heads != shape[0] || rows % 2 != 0 {
+    if rows * heads != shape[0] || !rows.is_multiple_of(2) {
         bail!("{} rows are not {heads} heads of rotary pairs", shape[0]);
     }
     let mut whole = Vec::with_capacity(rows * width);

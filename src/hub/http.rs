@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Which transient failures are retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RetryPolicy {
-    /// None: the cache can be used instead.
+    /// No retries: the cache can be used instead.
     None,
     /// Error responses of a busy hub. A missing response is not retried: there may be no network.
     Busy,

@@ -20,9 +20,9 @@ use crate::params::{ParamId, Params};
 pub(super) enum Contents {
     /// A checkpoint.
     Stored(Checkpoint),
-    /// None: zeros.
+    /// No source: the weights are zeros.
     Zeros,
-    /// None: empty tensors. If the source has weight files, their shapes are checked.
+    /// No data: the weights are empty tensors. If the source has weight files, their shapes are checked.
     Nothing(Source),
 }
 

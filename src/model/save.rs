@@ -102,7 +102,7 @@ impl Model {
         let packed = self.architecture.prepare(Packed::new(&batch, PrefixMode::CaptureKv(RefCell::default())))?;
         self.forward(weights, &packed, |_, _| ())?;
         let PrefixMode::CaptureKv(noted) = packed.mode else { return Ok(Vec::new()) };
-        Ok(Activations::side_by_side(&noted.into_inner())?.to_vec()?)
+        Activations::side_by_side(&noted.into_inner())?.to_vec()
     }
 
     /// Merges LoRA into the weights: W + s B A. Fails without LoRA.

@@ -40,8 +40,8 @@ impl Limit {
         recent.iter().chain([&loss]).filter(|loss| **loss > self.loss).count() >= TOO_MANY
     }
 
-    /// The last step whose weights gave a low loss: step `s` is evaluated at the weights after step `s` - 1, and the
-    /// first high loss among the recent ones, or the first unknown one, belongs to the step after the next.
+    /// The last step whose weights are known to give a low loss. Step `s` evaluates the weights after step `s - 1`, so this is
+    /// two steps before the first high one among the recent losses, or before the first step without a loss.
     pub fn last_good(self, before: &[f64]) -> u64 {
         let start = before.len().saturating_sub(WINDOW - 1);
         let high = before[start..].iter().position(|loss| *loss > self.loss).map_or(before.len(), |first| start + first);

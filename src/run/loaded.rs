@@ -14,7 +14,7 @@ use crate::params::Params;
 pub struct LoadedModel {
     /// The model.
     pub model: Model,
-    /// Its weights; meta tensors until [`load`](Self::load).
+    /// Its weights; empty tensors until [`load`](Self::load).
     pub params: Params,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -32,7 +32,7 @@ impl LoadedModel {
         Self::open_meta(inputs)?.0.load(inputs)
     }
 
-    /// Opens the model from config.json alone, its weights as meta tensors; returns with it the number of elements of
+    /// Opens the model from config.json alone, its weights as empty tensors; returns with it the number of elements of
     /// each weight.
     pub fn open_meta(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
         let (source, commit) = source::find(&inputs.model, inputs.revision.as_deref())?;

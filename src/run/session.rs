@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
             self.log.trajectory().check(step, self.params)?;
             return Ok(Some(scored));
         }
-        // A step before the log's last one without a dev score was not due.
+        // A logged step without a dev score, other than the last, was not due.
         let due = step >= self.known && (step.is_multiple_of(config.eval_steps) || step == config.max_steps);
         if !due {
             return Ok(None);

@@ -23,7 +23,7 @@ pub fn object(line: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// The approximate bytes of text in a value, plus `an_item` bytes per list item.
+/// The approximate bytes of text in a value, plus `item_bytes` per list item.
 pub fn text_size(value: &Value, item_bytes: usize) -> usize {
     match value {
         Value::String(text) => text.len(),

@@ -117,8 +117,7 @@ impl Rows {
         format!("{}, {} {}", self.place, if self.format == Format::Parquet { "row" } else { "line" }, row.line)
     }
 
-    /// Visits all rows in order. Each must have a value in `columns`, and other columns may be missing from what is
-    /// visited; None: all columns present.
+    /// Visits all rows in order. Each must have values in `columns`; the others may be left out. None: all columns of a row.
     pub fn visit(&self, columns: Option<&[&str]>, visit: &mut Visit) -> Result<()> {
         match (&self.content, self.delimiter()) {
             (Content::Text(text), Some((delimiter, quoted))) => {
