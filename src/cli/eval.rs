@@ -1,4 +1,4 @@
-//! `eval`: a model's score on a task.
+//! `eval`: the score of a model on a task.
 
 use std::path::Path;
 use std::time::Instant;
@@ -17,20 +17,20 @@ use crate::data::Example;
 use crate::data::task::{Files, PromptedRow, Repeats, Sizes, Task};
 use crate::prompt::Evaluation;
 use crate::prompt::evaluate::evaluate;
-use crate::run::known::{Known, warn_of_seen};
+use crate::run::known::{PriorRun, warn_of_seen};
 use crate::run::pace::roughly;
 use crate::run::trajectory::Trajectory;
 use crate::run::{LoadedModel, Pace};
 
 pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
     let threads = args.common.threads;
-    let run = Known::fill_in(&mut args.common)?;
+    let run = PriorRun::fill_in(&mut args.common)?;
     let tuned = Trajectory::fill_in(&mut args.common)?;
     let inputs = Inputs { tuned, ..Inputs::check(*args.common)? };
     on_threads(threads, || eval_inputs(inputs, run, args.json, args.dump.as_deref(), quiet))
 }
 
-fn eval_inputs(inputs: Inputs, mut run: Option<Known>, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
+fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
     let task = given(Task::of(inputs.task.as_deref(), inputs.data.as_deref()))?;
     let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
     let files = given(task.data(inputs.data.as_deref()))?;
@@ -41,14 +41,14 @@ fn eval_inputs(inputs: Inputs, mut run: Option<Known>, as_json: bool, dump_to: O
     if let Some(path) = dump_to {
         check_new("--dump", path)?;
     }
-    let outline = LoadedModel::open_meta(&inputs)?.0;
+    let opened = LoadedModel::open_meta(&inputs)?.0;
     let start = Instant::now();
-    let mut bench = load(outline, &inputs, quiet)?;
+    let mut loaded = load(opened, &inputs, quiet)?;
     let load_seconds = start.elapsed().as_secs_f64();
-    let examples = given(bench.encode(&rows))?;
-    describe_model(&inputs, &bench);
-    let describe_source = task.describe_source(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
-    tracing::info!("task    {}: {} eval ({describe_source}seed {})", task.name, examples.len(), inputs.train_set_seed);
+    let examples = given(loaded.encode(&rows))?;
+    describe_model(&inputs, &loaded);
+    let source = task.describe_source(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
+    tracing::info!("task    {}: {} eval ({source}seed {})", task.name, examples.len(), inputs.train_set_seed);
     let repeats = match &mut run {
         Some(run) => seen_by(run, &task, &rows),
         None => {
@@ -67,7 +67,7 @@ fn eval_inputs(inputs: Inputs, mut run: Option<Known>, as_json: bool, dump_to: O
         }
         Ok(())
     };
-    let found = evaluate(&bench.model, bench.params.settle()?, &examples, task.loss, inputs.eval_batch_size, done)?;
+    let found = evaluate(&loaded.model, loaded.params.settle()?, &examples, task.loss, inputs.eval_batch_size, done)?;
     bar.finish_and_clear();
     let dumped = dump_to.map_or(Ok(()), |path| dump(path, &found, &examples));
     let perplexity = found.loss.exp();
@@ -109,18 +109,18 @@ fn eval_inputs(inputs: Inputs, mut run: Option<Known>, as_json: bool, dump_to: O
     dumped
 }
 
-/// Adds an object's fields to another.
+/// Merges the fields of an object into another.
 fn merge(to: &mut Value, from: Value) {
     if let (Value::Object(to), Value::Object(from)) = (to, from) {
         to.extend(from);
     }
 }
 
-/// Says what the run that left the model has to do with these rows.
-fn seen_by(run: &mut Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
+/// Logs how the rows relate to the run that the model comes from.
+fn seen_by(run: &mut PriorRun, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
     run.compare(rows);
     run.describe();
-    match run.seen(task, rows) {
+    match run.count_repeats(task, rows) {
         Ok(Some(repeats)) => {
             warn_of_seen(&run.folder, repeats, rows.len());
             return Some(repeats);
@@ -131,13 +131,13 @@ fn seen_by(run: &mut Known, task: &Task, rows: &[PromptedRow]) -> Option<Repeats
     None
 }
 
-/// Says how many of the rows `zotune train` would train on, where they lie at hand.
+/// Logs how many of the rows `zotune train` would train on, if they are local.
 fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]) {
     let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
     if matches!(files, Files::Hub(_)) {
         return;
     }
-    // What cannot be read of the others is no matter of these rows.
+    // An error in the other splits does not concern these rows.
     let Ok((train, dev)) = task.train_and_dev(files, sizes, inputs.train_set_seed) else { return };
     let Repeats { eval_in_train, eval_in_dev, .. } = Repeats::of(&train, &dev, rows);
     let (both, count) = (eval_in_train + eval_in_dev, rows.len());
@@ -146,7 +146,7 @@ fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]
     }
 }
 
-/// One JSON object an example: what was scored, and how.
+/// Writes one JSON object per example: its tokens and scores.
 fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
     files::write_whole(path, |out| {
         for (scored, example) in found.examples.iter().zip(examples) {

@@ -1,4 +1,4 @@
-//! What the verbs say at the end, and numbers as people read them.
+//! The final output of the commands, and numbers for people.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::run::trajectory::Trajectory;
 use crate::run::{Comparison, Forecast, Memory, Results};
 use crate::zo::Answers;
 
-/// What happened, where it lies, and what a person would type next.
+/// The results, the files written, and a useful next command.
 pub fn summary(
-    plan: &RunConfig,
+    config: &RunConfig,
     task: &Task,
     results: &Results,
     comparison: &Comparison,
@@ -38,7 +38,7 @@ pub fn summary(
         0 => "no step had less loss on dev than the start, which was kept; try a smaller --learning-rate".into(),
         step => format!("the weights of step {step}, which had the least loss on dev"),
     };
-    // A process that only finished what another had trained has no times of its own.
+    // A process that only finished another's run has no step times.
     let own = totals.seconds_per_step.is_finite();
     let times = match own {
         true => format!(
@@ -62,8 +62,8 @@ pub fn summary(
         n => format!("({n} of them also in train or dev, word for word)"),
     };
     let worth = results.eval_answers.map_or(String::new(), |answers| format!("         {}\n", worth(task, &answers)));
-    let file = kept_file(plan.inputs.is_adapted());
-    let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
+    let file = kept_file(config.inputs.is_adapted());
+    let checkpoint = if config.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
         "{what} on {num_eval} examples {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
          took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
@@ -80,20 +80,20 @@ pub fn summary(
         human(comparison.forecast.memory.peak_rss_bytes),
         100.0 * comparison.peak_rss_deviation,
         duration(comparison.forecast.seconds_per_step),
-        plan.output_dir.display(),
+        config.output_dir.display(),
         human(results.trajectory_bytes),
         results.steps,
-        next_command(plan),
+        next_command(config),
     )
 }
 
-/// A number of parameters as people read it.
+/// A number of parameters, for people.
 pub fn human_count(count: usize) -> String {
     let count = count as f64;
     if count < 1e6 { format!("{:.1} k parameters", count / 1e3) } else { format!("{:.1} M parameters", count / 1e6) }
 }
 
-/// Where the memory went: the parts that are there, largest peak first said.
+/// Peak memory and its parts.
 pub fn parts(memory: &Memory) -> String {
     let parts = [
         ("weights", memory.weights_bytes),
@@ -108,9 +108,9 @@ pub fn parts(memory: &Memory) -> String {
     format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
 }
 
-/// From a model on the built-in sentences on to SST-2; from everything else to the evaluation of what was made.
-pub fn next_command(plan: &RunConfig) -> String {
-    let inputs = &plan.inputs;
+/// A useful next command: SST-2 after the built-in sentences, else the evaluation of the result.
+pub fn next_command(config: &RunConfig) -> String {
+    let inputs = &config.inputs;
     if inputs.task.as_deref() == Some("reviews") && !inputs.is_adapted() {
         let model = shell_quoted(&inputs.model);
         return format!(
@@ -118,10 +118,10 @@ pub fn next_command(plan: &RunConfig) -> String {
              and dev.tsv)"
         );
     }
-    format!("zotune eval {} {}", model_flags(inputs, &plan.output_dir), eval_flags(inputs)).trim_end().into()
+    format!("zotune eval {} {}", model_flags(inputs, &config.output_dir), eval_flags(inputs)).trim_end().into()
 }
 
-/// The flags that score a model on the rows of a run, as the run does.
+/// The flags that evaluate a model on the rows of a run.
 pub fn eval_flags(inputs: &Inputs) -> String {
     let mut flags = vec![task_flags(inputs)];
     let mut add = |flag: &str, value: Option<String>| {
@@ -140,7 +140,7 @@ pub fn eval_flags(inputs: &Inputs) -> String {
     flags.join(" ")
 }
 
-/// What an accuracy is worth, in a line.
+/// Confidence interval and majority baseline of an accuracy, in one line.
 pub fn worth(task: &Task, answers: &Answers) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let Answers { accuracy_low, accuracy_high, majority_share, majority_answer, only_answer, .. } = *answers;
@@ -154,20 +154,20 @@ pub fn worth(task: &Task, answers: &Answers) -> String {
     )
 }
 
-/// What a run will take, in a line.
-pub fn outlook(forecast: &Forecast, plan: &RunConfig) -> String {
+/// The forecast, in one line.
+pub fn outlook(forecast: &Forecast, config: &RunConfig) -> String {
     let Forecast { memory, seconds_per_step, seconds, disk_bytes, .. } = forecast;
     format!(
         "{} a step, {} for {} steps and their evaluations; peak {}; {} on the disk",
         duration(*seconds_per_step),
         duration(*seconds),
-        plan.max_steps,
+        config.max_steps,
         human(memory.peak_rss_bytes),
         human(*disk_bytes)
     )
 }
 
-/// The flags that name what a run has left in `folder`: a model, or an adapter and the model that it is for.
+/// The flags for a run's output in `folder`: a model, or an adapter with its base model.
 pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
     let folder = shell_quoted(&folder.to_string_lossy());
     match inputs.is_adapted() {
@@ -180,7 +180,7 @@ pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
     }
 }
 
-/// What is trained, where it is not the whole model.
+/// Which weights are trained; None: the whole model.
 pub fn trained(inputs: &Inputs) -> Option<String> {
     let TrainableArgs { tune, lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
     match (tune, lora_r, num_prefix, &inputs.adapter) {
@@ -195,7 +195,7 @@ pub fn trained(inputs: &Inputs) -> Option<String> {
     }
 }
 
-/// The flags that name what a run was trained on.
+/// The flags for the task and data of a run.
 pub fn task_flags(inputs: &Inputs) -> String {
     match (&inputs.task, &inputs.data) {
         (Some(task), _) => format!("--task {}", shell_quoted(task)),
@@ -204,7 +204,7 @@ pub fn task_flags(inputs: &Inputs) -> String {
     }
 }
 
-/// A number in three digits, as people write it: 1e-4, 1.38e-5, 0.
+/// A number with three significant digits: 1e-4, 1.38e-5, 0.
 pub fn short(x: f64) -> String {
     let text = format!("{x:.2e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));

@@ -1,4 +1,4 @@
-//! `export --merge`: a model with its adapter in its weights.
+//! `export --merge`: a model with its adapter merged into the weights.
 
 use std::time::Instant;
 
@@ -32,7 +32,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
         true => Some(folder::inputs_of(&Trajectory::open(from)?, from)),
         false => None,
     };
-    // A checkpoint has no log of its own.
+    // A checkpoint has no log.
     let began = then.clone().or_else(|| Some(folder::run_of(from)?.1.inputs));
     let named =
         args.model.clone().or(began.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));

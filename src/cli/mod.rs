@@ -1,4 +1,4 @@
-//! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
+//! The command line. Results go to stdout, everything else to stderr.
 
 mod args;
 mod format;

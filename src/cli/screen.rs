@@ -1,4 +1,4 @@
-//! What verbs share: threads, progress bars, and what goes to stdout.
+//! Shared by the commands: threads, progress bars, stdout.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::device::cpu::simd;
 use crate::hub::repo::at_commit;
 use crate::run::{LoadedModel, replay};
 
-/// Refuses threads without number, which nothing would come of but waiting.
+/// Fails on more threads than can be useful.
 pub(super) fn check_threads(said: &str, threads: Option<usize>) -> Result<()> {
     let most = 4 * std::thread::available_parallelism().map_or(1, usize::from).max(16);
     match threads.filter(|n| *n > most) {
@@ -22,7 +22,7 @@ pub(super) fn check_threads(said: &str, threads: Option<usize>) -> Result<()> {
     }
 }
 
-/// Runs `work` on a thread of the pool that it computes with: nothing is handed from one thread to another to begin.
+/// Runs `work` in a pool of `threads` threads, or of the default number.
 pub(super) fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     check_threads("--threads ", threads)?;
     let pool =
@@ -30,26 +30,26 @@ pub(super) fn on_threads(threads: Option<usize>, work: impl FnOnce() -> Result<(
     pool.install(work)
 }
 
-/// The weights of what was outlined, brought to the end of its trajectory where it has one.
-pub(super) fn load(outline: LoadedModel, inputs: &Inputs, quiet: bool) -> Result<LoadedModel> {
+/// Reads the weights of an opened model, and replays the trajectory of `inputs`, if any.
+pub(super) fn load(opened: LoadedModel, inputs: &Inputs, quiet: bool) -> Result<LoadedModel> {
     let bar =
         progress_bar(0, quiet || inputs.trajectory.is_none(), "{pos:>8}/{len} [{bar:20}] replaying  {eta_precise} left")?;
-    let bench = replay::open(outline, inputs, &mut |step, of| {
+    let loaded = replay::open(opened, inputs, &mut |step, of| {
         bar.set_length(of);
         bar.set_position(step);
         Ok(())
     });
     bar.finish_and_clear();
-    bench
+    loaded
 }
 
-pub(super) fn describe_model(inputs: &Inputs, bench: &LoadedModel) {
+pub(super) fn describe_model(inputs: &Inputs, loaded: &LoadedModel) {
     let threads = rayon::current_num_threads();
-    let name = bench.commit.as_ref().map_or(inputs.model.clone(), |commit| at_commit(&inputs.model, commit));
+    let name = loaded.commit.as_ref().map_or(inputs.model.clone(), |commit| at_commit(&inputs.model, commit));
     tracing::info!(
         "model   {name}  {} with {}, {} on the CPU ({threads} thread{}, {})",
-        bench.model.kind(),
-        human_count(bench.params.count()),
+        loaded.model.kind(),
+        human_count(loaded.params.count()),
         inputs.dtype.dtype().as_str(),
         if threads == 1 { "" } else { "s" },
         simd::instruction_set(),
@@ -63,13 +63,13 @@ pub(super) fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<Progres
     Ok(ProgressBar::new(len).with_style(ProgressStyle::with_template(style)?.progress_chars("=> ")))
 }
 
-/// The bar of a file that comes from the hub.
+/// The progress bar of a download.
 pub(super) fn download_bar(name: &str, len: u64) -> ProgressBar {
     let style = "{bytes:>12}/{total_bytes} [{bar:20}] {msg}  {bytes_per_sec}  {eta_precise} left";
     progress_bar(len, false, style).map_or_else(|_| ProgressBar::hidden(), |bar| bar.with_message(plain(name).into_owned()))
 }
 
-/// Whether what a flag names may be written: nothing is overwritten that nobody said so of. A device or a pipe is written to.
+/// Fails if the path of a flag is an existing file or folder. Devices and pipes may be written.
 pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
     match path.is_file() || path.is_dir() {
         true => Err(usage!(
@@ -80,7 +80,7 @@ pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
     }
 }
 
-/// To stdout; a reader that has gone away is no error of ours.
+/// Prints to stdout; a closed pipe is not an error.
 pub(super) fn say(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{}", plain(text)) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write to stdout"),

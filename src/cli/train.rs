@@ -1,4 +1,4 @@
-//! `train` and `plan`: a job from what was typed to what it left.
+//! `train` and `plan`: from options to results.
 
 use std::path::Path;
 
@@ -18,12 +18,12 @@ use crate::report::plot::draw_losses;
 use crate::run::job::resume_command;
 use crate::run::pace::duration;
 use crate::run::trajectory::Trajectory;
-use crate::run::{Forecast, Job, Prospect, Resumed, Run, folder, start};
+use crate::run::{Forecast, Job, PlannedRun, Resumed, Run, folder, start};
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
     let TrainArgs { resume, job } = args;
     match resume {
-        None => planned(job, |plan, as_json| begin(plan, as_json, quiet)),
+        None => planned(job, |config, as_json| begin(config, as_json, quiet)),
         Some(run) => {
             let given = given(&job, RawArgs::default())?;
             on_threads(given.common.threads, || resume_run(&run, &given, job.json, quiet))
@@ -36,7 +36,7 @@ pub fn plan_verb(args: JobArgs) -> Result<()> {
     planned(args, forecast_plan)
 }
 
-/// What was typed: a file, or where none is named `default`, with flags on top.
+/// The options: a --config file, or else `default`, overlaid with flags.
 fn given(args: &JobArgs, default: RawArgs) -> Result<RawArgs> {
     let file = match &args.config {
         Some(path) => {
@@ -48,13 +48,13 @@ fn given(args: &JobArgs, default: RawArgs) -> Result<RawArgs> {
     file.overlaid(&args.knobs)
 }
 
-/// Checks what was typed, and does `work` with it on the threads that it asks for.
+/// Checks the options and runs `work` on the requested threads.
 fn planned(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + Send) -> Result<()> {
     let (file, flags) = (args.config.clone(), args.knobs.clone());
     planned_of(args, work).map_err(|error| blame_file(error, file.as_deref(), &flags))
 }
 
-/// Names the place in a --config in the stead of a flag that nobody has typed.
+/// Makes an error refer to its place in the --config file instead of a flag.
 fn blame_file(error: anyhow::Error, file: Option<&Path>, flags: &RawArgs) -> anyhow::Error {
     let text = file.and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
     match text {
@@ -69,22 +69,22 @@ fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + 
         true => RawArgs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?,
         false => RawArgs::default(),
     };
-    let mut knobs = given(&args, default)?;
-    let begun = Trajectory::fill_in(&mut knobs.common)?;
+    let mut raw = given(&args, default)?;
+    let begun = Trajectory::fill_in(&mut raw.common)?;
     if begun.is_adapter() {
-        if knobs.tuned != TrainableArgs::default() && knobs.tuned.clone().checked()? != begun {
+        if raw.tuned != TrainableArgs::default() && raw.tuned.clone().checked()? != begun {
             return Err(usage!(
                 "--trajectory: it is an adapter's, which is trained further as it is; say nothing else of what is trained"
             ));
         }
-        knobs.tuned = begun;
+        raw.tuned = begun;
     }
-    let threads = knobs.common.threads;
-    let plan = RunConfig::check(knobs)?;
-    on_threads(threads, || work(plan, args.json))
+    let threads = raw.common.threads;
+    let config = RunConfig::check(raw)?;
+    on_threads(threads, || work(config, args.json))
 }
 
-/// Says so where rows of dev or evaluation are no news to whoever has seen the others.
+/// Warns of dev and evaluation rows that occur in other splits.
 fn warn_of_repeats(repeats: Repeats, job: &Job) {
     let Repeats { dev_in_train, eval_in_train, eval_in_dev } = repeats;
     let (dev, eval) = (job.examples.dev.len(), job.examples.eval.len());
@@ -103,19 +103,19 @@ fn warn_of_repeats(repeats: Repeats, job: &Job) {
     }
 }
 
-/// What of a run will not fit on this machine, for people.
-fn misfits(forecast: &Forecast, plan: &RunConfig) -> Vec<String> {
+/// Warnings about memory and disk space that the run exceeds.
+fn misfits(forecast: &Forecast, config: &RunConfig) -> Vec<String> {
     let mut said = Vec::new();
     let (peak, there) = (forecast.memory.peak_rss_bytes, machine_bytes());
     if let Some(there) = there.filter(|there| peak > *there) {
         said.push(format!("it will not fit into memory: {} are wanted, and this machine has {}", human(peak), human(there)));
     }
-    let free = free_bytes(&plan.output_dir);
+    let free = free_bytes(&config.output_dir);
     said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free)));
     said
 }
 
-/// What a run that leaves `left` bytes and has `most` meanwhile lacks on a disk with so many `free`, for people.
+/// The warning if a run that leaves `left` bytes, `most` at its peak, exceeds `free` bytes of disk space.
 fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
     let (wanted, there) = (if left > free { left } else { most }, human(free));
     match (left > free, most > free) {
@@ -128,18 +128,18 @@ fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
     }
 }
 
-/// Says so before it is tried.
-fn warn_of_misfits(forecast: &Forecast, plan: &RunConfig) {
-    misfits(forecast, plan).iter().for_each(|said| tracing::warn!("plan    {said}"));
+/// Warns before training of resources that the run exceeds.
+fn warn_of_misfits(forecast: &Forecast, config: &RunConfig) {
+    misfits(forecast, config).iter().for_each(|said| tracing::warn!("plan    {said}"));
 }
 
-fn forecast_plan(plan: RunConfig, as_json: bool) -> Result<()> {
-    let Prospect { job: Job { config: plan, .. }, forecast, .. } = start::open(plan)?;
-    let misfits = misfits(&forecast, &plan);
+fn forecast_plan(config: RunConfig, as_json: bool) -> Result<()> {
+    let PlannedRun { job: Job { config, .. }, forecast, .. } = start::open(config)?;
+    let misfits = misfits(&forecast, &config);
     if as_json {
         let mut said = serde_json::to_value(forecast)?;
         said["machine_bytes"] = machine_bytes().into();
-        said["disk_free_bytes"] = free_bytes(&plan.output_dir).into();
+        said["disk_free_bytes"] = free_bytes(&config.output_dir).into();
         said["fits"] = misfits.is_empty().into();
         return say(&said.to_string());
     }
@@ -149,29 +149,29 @@ fn forecast_plan(plan: RunConfig, as_json: bool) -> Result<()> {
     } else {
         String::new()
     };
-    let trained = trained(&plan.inputs)
+    let trained = trained(&config.inputs)
         .map_or(String::new(), |what| format!("trained  {what}: {}\n", human_count(forecast.num_trained)));
     say(&format!(
         "model    {} with {} in {} blocks\n{trained}\
          memory   {}\n\
          time     {} a step{snapshot}; {} for {} steps and their evaluations\n\
          disk     {} in {}: {}{}{}",
-        plan.inputs.model,
+        config.inputs.model,
         human_count(forecast.num_weights),
         forecast.num_blocks,
         parts(&memory),
         duration(seconds_per_step),
         duration(seconds),
-        plan.max_steps,
+        config.max_steps,
         human(forecast.disk_bytes),
-        plan.output_dir.display(),
+        config.output_dir.display(),
         disk_parts(&forecast),
         if misfits.is_empty() { "" } else { "\nbut      " },
         misfits.join("\n         "),
     ))
 }
 
-/// What takes the disk, for people.
+/// The parts of the disk space.
 fn disk_parts(forecast: &Forecast) -> String {
     let (kept, checkpoint, most) =
         (human(forecast.kept_bytes), human(forecast.checkpoint_bytes), human(forecast.disk_peak_bytes));
@@ -185,15 +185,15 @@ fn disk_parts(forecast: &Forecast) -> String {
     }
 }
 
-/// A new run.
+/// Starts a new run.
 fn begin(config: RunConfig, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&config)?;
-    let prospect = start::open(config)?;
-    warn_of_misfits(&prospect.forecast, &prospect.job.config);
-    train_to_the_end(prospect.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
+    let planned = start::open(config)?;
+    warn_of_misfits(&planned.forecast, &planned.job.config);
+    train_to_the_end(planned.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
 }
 
-/// A run that was begun by another process.
+/// Resumes a run of another process.
 fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result<()> {
     let unfinished = match start::resume(run, given)? {
         Resumed::Unfinished(unfinished) => unfinished,
@@ -202,17 +202,17 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
             return if as_json { say(&results.to_string()) } else { Ok(()) };
         }
     };
-    warn_of_misfits(&unfinished.prospect.forecast, &unfinished.prospect.job.config);
+    warn_of_misfits(&unfinished.planned.forecast, &unfinished.planned.job.config);
     train_to_the_end(unfinished.go_on(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
 }
 
-/// Trains, and leaves and says the results. A disk that is full by now takes nothing away from what was found.
+/// Trains, writes the results and prints them. Results are printed even if the disk is full by then.
 fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     describe(&run);
-    // The journal says how long it will take, once it has made a step.
+    // The journal estimates the remaining time after the first step.
     let bar = progress_bar(run.job.config.max_steps, quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
     let results = run.train(&Stop::listen()?, bar).inspect_err(|_| {
-        // How far it came is nowhere seen as well; where it cannot be drawn, the error that is there matters more.
+        // The plot shows the progress so far; if it fails, the error of the run matters more.
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
     let (all, comparison, written) = run.finish(&results)?;
@@ -227,7 +227,7 @@ fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     written
 }
 
-/// Draws what the run has logged.
+/// Plots the run's log.
 fn draw(run: &Run) -> Result<()> {
     let Job { config, task, .. } = &run.job;
     draw_losses(&config.output_dir, &format!("{}, {}", task.name, config.optimizer))
@@ -237,7 +237,7 @@ fn command() -> Vec<String> {
     std::env::args().collect()
 }
 
-/// What a person should know before it starts.
+/// Logs the settings of the run before it starts.
 fn describe(run: &Run) {
     let Run { job: Job { config, task, examples }, loaded, log, forecast, repeats, .. } = run;
     tracing::info!(

@@ -1,4 +1,4 @@
-//! `replay` and `export`: a fine-tuned model out of its trajectory, and the trajectory as a file to hand on.
+//! `replay` and `export`: a model from its trajectory, and a trajectory as a file for others.
 
 use std::time::Instant;
 
@@ -44,19 +44,19 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     let claim = Claim::new(&args.output_dir, args.overwrite_output_dir)?;
 
     let start = Instant::now();
-    let mut bench = load(LoadedModel::open_meta(&inputs)?.0, &inputs, quiet)?;
-    describe_model(&inputs, &bench);
+    let mut loaded = load(LoadedModel::open_meta(&inputs)?.0, &inputs, quiet)?;
+    describe_model(&inputs, &loaded);
     let bar = progress_bar(to, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
-    replay_model(&trajectory, &mut bench, to, &mut |step| {
+    replay_model(&trajectory, &mut loaded, to, &mut |step| {
         bar.set_position(step);
         Ok(())
     })?;
     bar.finish_and_clear();
-    let (weights, out) = (bench.params.settle()?, &args.output_dir);
+    let (weights, out) = (loaded.params.settle()?, &args.output_dir);
     let digest = Digest::of_digests(&trained_digests(weights)?);
     claim.clear(inputs.is_adapted())?;
-    bench.model.write_companions(out, bench.params.dtype(), &inputs.model)?;
-    bench.model.save(bench.params.settle()?, out)?;
+    loaded.model.write_companions(out, loaded.params.dtype(), &inputs.model)?;
+    loaded.model.save(loaded.params.settle()?, out)?;
 
     let seconds = start.elapsed().as_secs_f64();
     let checked = trajectory.dev.range(..=to).next_back().map_or(0, |(step, _)| *step);

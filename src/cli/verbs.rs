@@ -1,4 +1,4 @@
-//! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
+//! Dispatches the commands.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ use crate::device::cpu::simd;
 use crate::hub::bars;
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     pub fn run(self) -> Result<()> {
         let quiet = self.quiet;
         simd::check_environment()?;

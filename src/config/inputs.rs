@@ -1,4 +1,4 @@
-//! What is opened: model, adapter, trajectory, task, data.
+//! The inputs of a command: model, adapter, trajectory, task, data.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -10,12 +10,12 @@ use super::limits::{MOST_BATCH, MOST_ROWS, MOST_TOKENS, positive, within};
 use super::trainable::TrainableArgs;
 use super::values::Precision;
 
-/// What to open, checked.
+/// Inputs, checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct Inputs {
     pub model: String,
-    /// Of a model from the hub, once it is open: the commit.
+    /// The commit of a model from the hub, set when it is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     pub trajectory: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub struct Inputs {
     pub adapter: Option<PathBuf>,
     #[serde(flatten)]
     pub tuned: TrainableArgs,
-    /// None: the data are the task.
+    /// None: the task is inferred from the data.
     pub task: Option<String>,
     pub data: Option<PathBuf>,
     pub dtype: Precision,
@@ -35,18 +35,19 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Whether an adapter stands in for the model's weights: one that is read or one that is made.
+    /// Whether an adapter is used, stored or new.
     pub fn is_adapted(&self) -> bool {
         self.adapter.is_some() || self.tuned.is_adapter()
     }
 
-    /// Where files are read from: the model, as far as it is a place on this machine, and what is named beside it.
+    /// The local paths that are read: the model, if it is one, data, adapter and trajectory.
     pub fn places(&self) -> Vec<&Path> {
         let named = [&self.data, &self.adapter, &self.trajectory];
         std::iter::once(Path::new(&self.model)).chain(named.into_iter().flatten().map(PathBuf::as_path)).collect()
     }
 
-    /// Refuses the name of a folder that a run began from, if it is not there: it is nobody else's business, and no name on the hub.
+    /// Fails if the model of a recorded run was a local folder that no longer exists, so that its name is not looked up
+    /// on the hub.
     pub fn check_began_here(&self) -> Result<()> {
         let name = &self.model;
         match self.revision.is_some() || name == "opt-mini" || Path::new(name).exists() {
@@ -55,7 +56,7 @@ impl Inputs {
         }
     }
 
-    /// The same as it was typed in the folder `from`: what is named relatively there, and lies there, under its whole name.
+    /// Makes paths typed in the folder `from` absolute if they are relative and exist there.
     pub fn typed_in(mut self, from: &Path) -> Self {
         let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
         if here.is_some_and(|here| from.canonicalize().is_ok_and(|from| from == here)) {
@@ -79,7 +80,7 @@ impl Inputs {
         self
     }
 
-    /// Checks what was typed.
+    /// Checks options and fills in defaults. Errors are usage errors.
     pub fn check(common: Common) -> Result<Self> {
         if let Some(device) = common.device.as_deref().filter(|d| *d != "cpu") {
             return Err(usage!("--device {device}: this build computes on: cpu"));
@@ -104,7 +105,7 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// Refuses numbers that nothing is made for: too small to mean anything, too large to be counted with.
+    /// Fails on numbers outside of the supported range.
     pub(super) fn check_extremes(&self) -> Result<()> {
         let TrainableArgs { lora_r, lora_alpha, num_prefix, .. } = &self.tuned;
         within("--max-length", self.max_length, 1, MOST_TOKENS)?;
@@ -142,11 +143,11 @@ mod tests {
         let found = Inputs::check(named("base", "org/on-the-hub"))?.typed_in(there.path());
         assert_eq!((Path::new(&found.model), found.data), (place("base").as_path(), Some(place("rows.jsonl"))));
         assert_eq!((found.task.map(PathBuf::from), found.trajectory), (Some(place("mine.toml")), Some(place("base.zot"))));
-        // What is no place stays a name.
+        // A name that is not a path is unchanged.
         assert_eq!(found.adapter, Some("org/on-the-hub".into()));
         std::fs::create_dir(place("opt-mini"))?;
         assert_eq!(Inputs::check(named("opt-mini", "a"))?.typed_in(there.path()).model, "opt-mini");
-        // As it was typed where it was typed in this very folder.
+        // Unchanged if typed in the current directory.
         let here = std::env::current_dir()?;
         assert_eq!(Inputs::check(named("src", "tests"))?.typed_in(&here).model, "src");
         Ok(())

@@ -1,10 +1,10 @@
-//! The least and the most that a number may be.
+//! The ranges of numeric options.
 
 use std::fmt;
 
 use anyhow::Result;
 
-/// More than anybody counts to, and little enough to be counted with.
+/// Larger than any use, and small enough that counters do not overflow.
 pub(super) const MOST_STEPS: u64 = 1 << 40;
 
 pub(super) const MOST_ROWS: usize = 1 << 40;
@@ -15,7 +15,7 @@ pub(super) const MOST_DIRECTIONS: usize = 1 << 20;
 
 pub(super) const MOST_TOKENS: usize = 1 << 24;
 
-/// Refuses a number that is none of `least` to `most`.
+/// Fails unless the number, if given, is between `least` and `most`.
 pub(super) fn within<N: PartialOrd + fmt::Display>(flag: &str, value: Option<N>, least: N, most: N) -> Result<()> {
     match value {
         Some(n) if n < least => Err(usage!("{flag} {n}: it must be at least {least}")),

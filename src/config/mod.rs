@@ -1,4 +1,5 @@
-//! Every knob: as typed (a file with flags on top), then checked. Two types, so that nothing unchecked gets further.
+//! The options: as given ([`RawArgs`], a file overlaid with flags), then checked ([`RunConfig`], [`Inputs`]). Separate
+//! types keep unchecked values out of the program.
 
 mod limits;
 mod trainable;

@@ -1,4 +1,4 @@
-//! What may be said anew when a run goes on.
+//! The options that may change when a run is resumed.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::args::RawArgs;
 use super::run_config::RunConfig;
 
-/// RawArgs that change nothing of what is computed, only how long, how often it is looked at, and where things lie.
-const FREE: [&str; 13] = [
+/// Options that do not change what is computed: the length of the run, intervals, threads, locations.
+const CHANGEABLE: [&str; 13] = [
     "max_steps",
     "eval_steps",
     "logging_steps",
@@ -26,7 +26,8 @@ const FREE: [&str; 13] = [
 ];
 
 impl RunConfig {
-    /// The plan of the run in `folder`, gone on with as `given` says. A knob that would change what is computed is refused.
+    /// The config of the run in `folder`, resumed with the options `given`. Fails on an option that would change what
+    /// is computed.
     pub fn resumed(self, given: &RawArgs, folder: &Path) -> Result<Self> {
         if given.overwrite_output_dir == Some(true) {
             return Err(usage!("--overwrite-output-dir: --resume goes on with what is there; take one of the two"));
@@ -37,25 +38,25 @@ impl RunConfig {
         if let Some(steps) = given.max_steps.filter(|steps| *steps < self.max_steps) {
             return Err(usage!("--max-steps {steps}: it can only be raised; the run was to have {}", self.max_steps));
         }
-        // Checked as in a run that begins.
+        // The same checks as for a new run.
         let Value::Object(checked) = serde_json::to_value(RunConfig::check(given.clone())?)? else { return Ok(self) };
         let Value::Object(given) = serde_json::to_value(given)? else { return Ok(self) };
-        let mut plan = serde_json::to_value(&self)?;
+        let mut config = serde_json::to_value(&self)?;
         if given["model"].as_str().is_some_and(|model| model != self.inputs.model) {
-            // The commit was the other model's.
-            plan["revision"] = Value::Null;
+            // The commit belongs to the other model.
+            config["revision"] = Value::Null;
         }
         for (name, value) in given.into_iter().filter(|(name, value)| !value.is_null() && checked.contains_key(name)) {
-            let then = &plan[&name];
-            if FREE.contains(&name.as_str()) {
-                plan[&name] = value;
+            let then = &config[&name];
+            if CHANGEABLE.contains(&name.as_str()) {
+                config[&name] = value;
             } else if name != "output_dir" && name != "overwrite_output_dir" && *then != value {
                 let flag = name.replace('_', "-");
                 let then = if then.is_null() { "without it".into() } else { format!("with {then}") };
                 return Err(usage!("--{flag} {value}: the run was begun {then}, and --resume goes on with what was begun"));
             }
         }
-        Ok(RunConfig { output_dir: folder.into(), overwrite_output_dir: false, ..serde_json::from_value(plan)? })
+        Ok(RunConfig { output_dir: folder.into(), overwrite_output_dir: false, ..serde_json::from_value(config)? })
     }
 }
 
@@ -67,8 +68,8 @@ mod tests {
     fn what_changes_nothing_may_change_and_the_rest_is_refused() -> Result<()> {
         let begun = RunConfig::check(RawArgs::from_toml("lr = 1e-4\nmax_steps = 100", "a")?)?;
         let resumed = |toml: &str| begun.clone().resumed(&RawArgs::from_toml(toml, "b")?, Path::new("run"));
-        let plan = resumed("max_steps = 200\nlr = 1e-4\nfsync = \"every\"\nsave_steps = 0\nbatch_size = 16")?;
-        assert_eq!((plan.max_steps, plan.eval_steps, plan.save_steps, plan.learning_rate), (200, 5, 0, Some(1e-4)));
+        let config = resumed("max_steps = 200\nlr = 1e-4\nfsync = \"every\"\nsave_steps = 0\nbatch_size = 16")?;
+        assert_eq!((config.max_steps, config.eval_steps, config.save_steps, config.learning_rate), (200, 5, 0, Some(1e-4)));
         for (toml, expected) in [
             ("max_steps = 99", "--max-steps 99: it can only be raised; the run was to have 100"),
             ("lr = 2e-4", "--learning-rate 0.0002: the run was begun with 0.0001"),

@@ -1,4 +1,4 @@
-//! Every knob: as typed (a file with flags on top), then checked. Two types, so nothing unchecked gets further.
+//! The config of a training run, checked.
 
 use std::path::{Path, PathBuf};
 
@@ -13,34 +13,34 @@ use super::values::{Fsync, Schedule};
 use crate::data::task::Sizes;
 use crate::zo::{Settings, StepContext};
 
-/// What `zotune train` does when nothing is said: the file configs/reviews.toml, compiled in.
+/// The config of `zotune train` without options: configs/reviews.toml, built in.
 pub const DEFAULT_JOB: &str = include_str!("../../configs/reviews.toml");
 
-/// A stretch of a run under another `--max-steps` than the last: schedules go by it.
+/// An earlier part of an extended run; its schedule used the `max_steps` of then.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// The last step of the stretch.
+    /// Up to this step, the schedule used this `max_steps`.
     pub last: u64,
-    /// What the knob was.
+    /// The value of `--max-steps` then.
     pub max_steps: u64,
 }
 
-/// A training run, checked: what run.json and the trajectory keep.
+/// A training run's config, checked; stored in run.json and in the trajectory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each is the flag of its name, documented there")]
 pub struct RunConfig {
     #[serde(flatten)]
     pub inputs: Inputs,
     pub optimizer: String,
-    /// None until the model is open: the default follows its size.
+    /// None until resolved: the default depends on the number of trained weights.
     pub learning_rate: Option<f64>,
-    /// The method's own knobs.
+    /// The options of the method.
     #[serde(flatten)]
     pub settings: Settings,
     pub lr_scheduler_type: Schedule,
     pub warmup_steps: u64,
     pub max_steps: u64,
-    /// What it was before it was raised.
+    /// The earlier parts of the run, if it was extended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
     pub batch_size: usize,
@@ -60,49 +60,49 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// Checks what was typed, and fills in what was not.
-    pub fn check(knobs: RawArgs) -> Result<Self> {
-        let tuned = knobs.tuned.checked()?;
-        if knobs.common.adapter.is_some() && tuned != TrainableArgs::default() {
+    /// Checks options and fills in defaults. Errors are usage errors.
+    pub fn check(raw: RawArgs) -> Result<Self> {
+        let tuned = raw.tuned.checked()?;
+        if raw.common.adapter.is_some() && tuned != TrainableArgs::default() {
             return Err(usage!(
                 "--adapter: it is trained further as it is; --tune, --lora-r and --prefix-tuning go without it"
             ));
         }
-        let inputs = Inputs { tuned, ..Inputs::check(knobs.common)? };
-        let optimizer = knobs.optimizer.unwrap_or("zo-sgd".into());
-        let seed = knobs.seed.unwrap_or(0);
-        let max_steps = knobs.max_steps.unwrap_or(20_000);
-        let batch_size = knobs.batch_size.unwrap_or(16);
-        let eval_steps = knobs.eval_steps.unwrap_or((max_steps / 20).max(1));
-        let output_dir = knobs.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
-        let plan = RunConfig {
+        let inputs = Inputs { tuned, ..Inputs::check(raw.common)? };
+        let optimizer = raw.optimizer.unwrap_or("zo-sgd".into());
+        let seed = raw.seed.unwrap_or(0);
+        let max_steps = raw.max_steps.unwrap_or(20_000);
+        let batch_size = raw.batch_size.unwrap_or(16);
+        let eval_steps = raw.eval_steps.unwrap_or((max_steps / 20).max(1));
+        let output_dir = raw.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
+        let config = RunConfig {
             inputs,
             optimizer,
-            learning_rate: knobs.learning_rate,
-            settings: knobs.settings,
-            lr_scheduler_type: knobs.lr_scheduler_type.unwrap_or_default(),
-            warmup_steps: knobs.warmup_steps.unwrap_or(0),
+            learning_rate: raw.learning_rate,
+            settings: raw.settings,
+            lr_scheduler_type: raw.lr_scheduler_type.unwrap_or_default(),
+            warmup_steps: raw.warmup_steps.unwrap_or(0),
             max_steps,
             stages: Vec::new(),
             batch_size,
-            micro_batch_size: knobs.micro_batch_size.unwrap_or(batch_size),
+            micro_batch_size: raw.micro_batch_size.unwrap_or(batch_size),
             seed,
-            num_train: knobs.num_train,
-            num_dev: knobs.num_dev,
+            num_train: raw.num_train,
+            num_dev: raw.num_dev,
             eval_steps,
-            logging_steps: knobs.logging_steps.unwrap_or(10),
-            stop_if_diverged: knobs.stop_if_diverged.unwrap_or(true),
-            save_steps: knobs.save_steps.unwrap_or(eval_steps),
-            save_total_limit: knobs.save_total_limit.unwrap_or(1),
-            fsync: knobs.fsync.unwrap_or_default(),
+            logging_steps: raw.logging_steps.unwrap_or(10),
+            stop_if_diverged: raw.stop_if_diverged.unwrap_or(true),
+            save_steps: raw.save_steps.unwrap_or(eval_steps),
+            save_total_limit: raw.save_total_limit.unwrap_or(1),
+            fsync: raw.fsync.unwrap_or_default(),
             output_dir,
-            overwrite_output_dir: knobs.overwrite_output_dir.unwrap_or(false),
+            overwrite_output_dir: raw.overwrite_output_dir.unwrap_or(false),
         };
-        plan.check_extremes()?;
-        Ok(plan)
+        config.check_extremes()?;
+        Ok(config)
     }
 
-    /// Refuses numbers that nothing is made for, typed in or in a trajectory's header.
+    /// Fails on numbers outside of the supported range, in options or in a trajectory's header.
     pub fn check_extremes(&self) -> Result<()> {
         self.inputs.check_extremes()?;
         for (flag, steps, least) in [
@@ -131,7 +131,7 @@ impl RunConfig {
         self.settings.check()
     }
 
-    /// Warns if a run that had `then` steps and is made longer is not the run that would have been begun that long.
+    /// Warns if a run extended beyond `then` steps differs from one begun with the new length.
     pub fn warn_of_schedule(&self, then: u64) {
         if self.lr_scheduler_type == Schedule::Constant {
             return;
@@ -148,17 +148,17 @@ impl RunConfig {
         );
     }
 
-    /// The sizes of the splits as asked for.
+    /// The requested sizes of the splits.
     pub fn sizes(&self) -> Sizes {
         Sizes { num_train: self.num_train, num_dev: self.num_dev, num_eval: self.inputs.num_eval }
     }
 
-    /// What an estimator and a rule are told of `step`, counted from 1. The plan must have been set up.
+    /// The context of `step`, counted from 1, for estimator and rule. The config must be resolved.
     pub fn step_context(&self, step: u64) -> StepContext {
         StepContext { step, run_seed: self.seed, learning_rate: self.learning_rate_at(step) as f32 }
     }
 
-    /// The learning rate of `step`, counted from 1: a pure function of the step. The plan must have been set up.
+    /// The learning rate of `step`, counted from 1; depends on nothing else. The config must be resolved.
     pub fn learning_rate_at(&self, step: u64) -> f64 {
         let peak = self.learning_rate.unwrap_or_default();
         let stage = self.stages.iter().find(|stage| step <= stage.last);
@@ -167,12 +167,12 @@ impl RunConfig {
             return peak * step as f64 / self.warmup_steps as f64;
         }
         let rest = (max_steps.max(self.warmup_steps + 1) - self.warmup_steps) as f64;
-        // The first step after the warm-up has the full rate; a step past the last would have none.
+        // The first step after the warm-up has the full rate; the one after the last would have 0.
         let done = (step - self.warmup_steps - 1) as f64 / rest;
         match self.lr_scheduler_type {
             Schedule::Constant => peak,
             Schedule::Linear => peak * (1.0 - done),
-            // The C library's cosine is another on other machines.
+            // The C library's cosine differs between machines.
             Schedule::Cosine => peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done)),
         }
     }
@@ -182,14 +182,14 @@ fn yes() -> bool {
     true
 }
 
-/// runs/TASK-MODEL-OPTIMIZER-SEED, where data that are their own task give it their name; with a number behind it while that is taken.
+/// runs/TASK-MODEL-OPTIMIZER-SEED, TASK being the data's name if there is no task; numbered if the folder has content.
 fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
     let data = inputs.data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
     let task = inputs.task.as_ref().map(PathBuf::from).or(data).unwrap_or_default();
     let stem = task.file_stem().unwrap_or_default().to_string_lossy();
     let model = Path::new(&inputs.model);
     let model = model.canonicalize().unwrap_or(model.to_path_buf());
-    // The name that was typed where it says something, the folder's own where it is `.` or `..`.
+    // The name as typed, unless it is `.` or `..`.
     let model = Path::new(&inputs.model).file_name().or(model.file_name()).unwrap_or_default().to_string_lossy();
     let name = format!("{stem}-{model}-{optimizer}-{seed}");
     let taken = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
@@ -201,7 +201,7 @@ fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn plan(toml: &str) -> Result<RunConfig> {
+    fn config(toml: &str) -> Result<RunConfig> {
         RunConfig::check(RawArgs::from_toml(toml, "my.toml")?)
     }
 
@@ -209,15 +209,15 @@ mod tests {
     fn flags_go_over_the_file_and_the_file_over_defaults() -> Result<()> {
         let file = RawArgs::from_toml("learning-rate = 1e-5\nmax_steps = 7\nmodel = \"a\"", "my.toml")?;
         let flags = RawArgs { learning_rate: Some(2e-5), ..RawArgs::default() };
-        let plan = RunConfig::check(file.overlaid(&flags)?)?;
-        assert_eq!((plan.learning_rate, plan.max_steps, plan.batch_size), (Some(2e-5), 7, 16));
-        assert_eq!(plan.inputs.model, "a");
+        let config = RunConfig::check(file.overlaid(&flags)?)?;
+        assert_eq!((config.learning_rate, config.max_steps, config.batch_size), (Some(2e-5), 7, 16));
+        assert_eq!(config.inputs.model, "a");
         Ok(())
     }
 
     #[test]
     fn bad_knobs_name_the_place_and_the_nearest_name() {
-        let error = |toml: &str| plan(toml).unwrap_err().to_string();
+        let error = |toml: &str| config(toml).unwrap_err().to_string();
         assert_eq!(
             error("seed = 1\nlearning_rte = 1"),
             "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"
@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn schedules_rise_then_hold_or_fall() -> Result<()> {
         let rates = |kind: &str| -> Result<Vec<f64>> {
-            let plan = plan(&format!("lr = 8.0\nmax_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
-            Ok((1..=6).map(|step| plan.learning_rate_at(step)).collect())
+            let config = config(&format!("lr = 8.0\nmax_steps = 6\nwarmup_steps = 2\nlr_scheduler_type = \"{kind}\""))?;
+            Ok((1..=6).map(|step| config.learning_rate_at(step)).collect())
         };
         assert_eq!(rates("constant")?, [4.0, 8.0, 8.0, 8.0, 8.0, 8.0]);
         assert_eq!(rates("linear")?, [4.0, 8.0, 8.0, 6.0, 4.0, 2.0]);

@@ -1,4 +1,4 @@
-//! What of a model is trained: all of it, some of its weights, or an adapter in their place.
+//! Which weights are trained: all, some of the model's, or an adapter's.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::limits;
 use crate::base::numbers::number;
 use crate::zo::Selection;
 
-/// The knobs that say what is trained. None: not given.
+/// The options that select what is trained. None: not given.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainableArgs {
@@ -36,7 +36,7 @@ pub struct TrainableArgs {
     pub num_prefix: Option<usize>,
 }
 
-/// Names, separated by commas.
+/// Comma-separated names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Names(pub Vec<String>);
@@ -57,12 +57,12 @@ impl fmt::Display for Names {
 }
 
 impl TrainableArgs {
-    /// Whether an adapter is to be made.
+    /// Whether a new adapter is trained.
     pub fn is_adapter(&self) -> bool {
         self.lora_r.is_some() || self.prefix_tuning == Some(true)
     }
 
-    /// Checks what was typed, and fills in what goes with it.
+    /// Checks options and fills in dependent defaults. Errors are usage errors.
     pub fn checked(mut self) -> Result<Self> {
         if self.prefix_tuning == Some(false) {
             self.prefix_tuning = None;

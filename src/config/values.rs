@@ -1,4 +1,4 @@
-//! What knobs may be: a word of a few, or as it is typed.
+//! The types of option values.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 as_typed!(Fsync);
 
-/// How the weights are held.
+/// The precision that the weights are held in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -22,7 +22,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// candle's name for it.
+    /// The dtype in candle.
     pub fn dtype(self) -> DType {
         match self {
             Precision::F32 => DType::F32,
@@ -32,7 +32,7 @@ impl Precision {
     }
 }
 
-/// How the learning rate goes after the warm-up.
+/// The learning rate schedule after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
@@ -46,7 +46,7 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// As it is typed.
+    /// Its name as an option value.
     pub fn name(self) -> &'static str {
         match self {
             Schedule::Constant => "constant",
@@ -56,16 +56,16 @@ impl Schedule {
     }
 }
 
-/// How often what a run writes down of its steps is forced to the disk. A process that is killed loses nothing by any of them, a
-/// machine that loses its power what was not forced yet.
+/// When the trajectory's log is synced to disk. Killing the process loses nothing in any mode; a power failure loses
+/// what is not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Fsync {
-    /// With every step.
+    /// After every record.
     Every,
-    /// When so many seconds have passed.
+    /// Within so many seconds of each record.
     Seconds(f64),
-    /// When the operating system likes, and before a checkpoint.
+    /// When the operating system decides, and before a checkpoint.
     Never,
 }
 

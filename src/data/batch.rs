@@ -1,9 +1,9 @@
-//! Examples packed into one batch without padding: the tree of their sequences.
+//! Examples packed into one batch without padding, as a prefix tree of their sequences.
 //!
-//! What several sequences begin with is there once, be they the candidates of one example, all that begin with the same token, or a
-//! task's long instruction: a token sees the same there whichever sequence it is read in. So a batch's rows are the tree of what was
-//! packed, branch by branch, and a token attends to the branches that lead to it and to its own up to itself. Each row's numbers
-//! have the bits that they would have alone.
+//! A prefix shared by several sequences is stored once, be it the prompt of an example's candidates, the begin token of
+//! all, or a task's long instruction: with causal attention its activations do not depend on what follows. The rows of
+//! a batch are the tree's branches in depth-first order; a token attends to the branches on its path and to its own
+//! branch up to itself. Each row's activations are bit-identical to those of its sequence alone.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,60 +12,61 @@ use std::sync::Arc;
 use super::example::{Candidate, Example};
 use crate::device::QueryBlock;
 
-/// A token whose log-probability is wanted.
+/// A token whose log-probability is requested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
-    /// Which of the batch's examples.
+    /// Index of the example in the batch.
     pub example: usize,
-    /// Which of the example's packed candidates.
+    /// Index of the candidate among the packed ones of the example.
     pub candidate: usize,
     /// The hidden state that predicts it: an index into [`Batch::states`].
     pub state: usize,
-    /// The token's id.
+    /// Token id.
     pub token: u32,
 }
 
-/// An example as it stands in a batch.
+/// An example packed in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedExample {
-    /// How many of its candidates are there.
+    /// The number of its packed candidates.
     pub num_candidates: usize,
-    /// Which of those is the right one.
+    /// Index of the right one among them.
     pub right: usize,
 }
 
-/// Which candidates of each example are packed, and what for.
+/// Which candidates of each example are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// Every one, each for its own log-probability.
+    /// All, each for its log-probability.
     All,
-    /// Every one, to be compared: what all of an example's have in common is left out.
+    /// All, for a softmax over candidates: normalisers shared by all candidates of an example are not computed, as they
+    /// cancel.
     Compared,
-    /// The right one only: all that teacher forcing needs.
+    /// The right one only, for teacher forcing.
     Right,
 }
 
-/// Examples packed together. A candidate's last token is never an input.
+/// Packed examples. The last token of a candidate is never an input.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Token ids, one row of every activation each.
+    /// Token ids [rows], one per row of every activation.
     pub tokens: Vec<u32>,
-    /// Each token's place in its own sequence, from 0.
+    /// Each token's position in its own sequence, from 0 [rows].
     pub positions: Vec<u32>,
-    /// What every token attends to; each token is a query of one block.
+    /// The rows that each token attends to; each token is a query of exactly one block.
     pub(crate) blocks: Arc<Vec<QueryBlock>>,
-    /// Rows whose hidden states predict a token: only these reach the final norm and the vocabulary.
+    /// The rows whose hidden states predict a token; only these reach the final norm and the head.
     pub states: Vec<u32>,
-    /// Whether the normaliser of each state's predictions is wanted.
+    /// Whether the softmax normaliser of each state is needed [states].
     pub is_normalised: Vec<bool>,
-    /// The tokens whose log-probabilities are wanted: all answer tokens of all packed candidates.
+    /// The answer tokens of all packed candidates.
     pub predictions: Vec<Prediction>,
     /// The packed examples.
     pub examples: Vec<PackedExample>,
 }
 
 impl Batch {
-    /// Packs examples.
+    /// Packs the candidates that `pick` selects.
     pub fn pack<'a>(examples: impl IntoIterator<Item = &'a Example>, pick: Pick) -> Self {
         let picked = |example: &'a Example| match pick {
             Pick::All | Pick::Compared => (example.candidates.as_slice(), example.label),
@@ -74,31 +75,31 @@ impl Batch {
         let examples: Vec<(&[Candidate], usize)> = examples.into_iter().map(picked).collect();
         let candidates = examples.iter().flat_map(|(candidates, _)| candidates.iter());
         let mut batch = Batch::default();
-        let rows = batch.plant(candidates.map(|c| &c.tokens[..c.tokens.len() - 1]).collect());
+        let rows = batch.add_tree(candidates.map(|c| &c.tokens[..c.tokens.len() - 1]).collect());
         batch.predict(&examples, &rows, pick == Pick::Compared);
         batch
     }
 
-    /// One sequence with every state wanted: for looking at logits.
+    /// One sequence with all states, for inspecting logits.
     pub fn sequence(tokens: &[u32]) -> Self {
         let mut batch = Batch::default();
-        batch.plant(vec![tokens]);
+        batch.add_tree(vec![tokens]);
         batch.states = batch.positions.clone();
         batch.is_normalised = vec![true; tokens.len()];
         batch
     }
 
-    /// What every token attends to.
+    /// The rows that each token attends to, in blocks of queries.
     pub fn blocks(&self) -> &Arc<Vec<QueryBlock>> {
         &self.blocks
     }
 
-    /// How many tokens are fed to the model.
+    /// The number of tokens fed to the model.
     pub fn num_tokens(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The same batch so many times, one after the other: each token sees its own copy's.
+    /// The batch `times` over; each token attends to its own copy only.
     pub fn repeated(&self, times: usize) -> Batch {
         let (tokens, states) = (self.tokens.len(), self.states.len());
         let blocks = (0..times).flat_map(|n| self.blocks.iter().map(move |block| block.shifted(n * tokens))).collect();
@@ -122,17 +123,17 @@ impl Batch {
         }
     }
 
-    /// Adds the tree of `sequences`; gives the rows of each one's tokens.
-    fn plant(&mut self, sequences: Vec<&[u32]>) -> Vec<Vec<u32>> {
+    /// Adds the prefix tree of `sequences`; returns the rows of each one's tokens.
+    fn add_tree(&mut self, sequences: Vec<&[u32]>) -> Vec<Vec<u32>> {
         let mut rows = vec![Vec::new(); sequences.len()];
         let all = (0..sequences.len()).filter(|&s| !sequences[s].is_empty()).collect();
-        self.grow(&sequences, all, &[], &mut rows);
+        self.add_branches(&sequences, all, &[], &mut rows);
         rows
     }
 
-    /// Adds the branches of `sequences` from where their `rows` end, those of `group`, which are longer and agree so far: they see
-    /// the rows `seen`.
-    fn grow(&mut self, sequences: &[&[u32]], group: Vec<usize>, seen: &[Range<usize>], rows: &mut [Vec<u32>]) {
+    /// Adds the branches of the sequences in `group`, which are longer than their `rows` so far and agree up to there;
+    /// they attend to the rows `seen`.
+    fn add_branches(&mut self, sequences: &[&[u32]], group: Vec<usize>, seen: &[Range<usize>], rows: &mut [Vec<u32>]) {
         let Some(&first) = group.first() else { return };
         let depth = rows[first].len();
         let mut branches: Vec<(u32, Vec<usize>)> = Vec::new();
@@ -148,17 +149,17 @@ impl Batch {
             let (here, path) = self.append(&sequences[branch[0]][depth..depth + common], depth, seen);
             branch.iter().for_each(|&s| rows[s].extend(here.clone().map(|row| row as u32)));
             branch.retain(|&s| sequences[s].len() > depth + common);
-            self.grow(sequences, branch, &path, rows);
+            self.add_branches(sequences, branch, &path, rows);
         }
     }
 
-    /// Adds a run of tokens, which see the rows `seen` and each other up to themselves; gives its rows, and what is
-    /// seen from behind it.
+    /// Adds a run of tokens, which attend to the rows `seen` and causally to each other; returns its rows, and the rows
+    /// that tokens after it attend to.
     fn append(&mut self, run: &[u32], depth: usize, seen: &[Range<usize>]) -> (Range<usize>, Vec<Range<usize>>) {
         let here = self.tokens.len()..self.tokens.len() + run.len();
         self.tokens.extend_from_slice(run);
         self.positions.extend((depth..depth + run.len()).map(|p| p as u32));
-        // What stands right in front is as good as the run's own.
+        // Rows directly before the run merge with its own range.
         let (own_start, before) = match seen {
             [before @ .., last] if last.end == here.start => (last.start, before),
             _ => (here.start, seen),
@@ -173,7 +174,7 @@ impl Batch {
         (here, path)
     }
 
-    /// Adds what the examples' candidates, whose tokens are at `rows`, are to predict.
+    /// Adds the predictions of the examples' candidates, whose tokens are at `rows`.
     fn predict(&mut self, examples: &[(&[Candidate], usize)], rows: &[Vec<u32>], are_compared: bool) {
         let mut states: HashMap<u32, usize> = HashMap::new();
         let mut rows = rows.iter();
@@ -181,7 +182,7 @@ impl Batch {
             let first = self.predictions.len();
             for ((candidate, Candidate { tokens, option_len }), rows) in candidates.iter().enumerate().zip(&mut rows) {
                 for place in tokens.len() - option_len..tokens.len() {
-                    // A token is predicted by the one before it.
+                    // Each token is predicted from the one before it.
                     let row = rows[place - 1];
                     let state = *states.entry(row).or_insert_with(|| {
                         self.states.push(row);
@@ -206,7 +207,7 @@ impl Batch {
     }
 }
 
-/// How many tokens all sequences begin with in common.
+/// The length of the longest common prefix.
 fn common_prefix<'a>(sequences: impl Iterator<Item = &'a [u32]> + Clone) -> usize {
     let Some(first) = sequences.clone().next() else { return 0 };
     let common = |other: &[u32]| first.iter().zip(other).take_while(|(a, b)| a == b).count();
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!(batch.states, [2]);
         let expected = [(0, 30), (1, 31)].map(|(candidate, token)| Prediction { example: 0, candidate, state: 0, token });
         assert_eq!(batch.predictions, expected);
-        // What each answer's logit is divided by is the same.
+        // All answers share one normaliser.
         assert_eq!(batch.is_normalised, [false]);
         assert_eq!(Batch::pack(&examples, Pick::All).is_normalised, [true]);
         assert_eq!(Batch::pack(&examples, Pick::Right).is_normalised, [true]);
@@ -241,7 +242,7 @@ mod tests {
     fn longer_answers_share_their_prefix_and_keep_their_positions() {
         let a = example(0, &[(&[2, 7, 30, 40, 41], 3), (&[2, 7, 30, 50], 2)]);
         let batch = Batch::pack([&a, &a], Pick::Compared);
-        // Inputs are 2 7 30 40 and 2 7 30, twice: all there once.
+        // The inputs 2 7 30 40 and 2 7 30, twice each, are stored once.
         assert_eq!(batch.tokens, [2, 7, 30, 40]);
         assert_eq!(batch.positions, [0, 1, 2, 3]);
         assert_eq!(batch.states, [1, 2, 3]);
@@ -258,7 +259,7 @@ mod tests {
     fn what_sequences_begin_with_is_there_once_and_seen_from_every_branch() {
         let sequences: [&[u32]; 5] = [&[2, 7, 8, 9], &[2, 5], &[2, 7, 8, 4], &[3, 7], &[2, 7]];
         let mut batch = Batch::default();
-        let rows = batch.plant(sequences.to_vec());
+        let rows = batch.add_tree(sequences.to_vec());
         assert_eq!(batch.tokens, [2, 7, 8, 9, 4, 5, 3, 7]);
         for (sequence, rows) in sequences.iter().zip(&rows) {
             let of_rows = |of: &[u32]| rows.iter().map(|&row| of[row as usize]).collect::<Vec<u32>>();
@@ -280,7 +281,7 @@ mod tests {
         assert_eq!(Batch::pack([&one, &more], Pick::Compared).is_normalised, [true, true]);
         let other = example(0, &[(&[2, 8, 30], 1), (&[2, 8, 31], 1)]);
         assert_eq!(Batch::pack([&other, &more], Pick::Compared).is_normalised, [false, true, true]);
-        // Answers behind prompts of their own have nothing in common.
+        // Answers after different prompts share nothing.
         let prompts = example(0, &[(&[2, 7, 30], 1), (&[2, 8, 30], 1)]);
         assert_eq!(Batch::pack([&prompts], Pick::Compared).is_normalised, [true, true]);
     }

@@ -1,4 +1,4 @@
-//! Rows to tokenised examples, and which of them a step sees.
+//! Tokenised examples.
 
 use anyhow::{Context, Result, bail};
 
@@ -6,38 +6,39 @@ use crate::base::Digest;
 use crate::data::task::PromptedRow;
 use crate::data::tokenizer::Tokenizer;
 
-/// One candidate of an example, as tokens.
+/// One tokenised candidate of an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    /// Prompt and answer, begin token included.
+    /// Prompt and answer, with the begin token.
     pub tokens: Vec<u32>,
-    /// How many of the last tokens are the answer's: len(tokens(prompt + answer)) - len(tokens(prompt)).
+    /// The number of answer tokens, the last ones: len(tokens(prompt + answer)) - len(tokens(prompt)).
     pub option_len: usize,
 }
 
-/// An example, ready to be packed.
+/// A tokenised example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// The row's place in its data file, from 0.
+    /// The row's index in its data file, from 0.
     pub index: usize,
-    /// The candidate that is right.
+    /// Index of the right candidate.
     pub label: usize,
-    /// The possible answers.
+    /// The candidates.
     pub candidates: Vec<Candidate>,
-    /// Whether it was too long.
+    /// Whether it was truncated.
     pub cut: bool,
-    /// Whether what was cut is the end of its completion.
+    /// Whether the end of its completion was truncated.
     pub shortened: bool,
-    /// Of the row that it was made of ([`PromptedRow::digest`]).
+    /// The digest of its row ([`PromptedRow::digest`]).
     pub row: Digest,
 }
 
 impl Example {
-    /// Tokenises a row. Longer than `max_length` is cut on the left, keeping the first token.
+    /// Tokenises a row. Sequences longer than `max_length` are truncated on the left after the first token. Fails if an
+    /// answer adds no token or leaves no room for a prompt.
     ///
-    /// A completion ends in the tokenizer's end token. One without a prompt is a whole text: all its tokens but the first are
-    /// predicted, and it is cut on the right; so is a completion that would leave no room for a prompt, of which the last half of
-    /// `max_length` stays at most.
+    /// A completion is followed by the tokenizer's end token. Without a prompt, all tokens but the first are predicted,
+    /// and it is truncated on the right. So is a completion that leaves no room for its prompt, of which at most
+    /// `max_length` / 2 tokens are kept.
     pub fn encode(row: &PromptedRow, tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
         let prompt_len = tokenizer.encode(&row.prompt)?.len();
         let is_completion = row.answered.len() == 1;
@@ -77,12 +78,12 @@ impl Example {
         Ok(Example { index: row.index, label: row.label, candidates, cut, shortened, row: row.digest() })
     }
 
-    /// Tokenises rows, in order, and says how many of them were cut.
+    /// Tokenises rows in order, and warns of truncated ones.
     pub fn encode_all(rows: &[PromptedRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Self>> {
         Self::encode_split("", rows, tokenizer, max_length)
     }
 
-    /// The same of the split that is `called` so.
+    /// The same for a split, whose name appears in the warnings.
     pub fn encode_split(called: &str, rows: &[PromptedRow], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Self>> {
         let of = if called.is_empty() { String::new() } else { format!("{called}: ") };
         let encode = |row: &PromptedRow| Self::encode(row, tokenizer, max_length).with_context(|| row.place.clone());
@@ -107,7 +108,7 @@ impl Example {
     }
 }
 
-/// The last of a text, for an error.
+/// The end of a text, for an error.
 fn end_of(text: &str) -> String {
     let start = text.char_indices().rev().nth(60).map_or(0, |(i, _)| i);
     format!("{}{:?}", if start > 0 { "..." } else { "" }, &text[start..])

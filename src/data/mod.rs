@@ -1,4 +1,4 @@
-//! From data files to packed batches: tasks, tokenizers, examples.
+//! From data files to packed batches.
 
 pub mod task;
 pub mod tokenizer;

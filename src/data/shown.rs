@@ -1,4 +1,4 @@
-//! An example as a person reads it.
+//! A readable form of an example.
 
 use std::fmt;
 
@@ -8,36 +8,37 @@ use super::example::{Candidate, Example};
 use crate::data::task::PromptedRow;
 use crate::data::tokenizer::Tokenizer;
 
-/// An example as a person reads it: what is fed, what is scored of it, and which answer is right. Run.json keeps the first that a run sees.
+/// A readable form of an example: its input, the tokens scored, the right answer. run.json holds the first training
+/// example.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shown {
-    /// The row's file and line.
+    /// File and line of the row.
     pub row: String,
-    /// What stands in front of the answer.
+    /// The text before the answer.
     pub prompt: String,
-    /// Whether it was too long, and tokens were left out.
+    /// Whether tokens were truncated.
     pub cut: bool,
-    /// Which of the candidates is right, from 0.
+    /// Index of the right candidate, from 0.
     pub right: usize,
-    /// Every answer.
+    /// All candidates.
     pub candidates: Vec<ShownCandidate>,
 }
 
 /// One answer of a [`Shown`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ShownCandidate {
-    /// What the answer adds to the prompt.
+    /// The text that follows the prompt.
     pub answer: String,
-    /// All tokens that are fed, the answer's last one too, which is only scored.
+    /// All tokens, including the last one, which is predicted but not fed.
     pub tokens: Vec<u32>,
-    /// The last few pieces in front of what is scored, as the tokenizer writes them.
+    /// The last few token pieces before the scored ones, as in the vocabulary.
     pub before: Vec<String>,
-    /// The pieces that are scored: the last tokens.
+    /// The scored token pieces.
     pub scored: Vec<String>,
 }
 
 impl Shown {
-    /// Of a row and the example that was made of it.
+    /// Of a row and the example made from it.
     pub fn of(row: &PromptedRow, example: &Example, tokenizer: &Tokenizer) -> Self {
         const FEW: usize = 8;
         let candidate = |(text, candidate): (&String, &Candidate)| {
@@ -76,7 +77,7 @@ impl fmt::Display for Shown {
     }
 }
 
-/// A long text's beginning and end.
+/// The beginning and the end of a long text.
 fn clipped(text: &str) -> String {
     const SIDE: usize = 1000;
     let chars: Vec<char> = text.chars().collect();

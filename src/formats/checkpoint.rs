@@ -1,7 +1,7 @@
-//! Checkpoint files, read tensor by tensor: the peak is the weights and one tensor.
+//! Reads checkpoint files tensor by tensor: peak memory is the weights and one tensor.
 //!
-//! `model.safetensors`, its shards, `pytorch_model.bin` and its shards; a GGUF file. Nothing is mapped into memory, because a mapped
-//! file counts into the resident set.
+//! Formats: `model.safetensors`, `pytorch_model.bin`, both also sharded, and GGUF. Files are not memory-mapped, since
+//! mapped pages count into the resident set.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,23 +17,23 @@ use super::weight_files::{is_lfs_pointer, weight_files};
 use crate::base::{Source, text};
 use crate::device::cpu::convert::convert;
 use crate::device::{Array, BufferElement, Element, zeros};
-use crate::formats::gguf::{Listed, blocks, tensors};
+use crate::formats::gguf::{GgufTensor, blocks, tensors};
 use crate::formats::pickle::Pickle;
 use crate::params::file::read_header;
 
-/// What the checkpoint says of a tensor, and where its numbers are.
+/// A tensor in a checkpoint file.
 struct Entry {
     shape: Vec<usize>,
-    /// What its numbers are stored in, or the name of a type that is not read.
+    /// The stored type, or the name of an unsupported one.
     stored: Result<GgmlDType, String>,
     file: usize,
-    /// Where the numbers begin in the file; None for a pickle, which is asked by name.
+    /// The offset of its data in the file; None in a pickle, which is read by name.
     offset: Option<u64>,
-    /// How they lie.
+    /// The order of the stored numbers.
     layout: Layout,
 }
 
-/// The tensors of one model, by name; their numbers stay on disk until they are read.
+/// The tensors of a model by name; their data stay on disk until read.
 pub struct Checkpoint {
     files: Source,
     names: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Finds the weight files and reads their headers.
+    /// Finds the weight files and reads their headers. Fails if one is missing or damaged.
     pub fn open(files: &Source) -> Result<Self> {
         Self::of_files(files, weight_files(files)?)
     }
@@ -74,7 +74,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The weight files, in order.
+    /// The names of the weight files, in order.
     pub fn file_names(&self) -> &[String] {
         &self.names
     }
@@ -84,18 +84,18 @@ impl Checkpoint {
         self.entries.keys().map(String::as_str)
     }
 
-    /// All tensors' names and shapes.
+    /// The names and shapes of all tensors.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
-    /// Whether there is a tensor of that name.
+    /// Whether there is a tensor `name`.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// Refuses a tensor that is not there, is of another shape than the caller expects, or is stored as what is not read: before
-    /// anything is allocated by what config.json says.
+    /// Fails if a tensor is missing, has another shape, or an unsupported type. Called before memory is allocated by
+    /// the sizes in config.json.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         self.entry(name, shape).map(drop)
     }
@@ -119,7 +119,7 @@ impl Checkpoint {
         Ok(entry)
     }
 
-    /// One tensor, of the shape that the caller expects, in the dtype it is to be held in.
+    /// Reads a tensor of this shape into the precision `dtype`.
     pub fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Array> {
         let entry = self.entry(name, shape)?;
         let place = self.place(Some(entry.file));
@@ -130,7 +130,7 @@ impl Checkpoint {
         tensor.with_context(|| format!("cannot read tensor {name} in {place}"))
     }
 
-    /// Whether two tensors of one shape are the same numbers, held in `dtype`.
+    /// Whether two tensors of one shape are equal in the precision `dtype`.
     pub fn are_same(&self, [a, b]: [&str; 2], shape: &[usize], dtype: DType) -> Result<bool> {
         if let (Some(one), Some(other)) = (self.entries.get(a), self.entries.get(b))
             && one.file == other.file
@@ -174,7 +174,7 @@ impl Checkpoint {
 
     fn add_gguf(&mut self, file: usize) -> Result<()> {
         let (reader, len) = self.files.open(&self.names[file])?;
-        for Listed { name, shape, stored, offset, layout } in tensors::tensors(reader, len)? {
+        for GgufTensor { name, shape, stored, offset, layout } in tensors::tensors(reader, len)? {
             self.entries.insert(name, Entry { shape, stored, file, offset: Some(offset), layout });
         }
         Ok(())
@@ -187,7 +187,7 @@ impl Checkpoint {
     }
 }
 
-/// What a tensor of a dtype is stored in, if it is one for weights.
+/// The stored type for a floating-point dtype; else the dtype's name.
 pub(super) fn stored(dtype: DType) -> Result<GgmlDType, String> {
     match dtype {
         DType::F32 => Ok(GgmlDType::F32),
@@ -197,7 +197,7 @@ pub(super) fn stored(dtype: DType) -> Result<GgmlDType, String> {
     }
 }
 
-/// The numbers that follow, as they are to be held.
+/// Reads a tensor's numbers, converted to `dtype`.
 fn read_tensor(reader: &mut dyn Read, entry: &Entry, dtype: DType) -> Result<Array> {
     fn numbers<H: Element>(reader: &mut dyn Read, entry: &Entry) -> Result<Vec<H>> {
         let len = entry.layout.span(&entry.shape);

@@ -1,42 +1,43 @@
-//! How the numbers of a stored tensor lie, as one description that is read by and written by.
+//! The order of a stored tensor's numbers, for reading and writing.
 //!
-//! A [`Layout`] takes the numbers as a file has them to those that transformers has, and back. A transposed matrix, a slice and a part of a
-//! fused one are strided; llama.cpp interleaves rotary pairs and adds one to some norms.
+//! A [`Layout`] maps between the order in a file and that of transformers. Transposed matrices, slices and parts of
+//! fused weights are strided; llama.cpp interleaves rotary pairs and adds one to Gemma's norms.
 
 use anyhow::{Result, bail};
 
 use crate::device::{Element, zeros};
 
-/// How a tensor's numbers lie in a file.
+/// The order of a tensor's numbers in a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Layout {
-    /// One after the other, in the order of the shape.
+    /// Contiguous, in row-major order.
     #[default]
     Plain,
-    /// Apart, or in another order.
+    /// Strided; other numbers may lie in the gaps.
     Strided(Strides),
-    /// The rows of each head's rotary pairs side by side; transformers has all first halves before all second ones.
+    /// The rows of each rotary pair are adjacent within a head; transformers has all first halves before all second
+    /// ones.
     RotaryPairs {
-        /// How many heads there are.
+        /// The number of heads.
         heads: usize,
     },
-    /// Larger by this.
+    /// Stored plus this offset.
     Offset(f32),
 }
 
-/// For each dimension its length, and how far apart its numbers lie.
+/// A strided layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Strides {
     /// The tensor's shape.
     pub shape: Vec<usize>,
-    /// Numbers from one to the next along each dimension.
+    /// The distance between neighbours along each dimension, in numbers.
     pub strides: Vec<usize>,
-    /// Numbers from the first to the last.
+    /// The distance from the first to the last number, plus 1; 0 if empty.
     pub span: usize,
 }
 
 impl Strides {
-    /// Where the i-th number lies.
+    /// The position of the i-th number in row-major order.
     fn place(&self, mut i: usize) -> usize {
         let mut place = 0;
         for (dim, stride) in self.shape.iter().zip(&self.strides).rev() {
@@ -47,14 +48,14 @@ impl Strides {
     }
 }
 
-/// Where the row `row` of a head of `rows` lies if rotary pairs are side by side.
+/// The position of row `row` of a head of `rows` rows if rotary pairs are adjacent.
 fn paired(row: usize, rows: usize) -> usize {
     let half = rows / 2;
     row % half * 2 + row / half
 }
 
 impl Layout {
-    /// How many numbers of the file a tensor of this shape lies among.
+    /// The number of stored numbers that a tensor of this shape spans.
     pub fn span(&self, shape: &[usize]) -> usize {
         match self {
             Layout::Strided(strides) => strides.span,
@@ -62,12 +63,12 @@ impl Layout {
         }
     }
 
-    /// What is added to the numbers in the file.
+    /// The offset included in the stored numbers.
     pub fn offset(&self) -> f32 {
         if let Layout::Offset(offset) = self { *offset } else { 0.0 }
     }
 
-    /// The tensor's numbers, out of `stored`, [`Layout::span`] of them. An offset stays.
+    /// Extracts a tensor from the `stored` numbers, [`Layout::span`] of them. Does not subtract the offset.
     pub fn read<T: Element>(&self, stored: Vec<T>, shape: &[usize]) -> Result<Vec<T>> {
         match self {
             Layout::Plain | Layout::Offset(_) => Ok(stored),
@@ -80,7 +81,7 @@ impl Layout {
         }
     }
 
-    /// The numbers as the file has them, out of the tensor's. What lies between them is 0; an offset is not added.
+    /// The inverse of [`Layout::read`]. Gaps are 0; the offset is not added.
     pub fn write<T: Element>(&self, numbers: Vec<T>, shape: &[usize]) -> Result<Vec<T>> {
         match self {
             Layout::Plain | Layout::Offset(_) => Ok(numbers),
@@ -94,7 +95,7 @@ impl Layout {
     }
 }
 
-/// Moves the rows of each head: `places` says for each row (to, from) of how many.
+/// Permutes the rows of each head: `places` gives (to, from) for each row and the number of rows.
 fn by_heads<T: Element>(
     mut numbers: Vec<T>,
     shape: &[usize],
@@ -122,12 +123,12 @@ fn by_heads<T: Element>(
 mod tests {
     use super::*;
 
-    /// What is written and read again is what it was, whatever the layout; and it lies where the definition says.
+    /// Write and read are inverse for every layout, and the positions follow the definition.
     #[test]
     fn every_layout_is_undone_by_its_reading() -> Result<()> {
         let numbers: Vec<f32> = (0..24).map(|i| i as f32).collect();
         let transposed = Layout::Strided(Strides { shape: vec![4, 6], strides: vec![1, 4], span: 24 });
-        // Rows 1 and 2 of three fused ones are their own numbers with a stride of three rows.
+        // Rows 1 and 2 of three fused ones, with a stride of three rows.
         let fused = Layout::Strided(Strides { shape: vec![4, 6], strides: vec![18, 1], span: 60 });
         let pairs = Layout::RotaryPairs { heads: 1 };
         for layout in [Layout::Plain, transposed.clone(), fused.clone(), pairs.clone(), Layout::Offset(1.0)] {

@@ -1,8 +1,8 @@
-//! Sizes and numbers that no model has.
+//! Bounds on the numbers of config.json.
 
 use anyhow::{Result, bail};
 
-/// Refuses sizes that no model has, before anything is allocated by them.
+/// Fails if a size is 0 or larger than any model's; called before memory is allocated by it.
 pub fn check_sizes(sizes: &[(&str, usize)]) -> Result<()> {
     let most = |name: &str| match name {
         "num_hidden_layers" => 1 << 13,
@@ -16,7 +16,7 @@ pub fn check_sizes(sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
-/// Refuses numbers of a config.json that are not above 0, or are none in f32.
+/// Fails if a number is not positive, or not a normal f32.
 pub fn check_positive(numbers: &[(&str, Option<f64>)]) -> Result<()> {
     let is_positive = |x: f64| x > 0.0 && (x as f32).is_normal();
     match numbers.iter().find_map(|(name, x)| Some((name, x.filter(|x| !is_positive(*x))?))) {

@@ -1,4 +1,4 @@
-//! Files that others write: safetensors, pickle, GGUF, and what their tensors have otherwise.
+//! File formats of other programs: safetensors, pickle, GGUF.
 
 mod layout;
 pub mod numbers;

@@ -1,4 +1,4 @@
-//! Rotary frequencies: how far each pair of a head turns from one position to the next.
+//! The frequencies of rotary position embeddings (Su et al. 2021, arXiv 2104.09864), with the scalings of transformers.
 
 use std::f64::consts::PI;
 
@@ -39,14 +39,14 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// Those of Gemma 3's `rope_parameters`, an object for each kind of block.
+/// Gemma 3's `rope_parameters`: one object per kind of block.
 pub const KINDS: Table = Table {
     file: "config.json, in rope_parameters",
     of: "Gemma 3",
     fields: &[("full_attention", Use::Read, "an object as above"), ("sliding_attention", Use::Read, "an object as above")],
 };
 
-/// How the rotary frequencies are made.
+/// The settings of the rotary frequencies.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Rope {
     rope_theta: Option<f64>,
@@ -60,7 +60,7 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// What the object at `place` says.
+    /// The settings in the object at `place`. Fails on unsupported types and fields.
     pub fn of(place: &str, object: &Map<String, Value>) -> Result<Self> {
         let rope: Rope = serde_json::from_value(object.clone().into()).context(place.to_string())?;
         if let "yarn" | "longrope" | "su" | "mrope" | "ntk" | "proportional" | "axial" = rope.kind() {
@@ -78,19 +78,19 @@ impl Rope {
         anyhow::anyhow!("the rope type \"{}\" is not known; default, linear, dynamic and llama3 are", self.kind())
     }
 
-    /// With the base that stands beside it, where it has none of its own.
+    /// Sets the base if the object has none.
     pub fn with_base(self, rope_theta: Option<f64>) -> Self {
         Rope { rope_theta: self.rope_theta.or(rope_theta), ..self }
     }
 
-    /// With the original length that stands beside it, which counts before its own, as in transformers.
+    /// Sets the original length; it overrides the object's own, as in transformers.
     pub fn with_original(self, positions: Option<f64>) -> Self {
         let original_max_position_embeddings = positions.or(self.original_max_position_embeddings);
         Rope { original_max_position_embeddings, ..self }
     }
 
-    /// The angle that each pair of a head turns by from one position to the next, in radians: [head_dim / 2]; for a model that has
-    /// so many `positions`.
+    /// The frequencies of a head's pairs, in radians per position [head_dim / 2]. `positions`: the model's maximum
+    /// length.
     pub fn frequencies(&self, head_dim: usize, positions: usize) -> Result<Vec<f64>> {
         let theta = self.rope_theta.unwrap_or(10_000.0);
         limits::check_positive(&[("rope_theta", Some(theta))])?;
@@ -108,7 +108,7 @@ impl Rope {
                 ),
                 _ => Ok(plain.collect()),
             },
-            // It begins beyond the positions that the model has, and no prompt is longer than those.
+            // It scales only beyond the model's maximum length, to which prompts are limited.
             "dynamic" => needed("factor", self.factor).map(|_| plain.collect()),
             "linear" => {
                 let factor = needed("factor", self.factor)?;
@@ -123,7 +123,7 @@ impl Rope {
                 if high <= low {
                     bail!("config.json: the rope settings' high_freq_factor {high} is not above low_freq_factor {low}");
                 }
-                // Long waves are stretched by `factor`, short ones kept, those between blended.
+                // Long wavelengths are scaled by `factor`, short ones kept, those between interpolated.
                 Ok(plain
                     .map(|f| {
                         let turns = original * f / (2.0 * PI);

@@ -1,4 +1,4 @@
-//! Which files of a folder hold the weights.
+//! Finds the weight files of a folder.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::base::Source;
 
-/// What the weights are in, or the index of their shards: the first of these that is there.
+/// The weight files or the index of their shards, by precedence.
 pub const WEIGHT_FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
-/// The weight files of a model, safetensors before pickles, one file before shards; or the file that it all is.
+/// The weight files of a model: safetensors before pickles, a single file before shards; or the GGUF file. Fails if
+/// there are none.
 pub fn weight_files(files: &Source) -> Result<Vec<String>> {
     if let Source::Single(path, _) = files {
         return Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).into_iter().collect());

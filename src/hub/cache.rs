@@ -1,14 +1,15 @@
-//! The cache on disk, as Python's tools lay it out: a blob a content, a snapshot folder a commit, a file a branch.
+//! The cache on disk, in the layout of `huggingface_hub`: one blob per content, one snapshot folder per commit, one ref
+//! file per branch.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::repo::{Repo, Wanted};
+use super::repo::{FileRequest, Repo};
 use crate::base::files;
 
-/// One repo's part of the cache. Looking into it touches no network.
+/// The cache of one repo. Reading it sends no request.
 pub struct Cache {
     /// `models--org--name`
     folder: PathBuf,
@@ -17,13 +18,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The part of `repo`.
+    /// The cache of `repo` below `root`.
     pub fn of(root: &Path, repo: &Repo) -> Self {
         let name = repo.named().folder_name();
         Cache { folder: root.join(&name), locks: root.join(".locks").join(name) }
     }
 
-    /// The commit that a revision was when it was last looked up; a commit is itself.
+    /// The commit of a revision as last looked up; a full commit hash is its own.
     pub fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.into());
@@ -32,8 +33,8 @@ impl Cache {
         is_commit(&commit).then_some(commit)
     }
 
-    /// Notes which commit a revision is. A cache that cannot be written still serves.
-    pub fn note(&self, revision: &str, commit: &str) {
+    /// Records the commit of a revision. A failure is only logged: a read-only cache still works.
+    pub fn record_commit(&self, revision: &str, commit: &str) {
         if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
             return;
         }
@@ -47,55 +48,57 @@ impl Cache {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Whether a commit's file is there.
+    /// Whether a file of a commit is cached.
     pub fn has(&self, commit: &str, name: &str) -> bool {
         self.snapshot(commit).join(name).is_file()
     }
 
-    /// Whether a commit is known not to have a file.
+    /// Whether a commit is known to lack a file.
     fn is_absent(&self, commit: &str, name: &str) -> bool {
         self.folder.join(".no_exist").join(commit).join(name).is_file()
     }
 
-    /// Notes that a commit does not have a file, so that nobody asks again.
-    pub fn note_absent(&self, commit: &str, name: &str) {
+    /// Records that a commit lacks a file, so that it is not requested again.
+    pub fn record_absent(&self, commit: &str, name: &str) {
         let path = self.folder.join(".no_exist").join(commit).join(name);
         if !path.is_file() {
             let _ = make_folder_of(&path).and_then(|()| Ok(File::create(&path).map(drop)?));
         }
     }
 
-    /// The first file that is needed and not there.
-    pub fn lacks<'a>(&self, commit: &str, wanted: &[Wanted<'a>]) -> Option<&'a str> {
+    /// The first required file that is not cached.
+    pub fn first_missing<'a>(&self, commit: &str, wanted: &[FileRequest<'a>]) -> Option<&'a str> {
         wanted.iter().find_map(|w| match w {
-            Wanted::Needed(name) => (!self.has(commit, name)).then_some(*name),
-            Wanted::Optional(_) => None,
-            Wanted::FirstOf(names) if names.iter().any(|name| self.has(commit, name)) => None,
-            Wanted::FirstOf(names) => names.iter().find(|name| !self.is_absent(commit, name)).or(names.first()).copied(),
+            FileRequest::Required(name) => (!self.has(commit, name)).then_some(*name),
+            FileRequest::Optional(_) => None,
+            FileRequest::FirstOf(names) if names.iter().any(|name| self.has(commit, name)) => None,
+            FileRequest::FirstOf(names) => {
+                names.iter().find(|name| !self.is_absent(commit, name)).or(names.first()).copied()
+            }
         })
     }
 
-    /// Whether everything that is wanted is there, or known not to be on the hub.
-    pub fn is_whole(&self, commit: &str, wanted: &[Wanted]) -> bool {
-        let settled = |w: &Wanted| match w {
-            Wanted::Optional(name) => self.has(commit, name) || self.is_absent(commit, name),
+    /// Whether every requested file is cached or known to be missing on the hub.
+    pub fn is_complete(&self, commit: &str, wanted: &[FileRequest]) -> bool {
+        let settled = |w: &FileRequest| match w {
+            FileRequest::Optional(name) => self.has(commit, name) || self.is_absent(commit, name),
             _ => true,
         };
-        self.lacks(commit, wanted).is_none() && wanted.iter().all(settled)
+        self.first_missing(commit, wanted).is_none() && wanted.iter().all(settled)
     }
 
-    /// Where a content lies, once it is whole. `etag` is checked to be a file's name.
+    /// The path of a complete blob. `etag` was checked to be a valid file name.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
-    /// What of a content has come so far.
+    /// The path of a blob's partial download.
     pub fn partial(&self, etag: &str) -> PathBuf {
         self.blob(&format!("{etag}.incomplete"))
     }
 
-    /// A lock on a content, held until it is dropped; it goes with the process, so what a killed one left is no lock.
-    /// None where the file system has no locks. `waiting` is called before another process is waited for.
+    /// Locks a blob until the file is dropped; the lock ends with the process, so a killed one leaves none. None where
+    /// the file system has no locks. Calls `waiting` before blocking on another process.
     pub fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<Option<File>> {
         let path = self.locks.join(format!("{etag}.lock"));
         make_folder_of(&path)?;
@@ -111,14 +114,14 @@ impl Cache {
         }
     }
 
-    /// Puts a content under its name into a commit's snapshot: a link, or a copy where there are no links.
+    /// Puts a blob under its name into a commit's snapshot: a symbolic link, or a copy where there are no links.
     pub fn place(&self, etag: &str, commit: &str, name: &str) -> Result<PathBuf> {
         let (blob, path) = (self.blob(etag), self.snapshot(commit).join(name));
         make_folder_of(&path)?;
         if path.is_file() {
             return Ok(path);
         }
-        // Made beside and renamed, over a link that leads nowhere or one of another process that was quicker: at no time is there none.
+        // Created under another name and renamed, which replaces a broken link or that of a faster process atomically.
         let beside = path.with_file_name(format!(".{etag}.{}", std::process::id()));
         let _ = std::fs::remove_file(&beside);
         let up = "../".repeat(name.split('/').count() + 1);
@@ -144,13 +147,13 @@ fn link(_: &str, _: &Path) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Makes the folder that a file is to lie in.
+/// Creates the folder of a file.
 pub fn make_folder_of(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
-/// Whether a revision is a commit's full hash.
+/// Whether a revision is a full commit hash.
 pub fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -1,4 +1,4 @@
-//! Fetching what the cache lacks: a content goes on where it broke off, is checked, and gets its name when it is whole.
+//! Downloads into the cache: resumed where they broke off, verified, and renamed into place when complete.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,11 +10,11 @@ use sha1::{Digest as _, Sha1};
 
 use super::bars;
 use super::cache::{Cache, make_folder_of};
-use super::http::{ATTEMPTS, Client, Failure, Remote, stretch};
+use super::http::{ATTEMPTS, Client, Failure, Remote, body_range};
 use crate::base::hash::sha256;
 
-/// Sees to it that a content is in the cache. `what` is how people know it: `facebook/opt-125m@27dcfa7/config.json`.
-/// `again` looks the content up once more, for the address of one on a content network is valid for a while only.
+/// Makes sure that a blob is in the cache. `what` is its name in messages: `facebook/opt-125m@27dcfa7/config.json`.
+/// `again` looks the file up once more, because a CDN's URL expires.
 pub fn fetch(
     client: &Client,
     cache: &Cache,
@@ -23,12 +23,12 @@ pub fn fetch(
     again: &dyn Fn() -> Result<Remote, Failure>,
 ) -> Result<()> {
     let blob = cache.blob(&remote.etag);
-    let is_there = || blob.metadata().is_ok_and(|m| remote.size.is_none_or(|size| m.len() == size));
-    if is_there() {
+    let is_cached = || blob.metadata().is_ok_and(|m| remote.size.is_none_or(|size| m.len() == size));
+    if is_cached() {
         return Ok(());
     }
     let _lock = cache.lock(&remote.etag, || tracing::info!("waiting for another process that fetches {what}"))?;
-    if is_there() {
+    if is_cached() {
         return Ok(());
     }
     let mut download = Download::open(client, remote, cache.partial(&remote.etag), what)?;
@@ -36,7 +36,7 @@ pub fn fetch(
     let was_begun = download.len > 0;
     let mut checked = finish(&mut download);
     if checked.is_err() && was_begun && download.len == 0 {
-        // What an earlier process had left was not the beginning of this.
+        // The partial file of an earlier process was not a prefix of this content.
         checked = finish(&mut download);
     }
     download.bar.finish_and_clear();
@@ -45,7 +45,7 @@ pub fn fetch(
     std::fs::rename(&download.path, &blob).with_context(|| format!("cannot write {}", blob.display()))
 }
 
-/// A content on its way into the cache.
+/// A blob being downloaded.
 struct Download<'a> {
     client: &'a Client,
     etag: &'a str,
@@ -53,9 +53,9 @@ struct Download<'a> {
     what: &'a str,
     path: PathBuf,
     file: File,
-    /// Bytes that are in the file.
+    /// Bytes in the file.
     len: u64,
-    /// Bytes that there are to be, once somebody says it.
+    /// The expected length in bytes, once known.
     size: Option<u64>,
     bar: ProgressBar,
 }
@@ -71,64 +71,64 @@ impl<'a> Download<'a> {
         tracing::info!("fetch   {what}{length}{rest}");
         let name = what.rsplit('/').next().unwrap_or(what);
         let bar = if client.settings().bars { bars::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };
-        // What is there already says nothing of the speed.
+        // Bytes already present would distort the speed.
         bar.set_position(len);
         bar.reset_eta();
         let Remote { etag, url, size, .. } = remote;
         Ok(Download { client, etag, url: url.clone(), what, path, file, len, size: *size, bar })
     }
 
-    /// Goes on from every break, until there is nothing more to come or nothing comes any more.
+    /// Resumes after every break, until the download is complete or [`ATTEMPTS`] in a row bring nothing.
     fn finish(&mut self, again: &dyn Fn() -> Result<Remote, Failure>) -> Result<(), Failure> {
-        let mut in_vain = 0;
+        let mut stalled = 0;
         loop {
             let before = self.len;
-            let Err(failure) = self.pull() else { return Ok(()) };
-            in_vain = if self.len > before { 0 } else { in_vain + 1 };
-            let is_stale = matches!(failure.status, Some(401 | 403 | 410)) && self.len > 0 && in_vain == 1;
+            let Err(failure) = self.request_rest() else { return Ok(()) };
+            stalled = if self.len > before { 0 } else { stalled + 1 };
+            let is_stale = matches!(failure.status, Some(401 | 403 | 410)) && self.len > 0 && stalled == 1;
             if is_stale && let Some(remote) = again().ok().filter(|remote| remote.etag == self.etag) {
                 self.url = remote.url;
                 continue;
             }
-            if !failure.passes() || in_vain >= ATTEMPTS {
+            if !failure.is_transient() || stalled >= ATTEMPTS {
                 return Err(failure);
             }
             tracing::debug!("{}; going on from {}", failure.say, HumanBytes(self.len));
-            if in_vain > 0 {
-                failure.pause(in_vain);
+            if stalled > 0 {
+                failure.pause(stalled);
             }
         }
     }
 
-    /// One request for what is missing.
-    fn pull(&mut self) -> Result<(), Failure> {
+    /// Sends one request for the missing bytes.
+    fn request_rest(&mut self) -> Result<(), Failure> {
         if self.size.is_some_and(|size| self.len > size) {
-            self.cut_to(0)?;
+            self.truncate(0)?;
         }
         if self.size == Some(self.len) {
             return Ok(());
         }
         let response = match self.client.read(&self.url, self.len) {
             Err(failure) if failure.status == Some(416) && self.len > 0 => {
-                self.cut_to(0)?;
+                self.truncate(0)?;
                 return Err(Failure::broken(failure.say));
             }
             answer => answer?,
         };
-        let (start, total) = stretch(&response)
+        let (start, total) = body_range(&response)
             .filter(|(start, _)| [0, self.len].contains(start))
             .ok_or_else(|| Failure::lasting(format!("the server sends another part of {} than was asked for", self.what)))?;
-        self.cut_to(start)?;
+        self.truncate(start)?;
         match (self.size, total) {
             (Some(size), Some(total)) if size != total => return Err(self.wrong_length(size, total)),
             (size, total) => self.size = size.or(total),
         }
-        self.check_most(self.size.unwrap_or(self.len))?;
-        self.take(response.into_body().into_reader())
+        self.check_length(self.size.unwrap_or(self.len))?;
+        self.append(response.into_body().into_reader())
     }
 
-    /// Writes what comes.
-    fn take(&mut self, mut body: impl Read) -> Result<(), Failure> {
+    /// Appends the body to the file.
+    fn append(&mut self, mut body: impl Read) -> Result<(), Failure> {
         let mut buffer = vec![0; 256 << 10];
         loop {
             let n = match body.read(&mut buffer) {
@@ -147,7 +147,7 @@ impl<'a> Download<'a> {
             if let Some(size) = self.size.filter(|size| self.len + n as u64 > *size) {
                 return Err(self.wrong_length(size, self.len + n as u64));
             }
-            self.check_most(self.len + n as u64)?;
+            self.check_length(self.len + n as u64)?;
             self.file.write_all(&buffer[..n]).map_err(|e| self.unwritten(e))?;
             self.len += n as u64;
             self.bar.set_length(self.size.unwrap_or(self.len));
@@ -155,7 +155,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Whether it is what the hub says it is: its length, and its SHA-256 where the hub tells it.
+    /// Verifies the length, and the hash where the etag is one.
     fn check(&mut self) -> Result<(), Failure> {
         if let Some(size) = self.size.filter(|size| *size != self.len) {
             return Err(self.wrong_length(size, self.len));
@@ -163,52 +163,52 @@ impl<'a> Download<'a> {
         let expected = self.etag.to_lowercase();
         let (name, found) = match (expected.len(), expected.bytes().all(|b| b.is_ascii_hexdigit())) {
             (64, true) => ("SHA-256", vec![self.hashed(|file, _| sha256(file))?]),
-            // git's of a small file; some mirrors have that of its bytes alone.
+            // The git hash of a small file; some mirrors use plain SHA-1.
             (40, true) => ("git hash", vec![self.hashed(git_hash)?, self.hashed(|file, _| sha1(Sha1::new(), file))?]),
             _ => return Ok(()),
         };
         if found.contains(&expected) {
             return Ok(());
         }
-        self.cut_to(0)?;
+        self.truncate(0)?;
         Err(Failure::lasting(format!("what came is damaged: its {name} is {}, and the hub says {expected}", found[0])))
     }
 
-    /// A hash of what came, of so many bytes.
+    /// A hash of the file, given its length.
     fn hashed(&mut self, hash: impl FnOnce(&mut dyn Read, u64) -> Result<String>) -> Result<String, Failure> {
         self.file.seek(SeekFrom::Start(0)).map_err(|e| self.unwritten(e))?;
         hash(&mut &self.file, self.len).map_err(|e| self.unwritten(e))
     }
 
-    /// Drops what is behind `len`.
-    fn cut_to(&mut self, len: u64) -> Result<(), Failure> {
+    /// Truncates the file to `len` bytes.
+    fn truncate(&mut self, len: u64) -> Result<(), Failure> {
         let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
         cut.map_err(|e| self.unwritten(e))?;
         self.len = len;
         Ok(())
     }
 
-    /// Refuses more bytes than the file may have.
-    fn check_most(&mut self, bytes: u64) -> Result<(), Failure> {
-        let most = most(self.what, self.size);
-        if bytes <= most {
+    /// Refuses more bytes than such a file may have.
+    fn check_length(&mut self, bytes: u64) -> Result<(), Failure> {
+        let max_bytes = max_bytes(self.what, self.size);
+        if bytes <= max_bytes {
             return Ok(());
         }
-        self.cut_to(0)?;
+        self.truncate(0)?;
         let said = if self.size.is_some() { "" } else { ", whose length the hub does not say" };
-        Err(Failure::lasting(format!("it is longer than {} bytes, the most for a file like this{said}", most)))
+        Err(Failure::lasting(format!("it is longer than {} bytes, the most for a file like this{said}", max_bytes)))
     }
 
     fn wrong_length(&mut self, size: u64, sent: u64) -> Failure {
         let failure = Failure::lasting(format!("its length is wrong: the hub says {size} bytes, and {sent} are sent"));
-        self.cut_to(0).err().unwrap_or(failure)
+        self.truncate(0).err().unwrap_or(failure)
     }
 
     fn unwritten(&self, error: impl std::fmt::Display) -> Failure {
         Failure::lasting(format!("cannot write {}: {error}", self.path.display()))
     }
 
-    /// What happened, what of it is left, and what to do.
+    /// The error: what happened, what is kept, what to do.
     fn explained(&self, failure: &Failure) -> anyhow::Error {
         let size = self.size.map_or(String::new(), |size| format!(" of {}", HumanBytes(size)));
         match self.len {
@@ -226,7 +226,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// What git calls a file's content by.
+/// The hash of a git blob.
 fn git_hash(reader: &mut dyn Read, len: u64) -> Result<String> {
     sha1(Sha1::new_with_prefix(format!("blob {len}\0")), reader)
 }
@@ -236,9 +236,9 @@ fn sha1(mut hash: Sha1, reader: &mut dyn Read) -> Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The most that a file may have, in bytes: those that a program reads whole are no larger than the largest vocabularies, and neither is one
-/// of which nobody says how long it is.
-fn most(name: &str, size: Option<u64>) -> u64 {
+/// The most bytes that a file may have. Files that are read into memory at once are limited to the size of the largest
+/// vocabularies; a file of unknown length is limited too.
+fn max_bytes(name: &str, size: Option<u64>) -> u64 {
     let (small, unsaid) = (256 << 20, 64 << 20);
     let is_small = [".json", ".txt", ".jinja", ".model"].iter().any(|ending| name.ends_with(ending));
     match size {

@@ -1,4 +1,4 @@
-//! Requests to the hub: timeouts, proxies, redirects that leave the token behind, and what answers mean.
+//! Requests to the hub: timeouts, proxies, redirects that do not carry the token, and the meaning of error responses.
 
 use std::time::Duration;
 
@@ -12,67 +12,67 @@ use super::cache::is_commit;
 use super::repo::Repo;
 use super::settings::{Settings, shown};
 
-/// Redirects that are followed.
+/// Redirects followed per request.
 const REDIRECTS: usize = 5;
 
-/// How often in a row the hub may fail in passing before it is given up.
+/// Attempts per request on transient failures.
 pub const ATTEMPTS: u32 = 5;
 
-/// What a server may ask to wait at most.
+/// The longest `Retry-After` that is honoured.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// What is asked again.
+/// Which transient failures are retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RetryPolicy {
-    /// Nothing: the cache can stand in.
+    /// No retries: the cache can be used instead.
     None,
-    /// Hubs that are busy. Silence is not waited out, there may be no network.
+    /// Error responses of a busy hub. A missing response is not retried: there may be no network.
     Busy,
-    /// Silence too: there was an answer a moment ago.
+    /// Missing responses too: the hub responded a moment ago.
     Silent,
 }
 
-/// The hub, to be asked.
+/// An HTTP client of the hub.
 pub struct Client {
     agent: Agent,
     settings: Settings,
 }
 
-/// Why there is no answer, or not the one that was wanted.
+/// A failed request.
 #[derive(Debug, Default)]
 pub struct Failure {
-    /// The answer's status; None: there was no answer, or it broke off.
+    /// The status of the response; None: no response, or the connection broke. 0: an error found on this side.
     pub status: Option<u16>,
-    /// The hub's name for it: `GatedRepo`, `RepoNotFound`, `RevisionNotFound`, `EntryNotFound`.
+    /// The hub's error code: `GatedRepo`, `RepoNotFound`, `RevisionNotFound`, `EntryNotFound`.
     pub code: String,
-    /// What happened, without secrets.
+    /// What happened, with secrets removed.
     pub say: String,
-    /// What the hub asks to wait.
+    /// The delay the hub asks for.
     wait: Option<Duration>,
 }
 
 impl Failure {
-    /// One that a repetition does not mend.
+    /// A failure that retrying does not fix.
     pub fn lasting(say: String) -> Self {
         Failure { status: Some(0), say, ..Failure::default() }
     }
 
-    /// Nobody answered, or the answer broke off.
+    /// A failure without a response, or whose response broke off.
     pub fn broken(say: String) -> Self {
         Failure { say, ..Failure::default() }
     }
 
-    /// Whether it may be otherwise in a moment.
-    pub fn passes(&self) -> bool {
+    /// Whether it is transient.
+    pub fn is_transient(&self) -> bool {
         matches!(self.status, None | Some(408 | 429 | 500..=599)) && self.wait.is_none_or(|wait| wait <= LONGEST_WAIT)
     }
 
-    /// The retries that it takes to ask again.
-    fn asks(&self) -> RetryPolicy {
+    /// The weakest policy that retries it.
+    fn policy(&self) -> RetryPolicy {
         if self.status.is_none() { RetryPolicy::Silent } else { RetryPolicy::Busy }
     }
 
-    /// Waits before the `nth` repetition, counted from 1.
+    /// Sleeps before the `nth` retry, counted from 1: as long as the hub asks for, else 250 ms * 2^`nth`.
     pub fn pause(&self, nth: u32) {
         let wait = self.wait.unwrap_or(Duration::from_millis(250 << nth.min(6)));
         if wait > Duration::from_secs(5) {
@@ -82,20 +82,20 @@ impl Failure {
     }
 }
 
-/// What the hub says of a file.
+/// The metadata of a file on the hub.
 pub struct Remote {
-    /// Where its bytes are.
+    /// The URL of its bytes.
     pub url: String,
-    /// What tells its content apart: SHA-256 of a large file, git's hash of a small one. Checked to be a file's name.
+    /// Identifies the content: SHA-256 of a large file, the git hash of a small one. Checked to be a valid file name.
     pub etag: String,
-    /// The commit it was looked up in.
+    /// The commit it belongs to.
     pub commit: String,
-    /// Its length in bytes, if it says.
+    /// Its length in bytes, if the hub reports one.
     pub size: Option<u64>,
 }
 
 impl Client {
-    /// A client for what the environment says.
+    /// A client with these settings. Fails if SSL_CERT_FILE cannot be read or holds no certificate.
     pub fn new(settings: Settings) -> Result<Self> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = &settings.certificates {
@@ -122,26 +122,26 @@ impl Client {
         Ok(Client { agent, settings })
     }
 
-    /// What it was made for.
+    /// The settings it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What a repo's revision is: its commit and the names of its files.
+    /// The commit of a repo's revision and the names of its files.
     pub fn describe(&self, repo: &Repo, retries: RetryPolicy) -> Result<RepoInfo, Failure> {
         let url = format!("{}/api/{}", self.settings.endpoint, repo.named().api_url());
-        let (_, mut response) = self.patiently(retries, || self.follow(false, &url))?;
+        let (_, mut response) = self.with_retries(retries, || self.follow(false, &url))?;
         let body = response.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(|e| self.failure(&url, e))?;
         let info = serde_json::from_slice::<RepoInfo>(&body).ok().filter(|info| is_commit(&info.sha));
-        info.ok_or_else(|| self.no_hub(&url))
+        info.ok_or_else(|| self.not_a_hub(&url))
     }
 
-    /// What the hub says of a file at a repo's revision.
+    /// The metadata of a file at a repo's revision.
     pub fn look_up(&self, repo: &Repo, name: &str, retries: RetryPolicy) -> Result<Remote, Failure> {
         let named = repo.named();
         let path: Vec<String> = name.split('/').map(encoded).collect();
         let url = format!("{}/{}/resolve/{}/{}", self.settings.endpoint, named.url(), named.url_revision(), path.join("/"));
-        let (url, response) = self.patiently(retries, || self.follow(true, &url))?;
+        let (url, response) = self.with_retries(retries, || self.follow(true, &url))?;
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         let etag = header("x-linked-etag").or(header("etag")).map(|e| e.trim_start_matches("W/").trim_matches('"'));
         let is_name = |etag: &&str| {
@@ -150,7 +150,7 @@ impl Client {
                 && !etag.starts_with('.')
         };
         let commit = header("x-repo-commit").or(Some(repo.revision())).filter(|commit| is_commit(commit));
-        let (Some(etag), Some(commit)) = (etag.filter(is_name), commit) else { return Err(self.no_hub(&url)) };
+        let (Some(etag), Some(commit)) = (etag.filter(is_name), commit) else { return Err(self.not_a_hub(&url)) };
         let is_elsewhere = response.status().is_redirection();
         let size = header("x-linked-size").or(header("content-length").filter(|_| !is_elsewhere));
         let location = if is_elsewhere { target(&url, response.headers()) } else { None };
@@ -162,20 +162,20 @@ impl Client {
         })
     }
 
-    /// The bytes of the file at `url` from `start` on.
+    /// The bytes of the file at `url` from offset `start` on.
     pub fn read(&self, url: &str, start: u64) -> Result<Response<Body>, Failure> {
         let mut url = url.to_string();
         for _ in 0..=REDIRECTS {
             let response = self.send(false, &url, Some(start))?;
             match target(&url, response.headers()).filter(|_| response.status().is_redirection()) {
                 Some(next) => url = next,
-                None => return self.judged(&url, response),
+                None => return self.checked(&url, response),
             }
         }
         Err(Failure::lasting(format!("{} redirects in a circle", shown(&url))))
     }
 
-    /// A failure of a request or of an answer's body.
+    /// A failure of a request, or of reading the response's body.
     pub fn failure(&self, url: &str, error: ureq::Error) -> Failure {
         let what = match &error {
             ureq::Error::Io(e) => e.to_string(),
@@ -187,12 +187,12 @@ impl Client {
         Failure::broken(format!("cannot reach {}: {}", shown(url), self.settings.scrubbed(&what)))
     }
 
-    /// Repeats what fails in passing.
-    fn patiently<T>(&self, retries: RetryPolicy, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    /// Retries transient failures as `retries` allows.
+    fn with_retries<T>(&self, retries: RetryPolicy, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
         let mut nth = 1;
         loop {
             match ask() {
-                Err(failure) if failure.passes() && nth < ATTEMPTS && retries >= failure.asks() => {
+                Err(failure) if failure.is_transient() && nth < ATTEMPTS && retries >= failure.policy() => {
                     failure.pause(nth);
                     nth += 1;
                 }
@@ -201,7 +201,8 @@ impl Client {
         }
     }
 
-    /// Follows redirects to an answer, or to one that tells of a file elsewhere; the URL that gave it beside it.
+    /// Follows redirects to a response, or to a redirect with the metadata of a file elsewhere. Returns its URL with
+    /// it.
     fn follow(&self, head: bool, url: &str) -> Result<(String, Response<Body>), Failure> {
         let mut url = url.to_string();
         for _ in 0..=REDIRECTS {
@@ -210,22 +211,22 @@ impl Client {
             let has = |name: &str| response.headers().contains_key(name);
             let tells = head && (has("x-linked-etag") || has("etag") && next.as_deref().and_then(origin) != origin(&url));
             match next {
-                // A renamed repo is elsewhere on the hub; a large file on a content network, which says less of it.
+                // A renamed repo redirects within the hub; a large file to a CDN, whose response has less metadata.
                 Some(next) if !tells => url = next,
                 Some(_) => return Ok((url, response)),
-                None => return Ok((url.clone(), self.judged(&url, response)?)),
+                None => return Ok((url.clone(), self.checked(&url, response)?)),
             }
         }
         Err(Failure::lasting(format!("{} redirects in a circle", shown(&url))))
     }
 
-    /// One request. The token goes to the hub and nowhere else.
+    /// Sends one request. Only the hub gets the token.
     fn send(&self, head: bool, url: &str, start: Option<u64>) -> Result<Response<Body>, Failure> {
         let Settings { endpoint, token, etag_timeout, download_timeout, .. } = &self.settings;
         let uri: Uri = url.parse().map_err(|_| Failure::lasting(format!("{} is no URL", shown(url))))?;
         let timeout = Some(if start.is_some() { *download_timeout } else { *etag_timeout });
         let mut request = if head { self.agent.head(url) } else { self.agent.get(url) };
-        // The lengths that are compared are those of the file.
+        // Content-Length must be the length of the file itself.
         request = request.header("Accept-Encoding", "identity");
         if let Some((token, _)) = token.as_ref().filter(|_| origin(url) == origin(endpoint)) {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -249,7 +250,7 @@ impl Client {
             .build()
             .call()
             .map_err(|e| self.failure(url, e))?;
-        // It was not asked for: what unfolds here may be a thousand times what was sent.
+        // Compression was not requested, and decompressing could expand the body a thousandfold.
         match answer.headers().get("content-encoding").filter(|encoding| encoding.as_bytes() != b"identity") {
             Some(encoding) => Err(Failure::lasting(format!(
                 "{} sends its answer in the encoding {:?}, which it was not asked for",
@@ -260,8 +261,8 @@ impl Client {
         }
     }
 
-    /// An answer that is one, or why it is not.
-    fn judged(&self, url: &str, response: Response<Body>) -> Result<Response<Body>, Failure> {
+    /// The response if its status is a success, else the failure it reports.
+    fn checked(&self, url: &str, response: Response<Body>) -> Result<Response<Body>, Failure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -279,17 +280,17 @@ impl Client {
         })
     }
 
-    fn no_hub(&self, url: &str) -> Failure {
+    fn not_a_hub(&self, url: &str) -> Failure {
         Failure::lasting(format!("{} does not answer as the hub does; is HF_ENDPOINT right?", shown(url)))
     }
 }
 
-/// Seconds until a window opens again, out of `"api";r=0;t=55`.
+/// Seconds until the rate limit resets, from `"api";r=0;t=55`.
 fn reset(ratelimit: &str) -> Option<&str> {
     ratelimit.split(';').find_map(|part| part.trim().strip_prefix("t="))
 }
 
-/// Where an answer sends on to.
+/// The target of a redirect; None if it is neither a path nor a full URL.
 fn target(url: &str, headers: &HeaderMap) -> Option<String> {
     let location = headers.get("location")?.to_str().ok()?;
     match location.starts_with('/') && !location.starts_with("//") {
@@ -298,7 +299,7 @@ fn target(url: &str, headers: &HeaderMap) -> Option<String> {
     }
 }
 
-/// `scheme://authority`, with a name and password if there is one.
+/// `scheme://authority`, with the user name and password if there are any.
 fn base(url: &str) -> Option<&str> {
     let start = url.find("://")? + 3;
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |i| start + i);
@@ -312,14 +313,14 @@ fn origin(url: &str) -> Option<(String, String, Option<u16>)> {
     Some((uri.scheme_str()?.to_lowercase(), uri.host()?.to_lowercase(), port))
 }
 
-/// A part of a path as URLs have it.
+/// A path segment, percent-encoded.
 fn encoded(part: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
     part.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// Where the bytes of an answer begin in the file, and how long it says the file is.
-pub fn stretch(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
+/// The offset of a response's body in the file, and the file's length if the response states it.
+pub fn body_range(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
     if response.status().as_u16() != 206 {
         return Some((0, header("content-length").and_then(|len| len.parse().ok())));

@@ -1,4 +1,4 @@
-//! Models and data sets by their names on the hub, in the cache that Python's tools share.
+//! Models and data sets of the Hugging Face hub, in the cache that the Python libraries share.
 
 pub mod bars;
 mod settings;
@@ -8,5 +8,5 @@ mod http;
 mod download;
 mod snapshot;
 
-pub use repo::{Repo, Wanted};
+pub use repo::{FileRequest, Repo};
 pub use snapshot::Hub;

@@ -1,8 +1,8 @@
-//! Names on the hub: a repo, a revision, the files that are wanted of it.
+//! Repos on the hub, and the files requested from one.
 
 use anyhow::Result;
 
-/// What kind of repo a name is one of.
+/// The kind of a repo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepoKind {
     /// A model.
@@ -16,7 +16,7 @@ pub enum RepoKind {
 pub struct Repo {
     /// Model or data set.
     pub kind: RepoKind,
-    /// `org/name`, or a name of the hub's own.
+    /// `org/name`; `name` alone for the hub's canonical repos.
     pub id: String,
     /// A branch, a tag or a commit; None: `main`.
     pub revision: Option<String>,
@@ -33,12 +33,12 @@ impl Repo {
         Repo { kind: RepoKind::Dataset, id: id.into(), revision: revision.map(str::to_string) }
     }
 
-    /// A branch, a tag or a commit.
+    /// The branch, tag or commit; `main` by default.
     pub fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or("main")
     }
 
-    /// Whether there can be such a repo and such a revision; asks nobody.
+    /// Checks the syntax of the id and the revision, without a request. The error is a usage error.
     pub fn check(&self) -> Result<()> {
         let parts: Vec<&str> = self.id.split('/').collect();
         let is_part = |part: &&str| {
@@ -64,7 +64,7 @@ impl Repo {
         Ok(())
     }
 
-    /// As hf-hub has it, which knows how folders and addresses are called.
+    /// As an hf-hub repo, which builds folder names and URLs.
     pub(super) fn named(&self) -> hf_hub::Repo {
         let kind = match self.kind {
             RepoKind::Model => hf_hub::RepoType::Model,
@@ -85,34 +85,34 @@ impl Repo {
     }
 }
 
-/// A name at a commit, as it is shown: `facebook/opt-125m@27dcfa7`.
+/// `id@commit`, the commit shortened to 7 digits: `facebook/opt-125m@27dcfa7`.
 pub fn at_commit(id: &str, commit: &str) -> String {
     format!("{id}@{}", commit.get(..7).unwrap_or(commit))
 }
 
-/// What of a repo is wanted.
+/// A file requested from a repo.
 #[derive(Clone, Copy, Debug)]
-pub enum Wanted<'a> {
-    /// A file without which the rest is of no use.
-    Needed(&'a str),
-    /// A file that is taken if it is there.
+pub enum FileRequest<'a> {
+    /// A required file.
+    Required(&'a str),
+    /// A file that is fetched if the repo has it.
     Optional(&'a str),
-    /// The first of these that is there.
+    /// The first of these that the repo has; one is required.
     FirstOf(&'a [&'a str]),
 }
 
-impl<'a> Wanted<'a> {
-    /// A file that it cannot do without.
+impl<'a> FileRequest<'a> {
+    /// The file that is missing if nothing is cached; None for an optional one.
     pub(super) fn first(&self) -> Option<&'a str> {
         match self {
-            Wanted::Needed(name) => Some(name),
-            Wanted::Optional(_) => None,
-            Wanted::FirstOf(names) => names.first().copied(),
+            FileRequest::Required(name) => Some(name),
+            FileRequest::Optional(_) => None,
+            FileRequest::FirstOf(names) => names.first().copied(),
         }
     }
 }
 
-/// Whether a file's name stays within its repo.
+/// Checks that a file's name stays within its repo.
 pub(super) fn check_file(repo: &Repo, name: &str) -> Result<()> {
     let stays = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
     match name.split('/').all(stays) {

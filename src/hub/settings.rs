@@ -1,4 +1,4 @@
-//! What the environment says of the hub: the variables of Hugging Face's own tools, read once.
+//! The settings of the hub, from the environment variables of `huggingface_hub`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,35 +8,35 @@ use ureq::http::Uri;
 
 /// The variables, resolved.
 pub struct Settings {
-    /// Where the hub is, without a slash at its end: `https://huggingface.co`.
+    /// The URL of the hub, without a trailing slash: `https://huggingface.co`.
     pub endpoint: String,
-    /// The folder that holds `models--org--name`.
+    /// The folder of the `models--org--name` folders.
     pub cache: PathBuf,
-    /// The token, and the variable or file that it is from. Never printed.
+    /// The token, and the variable or file it comes from. Never printed.
     pub token: Option<(String, String)>,
-    /// The variable that forbids the network, as it is set: `HF_HUB_OFFLINE=1`.
+    /// The variable that forbids the network, as set: `HF_HUB_OFFLINE=1`.
     pub offline: Option<String>,
-    /// How long an answer about a repo or a file may take.
+    /// Timeout of requests for metadata.
     pub etag_timeout: Duration,
-    /// How long a download may stand still.
+    /// Timeout of a stalled download.
     pub download_timeout: Duration,
-    /// Whether bars are drawn.
+    /// Whether progress bars are drawn.
     pub bars: bool,
-    /// What requests go through, as a URL that may hold a password.
+    /// The proxy of the requests.
     pub proxy: Option<ureq::Proxy>,
-    /// Hosts that are reached directly.
+    /// Hosts reached without the proxy.
     no_proxy: Vec<String>,
-    /// PEM certificates to trust instead of the built-in ones.
+    /// PEM certificates trusted instead of the built-in ones.
     pub certificates: Option<PathBuf>,
-    /// What no message may hold.
+    /// Texts that no message may show.
     secrets: Vec<String>,
 }
 
-/// Where the hub is if nothing is said.
+/// The default endpoint.
 const ENDPOINT: &str = "https://huggingface.co";
 
 impl Settings {
-    /// Resolves the variables as `get` has them; one that is set to nothing is not set.
+    /// Resolves the variables that `get` returns; an empty one counts as unset. Fails on an invalid value.
     pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let get = |name: &str| get(name).map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let is_on = |name: &str| get(name).is_some_and(|v| is_true(&v));
@@ -54,7 +54,7 @@ impl Settings {
             false => token(get("HF_TOKEN"), &path("HF_TOKEN_PATH").unwrap_or(home.join("token")))?,
         };
         secrets.extend(token.iter().map(|(token, _)| token.clone()));
-        // A token goes in front of a name and password in the endpoint: there is one such header.
+        // The token takes precedence over credentials in the endpoint: both need the Authorization header.
         let endpoint = if token.is_some() { without_password(&endpoint) } else { endpoint };
         let scheme = if address.scheme_str() == Some("https") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
         let either = |name: &str| get(name).or(get(&name.to_lowercase()));
@@ -78,7 +78,7 @@ impl Settings {
         })
     }
 
-    /// What a request to `url` goes through.
+    /// The proxy of a request to `url`.
     pub fn proxy_for(&self, url: &Uri) -> Option<ureq::Proxy> {
         let host = url.host().unwrap_or_default().to_lowercase();
         let is_direct = |rule: &String| match rule.trim_start_matches('*').trim_start_matches('.') {
@@ -88,13 +88,13 @@ impl Settings {
         self.proxy.clone().filter(|_| !self.no_proxy.iter().any(is_direct))
     }
 
-    /// A text without the token and without passwords of the endpoint and the proxy.
+    /// A text without the token and the credentials of the endpoint and the proxy.
     pub fn scrubbed(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_string(), |text, secret| text.replace(secret.as_str(), "***"))
     }
 }
 
-/// What Python's tools take for yes.
+/// The values that `huggingface_hub` accepts as true.
 fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())
 }
@@ -117,7 +117,7 @@ fn seconds(name: &str, value: Option<String>) -> Result<Duration> {
     }
 }
 
-/// A token, and where it is from: the variable, else the file that `hf auth login` writes.
+/// The token and its origin: the variable, else the file that `hf auth login` writes.
 fn token(variable: Option<String>, file: &Path) -> Result<Option<(String, String)>> {
     let found = match variable {
         Some(token) => Some((token, "HF_TOKEN".to_string())),
@@ -139,7 +139,7 @@ fn token(variable: Option<String>, file: &Path) -> Result<Option<(String, String
     }
 }
 
-/// A URL that a variable holds. Its name and password are secrets; the error does not show them.
+/// Parses the URL in a variable. Its credentials are added to `secrets`; the error does not show them.
 fn address(name: &str, url: &str, secrets: &mut Vec<String>) -> Result<Uri> {
     let parsed = url.parse::<Uri>().ok().filter(|u| u.host().is_some() && matches!(u.scheme_str(), Some("http" | "https")));
     let Some(parsed) = parsed else {
@@ -154,7 +154,7 @@ fn proxy(name: &str, url: &str, secrets: &mut Vec<String>) -> Result<ureq::Proxy
     ureq::Proxy::new(url).map_err(|_| usage!("{name}={}: it must be a URL, as in http://proxy:3128", without_password(url)))
 }
 
-/// `name:password` of a URL that has it.
+/// The `name:password` of a URL, if any.
 fn password(url: &str) -> Option<&str> {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
@@ -165,7 +165,7 @@ fn without_password(url: &str) -> String {
     password(url).map_or(url.to_string(), |password| url.replacen(&format!("{password}@"), "", 1))
 }
 
-/// A URL as it may be shown: no password, and no query, which is where a content network's signature stands.
+/// A URL for messages, without credentials and without the query, which may hold a CDN's signature.
 pub fn shown(url: &str) -> String {
     without_password(url.split(['?', '#']).next().unwrap_or_default())
 }

@@ -1,7 +1,7 @@
-//! Models and data sets from the hub, in the cache that Python's tools use too.
+//! Models and data sets of the hub, through the cache.
 //!
-//! The cache is looked into first. What is there and settled is taken without a request; everything that a request may find out
-//! goes through [`http`], every byte that is missing through [`download`].
+//! The cache is consulted first; complete snapshots of a commit need no request. [`http`](super::http) sends every
+//! request for metadata, [`download`] fetches every missing byte.
 
 use std::path::PathBuf;
 
@@ -10,67 +10,68 @@ use anyhow::Result;
 use super::cache::{Cache, is_commit};
 use super::download;
 use super::http::{Client, Failure, Remote, RetryPolicy};
-use super::repo::{Repo, Wanted, at_commit, check_file};
+use super::repo::{FileRequest, Repo, at_commit, check_file};
 use super::settings::{Settings, shown};
 
-/// What is wanted of a repo, in a folder.
+/// The requested files of a repo, in a folder.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The folder.
     pub folder: PathBuf,
-    /// The commit that it is of.
+    /// The commit they belong to.
     pub commit: String,
 }
 
-/// The hub as the environment names it, and its cache.
+/// The hub that the environment configures, and its cache.
 pub struct Hub {
     client: Client,
 }
 
 impl Hub {
-    /// Reads the environment once.
+    /// A hub configured by the environment, which is read once.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(&|name| std::env::var(name).ok())
     }
 
-    /// The same of variables as `get` has them.
+    /// A hub configured by the variables that `get` returns.
     pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         Ok(Hub { client: Client::new(Settings::read(get)?)? })
     }
 
-    /// A folder with those files of a repo that are wanted, from the cache or fetched into it.
-    pub fn snapshot(&self, repo: &Repo, wanted: &[Wanted]) -> Result<Snapshot> {
+    /// A folder with the `wanted` files of a repo, cached or downloaded. Fails if one is missing or the hub cannot be
+    /// reached.
+    pub fn snapshot(&self, repo: &Repo, wanted: &[FileRequest]) -> Result<Snapshot> {
         repo.check()?;
         let cache = self.cache(repo);
         let known = cache.commit(repo.revision());
         let found = |commit: String| Snapshot { folder: cache.snapshot(&commit), commit };
-        // A commit does not change.
-        if let Some(commit) = known.as_ref().filter(|c| is_commit(repo.revision()) && cache.is_whole(c, wanted)) {
+        // A commit is immutable.
+        if let Some(commit) = known.as_ref().filter(|c| is_commit(repo.revision()) && cache.is_complete(c, wanted)) {
             return Ok(found(commit.clone()));
         }
-        let lacking = match &known {
-            Some(commit) => cache.lacks(commit, wanted),
-            None => wanted.iter().find_map(Wanted::first).or(Some("a snapshot")),
+        let missing = match &known {
+            Some(commit) => cache.first_missing(commit, wanted),
+            None => wanted.iter().find_map(FileRequest::first).or(Some("a snapshot")),
         };
-        self.check_online(repo, lacking)?;
+        self.check_online(repo, missing)?;
         if self.settings().offline.is_some() {
             return Ok(found(known.unwrap_or_default()));
         }
-        let retries = if lacking.is_none() { RetryPolicy::None } else { RetryPolicy::Busy };
+        let retries = if missing.is_none() { RetryPolicy::None } else { RetryPolicy::Busy };
         match self.client.describe(repo, retries) {
             Ok(info) => {
                 let at = repo.at(&info.sha);
-                for name in self.chosen(&at, &info, wanted)? {
+                for name in self.select_files(&at, &info, wanted)? {
                     if !cache.has(&info.sha, name) {
                         let found = self.client.look_up(&at, name, RetryPolicy::Silent);
                         let remote = found.map_err(|f| self.explained(&at, Some(name), &f))?;
-                        self.bring(&at, &remote, name)?;
+                        self.fetch_file(&at, &remote, name)?;
                     }
                 }
-                cache.note(repo.revision(), &info.sha);
+                cache.record_commit(repo.revision(), &info.sha);
                 Ok(found(info.sha))
             }
-            Err(failure) => match known.filter(|_| lacking.is_none() && may_stand_in(&failure)) {
+            Err(failure) => match known.filter(|_| missing.is_none() && may_use_cache(&failure)) {
                 Some(commit) => {
                     self.warn(repo, &commit, &failure);
                     Ok(found(commit))
@@ -80,7 +81,7 @@ impl Hub {
         }
     }
 
-    /// A file of a repo, from the cache or fetched into it: where it lies.
+    /// The path of one file of a repo, cached or downloaded.
     pub fn file(&self, repo: &Repo, name: &str) -> Result<PathBuf> {
         repo.check()?;
         check_file(repo, name)?;
@@ -95,12 +96,12 @@ impl Hub {
         match self.client.look_up(repo, name, retries) {
             Ok(remote) => {
                 if !cache.has(&remote.commit, name) {
-                    self.bring(&repo.at(&remote.commit), &remote, name)?;
+                    self.fetch_file(&repo.at(&remote.commit), &remote, name)?;
                 }
-                cache.note(repo.revision(), &remote.commit);
+                cache.record_commit(repo.revision(), &remote.commit);
                 Ok(place(&remote.commit))
             }
-            Err(failure) => match known.filter(|_| may_stand_in(&failure)) {
+            Err(failure) => match known.filter(|_| may_use_cache(&failure)) {
                 Some(commit) => {
                     self.warn(repo, &commit, &failure);
                     Ok(place(&commit))
@@ -118,22 +119,27 @@ impl Hub {
         Cache::of(&self.settings().cache, repo)
     }
 
-    /// The names of the files that are wanted and on the hub; those that are not there are noted in the cache.
-    fn chosen<'a>(&self, repo: &Repo, info: &hf_hub::api::RepoInfo, wanted: &[Wanted<'a>]) -> Result<Vec<&'a str>> {
+    /// The names of the requested files that the hub has; records those it lacks in the cache.
+    fn select_files<'a>(
+        &self,
+        repo: &Repo,
+        info: &hf_hub::api::RepoInfo,
+        wanted: &[FileRequest<'a>],
+    ) -> Result<Vec<&'a str>> {
         let is_there = |name: &str| info.siblings.iter().any(|sibling| sibling.rfilename == name);
         let cache = self.cache(repo);
-        let note_absent = |name: &str| cache.note_absent(&info.sha, name);
+        let record_absent = |name: &str| cache.record_absent(&info.sha, name);
         let mut chosen = Vec::new();
         for wanted in wanted {
             match wanted {
-                Wanted::Needed(name) | Wanted::Optional(name) if is_there(name) => chosen.push(*name),
-                Wanted::Optional(name) => note_absent(name),
-                Wanted::Needed(name) => {
+                FileRequest::Required(name) | FileRequest::Optional(name) if is_there(name) => chosen.push(*name),
+                FileRequest::Optional(name) => record_absent(name),
+                FileRequest::Required(name) => {
                     return Err(unavailable!("{} has no {name} on the hub", at_commit(&repo.id, &info.sha)));
                 }
-                Wanted::FirstOf(names) => match names.iter().position(|name| is_there(name)) {
+                FileRequest::FirstOf(names) => match names.iter().position(|name| is_there(name)) {
                     Some(i) => {
-                        names[..i].iter().for_each(|name| note_absent(name));
+                        names[..i].iter().for_each(|name| record_absent(name));
                         chosen.push(names[i]);
                     }
                     None => {
@@ -149,8 +155,8 @@ impl Hub {
         Ok(chosen)
     }
 
-    /// Fetches a file into the cache. `repo` is at a commit.
-    fn bring(&self, repo: &Repo, remote: &Remote, name: &str) -> Result<()> {
+    /// Downloads a file into the cache. `repo` is at a commit.
+    fn fetch_file(&self, repo: &Repo, remote: &Remote, name: &str) -> Result<()> {
         check_file(repo, name)?;
         let (cache, commit) = (self.cache(repo), repo.revision());
         let again = || self.client.look_up(repo, name, RetryPolicy::Silent);
@@ -158,9 +164,9 @@ impl Hub {
         cache.place(&remote.etag, commit, name).map(drop)
     }
 
-    /// Fails if the network is forbidden and a file is lacking.
-    fn check_online(&self, repo: &Repo, lacking: Option<&str>) -> Result<()> {
-        let (Some(variable), Some(name)) = (&self.settings().offline, lacking) else { return Ok(()) };
+    /// Fails if the network is forbidden and a file is missing.
+    fn check_online(&self, repo: &Repo, missing: Option<&str>) -> Result<()> {
+        let (Some(variable), Some(name)) = (&self.settings().offline, missing) else { return Ok(()) };
         Err(unavailable!(
             "{name} of the {} {} (revision {}) is not in the cache, {}, and {variable} forbids the network; run once without it",
             repo.noun(),
@@ -174,7 +180,7 @@ impl Hub {
         tracing::warn!("{}; going on with {}, which is in the cache", failure.say, at_commit(&repo.id, commit));
     }
 
-    /// What a failure means, and what to do about it.
+    /// The error for a failure: its cause and the remedy.
     fn explained(&self, repo: &Repo, name: Option<&str>, failure: &Failure) -> anyhow::Error {
         let (settings, noun, id) = (self.settings(), repo.noun(), &repo.id);
         let page = format!("{}/{}", shown(&settings.endpoint), repo.named().url());
@@ -212,8 +218,8 @@ impl Hub {
     }
 }
 
-/// Whether what is in the cache may be taken instead: always, unless the hub knows the repo and says that what is asked for
-/// is not in it.
-fn may_stand_in(failure: &Failure) -> bool {
+/// Whether the cached files may be used instead: unless the hub knows the repo and reports that the revision or file
+/// does not exist.
+fn may_use_cache(failure: &Failure) -> bool {
     !matches!(failure.code.as_str(), "RevisionNotFound" | "EntryNotFound")
 }

@@ -1,4 +1,4 @@
-//! What an architecture is: a causal language model without its weights.
+//! The interface of an architecture: a causal language model without its weights.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -8,43 +8,43 @@ use super::packed::Packed;
 use crate::device::{Activations, Heads};
 use crate::params::Weights;
 
-/// What the rest of the program needs to know of a model's size.
+/// The sizes of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Rows of the vocabulary projection.
     pub vocab_size: usize,
-    /// The longest sequence that has positions.
+    /// The maximum sequence length.
     pub max_length: usize,
 }
 
 /// A causal language model without its weights.
 pub trait Architecture: Send + Sync {
-    /// Its sizes.
+    /// The sizes.
     fn shape(&self) -> Shape;
 
-    /// What it computes of its weights, beside what their names and shapes say: an object of numbers, those that config.json leaves to
-    /// defaults among them.
+    /// The parameters of its function that names and shapes of weights do not determine, as an object; with
+    /// config.json's defaults filled in.
     fn numbers(&self) -> Value;
 
-    /// How many blocks there are between the embedding and the head.
+    /// The number of blocks between the embedding and the head.
     fn num_blocks(&self) -> usize;
 
-    /// How its attention's heads are made.
+    /// The attention heads.
     fn heads(&self) -> Heads;
 
-    /// Adds what is derived from a batch once and used by every block.
+    /// Adds what all blocks use of a batch, such as rotary angles.
     fn prepare<'a>(&self, packed: Packed<'a>) -> Result<Packed<'a>> {
         Ok(packed)
     }
 
-    /// The packed tokens as the first block takes them: [tokens, hidden], f32.
+    /// The input of the first block: [tokens, hidden], f32.
     fn embed(&self, weights: Weights, packed: &Packed) -> Result<Activations>;
 
-    /// Block `i`: [tokens, hidden] -> [tokens, hidden], f32; the last one -> [states, hidden], the predicting rows alone, for
-    /// once they have been mixed nobody looks at the others.
+    /// Block `i`: [tokens, hidden] -> [tokens, hidden], f32. The last one returns only the predicting rows, [states,
+    /// hidden]: after its attention no other rows are needed.
     fn block(&self, weights: Weights, i: usize, x: Activations, packed: &Packed) -> Result<Activations>;
 
-    /// The final norm, and whatever else stands between the last block and the head: [rows, hidden] -> [rows, inner], f32.
+    /// The final norm, and any projection before the head: [rows, hidden] -> [rows, inner], f32.
     fn to_head(&self, weights: Weights, hidden: &Activations) -> Result<Activations>;
 
     /// The vocabulary projection.

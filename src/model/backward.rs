@@ -1,9 +1,9 @@
-//! The first-order gradient, block by block from the loss down.
+//! The first-order gradient, computed block by block from the loss down.
 //!
-//! A forward without a graph keeps each block's input. Then, from the top: one block is computed again with a graph, the
-//! graph is walked back from the gradient of its output, the gradients of its weights are handed out, and all of it is
-//! dropped before the next. So one block's gradients and activations are alive at a time, and the blocks' inputs. A tied
-//! embedding's share from the head waits in the recorder for its share from the stem.
+//! A forward pass without a graph keeps the input of each block. Then, from the top: one block is recomputed with a
+//! graph and differentiated from the gradient of its output, the gradients of its weights are handed out, and
+//! everything is dropped before the next. So one block's gradients and activations and the inputs of all blocks are
+//! alive. The head's share of a tied embedding's gradient stays in the recorder until the stem's is added.
 
 use std::sync::Arc;
 
@@ -16,28 +16,28 @@ use crate::data::Batch;
 use crate::device::Activations;
 use crate::params::{Gradient, ParamId, Recorder, Role, Weights};
 
-/// A backward pass under way, over the micro-batches of one batch.
+/// A backward pass in progress, over the micro-batches of one batch.
 pub struct Backward<'a> {
     model: &'a Model,
-    parts: Vec<Part<'a>>,
+    parts: Vec<MicroBatch<'a>>,
     recorder: Arc<Recorder>,
-    /// The segments still to go back through, the next one last.
-    ahead: Vec<Segment>,
+    /// The remaining segments, the next one last.
+    remaining: Vec<Segment>,
 }
 
-struct Part<'a> {
+struct MicroBatch<'a> {
     packed: Packed<'a>,
-    /// Inputs of the blocks that are to be gone back through, the last block's last.
+    /// The inputs of the remaining blocks, the next one's last.
     inputs: Vec<Activations>,
-    /// Hidden states of the predicting rows.
+    /// The hidden states of the predicting rows.
     states: Activations,
-    /// The loss's gradient with respect to the log-probabilities, then to the output of the segment that is next.
+    /// The gradient of the loss with respect to the log-probabilities, then to the output of the next segment.
     upstream: Option<Activations>,
 }
 
 impl<'a> Backward<'a> {
-    /// The forward, down to the lowest weight that is to be differentiated. The log-probabilities of each micro-batch's
-    /// predictions come back beside it: [`Backward::seed`] wants the loss's gradient with respect to them.
+    /// The forward pass. Returns the log-probabilities of each micro-batch's predictions with it; [`Backward::seed`]
+    /// takes the loss's gradient with respect to them. Fails if no weight is differentiated.
     pub fn begin(model: &'a Model, weights: Weights, batches: &'a [Batch]) -> Result<(Self, Vec<Vec<f32>>)> {
         let wanted = |id: ParamId| weights.role(id) == Role::Differentiated;
         let lowest = model.places.iter().filter(|place| wanted(place.id)).map(|place| place.segment).min();
@@ -52,15 +52,15 @@ impl<'a> Backward<'a> {
                 }
             })?;
             log_probs.push(model.log_probs_of(weights, &states, batch)?);
-            parts.push(Part { packed, inputs, states, upstream: None });
+            parts.push(MicroBatch { packed, inputs, states, upstream: None });
         }
         let blocks = (0..model.num_blocks()).map(Segment::Block);
         let all = std::iter::once(Segment::Stem).chain(blocks).chain([Segment::Head]);
-        let ahead = all.filter(|segment| *segment >= lowest).collect();
-        Ok((Backward { model, parts, recorder: weights.recorder()?, ahead }, log_probs))
+        let remaining = all.filter(|segment| *segment >= lowest).collect();
+        Ok((Backward { model, parts, recorder: weights.recorder()?, remaining }, log_probs))
     }
 
-    /// Says the gradient of the loss with respect to each log-probability.
+    /// Sets the gradient of the loss with respect to each log-probability.
     pub fn seed(&mut self, gradients: Vec<Vec<f32>>) -> Result<()> {
         for (part, gradient) in self.parts.iter_mut().zip(gradients) {
             let len = gradient.len();
@@ -69,12 +69,12 @@ impl<'a> Backward<'a> {
         Ok(())
     }
 
-    /// The gradients of the next segment's weights, summed over the micro-batches; None when all have been given. The
-    /// weights of the segments below must stand as they did when this was begun.
+    /// The gradients of the next segment's weights, summed over the micro-batches; None at the end. The weights of the
+    /// segments below must be as they were at the beginning.
     pub fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
-        let Some(segment) = self.ahead.pop() else { return Ok(None) };
+        let Some(segment) = self.remaining.pop() else { return Ok(None) };
         let recorder = self.recorder.clone();
-        let (read, last) = (weights.recorded(&recorder), self.ahead.is_empty());
+        let (read, last) = (weights.recorded(&recorder), self.remaining.is_empty());
         for part in &mut self.parts {
             let upstream = part.upstream.take().context("a backward pass without a gradient to begin from")?;
             part.upstream = match segment {
@@ -106,8 +106,8 @@ fn missing(weights: Weights, id: ParamId) -> anyhow::Error {
 }
 
 impl Model {
-    /// Back through the head, a chunk of states at a time: the gradient with respect to the last block's output.
-    fn head_backward(&self, weights: Weights, part: &Part, upstream: &Activations) -> Result<Activations> {
+    /// The gradient with respect to the last block's output, through the head, one chunk of states at a time.
+    fn head_backward(&self, weights: Weights, part: &MicroBatch, upstream: &Activations) -> Result<Activations> {
         let mut gradient = part.states.zeros_like()?;
         for chunk in self.head_chunks(part.packed.batch, 1) {
             let states = chunk.of(&part.states)?.variable()?;

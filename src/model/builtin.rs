@@ -1,8 +1,8 @@
-//! The model that is compiled into the binary.
+//! The built-in model.
 
 use crate::base::Source;
 
-/// The model that is compiled into the binary: an OPT of 2.6 M parameters, pretrained on film reviews.
+/// The built-in model: an OPT with 2.6 M parameters, pretrained on film reviews.
 pub const OPT_MINI: Source = Source::Builtin(&[
     ("config.json", include_bytes!("opt-mini/config.json")),
     ("model.safetensors", include_bytes!("opt-mini/model.safetensors")),

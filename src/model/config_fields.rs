@@ -1,4 +1,4 @@
-//! The fields that every config.json may have, and what is made of each.
+//! How each field that any config.json may have is used.
 
 use crate::base::{Table, Use};
 
@@ -12,8 +12,8 @@ const NOTE: &str = "a note of who wrote the file";
 
 const KERNEL: &str = "how transformers computes, not what";
 
-/// The fields that every config.json may have: those of transformers' PretrainedConfig (4 and 5), what it keeps for generation, and
-/// what others write beside.
+/// The fields that any config.json may have: those of transformers' PretrainedConfig (4 and 5), its generation
+/// settings, and fields that other programs add.
 pub const FIELDS: Table = Table {
     file: "config.json",
     of: "",

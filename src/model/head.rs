@@ -7,10 +7,10 @@ use crate::device::Activations;
 use crate::ops;
 use crate::params::Weights;
 
-/// The vocabulary projection as handles.
+/// The vocabulary projection as handles to its weights.
 pub struct Head {
     pub(super) projection: Linear,
-    /// What the logits go through: cap tanh(x / cap).
+    /// The soft cap of the logits: cap tanh(x / cap).
     pub(super) cap: Option<f32>,
 }
 
@@ -20,7 +20,8 @@ impl Head {
         self.capped(self.projection.apply(weights, x)?)
     }
 
-    /// The logits of `picks` = (row of x [rows, inner], token) alone: [picks], f32. Of each point's rows the same.
+    /// The logits of `picks` = (row of x [rows, inner], token) only: [picks], f32. The picks apply to the rows of all
+    /// points.
     pub(super) fn logits_of(&self, weights: Weights, x: &Activations, picks: &[(usize, u32)]) -> Result<Activations> {
         let (rows, tokens): (Vec<u32>, Vec<u32>) = picks.iter().map(|&(row, token)| (row as u32, token)).unzip();
         let x = x.select(&rows)?;

@@ -1,4 +1,4 @@
-//! config.json: where it is read, which architecture it is of, and that nothing in it is passed over.
+//! Reads config.json: finds its architecture and checks that every field is known.
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::formats::rope;
 use crate::model::adapter::stored;
 use crate::model::arch::{Design, GemmaConfig, Llama, LlamaConfig, Opt, QwenConfig, design, gemma, opt, qwen};
 
-/// Every table of config.json and of the objects in it.
+/// All tables of config.json and of the objects in it.
 pub const TABLES: [Table; 15] = [
     FIELDS,
     opt::FIELDS,
@@ -31,19 +31,19 @@ pub const TABLES: [Table; 15] = [
     rope::KINDS,
 ];
 
-/// How a model is loaded from its config.json.
+/// Loads a model from its config.json.
 pub type Load = fn(Value, &mut Loader) -> Result<Box<dyn Architecture>>;
 
-/// An architecture: config.json's `model_type`, the fields that it has, and how to load one.
+/// An architecture: its `model_type`, its fields in config.json, its loader.
 pub struct ArchitectureKind {
-    /// `model_type`.
+    /// `model_type` in config.json.
     pub name: &'static str,
-    /// What its config.json may have beside [`FIELDS`].
+    /// The fields that its config.json may have beside [`FIELDS`].
     pub fields: &'static [Table],
     pub(super) load: Load,
 }
 
-/// The architectures.
+/// All architectures.
 pub const ARCHITECTURES: &[ArchitectureKind] = &[
     ArchitectureKind {
         name: "opt",
@@ -96,7 +96,7 @@ fn parse<T: serde::de::DeserializeOwned>(config: Value) -> Result<T> {
     serde_json::from_value(config).context("config.json does not say what this architecture needs")
 }
 
-/// config.json, and what to call it in an error.
+/// The content of config.json, and its path for errors.
 pub fn read(source: &Source) -> Result<(Value, String)> {
     let place = source.place("config.json");
     let bytes = source.read("config.json")?.ok_or_else(|| {
@@ -106,7 +106,7 @@ pub fn read(source: &Source) -> Result<(Value, String)> {
     Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
 }
 
-/// The architecture of a config.json that has nothing that is not understood.
+/// The architecture of a config.json. Fails on an unknown architecture, field or value.
 pub fn kind_of(config: &Value, place: &str) -> Result<&'static ArchitectureKind> {
     let name = config.get("model_type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"model_type\""))?;
     let kind = ARCHITECTURES.iter().find(|kind| kind.name == name).ok_or_else(|| {
@@ -118,7 +118,7 @@ pub fn kind_of(config: &Value, place: &str) -> Result<&'static ArchitectureKind>
     Ok(kind)
 }
 
-/// Says so where config.json names code of the model's own.
+/// Warns if config.json refers to custom code.
 pub fn warn_of_code(config: &Value) {
     if ["AutoModelForCausalLM", "AutoModel"].iter().any(|class| !config["auto_map"][class].is_null()) {
         let kind = config["model_type"].as_str().unwrap_or("?");

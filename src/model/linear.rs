@@ -1,4 +1,4 @@
-//! Linear layers as handles, with what an adapter adds to them.
+//! Linear layers as handles to their weights, with low-rank adapters.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::device::{Activation, Activations};
 use crate::ops::{self, Part};
 use crate::params::{ParamId, Weights};
 
-/// A linear layer as handles.
+/// A linear layer as handles to its weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     pub(super) weight: ParamId,
@@ -16,7 +16,7 @@ pub struct Linear {
     pub(super) low_rank: Option<LowRank>,
 }
 
-/// What an adapter adds to a linear layer, scale x A^T B^T, as handles: A [r, inner], B [outer, r], f32.
+/// LoRA's addition to a linear layer, scale x A^T B^T, as handles: A [r, inner], B [outer, r], f32.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LowRank {
     pub(super) a: ParamId,
@@ -34,7 +34,7 @@ impl Linear {
         self.apply_with(weights, x, Activation::None)
     }
 
-    /// The same with an activation behind it.
+    /// activation(x W^T + b).
     pub(super) fn apply_with(&self, weights: Weights, x: &Activations, activation: Activation) -> Result<Activations> {
         if self.low_rank.is_none() {
             return ops::linear(x, vec![self.part(weights)], activation);
@@ -48,13 +48,13 @@ impl Linear {
         Self::adapted([self], weights, x, ops::linear_onto(onto, x, self.part(weights))?)
     }
 
-    /// Several layers of one input, their outputs side by side: [tokens, inner] -> [tokens, sum of outer].
+    /// Several layers of one input, their outputs concatenated: [tokens, inner] -> [tokens, sum of outer].
     pub(super) fn apply_all<const N: usize>(layers: [&Linear; N], weights: Weights, x: &Activations) -> Result<Activations> {
         let y = ops::linear(x, layers.map(|layer| layer.part(weights)).into(), Activation::None)?;
         Self::adapted(layers, weights, x, y)
     }
 
-    /// y, which the layers have made of x, with what their adapters add.
+    /// The layers' output y for input x, with their adapters' additions.
     fn adapted<const N: usize>(
         layers: [&Linear; N],
         weights: Weights,

@@ -1,7 +1,7 @@
-//! Models over [`Params`]: a folder in, hidden states and log-probabilities of packed batches out.
+//! Language models over [`Params`]: from a folder to hidden states and log-probabilities of packed batches.
 //!
-//! One file an architecture. A model holds handles ([`ParamId`]) and reads the weights through [`Weights`], which only
-//! [`Params::settle`] gives out: it can never see weights that are still to be moved.
+//! A model holds handles ([`ParamId`]) and reads the weights through [`Weights`], which only [`Params::settle`]
+//! returns, so it never reads weights with pending moves.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use super::architecture::{Architecture, Shape};
 use super::kinds;
 use super::linear::Linear;
 use super::loader::{Contents, Loader};
-use super::packed::{Front, Packed, Prefix};
+use super::packed::{Packed, Prefix, PrefixMode};
 use super::segment::{Place, Segment};
 use crate::base::{Source, files};
 use crate::data::Batch;
@@ -27,7 +27,7 @@ use crate::model::adapter::stored::CONFIG as ADAPTER_CONFIG;
 use crate::model::adapter::{Adapter, AdapterKind};
 use crate::params::{ParamId, Params, Role, Weights};
 
-/// A model and what it was opened from.
+/// A model and the files it was opened from.
 pub struct Model {
     pub(super) architecture: Box<dyn Architecture>,
     source: Source,
@@ -35,19 +35,19 @@ pub struct Model {
     weight_files: Vec<String>,
     pub(super) adapter: Option<Adapter>,
     pub(super) prefix: Option<Prefix>,
-    /// The names of the linear layers, with what adapts them.
+    /// The linear layers by name, with their adapters.
     pub(super) linears: Vec<(String, Linear)>,
-    /// Where each weight stands.
+    /// The segment and local name of each weight.
     pub(super) places: Vec<Place>,
 }
 
 impl Model {
-    /// Opens a folder in Hugging Face layout. The weights come back beside the model, held as `dtype`.
+    /// Opens a folder in Hugging Face layout; returns with it the weights in the precision `dtype`.
     pub fn open(source: &Source, dtype: DType) -> Result<(Self, Params)> {
         Self::open_adapted(source, dtype, None)
     }
 
-    /// The same with an adapter, whose weights are held in f32; a new one's are 0.
+    /// The same with an adapter, whose weights are f32; a new adapter's are 0.
     pub fn open_adapted(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params)> {
         let contents = Contents::Stored(Checkpoint::open(source)?);
         let (model, loader) = Self::load(source, kinds::read(source)?, contents, dtype, adapter)?;
@@ -56,8 +56,8 @@ impl Model {
         Ok((model, loader.params))
     }
 
-    /// A model of the same sizes but so many blocks, its weights random, and a new adapter of the same kind: what can be measured
-    /// before anything is read.
+    /// A model of the same widths with `blocks` blocks, random weights and a new adapter of the same kind, for
+    /// measurements before the weights are read.
     pub fn stand_in(&self, dtype: DType, blocks: usize) -> Result<(Self, Params)> {
         let (mut config, place) = (self.config.clone(), self.source.place("config.json"));
         config["num_hidden_layers"] = blocks.into();
@@ -71,8 +71,8 @@ impl Model {
         Ok((model, params))
     }
 
-    /// The model without its weights, from config.json: [`Params`] of empty tensors, and how many numbers each of them would have.
-    /// Whether a tied head is one is looked up in the weights, where they are there.
+    /// Opens the model without its weights, from config.json: [`Params`] of empty tensors, and the number of elements
+    /// each would have. If weight files are present, shapes and the tying of the head are checked against them.
     pub fn open_meta(source: &Source, dtype: DType, adapter: Option<Adapter>) -> Result<(Self, Params, Vec<usize>)> {
         let contents = Contents::Nothing(source.clone());
         let (model, loader) = Self::load(source, kinds::read(source)?, contents, dtype, adapter)?;
@@ -105,23 +105,23 @@ impl Model {
         Ok((Model { architecture, source, config, weight_files, adapter, prefix, linears, places }, loader))
     }
 
-    /// Sizes.
+    /// The sizes; a prefix reduces the maximum length.
     pub fn shape(&self) -> Shape {
         let Shape { vocab_size, max_length } = self.architecture.shape();
         Shape { vocab_size, max_length: max_length.saturating_sub(self.prefix.map_or(0, |prefix| prefix.tokens)) }
     }
 
-    /// Tokens that it has positions for, those of a prefix among them.
+    /// The number of positions, including those of a prefix.
     pub fn positions(&self) -> usize {
         self.architecture.shape().max_length
     }
 
-    /// `model_type` as config.json names it.
+    /// `model_type` in config.json.
     pub fn kind(&self) -> &str {
         self.config.get("model_type").and_then(Value::as_str).unwrap_or("?")
     }
 
-    /// What the model computes of its weights, by the names of numbers: config.json's and, where it is adapted, the adapter's.
+    /// The parameters of the model's function by name: the architecture's, and an adapter's scale.
     pub fn numbers(&self) -> BTreeMap<String, Value> {
         let mut numbers = BTreeMap::new();
         flatten("", &self.architecture.numbers(), &mut numbers);
@@ -131,39 +131,39 @@ impl Model {
         numbers
     }
 
-    /// The files that the weights were read from, by name.
+    /// The names of the files that the weights were read from.
     pub fn weight_files(&self) -> &[String] {
         &self.weight_files
     }
 
-    /// Where the model was opened from.
+    /// The files that the model was opened from.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Where a weight stands.
+    /// The segment and local name of a weight.
     pub fn place(&self, id: ParamId) -> Option<&Place> {
         self.places.iter().find(|place| place.id == id)
     }
 
-    /// The weight of that name in a segment.
+    /// The weight of a local name in a segment.
     pub fn weight_in(&self, segment: Segment, name: &str) -> Option<ParamId> {
         self.places.iter().find(|place| place.segment == segment && place.name == name).map(|place| place.id)
     }
 
-    /// How many blocks there are.
+    /// The number of blocks.
     pub fn num_blocks(&self) -> usize {
         self.architecture.num_blocks()
     }
 
-    /// The weights from the `n`-th last block up, the head included, as far as nothing below reads them too.
+    /// The weights of the last `n` blocks and the head, without a tied embedding.
     pub fn last_blocks(&self, n: usize) -> Vec<ParamId> {
         let lowest = Segment::Block(self.num_blocks().saturating_sub(n));
         self.places.iter().filter(|place| place.segment >= lowest).map(|place| place.id).collect()
     }
 
-    /// ln p of each of the batch's predictions, in their order, or its logit where the batch says that this is enough; where the
-    /// weights are read at several points, all of one point's and then the next one's.
+    /// ln p of each prediction of the batch, in order; its logit where the normaliser is not needed. With several
+    /// points, all predictions of one point follow those of the one before.
     pub fn log_probs(&self, weights: Weights, batch: &Batch) -> Result<Vec<f32>> {
         if weights.points() > 1 {
             let batch = &batch.repeated(weights.points());
@@ -172,25 +172,25 @@ impl Model {
         self.log_probs_of(weights, &self.states(weights, batch)?, batch)
     }
 
-    /// The same of a batch that is looked at again and again: `kept` is what the blocks below the first trained weight have made
-    /// of it, which is taken from there, or put there the first time.
-    pub fn log_probs_cached(&self, weights: Weights, batch: &Batch, kept: &mut Option<Activations>) -> Result<Vec<f32>> {
+    /// The same for a batch that is evaluated repeatedly: `cache` holds the output of the blocks below the first
+    /// trained weight.
+    pub fn log_probs_cached(&self, weights: Weights, batch: &Batch, cache: &mut Option<Activations>) -> Result<Vec<f32>> {
         let Some(first) = self.first_trained_block(weights) else { return self.log_probs(weights, batch) };
-        let x = match kept {
+        let x = match cache {
             Some(x) => x.clone(),
             None => {
-                let (still, packed) = (weights.at_theta(), self.prepare(batch)?);
-                let x = self.architecture.embed(still, &packed)?;
-                kept.insert(self.through(still, &packed, 0..first, x, |_, _| ())?).clone()
+                let (base, packed) = (weights.at_theta(), self.prepare(batch)?);
+                let x = self.architecture.embed(base, &packed)?;
+                cache.insert(self.apply_blocks(base, &packed, 0..first, x, |_, _| ())?).clone()
             }
         };
         let (x, batch) = (x.repeated(weights.points())?, &batch.repeated(weights.points()));
-        let states = self.through(weights, &self.prepare(batch)?, first..self.num_blocks(), x, |_, _| ())?;
+        let states = self.apply_blocks(weights, &self.prepare(batch)?, first..self.num_blocks(), x, |_, _| ())?;
         self.log_probs_of(weights, &states, batch)
     }
 
-    /// The first block that has a trained weight, or beyond the last where only the head has; None where what embeds tokens is
-    /// trained, and so nothing stays as it is.
+    /// The first block with a trained weight; the number of blocks if only the head is trained; None if the embedding
+    /// is, or nothing.
     fn first_trained_block(&self, weights: Weights) -> Option<usize> {
         let trained = self.places.iter().filter(|place| weights.role(place.id) != Role::Frozen);
         match trained.map(|place| place.segment).min()? {
@@ -200,22 +200,23 @@ impl Model {
         }
     }
 
-    /// Logits of the batch's predicting states: [states, vocab], f32. For looking at; [`Model::log_probs`] holds less.
+    /// The logits of the batch's predicting states: [states, vocab], f32. For inspection; [`Model::log_probs`] needs
+    /// less memory.
     pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Activations> {
         let x = self.architecture.to_head(weights, &self.states(weights, batch)?)?;
         self.architecture.head().logits(weights, &x)
     }
 
-    /// Hidden states of the batch's predicting rows alone: [states, hidden].
+    /// The hidden states of the batch's predicting rows: [states, hidden].
     fn states(&self, weights: Weights, batch: &Batch) -> Result<Activations> {
         self.forward(weights, &self.prepare(batch)?, |_, _| ())
     }
 
     pub(super) fn prepare<'a>(&self, batch: &'a Batch) -> Result<Packed<'a>> {
-        self.architecture.prepare(Packed::new(batch, self.prefix.map_or(Front::Nothing, Front::Prefix)))
+        self.architecture.prepare(Packed::new(batch, self.prefix.map_or(PrefixMode::None, PrefixMode::Prefix)))
     }
 
-    /// The same of a prepared batch; `see` is shown each block's number and input.
+    /// The same for a prepared batch; `see` gets each block's index and input.
     pub(super) fn forward(
         &self,
         weights: Weights,
@@ -223,11 +224,11 @@ impl Model {
         see: impl FnMut(usize, &Activations),
     ) -> Result<Activations> {
         let x = self.architecture.embed(weights, packed)?;
-        self.through(weights, packed, 0..self.num_blocks(), x, see)
+        self.apply_blocks(weights, packed, 0..self.num_blocks(), x, see)
     }
 
-    /// x through these blocks.
-    fn through(
+    /// Applies these blocks to x.
+    fn apply_blocks(
         &self,
         weights: Weights,
         packed: &Packed,
@@ -247,14 +248,14 @@ impl Model {
         ["config.json", "generation_config.json", ADAPTER_CONFIG].into_iter().chain(Tokenizer::FILES)
     }
 
-    /// About how many bytes [`Model::write_companions`] writes.
+    /// The approximate number of bytes that [`Model::write_companions`] writes.
     pub fn companion_bytes(&self) -> u64 {
         let names = Model::companions().filter(|name| self.source.has(name));
         names.map(|name| self.source.open(name).map_or(0, |(_, len)| len)).sum()
     }
 
-    /// Writes what transformers needs beside the weights, config.json with the dtype they are held in and the tokenizer; or PEFT,
-    /// beside an adapter of the model `base`.
+    /// Writes what transformers needs beside the weights: config.json with `dtype`, and the tokenizer; with an adapter
+    /// of the model `base`, what PEFT needs.
     pub fn write_companions(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
         match self.adapter {
             Some(_) => {
@@ -293,7 +294,7 @@ impl Model {
     }
 }
 
-/// The numbers of an object and of those in it, by their names one behind the other.
+/// Flattens nested objects; names are joined with dots.
 fn flatten(name: &str, value: &Value, numbers: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(field, value)| {

@@ -1,4 +1,4 @@
-//! Weights into [`Params`]: a checkpoint's, zeros, or none at all, and an adapter's beside them.
+//! Loads weights into [`Params`]: from a checkpoint, as zeros or without data, and an adapter's with them.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -16,43 +16,43 @@ use crate::formats::Checkpoint;
 use crate::model::adapter::{Adapter, AdapterKind, stored};
 use crate::params::{ParamId, Params};
 
-/// Where a loader's weights come from.
+/// The source of a loader's weights.
 pub(super) enum Contents {
     /// A checkpoint.
     Stored(Checkpoint),
-    /// Nowhere: they are 0.
+    /// No source: the weights are zeros.
     Zeros,
-    /// Nowhere, and they have no numbers. They may lie here: then config.json is held to the shapes that they have.
+    /// No data: the weights are empty tensors. If the source has weight files, their shapes are checked.
     Nothing(Source),
 }
 
-/// What the head is called in every checkpoint.
+/// The name of the head in every checkpoint.
 const HEAD: &str = "lm_head.weight";
 
-/// Reads weights from a checkpoint into [`Params`], one tensor at a time.
+/// Loads weights into [`Params`], one tensor at a time.
 pub struct Loader {
     pub(super) contents: Contents,
-    /// What the weights' files say of them, where they are there and not read.
+    /// The headers of weight files that are checked but not read.
     headers: Option<Checkpoint>,
-    /// Bytes of zeros so far.
+    /// Bytes of zeros allocated so far.
     zeros: u64,
     pub(super) params: Params,
-    /// How many numbers each weight has.
+    /// The number of elements of each weight.
     pub(super) sizes: Vec<usize>,
     aliases: &'static [(&'static str, &'static str)],
-    /// The checkpoint's tensors that were asked for.
-    seen: RefCell<BTreeSet<String>>,
-    /// The head has a weight of its own, whatever the config says.
+    /// The checkpoint's tensors that were requested.
+    requested: RefCell<BTreeSet<String>>,
+    /// Whether the head has its own weight although config.json ties it.
     pub(super) untied: bool,
     dtype: DType,
     pub(super) adapter: Option<Adapter>,
-    /// The adapter's, where it is stored and its numbers are wanted.
+    /// The tensors of a stored adapter, if they are read.
     adapter_tensors: Option<Checkpoint>,
-    /// The segment whose weights come now, and what their names begin with.
+    /// The segment being loaded, and the prefix of its names.
     current: (Segment, String),
-    /// Where each weight stands.
+    /// The segment and local name of each weight.
     pub(super) places: Vec<Place>,
-    /// The linear layers, by name.
+    /// The linear layers by name.
     pub(super) linears: Vec<(String, Linear)>,
 }
 
@@ -63,8 +63,8 @@ impl Loader {
             _ => None,
         };
         let (params, sizes, linears) = (Params::new(dtype), Vec::new(), Vec::new());
-        let (aliases, seen, untied) = (&[][..], RefCell::default(), false);
-        // If they cannot be opened they are still to come, or whoever reads them says what is wrong.
+        let (aliases, requested, untied) = (&[][..], RefCell::default(), false);
+        // If they cannot be opened, they are not downloaded yet, or the later read reports the error.
         let headers = match &contents {
             Contents::Nothing(source) => Checkpoint::open(source).ok(),
             _ => None,
@@ -77,7 +77,7 @@ impl Loader {
             params,
             sizes,
             aliases,
-            seen,
+            requested,
             untied,
             dtype,
             adapter,
@@ -88,7 +88,7 @@ impl Loader {
         })
     }
 
-    /// What is stored, whether it is read or not.
+    /// The checkpoint, read or only checked.
     fn stored(&self) -> Option<&Checkpoint> {
         match &self.contents {
             Contents::Stored(checkpoint) => Some(checkpoint),
@@ -96,8 +96,8 @@ impl Loader {
         }
     }
 
-    /// A weight of zeros, if there is memory for it beside those that there are.
-    fn made(&mut self, shape: &[usize], dtype: DType) -> Result<Array> {
+    /// A weight of zeros. Fails if all of them exceed the available memory.
+    fn zero_weight(&mut self, shape: &[usize], dtype: DType) -> Result<Array> {
         self.zeros = self.zeros.saturating_add(count(shape)?.saturating_mul(dtype.size_in_bytes()) as u64);
         if let Some(free) = memory::available_bytes().filter(|free| self.zeros > *free) {
             bail!(
@@ -109,63 +109,63 @@ impl Loader {
         Array::new(shape, Buffer::zeros(dtype, count(shape)?)?)
     }
 
-    /// The weights that come next stand in `segment`, and their names begin with `prefix`.
+    /// Starts a segment; the names of its weights begin with `prefix`.
     pub(super) fn begin(&mut self, segment: Segment, prefix: &str) {
         self.current = (segment, prefix.into());
     }
 
-    fn note(&mut self, id: ParamId, name: &str, (segment, prefix): (Segment, &str)) -> ParamId {
+    fn record_place(&mut self, id: ParamId, name: &str, (segment, prefix): (Segment, &str)) -> ParamId {
         let name = name.strip_prefix(prefix).unwrap_or(name).into();
         self.places.push(Place { id, segment, name });
         id
     }
 
-    /// Other spellings of a name's beginning that checkpoints use.
+    /// Alternative prefixes of names in checkpoints.
     pub(super) fn set_aliases(&mut self, aliases: &'static [(&'static str, &'static str)]) {
         self.aliases = aliases;
     }
 
-    /// Reads the weight called `name`, which must have `shape`.
+    /// Loads the weight `name` of this shape.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize]) -> Result<ParamId> {
         self.weight_from(name, name, shape)
     }
 
-    /// Reads what embeds tokens. Of a tied pair either may be the one that is stored, as transformers has it.
+    /// Loads the embedding. Of a tied pair either tensor may be stored, as in transformers.
     pub(super) fn embedding(&mut self, name: &str, shape: &[usize], tied: bool) -> Result<ParamId> {
-        let is_only = |stored: &Checkpoint| !stored.has(&self.spelled(stored, name)) && stored.has(HEAD);
+        let is_only = |stored: &Checkpoint| !stored.has(&self.checkpoint_name(stored, name)) && stored.has(HEAD);
         let only_the_head = self.stored().is_some_and(is_only);
         self.weight_from(name, if tied && only_the_head { HEAD } else { name }, shape)
     }
 
-    /// Reads the tensor `stored` as the weight called `name`.
+    /// Loads the tensor `stored` as the weight `name`.
     fn weight_from(&mut self, name: &str, stored: &str, shape: &[usize]) -> Result<ParamId> {
         let size = count(shape)?;
         if let Some(headers) = &self.headers {
-            headers.check(&self.spelled(headers, stored), shape)?;
+            headers.check(&self.checkpoint_name(headers, stored), shape)?;
         }
         let tensor = match &self.contents {
             Contents::Stored(checkpoint) => {
-                let spelled = self.spelled(checkpoint, stored);
+                let spelled = self.checkpoint_name(checkpoint, stored);
                 let tensor = checkpoint.read(&spelled, shape, self.dtype)?;
-                self.seen.borrow_mut().insert(spelled);
+                self.requested.borrow_mut().insert(spelled);
                 tensor
             }
-            Contents::Zeros => self.made(shape, self.dtype)?,
+            Contents::Zeros => self.zero_weight(shape, self.dtype)?,
             Contents::Nothing(_) => Array::empty(self.dtype)?,
         };
         self.sizes.push(size);
         let id = self.params.insert(name, tensor)?;
         let (segment, prefix) = self.current.clone();
-        Ok(self.note(id, name, (segment, &prefix)))
+        Ok(self.record_place(id, name, (segment, &prefix)))
     }
 
-    /// The name under which the checkpoint has a weight.
-    fn spelled(&self, checkpoint: &Checkpoint, name: &str) -> String {
+    /// The name of a weight in the checkpoint.
+    fn checkpoint_name(&self, checkpoint: &Checkpoint, name: &str) -> String {
         let others = self.aliases.iter().filter_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)));
         others.into_iter().find(|other| !checkpoint.has(name) && checkpoint.has(other)).unwrap_or(name.into())
     }
 
-    /// Reads `name.weight` [outer, inner] and, if there is to be one, `name.bias` [outer].
+    /// Loads `name.weight` [outer, inner] and, with `bias`, `name.bias` [outer].
     pub(super) fn linear(&mut self, name: &str, outer: usize, inner: usize, bias: bool) -> Result<Linear> {
         let weight = self.weight(&format!("{name}.weight"), &[outer, inner])?;
         let bias = if bias { Some(self.weight(&format!("{name}.bias"), &[outer])?) } else { None };
@@ -174,7 +174,7 @@ impl Loader {
         Ok(linear)
     }
 
-    /// What the adapter adds to the linear layer called `name`.
+    /// The adapter of the linear layer `name`, if it has one.
     fn low_rank(&mut self, name: &str, outer: usize, inner: usize) -> Result<Option<LowRank>> {
         let Some((r, scale)) = self.adapter.as_ref().and_then(|adapter| adapter.rank(name)) else { return Ok(None) };
         let a = self.adapter_weight(&format!("{name}.lora_A.weight"), &[r, inner])?;
@@ -182,7 +182,7 @@ impl Loader {
         Ok(Some(LowRank { a, b, scale }))
     }
 
-    /// The prefix of an adapter that has one.
+    /// The prefix, if the adapter is one.
     pub(super) fn prefix(&mut self, heads: Heads, blocks: usize) -> Result<Option<Prefix>> {
         let Some(AdapterKind::Prefix(tokens)) = self.adapter.as_ref().map(Adapter::kind) else { return Ok(None) };
         let (tokens, width) = (*tokens, count(&[blocks, 2, heads.keys, heads.dim])?);
@@ -195,7 +195,7 @@ impl Loader {
         let size = count(shape)?;
         let tensor = match (&self.contents, &self.adapter_tensors) {
             (Contents::Nothing(_), _) => Array::empty(DType::F32)?,
-            (_, None) => self.made(shape, DType::F32)?,
+            (_, None) => self.zero_weight(shape, DType::F32)?,
             (_, Some(stored)) => {
                 let known_as = Adapter::stored_name(name).filter(|known_as| stored.has(known_as));
                 stored.read(known_as.as_deref().unwrap_or(name), shape, DType::F32)?
@@ -208,23 +208,23 @@ impl Loader {
             stored::PROMPT_EMBEDDINGS => (Segment::Stem, String::new()),
             _ => self.current.clone(),
         };
-        Ok(self.note(id, name, (segment, &prefix)))
+        Ok(self.record_place(id, name, (segment, &prefix)))
     }
 
-    /// Refuses an adapter that asks for layers which are not there.
+    /// Fails if the adapter adapts layers that the model lacks.
     pub(super) fn check_adapter(&self) -> Result<()> {
         let Some(adapter) = &self.adapter else { return Ok(()) };
         let layers: Vec<&str> = self.linears.iter().map(|(name, _)| name.as_str()).collect();
         adapter.check_used(&layers, |name| self.params.id(name).is_some())
     }
 
-    /// Says so when the checkpoint holds more than the config asks for: layers left out by mistake, another model's head.
+    /// Warns if the checkpoint has more tensors than the config uses: missing layers, or another model's config.
     pub(super) fn warn_of_unused(&self) {
         let Contents::Stored(checkpoint) = &self.contents else { return };
-        let seen = self.seen.borrow();
+        let requested = self.requested.borrow();
         let unused: Vec<&str> = checkpoint
             .tensor_names()
-            .filter(|name| !seen.contains(*name) && !name.ends_with("rotary_emb.inv_freq"))
+            .filter(|name| !requested.contains(*name) && !name.ends_with("rotary_emb.inv_freq"))
             .collect();
         if let Some(first) = unused.first() {
             tracing::warn!(
@@ -234,7 +234,7 @@ impl Loader {
         }
     }
 
-    /// The vocabulary projection: the embedding again where they are tied.
+    /// Loads the vocabulary projection; the embedding if they are tied.
     pub(super) fn head(&mut self, tied: bool, embedding: ParamId, shape: &[usize], cap: Option<f32>) -> Result<Head> {
         self.untied = tied && self.has_another_head(embedding, shape)?;
         if let Contents::Stored(checkpoint) = &self.contents
@@ -250,20 +250,20 @@ impl Loader {
         Ok(Head { projection: Linear { weight, bias: None, outer: shape[0], low_rank: None }, cap })
     }
 
-    /// Whether a head that is to be the embedding is stored beside it with other numbers: transformers (5) does not tie such a pair,
-    /// whatever the config says, nor do we. Pickles have both where they are one.
+    /// Whether a tied head is stored with other numbers than the embedding: transformers 5 then unties them. Pickles
+    /// store both even if they are equal.
     fn has_another_head(&self, embedding: ParamId, shape: &[usize]) -> Result<bool> {
         let is_read = matches!(self.contents, Contents::Stored(_));
-        // Of a GGUF file the config was made by what it has.
+        // The config of a GGUF file is derived from its tensors.
         let is_made = matches!(&self.contents, Contents::Nothing(Source::Single(..)));
         let Some(checkpoint) = self.stored().filter(|_| !is_made) else { return Ok(false) };
         let name = self.params.ids().find(|(id, _)| *id == embedding).map_or("", |(_, name)| name);
-        let embedding = self.spelled(checkpoint, name);
+        let embedding = self.checkpoint_name(checkpoint, name);
         if !checkpoint.has(HEAD) || !checkpoint.has(&embedding) {
             return Ok(false);
         }
         if checkpoint.are_same([HEAD, &embedding], shape, self.dtype)? {
-            self.seen.borrow_mut().insert(HEAD.into());
+            self.requested.borrow_mut().insert(HEAD.into());
             return Ok(false);
         }
         if is_read {
@@ -276,7 +276,7 @@ impl Loader {
     }
 }
 
-/// How many numbers a weight has.
+/// The number of elements of a weight.
 fn count(shape: &[usize]) -> Result<usize> {
     let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
     count.with_context(|| format!("config.json asks for a weight of the shape {shape:?}, which no machine holds"))

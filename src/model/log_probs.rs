@@ -1,9 +1,9 @@
-//! From the hidden states that predict something to the log-probabilities of what they are to predict.
+//! From hidden states to the log-probabilities of the tokens they predict.
 //!
-//! A log-probability is a logit less the state's normaliser, ln sum e^logit over the vocabulary. Where a batch is only compared
-//! ([`Pick::Compared`](crate::batch::Pick)) and all answers of an example are one token behind one state, the normaliser is the same for
-//! each, and neither the loss nor its gradient knows it: of such states only the logits of the answers are computed. The others' go
-//! through the whole vocabulary, a chunk of states at a time.
+//! A log-probability is a logit minus the state's normaliser, ln sum e^logit over the vocabulary. In a batch packed for
+//! comparison ([`Pick::Compared`](crate::data::Pick)), if all answers of an example are one token predicted from the
+//! same state, the normaliser cancels in the loss and its gradient; only the logits of the answers are computed. For
+//! all other states the whole vocabulary is, one chunk of states at a time.
 
 use anyhow::Result;
 
@@ -13,16 +13,16 @@ use crate::device::Activations;
 use crate::ops;
 use crate::params::Weights;
 
-/// Logits held at a time at most, in bytes: the vocabulary projection runs over the predicting states in chunks of this.
+/// The most bytes of logits held at a time; bounds the chunk size.
 const LOGITS_BYTES: usize = 32 << 20;
 
 /// Predicting states that go through the head together.
 pub(super) struct HeadChunk {
-    /// Which of the batch's, for each point the same.
+    /// Their rows among the batch's states, for each point.
     states: Vec<u32>,
-    /// Whether their normalisers are wanted.
+    /// Whether their normalisers are needed.
     is_normalised: bool,
-    /// The predictions that they make, and for each its row among them and its token.
+    /// The indices of their predictions, and for each its row in the chunk and its token.
     pub(super) wanted: Vec<usize>,
     picks: Vec<(usize, u32)>,
 }
@@ -33,14 +33,14 @@ impl HeadChunk {
         all.select(&self.states)
     }
 
-    /// `onto` [states, hidden] with `rows`, the chunk's, added to where they belong.
+    /// Adds `rows`, the chunk's, to the matching rows of `onto` [states, hidden].
     pub(super) fn add(&self, onto: &Activations, rows: &Activations) -> Result<Activations> {
         onto.with_rows_added(&self.states, rows)
     }
 }
 
 impl Model {
-    /// ln p of the batch's predictions, or their logits, from the hidden states of its predicting rows.
+    /// ln p of the batch's predictions, or their logits, from the hidden states of the predicting rows.
     pub(super) fn log_probs_of(&self, weights: Weights, states: &Activations, batch: &Batch) -> Result<Vec<f32>> {
         let mut log_probs = vec![0f32; batch.predictions.len()];
         for chunk in self.head_chunks(batch, weights.points()) {
@@ -50,8 +50,7 @@ impl Model {
         Ok(log_probs)
     }
 
-    /// The predicting states in chunks: those without normalisers all together, the others as many as may hold their logits at a
-    /// time.
+    /// The predicting states in chunks: all without normalisers in one, the others limited by [`LOGITS_BYTES`].
     pub(super) fn head_chunks(&self, batch: &Batch, points: usize) -> Vec<HeadChunk> {
         let (rows, all) = ((LOGITS_BYTES / (4 * self.shape().vocab_size * points)).max(1), batch.states.len() / points);
         let (normalised, free): (Vec<usize>, Vec<usize>) = (0..all).partition(|&state| batch.is_normalised[state]);
@@ -71,7 +70,7 @@ impl Model {
         free.chain(normalised.chunks(rows).map(|states| chunk(states, true))).collect()
     }
 
-    /// ln p of the predictions that a chunk's hidden `states` make, or their logits: [wanted].
+    /// ln p of the predictions from a chunk's hidden `states`, or their logits: [wanted].
     pub(super) fn chunk_log_probs(&self, weights: Weights, states: &Activations, chunk: &HeadChunk) -> Result<Activations> {
         let (x, head) = (self.architecture.to_head(weights, states)?, self.architecture.head());
         if chunk.is_normalised {

@@ -1,4 +1,4 @@
-//! Language models over [`Params`](crate::params::Params): a folder in, log-probabilities of packed batches out.
+//! Language models over [`Params`](crate::params::Params): from a folder to log-probabilities of packed batches.
 //!
 //! A model holds handles ([`ParamId`](crate::params::ParamId)) and reads the weights through [`Weights`](crate::params::Weights).
 

@@ -1,4 +1,4 @@
-//! A batch as blocks take it: where its tokens stand, and what stands in front of them.
+//! A batch as the blocks of a model take it: positions, prefix, rotary angles.
 
 use std::cell::RefCell;
 
@@ -14,18 +14,18 @@ use crate::params::{ParamId, Weights};
 /// A batch, prepared for an architecture.
 pub struct Packed<'a> {
     pub(super) batch: &'a Batch,
-    /// Each token's place in its sequence, with what stands in front of it.
+    /// The position of each token in its sequence, after the prefix.
     pub(super) positions: Vec<u32>,
-    pub(super) front: Front,
-    /// cos and sin of every token's rotary angles, for each kind of block: [tokens, head_dim / 2] each.
+    pub(super) mode: PrefixMode,
+    /// cos and sin of the rotary angles for each kind of block: [tokens, head_dim / 2] each.
     pub(super) angles: Vec<(Activations, Activations)>,
 }
 
-/// What stands in front of every sequence.
-pub(super) enum Front {
-    Nothing,
+/// What precedes every sequence.
+pub(super) enum PrefixMode {
+    None,
     Prefix(Prefix),
-    /// Nothing, and what a prefix of these tokens would hold is noted: the keys and values of each block.
+    /// No prefix; records the keys and values of each block, from which a prefix of these tokens is made.
     CaptureKv(RefCell<Vec<Activations>>),
 }
 
@@ -38,12 +38,13 @@ pub(super) struct Prefix {
 }
 
 impl<'a> Packed<'a> {
-    pub(super) fn new(batch: &'a Batch, front: Front) -> Self {
-        let shift = if let Front::Prefix(prefix) = &front { prefix.tokens as u32 } else { 0 };
-        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), front, angles: Vec::new() }
+    pub(super) fn new(batch: &'a Batch, mode: PrefixMode) -> Self {
+        let shift = if let PrefixMode::Prefix(prefix) = &mode { prefix.tokens as u32 } else { 0 };
+        Packed { batch, positions: batch.positions.iter().map(|p| p + shift).collect(), mode, angles: Vec::new() }
     }
 
-    /// Attention in block `block` over q, k and v side by side: [tokens, (queries + 2 keys) * dim] -> [tokens, queries * dim].
+    /// Attention in block `block` on concatenated q, k and v: [tokens, (queries + 2 keys) * dim] -> [tokens, queries *
+    /// dim].
     pub(super) fn attend(
         &self,
         weights: Weights,
@@ -52,16 +53,16 @@ impl<'a> Packed<'a> {
         heads: Heads,
         scores: Scores,
     ) -> Result<Activations> {
-        match &self.front {
-            Front::Nothing => {}
-            Front::Prefix(prefix) => {
+        match &self.mode {
+            PrefixMode::None => {}
+            PrefixMode::Prefix(prefix) => {
                 let embeddings = weights.leaf(prefix.embeddings);
                 let points = embeddings.displaced().map_or(1, Displaced::points);
                 let rows = PrefixRows { rows: prefix.tokens, points };
                 let qkv = ops::with_prefix(qkv, embeddings, Place { heads, block })?;
                 return ops::attention(&qkv, self.batch.blocks(), rows, heads, scores);
             }
-            Front::CaptureKv(noted) => {
+            PrefixMode::CaptureKv(noted) => {
                 let (first, width) = (heads.queries * heads.dim, 2 * heads.keys * heads.dim);
                 noted.borrow_mut().push(qkv.columns(first, width)?);
             }
@@ -69,8 +70,9 @@ impl<'a> Packed<'a> {
         ops::attention(qkv, self.batch.blocks(), PrefixRows::NONE, heads, scores)
     }
 
-    /// The rows of x [tokens, ..] that go on beyond a block's attention: all; of the last block's the predicting ones, [states, ..].
-    pub(super) fn onward(&self, is_last: bool, x: &Activations) -> Result<Activations> {
+    /// The rows of x [tokens, ..] needed after a block's attention: all; in the last block the predicting ones,
+    /// [states, ..].
+    pub(super) fn needed_rows(&self, is_last: bool, x: &Activations) -> Result<Activations> {
         if !is_last {
             return Ok(x.clone());
         }

@@ -1,5 +1,4 @@
-//! What a run leaves of a model: all of it, as transformers reads it, or the adapter alone, as PEFT does. And what an adapter
-//! begins as, and ends as where it is merged.
+//! Saves a model: all weights in transformers' format, or the adapter in PEFT's. Also initialises and merges adapters.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -8,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Linear;
 use super::lm::Model;
-use super::packed::{Front, Packed};
+use super::packed::{Packed, PrefixMode};
 use crate::base::Digest;
 use crate::data::Batch;
 use crate::device::{Activations, Array};
@@ -16,12 +15,12 @@ use crate::direction::{seed, uniform};
 use crate::model::adapter::{Adapter, stored};
 use crate::params::{ParamId, Params, Role, Stored, Weights, file};
 
-/// The file that a run keeps its weights in: an adapter's, or the whole model's.
+/// The file of the weights that a run keeps: an adapter's, or the whole model's.
 pub fn kept_file(adapted: bool) -> &'static str {
     if adapted { stored::FILES[0] } else { "model.safetensors" }
 }
 
-/// The digests of weights with these `names` as a run has kept them in its folder: of an adapter's alone, where it is `adapted`.
+/// The digests of the weights `names` kept in a run's folder; if `adapted`, only those of the adapter.
 pub fn kept_digests<'a>(
     folder: &Path,
     adapted: bool,
@@ -32,36 +31,36 @@ pub fn kept_digests<'a>(
     Ok(names.into_iter().map(|(name, _)| name).zip(digests).collect())
 }
 
-/// The name that a weight is stored under; None: it is not stored.
+/// The name that a weight is stored under; None if it is not stored.
 fn stored_name(adapted: bool, name: &str) -> Option<String> {
     if adapted { Adapter::stored_name(name) } else { Some(name.into()) }
 }
 
 impl Model {
-    /// The adapter that is trained in the model's place.
+    /// The adapter trained in place of the model's own weights.
     pub fn adapter(&self) -> Option<&Adapter> {
         self.adapter.as_ref()
     }
 
-    /// The file that a run keeps its weights in.
+    /// The file of the weights that a run keeps.
     pub fn file(&self) -> &'static str {
         kept_file(self.adapter.is_some())
     }
 
-    /// Writes the weights, or the adapter's alone, into a folder: whole or not at all.
+    /// Writes the weights, or only the adapter's, into a folder atomically.
     pub fn save(&self, weights: Weights, folder: &Path) -> Result<()> {
         let stored = weights.iter().filter_map(|(name, tensor)| Some((stored_name(self.adapter.is_some(), name)?, tensor)));
         let stored: Vec<(String, &Array)> = stored.collect();
         file::save(&stored, &folder.join(self.file()))
     }
 
-    /// Reads what [`Model::save`] wrote back into the same weights, in place; frozen ones have not moved and stay as they are.
+    /// Reads what [`Model::save`] wrote into the same weights in place; frozen weights are unchanged.
     pub fn restore(&self, params: &mut Params, folder: &Path) -> Result<()> {
         let adapted = self.adapter.is_some();
         file::restore(params, &folder.join(self.file()), |name| if adapted { stored::own_name(name) } else { name })
     }
 
-    /// All weights that [`Model::save`] wrote into a folder, as they are there.
+    /// The weights that [`Model::save`] wrote into a folder, by their digests.
     pub fn stored(&self, params: &Params, folder: &Path) -> Result<Vec<Stored>> {
         let kept = kept_digests(folder, self.adapter.is_some(), params.ids().map(|(_, name)| name))?;
         let is_trained = |name: &str| params.id(name).is_some_and(|id| params.role(id) != Role::Frozen);
@@ -69,16 +68,16 @@ impl Model {
         Ok(kept.into_iter().map(weight).collect())
     }
 
-    /// `adapter_config.json` of the model's adapter.
+    /// The `adapter_config.json` of the model's adapter.
     pub(super) fn peft_config(&self, base: &str) -> serde_json::Value {
         let layers: Vec<&str> = self.linears.iter().map(|(name, _)| name.as_str()).collect();
         let config = |adapter: &Adapter| adapter.config(base, &layers, self.num_blocks(), self.architecture.heads());
         self.adapter.as_ref().map_or(serde_json::Value::Null, config)
     }
 
-    /// Gives a new adapter its first values, which follow from `seed`. LoRA's are PEFT's: A uniform within 1 / sqrt(inner) of 0
-    /// (Kaiming's with a = sqrt 5), B 0. A prefix is what tokens drawn at random would be in front, so at first it is as if they
-    /// stood there (MeZO, arXiv 2305.17333).
+    /// Initialises a new adapter from `seed`. LoRA as in PEFT: A uniform in +-1 / sqrt(inner) (Kaiming with a = sqrt
+    /// 5), B 0. A prefix gets the keys and values of random tokens, as if they preceded the text (MeZO, arXiv
+    /// 2305.17333).
     pub fn begin_adapter(&self, params: &mut Params, seed: u64) -> Result<()> {
         for (name, linear) in &self.linears {
             let Some(low_rank) = linear.low_rank else { continue };
@@ -97,16 +96,16 @@ impl Model {
         Ok(())
     }
 
-    /// What a sequence's tokens show those behind them: for each token, block by block, its keys and its values.
+    /// The keys and values of a sequence's tokens, for each token block by block.
     fn keys_and_values(&self, weights: Weights, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = Batch::sequence(tokens);
-        let packed = self.architecture.prepare(Packed::new(&batch, Front::CaptureKv(RefCell::default())))?;
+        let packed = self.architecture.prepare(Packed::new(&batch, PrefixMode::CaptureKv(RefCell::default())))?;
         self.forward(weights, &packed, |_, _| ())?;
-        let Front::CaptureKv(noted) = packed.front else { return Ok(Vec::new()) };
+        let PrefixMode::CaptureKv(noted) = packed.mode else { return Ok(Vec::new()) };
         Activations::side_by_side(&noted.into_inner())?.to_vec()
     }
 
-    /// Adds what LoRA adds to the layers to their weights, where it stays: W + s B A. Fails where there is no LoRA.
+    /// Merges LoRA into the weights: W + s B A. Fails without LoRA.
     fn merge(&self, params: &mut Params) -> Result<()> {
         self.adapter.as_ref().context("there is no adapter to merge")?.check_merges()?;
         for (name, Linear { weight, low_rank, .. }) in &self.linears {
@@ -117,7 +116,7 @@ impl Model {
         Ok(())
     }
 
-    /// Writes the model with its adapter merged into it, as transformers reads it.
+    /// Writes the model with its adapter merged, in transformers' format.
     pub fn write_merged(&self, mut params: Params, folder: &Path) -> Result<()> {
         self.merge(&mut params)?;
         self.write_config(folder, params.dtype())?;

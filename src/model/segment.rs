@@ -1,25 +1,25 @@
-//! Where in a model a weight stands. The loader notes it as an architecture loads its weights.
+//! The position of each weight in a model, recorded by the loader.
 
 use crate::params::ParamId;
 
-/// The parts of a model, from the tokens up.
+/// The segments of a model, from the tokens up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Segment {
-    /// What embeds tokens; a tied head's weight is there.
+    /// The embedding, tied to the head or not.
     Stem,
     /// A block, from 0.
     Block(usize),
-    /// What stands between the last block and the logits.
+    /// What follows the last block.
     Head,
 }
 
-/// A weight's place.
+/// The position of a weight.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Which weight.
+    /// The weight.
     pub id: ParamId,
-    /// Where it stands.
+    /// Its segment.
     pub segment: Segment,
-    /// Its name; in a block what follows the block's own.
+    /// Its name; in a block the part after the block's prefix.
     pub name: String,
 }

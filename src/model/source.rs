@@ -1,4 +1,5 @@
-//! Where a model or an adapter comes from, by what a person has typed: a folder, a GGUF file, what is built in, or the hub.
+//! Finds a model or an adapter by what --model or --adapter names: a folder, a GGUF file, the built-in model, or the
+//! hub.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,11 @@ use crate::base::{Source, Usage};
 use crate::data::tokenizer::Tokenizer;
 use crate::formats::gguf::folder;
 use crate::formats::weight_files::{WEIGHT_FILES, weight_files};
-use crate::hub::{Hub, Repo, Wanted};
+use crate::hub::{FileRequest, Hub, Repo};
 use crate::model::adapter::stored::{CONFIG as ADAPTER_CONFIG, FILES as ADAPTER_FILES};
 
-/// Where a model's files are: a folder or a GGUF file of that name, else the model built in under it, else the hub's, whose commit
-/// comes with it. Of the hub's, the weights are still to come: [`fetch_weights`].
+/// The files of a model: the folder or GGUF file `name`, else the built-in model, else the hub's, with its commit. The
+/// weights of a hub model are not downloaded yet; see [`fetch_weights`].
 pub fn find(name: &str, revision: Option<&str>) -> Result<(Source, Option<String>)> {
     let (path, folder) = (Path::new(name), Source::Folder(name.into()));
     let (source, what) = if name == "opt-mini" && !folder.has("config.json") {
@@ -45,8 +46,8 @@ fn from_hub(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
     }
     let repo = Repo::model(name, revision);
     repo.check().map_err(|why| usage!("--model {name:?}: there is no such folder, and {why}"))?;
-    let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(Wanted::Optional);
-    let wanted: Vec<Wanted> = std::iter::once(Wanted::Needed("config.json")).chain(optional).collect();
+    let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(FileRequest::Optional);
+    let wanted: Vec<FileRequest> = std::iter::once(FileRequest::Required("config.json")).chain(optional).collect();
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.contains('/') {
         true => or_misspelt("--model", name, error),
         false => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
@@ -54,7 +55,8 @@ fn from_hub(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
     Ok((Source::Folder(snapshot.folder), Some(snapshot.commit)))
 }
 
-/// Of a name that the hub has not given: where its first part is a folder here, rather a folder in it that was misspelt.
+/// The error for a name that the hub does not have; if its first part is a local folder, the name is probably a
+/// misspelt path.
 fn or_misspelt(flag: &str, name: &str, error: anyhow::Error) -> anyhow::Error {
     let Some((parent, _)) = name.split_once('/').filter(|(parent, _)| Path::new(parent).is_dir()) else { return error };
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
@@ -65,22 +67,22 @@ fn or_misspelt(flag: &str, name: &str, error: anyhow::Error) -> anyhow::Error {
     usage!("{flag} {name}: there is no such folder in {parent}, which has {there}; and as a name on the hub: {error:#}")
 }
 
-/// Sees to it that the weights of a model on the hub are in the cache, beside what [`find`] brought.
+/// Downloads the weights of a model on the hub, unless they are cached.
 pub fn fetch_weights(name: &str, commit: &str) -> Result<()> {
     let (hub, repo) = (Hub::from_env()?, Repo::model(name, Some(commit)));
-    let snapshot = hub.snapshot(&repo, &[Wanted::FirstOf(&WEIGHT_FILES)])?;
+    let snapshot = hub.snapshot(&repo, &[FileRequest::FirstOf(&WEIGHT_FILES)])?;
     let shards = weight_files(&Source::Folder(snapshot.folder))?;
-    let shards: Vec<Wanted> = shards.iter().map(|shard| Wanted::Needed(shard)).collect();
+    let shards: Vec<FileRequest> = shards.iter().map(|shard| FileRequest::Required(shard)).collect();
     hub.snapshot(&repo, &shards).map(drop)
 }
 
-/// An adapter's folder: of that name, else the hub's.
+/// The folder of an adapter: `place` itself, else the hub's.
 pub fn find_adapter(place: &Path) -> Result<PathBuf> {
     let repo = Repo::model(&place.to_string_lossy(), None);
     if place.exists() || !repo.id.contains('/') || repo.check().is_err() {
         return Ok(place.into());
     }
-    let wanted = [Wanted::Needed(ADAPTER_CONFIG), Wanted::FirstOf(&ADAPTER_FILES)];
+    let wanted = [FileRequest::Required(ADAPTER_CONFIG), FileRequest::FirstOf(&ADAPTER_FILES)];
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted);
     let name = place.to_string_lossy();
     let snapshot = snapshot.map_err(|error| match or_misspelt("--adapter", &name, error) {

@@ -1,4 +1,4 @@
-//! The task's metric, by scoring candidates; of completions there is only the loss.
+//! The task's metric over a split; for completions only the loss.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -11,37 +11,36 @@ use crate::model::Model;
 use crate::params::Weights;
 use crate::zo::{Answers, LossSum};
 
-/// What an evaluation found.
+/// The result of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// The task's loss, mean as in training.
+    /// The task's loss, mean as in training, in nats.
     pub loss: f64,
-    /// The share of examples whose best-scored candidate is the right one; None where there is nothing to choose from.
+    /// The share of examples whose best-scored candidate is the right one; None for a single candidate.
     pub accuracy: Option<f64>,
-    /// What that is worth.
+    /// Statistics of the accuracy; None likewise.
     pub answers: Option<Answers>,
-    /// Every example's scores, in order.
+    /// The scores of every example, in order.
     pub examples: Vec<Scored>,
-    /// The most bytes that a forward pass held.
+    /// The most bytes that a forward pass allocated.
     pub activation_peak: usize,
 }
 
-/// One example's scores.
+/// The scores of one example.
 #[derive(Clone, Debug, Serialize)]
 pub struct Scored {
-    /// The row's place in its data file, from 0.
+    /// The row's index in its data file, from 0.
     pub index: usize,
-    /// The candidate that is right.
+    /// Index of the right candidate.
     pub label: usize,
     /// The candidate with the largest score, the first on ties.
     pub prediction: usize,
-    /// Mean log-probability of each candidate's answer tokens.
+    /// The mean log-probability of each candidate's answer tokens.
     pub scores: Vec<f64>,
 }
 
-/// Scores all candidates of `examples`, `batch_size` examples at a time; `done` is told how many are through,
-/// and may end it. A loss that
-/// is not a number is an error ([`NotFinite`]).
+/// Scores all candidates of `examples`, `batch_size` examples per forward pass. `done` gets the number of examples so
+/// far; its error ends the evaluation. A loss that is not finite is an error ([`NotFinite`]).
 pub fn evaluate(
     model: &Model,
     weights: Weights,

@@ -1,4 +1,4 @@
-//! A task over a language model, as a workload.
+//! A language task as a workload.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,27 +17,27 @@ use crate::model::Model;
 use crate::params::{Params, Stored, Weights};
 use crate::zo::{Batches, Data, Problem, Score, Split, Workload};
 
-/// A task's examples before a model, which reads its weights from [`Params`].
+/// A task's examples with a model, whose weights are in [`Params`].
 pub struct LanguageTask<'a> {
-    /// What scores candidates.
+    /// The model.
     pub model: &'a Model,
-    /// Which loss and metric.
+    /// Defines loss and metric.
     pub task: &'a Task,
-    /// The examples.
+    /// The tokenised splits.
     pub examples: &'a Splits<Example>,
-    /// Longer prompts are cut to this, in tokens.
+    /// The maximum length of an example, in tokens.
     pub max_length: usize,
-    /// Examples of a mini-batch.
+    /// Examples per mini-batch.
     pub batch_size: usize,
-    /// Examples of one forward pass in training.
+    /// Examples per forward pass in training.
     pub micro_batch_size: usize,
-    /// Examples of one forward pass in an evaluation.
+    /// Examples per forward pass in evaluations.
     pub eval_batch_size: usize,
-    /// Mini-batches of a step: one for each direction, or 1.
-    pub batches_a_step: usize,
-    /// Which mini-batches.
+    /// Mini-batches per step: one per direction, or 1.
+    pub batches_per_step: usize,
+    /// The seed of the mini-batches.
     pub seed: u64,
-    /// The name of the base model: an adapter's config names it.
+    /// The name of the base model, for an adapter's config.
     pub base: &'a str,
 }
 
@@ -49,7 +49,7 @@ impl Workload for LanguageTask<'_> {
     fn problem(&self) -> Box<dyn Problem + '_> {
         let batches = Batches::new(self.examples.train.len(), self.batch_size, self.seed);
         let loss = PromptLoss::new(self.model, self.task.loss, &self.examples.train, batches, self.micro_batch_size);
-        Box::new(loss.with_batches_a_step(self.batches_a_step))
+        Box::new(loss.with_batches_per_step(self.batches_per_step))
     }
 
     fn score(&self, weights: Weights, split: Split, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Score> {
@@ -114,12 +114,12 @@ impl Workload for LanguageTask<'_> {
     }
 }
 
-/// What a model computes of its weights, by name.
+/// The parameters of the model's function, by name.
 pub fn model_function(model: &Model) -> BTreeMap<String, Value> {
     model.numbers().into_iter().map(|(name, number)| (format!("model {name}"), number)).collect()
 }
 
-/// What tells the examples of one run from another's.
+/// The identity of a run's examples.
 fn data(examples: &Splits<Example>, max_length: usize) -> Data {
     let Splits { train, dev, eval } = examples;
     let mut numbers = Vec::new();

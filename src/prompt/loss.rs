@@ -1,4 +1,4 @@
-//! From log-probabilities to a task's loss: candidates' scores, what an example adds to the mean, and the slope of it.
+//! From log-probabilities to a task's loss: candidate scores, an example's contribution, and its derivative.
 
 use anyhow::Result;
 
@@ -8,28 +8,28 @@ use crate::model::Model;
 use crate::params::Weights;
 use crate::zo::LossSum;
 
-/// The log-probability of a candidate's answer: the sum over its tokens, and how many they are.
+/// The log-probability of a candidate's answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
-    /// ln p of the answer.
+    /// ln p of the answer, summed over its tokens.
     pub sum: f64,
-    /// Tokens in the answer.
+    /// The number of its tokens.
     pub tokens: usize,
 }
 
 impl Score {
-    /// Mean log-probability of the answer's tokens: what candidates are compared by.
+    /// The mean log-probability per token, by which candidates are compared.
     pub fn mean(self) -> f64 {
         self.sum / self.tokens as f64
     }
 }
 
-/// The scores of a batch's candidates: for each example, one for each candidate that was packed.
+/// The scores of a batch's packed candidates, by example.
 pub fn scores(model: &Model, weights: Weights, batch: &Batch) -> Result<Vec<Vec<Score>>> {
     Ok(gathered(batch, &model.log_probs(weights, batch)?))
 }
 
-/// The scores that the log-probabilities of a batch's predictions amount to.
+/// The scores from the log-probabilities of a batch's predictions, by example and packed candidate.
 pub fn gathered(batch: &Batch, log_probs: &[f32]) -> Vec<Vec<Score>> {
     let mut scores: Vec<Vec<Score>> = batch.examples.iter().map(|e| vec![Score::default(); e.num_candidates]).collect();
     for (prediction, log_prob) in batch.predictions.iter().zip(log_probs) {
@@ -40,7 +40,8 @@ pub fn gathered(batch: &Batch, log_probs: &[f32]) -> Vec<Vec<Score>> {
     scores
 }
 
-/// One example's, given the scores of its packed candidates and which of them is right.
+/// The contribution of one example to the loss, from the scores of its packed candidates and the index of the right
+/// one.
 pub fn example_loss(loss: Loss, scores: &[Score], right: usize) -> LossSum {
     let (sum, weight) = match loss {
         Loss::Classification => (log_sum_exp(scores) - scores[right].mean(), 1),
@@ -49,7 +50,8 @@ pub fn example_loss(loss: Loss, scores: &[Score], right: usize) -> LossSum {
     LossSum { sum, weight }
 }
 
-/// The derivative of what an example adds to the sum, with respect to the log-probability of each of a candidate's tokens.
+/// The derivative of an example's contribution to the sum with respect to the log-probability of each token of
+/// `candidate`.
 pub fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f64 {
     let is_right = if candidate == right { 1.0 } else { 0.0 };
     match loss {
@@ -63,6 +65,6 @@ pub fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f6
 
 fn log_sum_exp(scores: &[Score]) -> f64 {
     let max = scores.iter().map(|s| s.mean()).fold(f64::NEG_INFINITY, f64::max);
-    // The C library's are others on other machines.
+    // The C library's exp and log differ between machines.
     max + libm::log(scores.iter().map(|s| libm::exp(s.mean() - max)).sum::<f64>())
 }

@@ -1,4 +1,4 @@
-//! Where the two wings meet: the prompt loss over a language model, its metric, and the language task as a workload.
+//! Language tasks as optimisation problems: the prompt loss over a language model, its metric, the workload.
 
 pub mod loss;
 pub mod prompt_loss;

@@ -1,4 +1,4 @@
-//! The weights as they stand, or at points near them -> f32s; and the problem behind it, a mean over examples of which a step sees a few.
+//! The prompt loss as a function of the weights, at one or several points, and the finite sum it is a mini-batch of.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,34 +15,34 @@ use crate::model::{Backward, Model};
 use crate::params::{Gradient, ParamId, Params, Points, Weights};
 use crate::zo::{Batches, Cost, Gradients, LossSum, Objective, Problem};
 
-/// The prompt loss over a training set, a mini-batch of it at a time, in micro-batches.
+/// The prompt loss over a training set; each step evaluates a mini-batch in micro-batches.
 pub struct PromptLoss<'a> {
     model: &'a Model,
     loss: Loss,
     examples: &'a [Example],
     batches: Batches,
-    /// Mini-batches that a step has, one for each direction: 1 where they share one.
-    batches_a_step: u64,
+    /// Mini-batches per step: one per direction, or 1 if they share one.
+    batches_per_step: u64,
     micro_batch_size: usize,
     step: u64,
     batch: Vec<usize>,
     micro_batches: Vec<Batch>,
-    /// What the blocks that stay as they are have made of each micro-batch, once it is known.
+    /// The cached output of the blocks below the first trained weight, for each micro-batch.
     kept: Vec<Option<Activations>>,
     cost: RefCell<Cost>,
-    /// What was held when the step began: activations are what is above it.
+    /// The memory in use when the step began; peaks are measured above it.
     mark: Mark,
 }
 
 impl<'a> PromptLoss<'a> {
-    /// Over `examples`, `batches` of them at a time, at the first step's.
+    /// Over `examples`, with the mini-batches `batches`, at the first step.
     pub fn new(model: &'a Model, loss: Loss, examples: &'a [Example], batches: Batches, micro_batch_size: usize) -> Self {
         let mut this = PromptLoss {
             model,
             loss,
             examples,
             batches,
-            batches_a_step: 1,
+            batches_per_step: 1,
             micro_batch_size,
             step: 1,
             batch: Vec::new(),
@@ -55,18 +55,18 @@ impl<'a> PromptLoss<'a> {
         this
     }
 
-    /// Gives each step `n` mini-batches, one for each direction.
-    pub fn with_batches_a_step(mut self, n: usize) -> Self {
-        self.batches_a_step = n as u64;
+    /// Sets `n` mini-batches per step, one per direction.
+    pub fn with_batches_per_step(mut self, n: usize) -> Self {
+        self.batches_per_step = n as u64;
         self
     }
 
-    /// Of all `examples` at once.
+    /// With all `examples` as the mini-batch.
     pub fn of_all(model: &'a Model, loss: Loss, examples: &'a [Example], micro_batch_size: usize) -> Self {
         Self::new(model, loss, examples, Batches::new(examples.len(), examples.len(), 0), micro_batch_size)
     }
 
-    /// Which candidates a loss needs.
+    /// The candidates that a loss needs.
     pub fn pick(loss: Loss) -> Pick {
         match loss {
             Loss::Classification => Pick::Compared,
@@ -74,7 +74,7 @@ impl<'a> PromptLoss<'a> {
         }
     }
 
-    /// Tokens that one evaluation feeds.
+    /// The tokens that one evaluation feeds.
     pub fn num_tokens(&self) -> usize {
         self.micro_batches.iter().map(Batch::num_tokens).sum()
     }
@@ -85,7 +85,7 @@ impl<'a> PromptLoss<'a> {
         places.chunks(self.micro_batch_size).map(part).collect()
     }
 
-    /// Runs `work`, which feeds `tokens` forward in so many micro-batches, and counts it.
+    /// Runs `work`, which feeds `tokens` tokens in `forwards` forward passes, and adds its cost.
     fn counted<T>(&self, forwards: usize, tokens: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let (result, peaks) = self.mark.peaks_of(work);
@@ -97,7 +97,7 @@ impl<'a> PromptLoss<'a> {
         result
     }
 
-    /// The mini-batch's loss at the weights as they stand.
+    /// The mini-batch's loss at the present weights.
     pub fn loss(&mut self, weights: Weights) -> Result<f32> {
         Ok(self.losses(weights)?.pop().context("a loss at no point")?.loss())
     }
@@ -109,8 +109,8 @@ impl<'a> PromptLoss<'a> {
         let mut totals = vec![LossSum::default(); points];
         let mut kept = std::mem::take(&mut self.kept);
         for (batch, kept) in self.micro_batches.iter().zip(&mut kept) {
-            let look = || self.model.log_probs_cached(weights, batch, kept);
-            let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
+            let evaluate = || self.model.log_probs_cached(weights, batch, kept);
+            let log_probs = self.counted(points, points * batch.num_tokens(), evaluate)?;
             for (total, log_probs) in totals.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
                 self.parts_of(batch, log_probs).into_iter().for_each(|part| *total += part);
             }
@@ -119,21 +119,21 @@ impl<'a> PromptLoss<'a> {
         Ok(totals)
     }
 
-    /// What each example of `batch` adds to a [`LossSum`], from the log-probabilities at one point.
+    /// The contribution of each example of `batch` to a [`LossSum`], from the log-probabilities at one point.
     fn parts_of(&self, batch: &Batch, log_probs: &[f32]) -> Vec<LossSum> {
         let scores = gathered(batch, log_probs);
         let examples = batch.examples.iter().zip(&scores);
         examples.map(|(example, scores)| example_loss(self.loss, scores, example.right)).collect()
     }
 
-    /// The loss of `batches`, their weight, and a backward pass that has been told where to begin. `total` is the weight
-    /// that the loss is a mean over: their own unless they are a part of something larger.
+    /// The mean loss of `batches` and a backward pass from it. `total` is the weight that gradients are divided by;
+    /// None: that of the batches, Some if they are part of a larger set.
     fn begin_backward<'b>(
         &'b self,
         weights: Weights,
         batches: &'b [Batch],
         total: Option<usize>,
-    ) -> Result<(f32, Counted<'b>)> {
+    ) -> Result<(f32, CountedBackward<'b>)> {
         let tokens = batches.iter().map(Batch::num_tokens).sum();
         let begun = self.counted(batches.len(), tokens, || Backward::begin(self.model, weights, batches))?;
         let (mut backward, log_probs) = begun;
@@ -153,18 +153,18 @@ impl<'a> PromptLoss<'a> {
         });
         backward.seed(slopes.collect())?;
         self.cost.borrow_mut().backwards += batches.len() as u64;
-        Ok((sum.mean() as f32, Counted { problem: self, backward }))
+        Ok((sum.mean() as f32, CountedBackward { problem: self, backward }))
     }
 }
 
 impl Objective for PromptLoss<'_> {
-    /// All points in one pass over the weights for each micro-batch.
+    /// Evaluates all points in one pass over the weights per micro-batch.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
         self.losses(params.settle()?.at(&Arc::new(points)))
     }
 
     fn turn_to(&mut self, k: usize) {
-        self.batch = self.batches.at((self.step - 1) * self.batches_a_step + k as u64 % self.batches_a_step);
+        self.batch = self.batches.at((self.step - 1) * self.batches_per_step + k as u64 % self.batches_per_step);
         self.micro_batches = self.pack(&self.batch);
         self.kept = vec![None; self.micro_batches.len()];
     }
@@ -210,20 +210,20 @@ impl Problem for PromptLoss<'_> {
         cost.tokens += batches.iter().map(|b| b.num_tokens() as u64).sum::<u64>();
     }
 
-    /// All points in one pass over the weights for each micro-batch.
+    /// Evaluates all points in one pass over the weights per micro-batch.
     fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
         let (places, points): (Vec<usize>, _) = ((0..self.examples.len()).collect(), weights.points());
         let mut parts = vec![Vec::new(); points];
         for batch in places.chunks(self.micro_batch_size).flat_map(|places| self.pack(places)) {
-            let look = || self.model.log_probs(weights, &batch);
-            let log_probs = self.counted(points, points * batch.num_tokens(), look)?;
+            let evaluate = || self.model.log_probs(weights, &batch);
+            let log_probs = self.counted(points, points * batch.num_tokens(), evaluate)?;
             for (parts, log_probs) in parts.iter_mut().zip(log_probs.chunks(batch.predictions.len())) {
                 parts.extend(self.parts_of(&batch, log_probs));
             }
         }
         self.cost.borrow_mut().example_evaluations += (points * places.len()) as u64;
-        // Where examples weigh differently, each counts with its sum over the mean weight: so the mean over all is the
-        // loss over all, and the mean over a mini-batch is on average.
+        // Examples with different weights contribute sum / mean weight, so that the mean over all examples is the full
+        // loss, and the mini-batch mean is unbiased.
         let mean_weight = parts[0].iter().map(|part| part.weight as f64).sum::<f64>() / places.len() as f64;
         let at_point = |parts: Vec<LossSum>| parts.into_iter().map(|part| part.sum / mean_weight).collect();
         Ok(parts.into_iter().map(at_point).collect())
@@ -254,12 +254,12 @@ impl Problem for PromptLoss<'_> {
 }
 
 /// A backward pass whose cost is counted.
-struct Counted<'a> {
+struct CountedBackward<'a> {
     problem: &'a PromptLoss<'a>,
     backward: Backward<'a>,
 }
 
-impl Gradients for Counted<'_> {
+impl Gradients for CountedBackward<'_> {
     fn next(&mut self, weights: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
         self.problem.counted(0, 0, || self.backward.next(weights))
     }

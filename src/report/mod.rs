@@ -1,3 +1,3 @@
-//! A run's files as pictures.
+//! Plots of a run.
 
 pub mod plot;

@@ -1,4 +1,4 @@
-//! A run folder's log as a picture: a pure function of files.
+//! Plots a run's log; depends on the files only.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,7 +12,7 @@ use plotters::prelude::*;
 use crate::base::files;
 use crate::run::log_line::read_log;
 
-/// Draws a run's training and dev loss over steps into `loss.svg`.
+/// Plots a run's training and dev loss over steps into `loss.svg`. An empty log is skipped.
 pub fn draw_losses(folder: &Path, title: &str) -> Result<()> {
     let log = read_log(folder)?;
     if log.is_empty() {
@@ -30,7 +30,7 @@ const TRAIN: RGBColor = RGBColor(31, 119, 180);
 
 const DEV: RGBColor = RGBColor(214, 80, 30);
 
-/// Characters of a title that fit above the picture.
+/// The most characters of a title.
 const TITLE: usize = 84;
 
 fn losses_svg(title: &str, train: &[(f64, f64)], dev: &[(f64, f64)]) -> Result<String, Box<dyn std::error::Error>> {
@@ -77,7 +77,7 @@ fn losses_svg(title: &str, train: &[(f64, f64)], dev: &[(f64, f64)]) -> Result<S
     Ok(svg)
 }
 
-/// What is which, below the picture: nothing is in its way there.
+/// The legend, below the plot.
 fn legend<D: DrawingBackend>(
     area: &DrawingArea<D, Shift>,
     is_smooth: bool,
@@ -92,13 +92,13 @@ fn legend<D: DrawingBackend>(
             x += 28;
         }
         area.draw(&Text::new(text.to_string(), (x, 2), ("sans-serif", 13).into_font().color(&INK)))?;
-        // About as wide as its letters are.
+        // An estimate of the text's width.
         x += 6 * text.chars().count() as i32 + 26;
     }
     Ok(())
 }
 
-/// A title of at most so many characters: what is left out is its middle.
+/// A title of at most `most` characters, shortened in the middle.
 fn shortened(title: &str, most: usize) -> String {
     let letters: Vec<char> = title.chars().collect();
     if letters.len() <= most {
@@ -108,7 +108,7 @@ fn shortened(title: &str, most: usize) -> String {
     format!("{}...{}", begin.collect::<String>(), end.collect::<String>())
 }
 
-/// The axis from step 0 to the last one, with [`ticks`].
+/// The axis from step 0 to the last, with [`ticks`].
 struct Steps(f64);
 
 impl Ranged for Steps {
@@ -128,25 +128,25 @@ impl Ranged for Steps {
     }
 }
 
-/// Round numbers of steps, eleven at most, the first and the last among them.
+/// At most eleven round step numbers; the first and the last are included.
 fn ticks(last: u64) -> Vec<f64> {
     let steps = (0..20).flat_map(|power| [1, 2, 5].map(|digit| digit * 10u64.pow(power.min(18))));
     let step = steps.into_iter().find(|step| last / step <= 10).unwrap_or(last.max(1));
-    // What is too near the last one would stand in its label.
+    // Too close to the last tick, labels would overlap.
     let round = (0..=last / step).map(|i| i * step).filter(|tick| *tick == last || 2 * (last - tick) >= step);
     let round: Vec<u64> = round.collect();
     let end = round.last().filter(|tick| **tick != last).map(|_| last);
     round.into_iter().chain(end).map(|tick| tick as f64).collect()
 }
 
-/// Where the picture ends, if losses grew past a few times what they were at first: what came before would be a line at its bottom.
+/// The upper limit of the loss axis if losses grew far beyond the initial one, which would flatten the rest.
 fn cut(train: &[(f64, f64)], dev: &[(f64, f64)]) -> Option<f64> {
     let begin = dev.first().or(train.first())?.1;
     let most = (4.0 * begin).max(begin + 3.0);
     train.iter().chain(dev).any(|p| p.1 > most).then_some(most)
 }
 
-/// Exponential running mean over a fiftieth of the points, corrected for its start.
+/// The exponential moving average over a fiftieth of the points, bias-corrected.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let keep = 1.0 - 1.0 / (points.len() as f64 / 50.0).max(1.0);
     let (mut mean, mut weight) = (0.0, 0.0);
@@ -158,7 +158,7 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().map(next).collect()
 }
 
-/// From a little below the smallest finite value to a little above the largest.
+/// The finite range of the values with a margin.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|v| v.is_finite())
@@ -193,7 +193,7 @@ mod tests {
         assert!(short.chars().count() == 84 && short.contains("...") && short.ends_with(", zo-sgd"), "{short}");
     }
 
-    /// What a picture says of curves that are smoothed or not, and of losses that left it.
+    /// The legend's text for smoothed and unsmoothed curves, and for losses beyond the axis.
     #[test]
     fn the_legend_says_what_is_drawn() -> Result<(), Box<dyn std::error::Error>> {
         let curve = |n: usize, loss: fn(usize) -> f64| -> Vec<(f64, f64)> { (1..=n).map(|i| (i as f64, loss(i))).collect() };

@@ -1,7 +1,8 @@
-//! A run's checkpoints: `checkpoint-STEP`, a model's or an adapter's folder as others read it, with the method's state and the journal's in
-//! `state.safetensors`. Written beside, forced to the disk, renamed; so what bears the name is whole.
+//! Checkpoints of a run: `checkpoint-STEP`, a model or adapter folder that other programs can load, with the state of
+//! the method and the journal in `state.safetensors`. Written under another name, synced and renamed, so a folder of
+//! that name is complete.
 //!
-//! They are a convenience: a zeroth-order run's truth is its trajectory.
+//! A zeroth-order run can be rebuilt from its trajectory alone; checkpoints save the time of the replay.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -25,19 +26,19 @@ const PREFIX: &str = "checkpoint-";
 
 const STATE: &str = "state.safetensors";
 
-/// Everything that a run has at a step, lent to be written down or read back.
+/// The state of a run at a step, borrowed to be written or read.
 pub struct TrainState<'a> {
-    /// What is trained, whose companion files go with the weights.
+    /// The problem, which reads and writes the weights' files.
     pub workload: &'a dyn Workload,
     /// The weights.
     pub params: &'a mut Params,
     /// The method, with its state.
     pub optimizer: &'a mut Optimizer,
-    /// Totals, and what is not logged yet.
+    /// The totals, and what is not logged yet.
     pub journal: &'a mut Journal,
-    /// What the run has logged: a checkpoint is of one step of one run.
+    /// The log; a checkpoint belongs to one step of one run.
     pub log: &'a Log,
-    /// The step whose weights the run's own model file holds.
+    /// The step whose weights are in the model file of the run's folder.
     pub kept: u64,
 }
 
@@ -47,13 +48,13 @@ impl TrainState<'_> {
         self.journal.visit(&mut |name, slot| visit(&format!("journal.{name}"), slot))
     }
 
-    /// Writes the checkpoint of `step` into a run folder, and removes all before it but the newest, so that `limit` are left. (One of a
-    /// later step was left out as damaged, and is written anew when the run gets there.)
+    /// Writes the checkpoint of `step` into a run folder, then removes older ones until `limit` are left. (One of a
+    /// later step failed verification and is written again when the run reaches it.)
     pub fn save(&mut self, run: &Path, step: u64, limit: usize) -> Result<()> {
         let place = run.join(format!("{PREFIX}{step}"));
         let beside = place.with_extension("partial");
         let written = self.write(run, &beside, step).and_then(|()| {
-            // One of this step that is there already was left out as damaged.
+            // An existing folder of this step failed verification; replace it.
             remove(&place)?;
             fs::rename(&beside, &place)?;
             files::sync_folder(run)
@@ -71,12 +72,13 @@ impl TrainState<'_> {
             fs::remove_dir_all(folder)?;
         }
         fs::create_dir(folder)?;
-        // As they were when the run began: the base model's may have been edited since, or be gone.
+        // Copied from the run's folder, as the run began: the base model's files may have changed since.
         for name in self.workload.companions().into_iter().filter(|name| run.join(name).is_file()) {
             files::copy_whole(&run.join(name), &folder.join(name))?;
         }
         let weights = self.params.settle()?;
-        // The same weights twice are one file of two names, where the file system has such: a file that is written anew is another.
+        // Equal weights share one file by a hard link, where supported. Weights files are replaced, never rewritten in
+        // place.
         let file = self.workload.weights_file();
         if self.kept != step || fs::hard_link(run.join(file), folder.join(file)).is_err() {
             self.workload.save(weights, folder)?;
@@ -87,7 +89,7 @@ impl TrainState<'_> {
         files::sync_folder(folder)
     }
 
-    /// The state as a safetensors file: looked at once to say where everything will be, and once to write it.
+    /// Writes the state as a safetensors file: one visit for the header, one for the data.
     fn write_state(&mut self, path: &Path, facts: &Facts) -> Result<()> {
         let mut tensors = Vec::new();
         let mut offset = 0;
@@ -114,8 +116,8 @@ impl TrainState<'_> {
         files::write_bytes(&path.with_extension("sha256"), format!("{hash}  {STATE}\n").as_bytes())
     }
 
-    /// Brings everything to where the newest whole checkpoint stands that is not behind `last`. Gives its step; 0, and nothing
-    /// is touched, where there is none.
+    /// Restores the newest valid checkpoint up to step `last` and returns its step; without one returns 0 and changes
+    /// nothing.
     pub fn restore(&mut self, run: &Path, last: u64) -> Result<u64> {
         for (step, folder) in all(run).into_iter().rev().filter(|(step, _)| *step <= last) {
             match check(&folder, step, self.workload, self.params, self.log) {
@@ -146,10 +148,10 @@ impl TrainState<'_> {
     }
 }
 
-/// What a checkpoint says of itself.
+/// The metadata of a checkpoint.
 type Facts = HashMap<String, String>;
 
-/// Of the checkpoint of a step with these trained weights.
+/// The metadata of the checkpoint of `step` with these trained weights.
 fn facts(log: &Log, step: u64, weights: Digest) -> Result<Facts> {
     let trajectory = log.checksum(step).with_context(|| format!("the trajectory does not reach step {step}"))?;
     let facts = [
@@ -161,7 +163,7 @@ fn facts(log: &Log, step: u64, weights: Digest) -> Result<Facts> {
     Ok(facts.map(|(key, value): (&str, String)| (key.to_string(), value)).into())
 }
 
-/// Whether a checkpoint is as it was written, and of this step of this run.
+/// Verifies that a checkpoint is undamaged and belongs to this step of this run.
 fn check(folder: &Path, step: u64, workload: &dyn Workload, params: &Params, log: &Log) -> Result<()> {
     let state = folder.join(STATE);
     let said = fs::read_to_string(state.with_extension("sha256"))?;
@@ -193,12 +195,12 @@ fn all(run: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// The step of the newest checkpoint up to step `last`.
+/// The step of the newest checkpoint up to `last`.
 pub fn newest(run: &Path, last: u64) -> Option<u64> {
     all(run).into_iter().map(|(step, _)| step).filter(|step| *step <= last).max()
 }
 
-/// The checkpoints before that of `step`, just written, but for the newest: with it `limit` are left.
+/// The oldest checkpoints before `step`, so many that `limit` are left, counting that of `step`.
 fn outdated(run: &Path, step: u64, limit: usize) -> impl Iterator<Item = PathBuf> {
     let mut old = all(run);
     old.retain(|(other, _)| *other < step);
@@ -206,7 +208,7 @@ fn outdated(run: &Path, step: u64, limit: usize) -> impl Iterator<Item = PathBuf
     old.into_iter().map(|(_, checkpoint)| checkpoint)
 }
 
-/// Removes a checkpoint, if it is there; one that is removed in part does not bear the name.
+/// Removes a checkpoint, if it exists. It is renamed first, so that a partly removed one does not keep the name.
 fn remove(checkpoint: &Path) -> Result<()> {
     if !checkpoint.exists() {
         return Ok(());
@@ -219,8 +221,8 @@ fn remove(checkpoint: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(&leaving)?)
 }
 
-/// Removes what a run that was killed has left half written or half removed, and the checkpoints behind step `known`, to which the
-/// log of a run that lost its power may not reach; all of them where no step is.
+/// Removes partly written and partly removed checkpoints, and those after step `known`: the log may lose its last
+/// records in a power failure. None removes all.
 pub fn clear(run: &Path, known: Option<u64>) -> Result<()> {
     for entry in fs::read_dir(run)? {
         let path = entry?.path();
@@ -245,7 +247,7 @@ pub fn clear(run: &Path, known: Option<u64>) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A damaged checkpoint of a later step, which a run met on its way, does not take the place of one that was just written.
+    /// A damaged checkpoint of a later step does not displace the one just written.
     #[test]
     fn what_was_just_written_is_never_outdated() -> Result<()> {
         let run = tempfile::tempdir()?;

@@ -1,8 +1,9 @@
-//! What a run folder takes on the disk.
+//! The disk space of a run folder.
 
 use crate::config::RunConfig;
 
-/// What a run folder takes on the disk, in bytes.
+/// The disk space of a run folder, in bytes: one checkpoint, the number of checkpoints kept, the total at the end, the
+/// peak.
 pub(super) struct Disk {
     pub(super) checkpoint: u64,
     pub(super) checkpoints: u64,
@@ -11,19 +12,22 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Of weights of `kept` bytes, a method's `state`, and the files that stand beside weights wherever they are, `companions`.
-    pub(super) fn new(plan: &RunConfig, kept: u64, state: u64, companions: u64) -> Self {
-        // Two losses a step in their frame; a line of trainer_log.jsonl; the log's header, run.json, the results and the picture.
+    /// `kept`: the bytes of the weights kept; `state`: of the method's state; `companions`: of the files beside every
+    /// copy of the weights.
+    pub(super) fn new(config: &RunConfig, kept: u64, state: u64, companions: u64) -> Self {
+        // A step record of two losses; a line of trainer_log.jsonl; the log's header, run.json, the results and the
+        // plot.
         const STEP: u64 = 16;
         const LINE: u64 = 400;
         const REST: u64 = 256 << 10;
-        let log =
-            STEP * plan.max_steps + LINE * (plan.max_steps / plan.logging_steps + plan.max_steps / plan.eval_steps) + REST;
+        let log = STEP * config.max_steps
+            + LINE * (config.max_steps / config.logging_steps + config.max_steps / config.eval_steps)
+            + REST;
         let checkpoint = kept + state;
-        let made = if plan.save_steps == 0 { 0 } else { plan.max_steps.div_ceil(plan.save_steps) };
-        let checkpoints = made.min(plan.save_total_limit as u64);
+        let made = if config.save_steps == 0 { 0 } else { config.max_steps.div_ceil(config.save_steps) };
+        let checkpoints = made.min(config.save_total_limit as u64);
         let left = kept + companions + checkpoints * (checkpoint + companions) + log;
-        // The next one of either is whole before the last one goes.
+        // A new checkpoint or weights file is complete before the old one is removed.
         let next = if made > checkpoints { (checkpoint + companions).max(kept) } else { kept };
         Disk { checkpoint, checkpoints, left, most: left + next }
     }

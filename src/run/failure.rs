@@ -1,4 +1,4 @@
-//! What a run that failed says: what is left of it in its folder, and what to try.
+//! The errors of a failed run: what its folder holds, and what to try.
 
 use super::checkpoint;
 use super::session::Session;
@@ -6,7 +6,7 @@ use crate::base::text::shell_quoted;
 use crate::base::{Diverged, NotFinite};
 
 impl Session<'_> {
-    /// The same error; if the loss diverged or is not finite, with what is left of the run.
+    /// Adds what is left of the run to an error of a diverged or non-finite loss; other errors pass unchanged.
     pub(super) fn explain(&self, mut error: anyhow::Error) -> anyhow::Error {
         if let Some(at) = error.downcast_mut::<NotFinite>() {
             at.say = Some(format!("\n  {}", self.what_is_left()));

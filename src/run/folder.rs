@@ -1,4 +1,4 @@
-//! A run's folder: whether it may be written, what an older run leaves there, and run.json.
+//! The folder of a run: whether it may be written, what to remove of an earlier run, and run.json.
 
 use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ use crate::run::trajectory::record::FILE;
 use crate::run::trajectory::{Header, Log, Trajectory};
 use crate::zo::Data;
 
-/// What a run leaves in its folder beside its model, its log and its checkpoints; an overwritten folder loses these and nothing else.
-/// The weights stay until the first of the new ones take their place.
+/// Files of a run beside its model, log and checkpoints. Overwriting a folder removes these and no other files; the
+/// weights stay until the first new ones replace them.
 const LEFT_BY_A_RUN: [&str; 4] = ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg"];
 
-/// Whether a run may write into its folder; touches nothing.
-pub fn check_run(plan: &RunConfig) -> Result<()> {
-    check(&plan.output_dir, plan.overwrite_output_dir, &plan.inputs.places())
+/// Whether a run may write to its folder; changes nothing.
+pub fn check_run(config: &RunConfig) -> Result<()> {
+    check(&config.output_dir, config.overwrite_output_dir, &config.inputs.places())
 }
 
-/// Whether `folder` may be written; touches nothing.
+/// Whether `folder` may be written; changes nothing.
 ///
-/// One that is not empty is refused unless it is to be overwritten, and always if something that is `read` is it or lies in it, or if a
-/// file in it is a link, which would be written through.
+/// A folder with content is refused without `overwrite`; in any case if it contains a path in `read`, or a symbolic
+/// link, which writing would follow. The error is a usage error.
 pub fn check(folder: &Path, overwrite: bool, read: &[&Path]) -> Result<()> {
     let place = folder.display();
     if !overwrite {
@@ -50,7 +50,7 @@ pub fn check(folder: &Path, overwrite: bool, read: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// Fails where there is anything in the folder but a log in which nothing is written: its lock.
+/// Fails if the folder contains anything but an empty log, which is only a lock.
 fn check_empty(folder: &Path) -> Result<()> {
     let place = folder.display();
     let entries = match std::fs::read_dir(folder) {
@@ -66,42 +66,43 @@ fn check_empty(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the run folder, once [`check_run`] has allowed it, takes its lock, removes the files of an older run, and begins
-/// the trajectory and run.json, which keeps one `example`. Fails before anything is removed if another process trains there, or did
-/// since it was checked.
-pub fn begin(plan: &RunConfig, header: Header, example: &Value, command: &[String]) -> Result<Log> {
-    let folder = &plan.output_dir;
+/// Creates the run folder that [`check_run`] allowed, locks it, removes the files of an earlier run, and writes the
+/// log's header and run.json with one `example`. Fails before removing anything if another process trains there, or has
+/// since the check.
+pub fn begin(config: &RunConfig, header: Header, example: &Value, command: &[String]) -> Result<Log> {
+    let folder = &config.output_dir;
     let place = folder.display();
     std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {place}: {e}"))?;
     let locked = Log::lock(folder)?;
-    if !plan.overwrite_output_dir {
+    if !config.overwrite_output_dir {
         check_empty(folder)?;
     }
-    clear(folder, plan.inputs.is_adapted())?;
-    let log = Log::begin(locked, folder, header, plan.fsync)?;
+    clear(folder, config.inputs.is_adapted())?;
+    let log = Log::begin(locked, folder, header, config.fsync)?;
     let header = &log.trajectory().header;
     let mut run = session(0, command);
-    run["config"] = serde_json::to_value(plan)?;
+    run["config"] = serde_json::to_value(config)?;
     run["method"] = header.method.as_str().into();
     run["data"] = serde_json::to_value(&header.data)?;
     run["example"] = example.clone();
-    run["model"] = json!({ "source": plan.inputs.model, "commit": plan.inputs.revision, "sha256": header.model });
+    run["model"] = json!({ "source": config.inputs.model, "commit": config.inputs.revision, "sha256": header.model });
     files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)?;
     Ok(log)
 }
 
-/// Removes what an older run has left, but for its log and the weights that are to be written over: an adapter's or a model's.
+/// Removes the files of an earlier run except its log and the weights file of the kind now written (`adapted`: an
+/// adapter's).
 fn clear(folder: &Path, adapted: bool) -> Result<()> {
     for name in LEFT_BY_A_RUN.into_iter().chain(Model::companions()) {
         remove(&folder.join(name))?;
     }
-    // Of the two kinds of weights the one that is not written now.
+    // The weights file of the other kind.
     remove(&folder.join(kept_file(!adapted)))?;
     checkpoint::clear(folder, None)
 }
 
-/// A folder that a model is written to which is no run's: until this is dropped no run begins in it and nobody else writes there. What
-/// locks it is an empty log, removed at the end, and so is the folder if nothing came into it.
+/// A lock on a folder that a model is written to outside a run, held until dropped. The lock is an empty log; dropping
+/// removes it, and the folder if it was created here and is empty.
 pub struct Claim {
     folder: PathBuf,
     log: File,
@@ -109,7 +110,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Of a folder that [`check`] has allowed. Fails if another process writes there, or did since.
+    /// Locks a folder that [`check`] allowed, creating it if needed. Fails if another process writes there, or has
+    /// since the check.
     pub fn new(folder: &Path, overwrite: bool) -> Result<Self> {
         let made = !folder.exists();
         std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make {}: {e}", folder.display()))?;
@@ -120,7 +122,7 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Removes what an older run has left there, but for the weights that are written over next: an adapter's or a model's.
+    /// Removes the files of an earlier run except the weights file of the kind written next (`adapted`: an adapter's).
     pub fn clear(&self, adapted: bool) -> Result<()> {
         clear(&self.folder, adapted)?;
         Ok(self.log.set_len(0)?)
@@ -134,38 +136,39 @@ impl Drop for Claim {
             let _ = std::fs::remove_file(path);
         }
         if self.made {
-            // Fails where something is in it.
+            // Fails if the folder has content.
             let _ = std::fs::remove_dir(&self.folder);
         }
     }
 }
 
-/// The object that a folder's run.json is, if there is one.
+/// The run.json of a folder, if it is a JSON object.
 fn read_run(folder: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok().filter(Value::is_object)
 }
 
-/// What run.json says of the run that has left what is in `place`, its folder or a checkpoint: the run's folder, and its config as it
-/// was when it last went on, with its paths as they are from here.
+/// The run that wrote `place`, its folder or one of its checkpoints: the run's folder, and its config when it was last
+/// started or resumed, with paths relative to the current directory.
 pub fn run_of(place: &Path) -> Option<(PathBuf, RunConfig)> {
     let is_checkpoint = place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
     let above = place.parent().map(|run| if run.as_os_str().is_empty() { Path::new(".") } else { run });
     let folder = above.filter(|_| is_checkpoint).unwrap_or(place).to_path_buf();
     let run = read_run(&folder)?;
-    let mut plan: RunConfig = serde_json::from_value(run["config"].clone()).ok()?;
+    let mut config: RunConfig = serde_json::from_value(run["config"].clone()).ok()?;
     let last = run["resumed"].as_array().and_then(|sessions| sessions.last()).unwrap_or(&run);
     if let Some(typed_in) = last["directory"].as_str() {
-        plan.inputs = plan.inputs.typed_in(Path::new(typed_in));
+        config.inputs = config.inputs.typed_in(Path::new(typed_in));
     }
-    Some((folder, plan))
+    Some((folder, config))
 }
 
-/// What run.json says of the examples of the run in `folder`.
+/// The data record in the run.json of `folder`.
 pub fn data_of(folder: &Path) -> Option<Data> {
     serde_json::from_value(read_run(folder)?["data"].take()).ok()
 }
 
-/// The inputs of a run as its log has them, with their paths as they are from here: run.json says in which folder they were typed.
+/// The inputs of a run from its log, with paths relative to the current directory: run.json records the directory they
+/// were typed in.
 pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     let inputs = trajectory.header.config.inputs.clone();
     match read_run(place).as_ref().and_then(|run| run["directory"].as_str()) {
@@ -174,12 +177,13 @@ pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     }
 }
 
-/// Notes in run.json that the run goes on behind `step`, and as what. What a finished run left stays until a longer one writes its own.
-pub fn go_on(plan: &RunConfig, step: u64, command: &[String]) -> Result<()> {
-    let folder = &plan.output_dir;
+/// Records in run.json that the run resumes after `step`, and its config. The results of a finished run stay until a
+/// longer one replaces them.
+pub fn go_on(config: &RunConfig, step: u64, command: &[String]) -> Result<()> {
+    let folder = &config.output_dir;
     checkpoint::clear(folder, Some(step))?;
     let mut run = read_run(folder).unwrap_or_else(|| json!({}));
-    run["config"] = serde_json::to_value(plan)?;
+    run["config"] = serde_json::to_value(config)?;
     match run["resumed"].as_array_mut() {
         Some(sessions) => sessions.push(session(step, command)),
         None => run["resumed"] = json!([session(step, command)]),
@@ -196,7 +200,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// A process that made steps of a run, from behind `step` on: what it was asked, what program it was, on what machine.
+/// The run.json entry of a process that trains from after `step` on: its command, versions, machine and environment.
 fn session(step: u64, command: &[String]) -> Value {
     let variables = ["RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "NO_COLOR", simd::VARIABLE];
     let environment: serde_json::Map<String, Value> =

@@ -1,4 +1,4 @@
-//! What is to be done: a checked config, its task, and the task's examples.
+//! A checked config, its task, and the task's examples.
 
 use crate::base::text::shell_quoted;
 use crate::config::RunConfig;
@@ -7,15 +7,15 @@ use crate::data::task::{Splits, Task};
 
 /// A language task to train on.
 pub struct Job {
-    /// The config.
+    /// The checked config.
     pub config: RunConfig,
-    /// Where the examples and their loss come from.
+    /// Turns rows into prompts, and defines the loss.
     pub task: Task,
-    /// The examples.
+    /// The tokenised splits.
     pub examples: Splits<Example>,
 }
 
-/// The command that goes on with a run.
+/// The command that resumes a run.
 pub fn resume_command(config: &RunConfig) -> String {
     format!("go on with: zotune train --resume {}", shell_quoted(&config.output_dir.to_string_lossy()))
 }

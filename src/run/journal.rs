@@ -1,4 +1,4 @@
-//! What a run writes while it goes: its log and its progress bar.
+//! The output of a run while it trains: its log and its progress bar.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::params::{Slot, Visit};
 use crate::run::trajectory::Scored;
 use crate::zo::{Cost, Estimate, SnapshotReport};
 
-/// The log of a run under way. Totals count training, not evaluation.
+/// The log and progress bar of a run. Totals count training without evaluations.
 pub struct Journal {
     path: PathBuf,
     log: File,
@@ -26,80 +26,80 @@ pub struct Journal {
     max_steps: u64,
     logging_steps: u64,
     batch_size: u64,
-    /// The step of the last line that an earlier process wrote, and the seconds that stand there.
+    /// The step of the last line of an earlier process, and the seconds in it.
     written: Option<u64>,
     seconds_before: f64,
     /// The last snapshot's report, until it is logged.
     snapshot: Option<SnapshotReport>,
-    /// Sums and counts since the line before, of loss, loss_plus and loss_minus.
+    /// Sums and counts of loss, loss_plus and loss_minus since the last line.
     window: Window,
     totals: Cost,
     function_evaluations: u64,
-    /// One entry a step that this process made, in seconds.
+    /// One entry per step that this process computed, in seconds.
     step_times: Vec<f64>,
     forward_times: Vec<f64>,
     walk_times: Vec<f64>,
     /// The mean loss of every step.
     losses: Vec<f64>,
     last_dev: Option<Scored>,
-    /// Of the steps that this process makes itself; from its first one.
+    /// The pace of the steps computed by this process; set at its first one.
     pace: Option<Pace>,
 }
 
-/// Means in the making.
+/// Sum and count of each running mean.
 type Window = [[f64; 2]; 3];
 
-/// What one step was.
+/// One step, as the journal records it.
 pub struct Step<'a> {
-    /// Counted from 1.
+    /// The step, counted from 1.
     pub number: u64,
-    /// What was estimated.
+    /// The estimate.
     pub estimate: &'a Estimate,
-    /// The length of the first-order gradient, where there was one.
+    /// The norm of the first-order gradient, if there was one.
     pub gradient_norm: Option<f64>,
-    /// The rate it was applied with.
+    /// The learning rate of the update.
     pub learning_rate: f64,
-    /// What the objective's evaluations took.
+    /// The cost of the objective's evaluations.
     pub cost: Cost,
-    /// The whole step without evaluation.
+    /// Wall time of the step without evaluation on dev.
     pub time: Duration,
-    /// The passes over the weights in it.
+    /// Wall time of its passes over the weights.
     pub pass_time: Duration,
-    /// Whether it was told from the trajectory: then its times say nothing.
+    /// Whether it was replayed from the trajectory; its times are then not recorded.
     pub replayed: bool,
 }
 
-/// What a run's steps amounted to.
+/// Totals over a run's steps.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Totals {
-    /// Mean over the last tenth of the steps.
+    /// The mean loss over the last tenth of the steps.
     pub train_loss: f64,
-    /// Median wall time of a step without evaluation.
+    /// Median wall time of a step without evaluation on dev, in seconds.
     pub seconds_per_step: f64,
-    /// Median wall time of a step's forward and backward passes.
+    /// Median wall time of a step's forward and backward passes, in seconds.
     pub forward_seconds_per_step: f64,
-    /// Median wall time of a step's passes over the weights.
+    /// Median wall time of a step's passes over the weights, in seconds.
     pub walk_seconds_per_step: f64,
-    /// Tokens fed in all of a step's forwards, mean.
+    /// Mean number of tokens over all forward passes of a step.
     pub tokens_per_step: f64,
-    /// Wall time of the whole training, evaluations on dev with it.
+    /// Wall time of training, evaluations on dev included, in seconds.
     pub train_seconds: f64,
-    /// Evaluations of the loss on a mini-batch, those at the bottom of backward passes among them; a look at the whole
-    /// training set counts as the mini-batches that it is worth.
+    /// Loss evaluations on a mini-batch, including those of backward passes; a pass over the whole training set counts
+    /// as ceil(examples / batch size).
     pub function_evaluations: u64,
-    /// Forward passes: more than evaluations where there are micro-batches.
+    /// Forward passes; more than the evaluations if there are micro-batches.
     pub forwards: u64,
     /// Backward passes.
     pub backwards: u64,
-    /// The most that steps held beside what was there before them.
+    /// The largest memory of a step, beside what was allocated before it.
     #[serde(skip)]
     pub peaks: Peaks,
 }
 
 impl Journal {
-    /// Begins trainer_log.jsonl in the run folder, or goes on with what of it is whole and not behind `last`.
-    pub fn open(plan: &RunConfig, last: u64, bar: ProgressBar) -> Result<Self> {
-        let path = plan.output_dir.join("trainer_log.jsonl");
+    /// Opens trainer_log.jsonl in the run folder; of an existing one keeps the complete lines up to step `last`.
+    pub fn open(config: &RunConfig, last: u64, bar: ProgressBar) -> Result<Self> {
+        let path = config.output_dir.join("trainer_log.jsonl");
         let (len, line) = log_line::whole_log(&path, last);
         let open = || -> std::io::Result<File> {
             let log = File::options().append(true).create(true).open(&path)?;
@@ -113,9 +113,9 @@ impl Journal {
             log,
             bar,
             start: Instant::now(),
-            max_steps: plan.max_steps,
-            logging_steps: plan.logging_steps,
-            batch_size: plan.batch_size as u64,
+            max_steps: config.max_steps,
+            logging_steps: config.logging_steps,
+            batch_size: config.batch_size as u64,
             written: line.as_ref().map(|line| line.step),
             seconds_before: line.map_or(0.0, |line| line.seconds),
             snapshot: None,
@@ -131,20 +131,20 @@ impl Journal {
         })
     }
 
-    /// The dev loss and accuracy before the first step.
+    /// Logs the dev score before the first step.
     pub fn untrained(&mut self, dev: &Scored) -> Result<()> {
         if self.written.is_none() {
             self.say(0, dev);
         }
         self.last_dev = Some(*dev);
         self.write(LogLine { dev_loss: Some(dev.loss), dev_accuracy: dev.accuracy, ..self.line(0) })?;
-        // The clock of training starts here, the bar's with it.
+        // The clocks of training and of the bar start here.
         self.start = Instant::now();
         self.bar.reset();
         Ok(())
     }
 
-    /// One step and, where it was due, the evaluation behind it.
+    /// Logs one step and, where it was due, the dev score after it.
     pub fn step(&mut self, step: Step, dev: Option<&Scored>) -> Result<()> {
         self.count(&step);
         if !step.replayed && self.pace.is_none() {
@@ -215,12 +215,12 @@ impl Journal {
         }
     }
 
-    /// Wall time of the training so far, that of earlier processes up to their last line with it.
+    /// Wall time of training so far, including earlier processes up to their last line.
     fn seconds(&self) -> f64 {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 
-    /// What an earlier process wrote stands.
+    /// Lines of an earlier process are kept.
     fn write(&mut self, line: LogLine) -> Result<()> {
         if self.written.is_some_and(|written| line.step <= written) {
             return Ok(());
@@ -230,12 +230,12 @@ impl Journal {
         self.log.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Forces the log to the disk.
+    /// Syncs the log to disk.
     pub fn sync(&self) -> Result<()> {
         self.log.sync_data().with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Shows what a process that goes on behind a step must know of the steps before it.
+    /// Visits the state that a resumed process needs.
     pub fn visit(&mut self, visit: &mut Visit) -> Result<()> {
         let Cost { forwards, backwards, tokens, peaks, .. } = &mut self.totals;
         let mut counts = vec![self.function_evaluations, *forwards, *backwards, *tokens];
@@ -292,7 +292,7 @@ impl Journal {
         }
     }
 
-    /// How long the steps behind this one will take, with their evaluations, if any are left.
+    /// The forecast of the remaining steps' time with their evaluations, if any remain.
     fn left(&self, step: u64) -> Option<String> {
         let left = self.pace.as_ref().filter(|_| step < self.max_steps)?.left(step)?;
         Some(format!("{} left", roughly(left)))
@@ -324,7 +324,7 @@ impl Journal {
         ));
     }
 
-    /// Ends the bar and sums up.
+    /// Ends the bar and returns the totals.
     pub fn end(self) -> Totals {
         self.bar.finish_and_clear();
         let steps = self.losses.len() as f64;
@@ -343,7 +343,7 @@ impl Journal {
     }
 }
 
-/// The middle value (of an even number, the upper of the two); NaN of none.
+/// The median (the upper one of an even count); NaN if empty.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

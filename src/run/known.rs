@@ -1,4 +1,4 @@
-//! What `eval` knows of a model that a run has left: the run's task, data, split and precision, and which rows it has seen.
+//! The run that a model or adapter comes from: its task, data, split and precision, and which rows it has seen.
 
 use std::path::{Path, PathBuf};
 
@@ -12,40 +12,41 @@ use crate::run::folder;
 use crate::run::trajectory::Trajectory;
 use crate::zo::Data;
 
-/// The rows that are scored, as far as their names tell.
+/// How the rows to score relate to the run's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rows {
     /// The run's own.
     Own,
-    /// A file that was handed on does not hold where its rows lay: these may be they.
+    /// Unknown: an exported trajectory does not record where its rows were.
     Unnamed,
-    /// Others.
+    /// Other rows.
     Other,
 }
 
-/// The run that has left a model or an adapter.
-pub struct Known {
+/// The run that a model or an adapter comes from.
+pub struct PriorRun {
     /// Its folder.
     pub folder: PathBuf,
-    plan: RunConfig,
-    /// What it says of its examples.
+    config: RunConfig,
+    /// Its record of its examples.
     data: Option<Data>,
     rows: Rows,
-    /// Whether the rows that are scored are drawn as the run drew its evaluation split.
+    /// Whether the scored rows are drawn as the run's evaluation split was.
     same_split: bool,
-    /// What was typed that the run has otherwise.
+    /// Settings given that differ from the run's.
     pub differences: Vec<String>,
 }
 
-impl Known {
-    /// The run that has left what is to be scored, if one has; and what was typed, with what the run knows where nothing was.
+impl PriorRun {
+    /// Finds the run behind the model, adapter or trajectory in `common`, and fills in from it what `common` leaves
+    /// open. None if no run is found.
     pub fn fill_in(common: &mut Common) -> Result<Option<Self>> {
-        let Some(Left { place: folder, mut plan, data, is_file }) =
-            left_by(&common.adapter, &common.trajectory, common.model.as_deref())
+        let Some(RunRecord { place: folder, mut config, data, is_file }) =
+            find_run(&common.adapter, &common.trajectory, common.model.as_deref())
         else {
             return Ok(None);
         };
-        let then = &plan.inputs;
+        let then = &config.inputs;
         if let Some(model) = &common.model {
             check_is_model(model)?;
         } else {
@@ -59,7 +60,7 @@ impl Known {
         match (&common.task, &common.data) {
             (None, None) => (common.task, common.data) = (then.task.clone(), then.data.clone()),
             (Some(task), None) if Some(task) == then.task.as_ref() => common.data = then.data.clone(),
-            // A file is rows of one's own, a folder the task's.
+            // A file holds own rows; a folder holds the task's.
             (None, Some(data)) if data.is_dir() => common.task = then.task.clone(),
             _ => {}
         }
@@ -107,12 +108,12 @@ impl Known {
         let seed = common.train_set_seed.unwrap_or_default();
         let same_split = rows == Rows::Own && common.num_eval == then.num_eval && seed == then.train_set_seed;
         if rows == Rows::Unnamed {
-            plan.inputs.data = common.data.clone();
+            config.inputs.data = common.data.clone();
         }
-        Ok(Some(Known { folder, plan, data, rows, same_split, differences }))
+        Ok(Some(PriorRun { folder, config, data, rows, same_split, differences }))
     }
 
-    /// Compares the rows that are to be scored with those that the run had, as far as it says.
+    /// Compares the rows to score with the run's evaluation rows, as far as it records them.
     pub fn compare(&mut self, rows: &[PromptedRow]) {
         let then = self.data.as_ref().and_then(|data| data.eval_rows);
         let same = then.map(|then| then == digest([rows]));
@@ -126,10 +127,10 @@ impl Known {
         }
     }
 
-    /// How many of the `rows` that are to be scored are the run's training or dev rows, word for word. None where its rows are on
-    /// the hub and others are scored: nothing is fetched that nobody named.
-    pub fn seen(&self, task: &Task, rows: &[PromptedRow]) -> Result<Option<Repeats>> {
-        let then = &self.plan.inputs;
+    /// How many of the `rows` to score are among the run's training or dev rows, word for word. None if unknown, or if
+    /// the run's rows would have to be downloaded and others are scored.
+    pub fn count_repeats(&self, task: &Task, rows: &[PromptedRow]) -> Result<Option<Repeats>> {
+        let then = &self.config.inputs;
         if !has_rows(then) {
             return Ok(None);
         }
@@ -144,14 +145,14 @@ impl Known {
         if self.rows == Rows::Unnamed && digest_then.is_none() {
             return Ok(None);
         }
-        let (train, dev) = task.train_and_dev(&files, self.plan.sizes(), then.train_set_seed)?;
+        let (train, dev) = task.train_and_dev(&files, self.config.sizes(), then.train_set_seed)?;
         if digest_then.is_some_and(|then| then != digest([&train[..], &dev])) {
             bail!("the rows that it was trained on are not there any more: the data or the task's file has changed since");
         }
         Ok(Some(Repeats::of(&train, &dev, rows)))
     }
 
-    /// Says what the run says, and what is otherwise.
+    /// Logs the run and the differences from it.
     pub fn describe(&self) {
         let own = match self.rows {
             _ if !self.differences.is_empty() => format!("other than the run's: {}", self.differences.join("; ")),
@@ -166,70 +167,71 @@ impl Known {
     }
 }
 
-/// What a run has left.
-struct Left {
+/// The record that a run left.
+struct RunRecord {
     place: PathBuf,
-    plan: RunConfig,
+    config: RunConfig,
     data: Option<Data>,
-    /// Whether it is a file: one that was handed on.
+    /// Whether it is a trajectory rather than a run folder.
     is_file: bool,
 }
 
-/// The run that has left an adapter, else a trajectory, else a model.
-fn left_by(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<Left> {
+/// The run of the adapter, else of the trajectory, else of the model.
+fn find_run(adapter: &Option<PathBuf>, trajectory: &Option<PathBuf>, model: Option<&str>) -> Option<RunRecord> {
     let by_run = |place: &Path| {
-        let (place, plan) = folder::run_of(place)?;
+        let (place, config) = folder::run_of(place)?;
         let data = folder::data_of(&place);
-        Some(Left { place, plan, data, is_file: false })
+        Some(RunRecord { place, config, data, is_file: false })
     };
-    let walked = |place: &PathBuf| {
+    let of_trajectory = |place: &PathBuf| {
         let header = || {
             let then = Trajectory::open(place).ok()?;
-            Some(Left { place: place.clone(), plan: then.config(), data: Some(then.header.data), is_file: true })
+            Some(RunRecord { place: place.clone(), config: then.config(), data: Some(then.header.data), is_file: true })
         };
         by_run(place).or_else(header)
     };
     let adapted = adapter.as_ref().and_then(|place| by_run(place));
-    adapted.or_else(|| walked(trajectory.as_ref()?)).or_else(|| by_run(Path::new(model?)))
+    adapted.or_else(|| of_trajectory(trajectory.as_ref()?)).or_else(|| by_run(Path::new(model?)))
 }
 
-/// Of these rows, split by split.
+/// The digest of these rows, split by split.
 fn digest<const N: usize>(splits: [&[PromptedRow]; N]) -> Digest {
     Digest::of_digests(&splits.into_iter().flatten().map(PromptedRow::digest).collect::<Vec<_>>())
 }
 
-/// Refuses the name of a folder in which a run has left an adapter, and says what to type: where its base model is from here is known.
+/// Refuses a run folder that holds an adapter as a model; the error says what to give instead.
 pub fn check_is_model(name: &str) -> Result<()> {
     let place = Path::new(name);
-    let Some((_, plan)) = folder::run_of(place) else { return Ok(()) };
-    if !plan.inputs.is_adapted() || place.join("config.json").exists() {
+    let Some((_, config)) = folder::run_of(place) else { return Ok(()) };
+    if !config.inputs.is_adapted() || place.join("config.json").exists() {
         return Ok(());
     }
-    let (base, place) = (shell_quoted(&plan.inputs.model), shell_quoted(name));
+    let (base, place) = (shell_quoted(&config.inputs.model), shell_quoted(name));
     Err(usage!("{place} holds an adapter, not a model; take both: --model {base} --adapter {place}"))
 }
 
-/// Whether it is known what a run was trained on; a file that was handed on does not name rows of one's own.
+/// Whether the run records what it was trained on; an exported trajectory does not record the path of own rows.
 fn has_rows(then: &Inputs) -> bool {
     then.task.is_some() || then.data.is_some()
 }
 
-/// Whether a run's own rows are named.
+/// Whether `task` and `data` are the run's.
 fn are_rows_of(then: &Inputs, task: &Option<String>, data: &Option<PathBuf>) -> bool {
     let place = |data: &Option<PathBuf>| data.as_ref().map(|data| data.canonicalize().unwrap_or(data.clone()));
     *task == then.task && place(data) == place(&then.data)
 }
 
-/// Says how many of the evaluation `rows` a run has seen that has left what is to be trained further.
+/// Warns if the evaluation `rows` were seen by the run whose output is now trained further.
 pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
-    let Some(Left { place: folder, plan, data, .. }) = left_by(&inputs.adapter, &inputs.trajectory, Some(&inputs.model))
+    let Some(RunRecord { place: folder, config, data, .. }) =
+        find_run(&inputs.adapter, &inputs.trajectory, Some(&inputs.model))
     else {
         return;
     };
-    let own = are_rows_of(&plan.inputs, &inputs.task, &inputs.data);
+    let own = are_rows_of(&config.inputs, &inputs.task, &inputs.data);
     let rows_are = if own { Rows::Own } else { Rows::Other };
-    let known = Known { folder, plan, data, rows: rows_are, same_split: false, differences: Vec::new() };
-    match known.seen(task, rows) {
+    let known = PriorRun { folder, config, data, rows: rows_are, same_split: false, differences: Vec::new() };
+    match known.count_repeats(task, rows) {
         Ok(Some(repeats)) => warn_of_seen(&known.folder, repeats, rows.len()),
         Ok(None) => {}
         Err(error) => {
@@ -238,7 +240,7 @@ pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
     }
 }
 
-/// Says how many of `count` scored rows are not new to the run in `folder`, if any.
+/// Warns how many of the `count` rows scored were seen by the run in `folder`, if any.
 pub fn warn_of_seen(folder: &Path, repeats: Repeats, count: usize) {
     let Repeats { eval_in_train, eval_in_dev, .. } = repeats;
     let dev = match eval_in_dev {

@@ -14,25 +14,26 @@ use crate::params::Params;
 pub struct LoadedModel {
     /// The model.
     pub model: Model,
-    /// Its weights.
+    /// Its weights; empty tensors until [`load`](Self::load).
     pub params: Params,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Longer prompts are cut to this, in tokens.
+    /// The maximum length of an example, in tokens; longer prompts are truncated.
     pub max_length: usize,
-    /// Whether a new adapter still has no values.
+    /// Whether a new adapter is not initialised yet.
     blank: bool,
-    /// The commit of a model from the hub.
+    /// The commit, if the model is from the hub.
     pub commit: Option<String>,
 }
 
 impl LoadedModel {
-    /// Opens what `inputs` names.
+    /// Opens the model that `inputs` names, and reads its weights.
     pub fn open(inputs: &Inputs) -> Result<Self> {
         Self::open_meta(inputs)?.0.load(inputs)
     }
 
-    /// The same from config.json alone: the model without its weights, and how many numbers each would have.
+    /// Opens the model from config.json alone, its weights as empty tensors; returns with it the number of elements of
+    /// each weight.
     pub fn open_meta(inputs: &Inputs) -> Result<(Self, Vec<usize>)> {
         let (source, commit) = source::find(&inputs.model, inputs.revision.as_deref())?;
         let tokenizer = Tokenizer::open(&source, inputs.bos_id)?;
@@ -64,7 +65,7 @@ impl LoadedModel {
         Ok((LoadedModel { model, params, tokenizer, max_length, blank, commit }, sizes))
     }
 
-    /// An outline's weights, read.
+    /// Reads the weights of a model that [`open_meta`](Self::open_meta) opened.
     pub fn load(self, inputs: &Inputs) -> Result<Self> {
         if let Some(commit) = &self.commit {
             source::fetch_weights(&inputs.model, commit)?;
@@ -74,10 +75,10 @@ impl LoadedModel {
         Ok(LoadedModel { model, params, ..self })
     }
 
-    /// Gives a new adapter the values that a run with this plan begins with, if it trains one and it has none yet.
-    pub fn begin_adapter(&mut self, plan: &RunConfig) -> Result<()> {
-        if plan.inputs.is_adapted() && std::mem::take(&mut self.blank) {
-            self.model.begin_adapter(&mut self.params, plan.seed)?;
+    /// Initialises a new adapter as a run with this config does, unless it is done already or no adapter is trained.
+    pub fn begin_adapter(&mut self, config: &RunConfig) -> Result<()> {
+        if config.inputs.is_adapted() && std::mem::take(&mut self.blank) {
+            self.model.begin_adapter(&mut self.params, config.seed)?;
         }
         Ok(())
     }
@@ -87,7 +88,7 @@ impl LoadedModel {
         Example::encode_all(rows, &self.tokenizer, self.max_length)
     }
 
-    /// Tokenises the splits of a run, whose training split must fill a batch.
+    /// Tokenises the splits of a run. A training split smaller than a batch is a usage error.
     pub fn encode_splits(&self, rows: &Splits, batch_size: usize) -> Result<Splits<Example>> {
         let Splits { train, dev, eval } = rows;
         if batch_size > train.len() {
@@ -109,7 +110,7 @@ impl LoadedModel {
     }
 }
 
-/// The adapter that the inputs name, stored or to be made.
+/// The adapter of the inputs: a stored one, a new one, or none.
 pub(super) fn adapter(inputs: &Inputs) -> Result<Option<Adapter>> {
     let TrainableArgs { lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
     if let Some(place) = &inputs.adapter {

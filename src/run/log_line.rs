@@ -1,4 +1,4 @@
-//! A line of trainer_log.jsonl, and reading them back.
+//! Lines of trainer_log.jsonl.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use crate::zo::SnapshotReport;
 pub struct LogLine {
     /// Updates made so far.
     pub step: u64,
-    /// f(theta) where it was evaluated, else the mean of loss_plus and loss_minus; like them the mean over the steps since the line before.
+    /// f(theta) where evaluated, else the mean of loss_plus and loss_minus; all three are means over the steps since
+    /// the last line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,45 +22,45 @@ pub struct LogLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     /// f(theta - eps z); f(theta) of one-sided estimates.
     pub loss_minus: Option<f64>,
-    /// Of this very step.
+    /// Of this step alone: the projected gradient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub projected_grad: Option<f64>,
-    /// Of this very step: the length of the first-order gradient.
+    /// Of this step alone: the norm of the first-order gradient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_order_norm: Option<f64>,
-    /// Of this very step: the length of VAMO's correction.
+    /// Of this step alone: the norm of VAMO's correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correction_norm: Option<f64>,
-    /// The correction's length over the gradient's.
+    /// correction_norm / first_order_norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correction_ratio: Option<f64>,
-    /// The last snapshot since the line before.
+    /// The last snapshot since the last line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// Of this very step.
+    /// The learning rate of this step.
     pub learning_rate: Option<f64>,
-    /// On the dev split, where the step was one for evaluation. (Logs of earlier versions have it as eval_loss.)
+    /// The loss on the dev split, if evaluated after this step. (`eval_loss` in logs of earlier versions.)
     #[serde(skip_serializing_if = "Option::is_none", alias = "eval_loss")]
     pub dev_loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none", alias = "eval_accuracy")]
-    /// The same.
+    /// The accuracy on the dev split, likewise.
     pub dev_accuracy: Option<f64>,
-    /// Since the start of training, evaluations apart.
+    /// Function evaluations since the start of training, without those on dev.
     pub function_evaluations: u64,
-    /// Forward passes.
+    /// Forward passes, likewise.
     pub forwards: u64,
-    /// Backward passes.
+    /// Backward passes, likewise.
     pub backwards: u64,
-    /// Tokens fed.
+    /// Tokens fed in forward passes, likewise.
     pub tokens: u64,
-    /// Wall time since the start of training.
+    /// Wall time since the start of training, in seconds.
     pub seconds: f64,
-    /// The process's largest resident set so far.
+    /// The peak resident set of the process so far, in bytes.
     pub rss_peak_bytes: u64,
 }
 
-/// Reads a run's log.
+/// Reads a run's log. Fails on an invalid line.
 pub fn read_log(folder: &Path) -> Result<Vec<LogLine>> {
     let path = folder.join("trainer_log.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -69,7 +70,7 @@ pub fn read_log(folder: &Path) -> Result<Vec<LogLine>> {
         .collect()
 }
 
-/// How many bytes of a log are whole lines up to step `last`, and the last of them.
+/// The length in bytes of the valid lines up to step `last`, and the last of them.
 pub fn whole_log(path: &Path, last: u64) -> (u64, Option<LogLine>) {
     let text = std::fs::read(path).unwrap_or_default();
     let (mut len, mut whole): (u64, Option<LogLine>) = (0, None);

@@ -1,4 +1,4 @@
-//! A run: from a checked config to a trained model, through kills and resumes, and back again by replay.
+//! A run: from a checked config to a trained model, through interruptions and resumes, and its replay.
 
 pub mod log_line;
 pub mod pace;
@@ -27,5 +27,5 @@ pub use job::Job;
 pub use loaded::LoadedModel;
 pub use pace::Pace;
 pub use results::{Memory, Results};
-pub use start::{Prospect, Resumed, Run, Unfinished};
+pub use start::{PlannedRun, Resumed, Run, Unfinished};
 pub use train::train;

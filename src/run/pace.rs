@@ -1,29 +1,30 @@
-//! How long something that goes on will take: said now and then where no bar shows it.
+//! The remaining time of a long task, logged at intervals where no bar shows it.
 
 use std::time::Instant;
 
-/// The first time it is said, in seconds; then at twice as many, and so on, but not less often than [`LONGEST`].
+/// Seconds until the first report; the elapsed time of each is twice that of the one before, but at most [`LONGEST`]
+/// later.
 const FIRST: f64 = 15.0;
 
 const LONGEST: f64 = 600.0;
 
-/// The pace of something of so many parts.
+/// The pace of a task of a known number of parts.
 pub struct Pace {
     start: Instant,
-    /// Parts that were there at the start, and all of them.
+    /// Parts done at the start, and the total.
     begun: u64,
     total: u64,
-    /// When it is said next, in seconds from the start.
+    /// The time of the next report, in seconds from the start.
     next: f64,
 }
 
 impl Pace {
-    /// Starts the clock where `begun` of `total` parts are done.
+    /// Starts the clock with `begun` of `total` parts done.
     pub fn new(begun: u64, total: u64) -> Self {
         Pace { start: Instant::now(), begun, total, next: FIRST }
     }
 
-    /// Seconds that are left when `done` of the parts are.
+    /// The remaining time in seconds after `done` parts; None before the first one finishes.
     pub fn left(&self, done: u64) -> Option<f64> {
         self.left_at(done, self.start.elapsed().as_secs_f64())
     }
@@ -33,7 +34,7 @@ impl Pace {
         Some(seconds / made as f64 * self.total.saturating_sub(done) as f64)
     }
 
-    /// The same where it is time to say it.
+    /// The same if a report is due, else None.
     pub fn due(&mut self, done: u64) -> Option<f64> {
         self.due_at(done, self.start.elapsed().as_secs_f64())
     }
@@ -45,12 +46,12 @@ impl Pace {
     }
 }
 
-/// Seconds that are guessed, as people read them.
+/// An estimated duration in seconds, for people.
 pub fn roughly(seconds: f64) -> String {
     if seconds < 120.0 { format!("{:.0} s", seconds.max(1.0)) } else { duration(seconds) }
 }
 
-/// Seconds as people read them.
+/// A duration in seconds, for people.
 pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 0.1 => format!("{:.1} ms", 1e3 * s),
@@ -68,7 +69,7 @@ mod tests {
     #[test]
     fn it_is_said_ever_less_often_and_never_at_the_end() {
         let mut pace = Pace::new(10, 1010);
-        // A part a second, but for what was there at the start.
+        // One part per second since the start.
         let said: Vec<u64> = (1..=1000).filter(|s| pace.due_at(10 + s, *s as f64).is_some()).collect();
         assert_eq!(said, [15, 30, 60, 120, 240, 480, 960]);
         assert_eq!(Pace::new(10, 1010).due_at(30, 20.0), Some(980.0));

@@ -1,4 +1,4 @@
-//! Replay: base weights and a trajectory in, the weights of any of its steps out, without a forward pass.
+//! Replay: the weights of any step from the base weights and a trajectory, without a forward pass.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::params::Params;
 use crate::prompt::language_task::model_function;
 use crate::zo::{RecordedProblem, ReplayOnly};
 
-/// Opens what `inputs` names and, if they name a trajectory, brings the weights to the step that it kept. `done` is told how many of its
-/// steps are made, and of how many.
+/// Reads the weights of an opened model and, if `inputs` name a trajectory, replays it to the step whose weights it
+/// kept. `done` gets the steps made and their total.
 pub fn open(opened: LoadedModel, inputs: &Inputs, done: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<LoadedModel> {
     let mut loaded = opened.load(inputs)?;
     if let Some(place) = &inputs.trajectory {
@@ -29,7 +29,7 @@ pub fn open(opened: LoadedModel, inputs: &Inputs, done: &mut dyn FnMut(u64, u64)
     Ok(loaded)
 }
 
-/// Fails if an adapter that a run has left goes with other weights than these, as far as the run's log says.
+/// Fails if the run's log shows that the adapter was trained on other base weights.
 fn check_under(adapter: &Path, inputs: &Inputs, params: &mut Params) -> Result<()> {
     let header = match Trajectory::beside(adapter) {
         None => return Ok(()),
@@ -52,7 +52,7 @@ fn check_under(adapter: &Path, inputs: &Inputs, params: &mut Params) -> Result<(
         .with_context(|| format!("--adapter {}: it goes with another model", adapter.display()))
 }
 
-/// [`replay`] of a language model's weights.
+/// [`replay`] for a language model, with its roles assigned here.
 pub fn replay_model(
     trajectory: &Trajectory,
     loaded: &mut LoadedModel,
@@ -69,8 +69,9 @@ pub fn replay_model(
     replay(trajectory, params, to, done)
 }
 
-/// Moves weights from where the trajectory begins to step `to`. Their roles are assigned. Fails with [`Differs`](crate::base::Differs) if they
-/// begin or come out otherwise.
+/// Replays a trajectory from its start to step `to`. The roles of the weights are assigned. Fails with
+/// [`Differs`](crate::base::Differs) if the weights differ from the trajectory's at the start or at a step with a
+/// digest.
 pub fn replay(trajectory: &Trajectory, params: &mut Params, to: u64, done: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
     trajectory.check_replays()?;
     trajectory.header.check_base(params)?;

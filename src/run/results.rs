@@ -1,4 +1,4 @@
-//! What a run came to: which one it was, what it reached, where its memory went.
+//! The results of a run: its settings, its scores, its memory.
 
 use std::path::PathBuf;
 
@@ -9,54 +9,54 @@ use crate::config::RunConfig;
 use crate::device::cpu::update;
 use crate::zo::Answers;
 
-/// What all_results.json holds. Losses are the task's; times are medians over the steps, in seconds.
+/// The content of all_results.json. Losses are the task's; times are medians over the steps, in seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Results {
-    /// Which run this was.
+    /// The settings that identify the run.
     #[serde(flatten)]
     pub about: About,
     /// Updates made.
     pub steps: u64,
-    /// The step whose weights were kept: the one with the best dev loss, 0 for the untrained ones.
+    /// The step whose weights are kept: the one with the lowest dev loss; 0: before training.
     pub best_step: u64,
-    /// Training loss, mean over the last tenth of the steps; with the other totals.
+    /// Totals over the steps.
     #[serde(flatten)]
     pub totals: Totals,
-    /// Of the weights that were kept, on the dev split.
+    /// The dev loss of the kept weights.
     pub dev_loss: f64,
-    /// The same; None where there is nothing to choose from.
+    /// Their dev accuracy; None for a task without candidates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dev_accuracy: Option<f64>,
-    /// Of the weights that were kept, on the evaluation split.
+    /// The loss of the kept weights on the evaluation split.
     pub eval_loss: f64,
-    /// The same; None where there is nothing to choose from.
+    /// Their accuracy there; None for a task without candidates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_accuracy: Option<f64>,
-    /// What that accuracy is worth.
+    /// Statistics of that accuracy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_answers: Option<Answers>,
-    /// e to the loss on the evaluation split, where that is a mean over tokens and all there is to say.
+    /// exp of the loss on the evaluation split, where that is a mean over tokens and there is no accuracy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_perplexity: Option<f64>,
-    /// On the evaluation split, before training.
+    /// The loss on the evaluation split before training.
     pub untrained_eval_loss: f64,
-    /// The same; None where there is nothing to choose from.
+    /// The accuracy there; None for a task without candidates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untrained_eval_accuracy: Option<f64>,
-    /// Bytes of the log.
+    /// The size of the trajectory's log, in bytes.
     pub trajectory_bytes: u64,
-    /// Whether the weights can be made from it again: there were no first-order gradients.
+    /// Whether the trajectory can be replayed: the run used no first-order gradients.
     pub replays: bool,
-    /// How many weights were trained.
+    /// The number of trained weights.
     pub trained_weights: usize,
-    /// Where the memory went.
+    /// The memory by part.
     #[serde(flatten)]
     pub memory: Memory,
-    /// The configured rate, or the default that was taken.
+    /// The learning rate, given or by default.
     pub learning_rate: f64,
 }
 
-/// What tells runs apart.
+/// The settings that identify a run.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs, reason = "each is the flag of its name, documented there; the task by its name")]
 pub struct About {
@@ -69,43 +69,43 @@ pub struct About {
 }
 
 impl About {
-    /// A run of this plan, on the task of this name.
-    pub fn new(plan: &RunConfig, task: &str) -> Self {
+    /// For a run of this config, on the task of this name.
+    pub fn new(config: &RunConfig, task: &str) -> Self {
         About {
-            output_dir: plan.output_dir.clone(),
+            output_dir: config.output_dir.clone(),
             task: task.into(),
-            model: plan.inputs.model.clone(),
-            optimizer: plan.optimizer.clone(),
-            seed: plan.seed,
-            train_set_seed: plan.inputs.train_set_seed,
+            model: config.inputs.model.clone(),
+            optimizer: config.optimizer.clone(),
+            seed: config.seed,
+            train_set_seed: config.inputs.train_set_seed,
         }
     }
 }
 
-/// Where a run's memory went, in bytes: each part at its largest.
+/// A run's memory in bytes, each part at its peak.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Memory {
-    /// The weights as they are held.
+    /// The weights, in the precision held.
     pub weights_bytes: usize,
-    /// What the rule holds beside them.
+    /// The state of the update rule.
     pub optimizer_state_bytes: usize,
-    /// What the estimator keeps from step to step.
+    /// What the estimator keeps between steps.
     pub snapshot_bytes: usize,
     /// First-order gradients alive at once.
     pub gradient_peak_bytes: usize,
-    /// What a forward or backward pass held beside all that was there before it.
+    /// Activations of a forward or backward pass, beside what was allocated before it.
     pub activation_peak_bytes: usize,
-    /// Directions, as they are drawn: all threads together.
+    /// Scratch for drawing directions, over all threads.
     pub noise_scratch_bytes: usize,
-    /// Of the process's peak what is none of these: the program, the tokenizer, the data, what the parts' peaks do not
-    /// have in common.
+    /// The peak resident set less the parts above: the program, the tokenizer, the data. 0 if the parts' peaks, which
+    /// need not coincide, exceed it.
     pub rest_bytes: usize,
-    /// The process's largest resident set.
+    /// The peak resident set of the process.
     pub peak_rss_bytes: u64,
 }
 
 impl Memory {
-    /// Of the parts that are counted where they are allocated, and of the process's peak.
+    /// From the parts, counted where they are allocated, and the peak resident set `peak`.
     pub fn of(weights: usize, state: usize, snapshot: usize, gradients: usize, activations: usize, peak: u64) -> Self {
         let noise = update::SCRATCH_BYTES * rayon::current_num_threads();
         let parts = weights + state + snapshot + gradients + activations + noise;

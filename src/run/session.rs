@@ -1,4 +1,4 @@
-//! What a process has open while it trains, beside what it computes.
+//! The state of a training process.
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
@@ -16,7 +16,7 @@ use crate::params::digest::trained_digests;
 use crate::params::{ParamSet, Params};
 use crate::zo::{Optimizer, Score, Split, Workload};
 
-/// What a process has open while it trains, beside what it computes.
+/// The state of a training process.
 pub(super) struct Session<'a> {
     pub(super) config: &'a RunConfig,
     workload: &'a dyn Workload,
@@ -25,20 +25,20 @@ pub(super) struct Session<'a> {
     pub(super) log: &'a mut Log,
     pub(super) journal: Journal,
     stop: &'a Stop,
-    /// The step whose weights and state it began with.
+    /// The step that it starts after.
     pub(super) start: u64,
-    /// The last step that the log knew then.
+    /// The last step in the log at the start.
     pub(super) known: u64,
-    /// The step with the best dev loss so far.
+    /// The step with the lowest dev loss so far, and its score.
     pub(super) best: (u64, Scored),
-    /// The step of the newest weights that are in their file.
+    /// The step whose weights are in the weights file.
     kept: u64,
-    /// The most bytes that a forward pass of an evaluation held.
+    /// The largest activation memory of an evaluation, in bytes.
     eval_peak: usize,
 }
 
 impl<'a> Session<'a> {
-    /// Scores what is not scored yet of the weights that the run began from, and goes to where the run stood.
+    /// Scores the initial weights unless the log has their scores, then restores the newest usable checkpoint.
     pub(super) fn open(
         config: &'a RunConfig,
         workload: &'a dyn Workload,
@@ -71,15 +71,15 @@ impl<'a> Session<'a> {
         Ok(run)
     }
 
-    /// The loss above which a step is high.
+    /// The threshold of a high loss.
     pub(super) fn limit(&self) -> Limit {
         let untrained = self.log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss);
         Limit::new(untrained, self.workload.num_choices())
     }
 
-    /// Brings weights and state to the newest checkpoint from which the log can be followed.
+    /// Restores weights and state from the newest checkpoint from which the log can be followed.
     fn restore(&mut self, untrained: Scored) -> Result<()> {
-        // If the best weights that the log knows of are not in their file, the run makes their step again.
+        // If the weights file does not hold the best weights that the log knows, the run repeats their step.
         let (best, scored) = self.log.trajectory().best(self.known).unwrap_or((0, untrained));
         let stored = self.workload.stored(self.params, &self.config.output_dir);
         let checked = stored.and_then(|stored| self.log.trajectory().check_stored(&stored, scored.digest));
@@ -94,7 +94,8 @@ impl<'a> Session<'a> {
         self.start = self.state().restore(folder, last)?;
         self.kept = if held { best } else { self.start };
         if !held && self.start == best {
-            // The folder is a model from the start, so a disk too small for it shows now and not after the first evaluation.
+            // The folder is a complete model from the start, so a full disk shows now rather than after the first
+            // evaluation.
             self.keep()?;
         }
         self.best = self.log.trajectory().best(self.start).unwrap_or((0, untrained));
@@ -113,13 +114,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The function values of a step that the log has, if the step follows from them.
+    /// The logged function values of a step; None if the log lacks them or the run does not replay from them.
     pub(super) fn replayed(&self, step: u64) -> Option<Vec<f32>> {
         let trajectory = self.log.trajectory();
         trajectory.values(step).filter(|_| trajectory.header.replays).map(<[f32]>::to_vec)
     }
 
-    /// The score of the weights. If it is `interruptible`, a signal ends it in the middle.
+    /// Scores the weights on a split. A signal interrupts it only if `interruptible`.
     fn score(&mut self, split: Split, interruptible: bool) -> Result<(Scored, Score)> {
         let stopped = || format!("stopped while scoring; {}", resume_command(self.config));
         let mut proceed = || if interruptible { self.stop.check(stopped) } else { Ok(()) };
@@ -130,25 +131,25 @@ impl<'a> Session<'a> {
         Ok((Scored { loss: score.loss, accuracy: score.accuracy, digest }, score))
     }
 
-    /// The dev score behind a step: what the log says, which the weights must bear out; a new one where it is due.
+    /// The dev score after a step: the logged one, once the weights match its digest; else a new one if due.
     pub(super) fn evaluate(&mut self, step: u64) -> Result<Option<Scored>> {
         let config = self.config;
         if let Some(scored) = self.log.trajectory().dev.get(&step).copied() {
             self.log.trajectory().check(step, self.params)?;
             return Ok(Some(scored));
         }
-        // What the log does not say of a step before its last was not due then.
+        // A logged step without a dev score, other than the last, was not due.
         let due = step >= self.known && (step.is_multiple_of(config.eval_steps) || step == config.max_steps);
         if !due {
             return Ok(None);
         }
         let (scored, _) = self.score(Split::Dev, false)?;
-        self.warn_if_still(step, scored.digest);
+        self.warn_if_unchanged(step, scored.digest);
         self.log.dev(scored).map(Some)
     }
 
-    /// Says so where the steps since the last score have moved no weight, which a smooth curve of losses would not show.
-    fn warn_if_still(&self, step: u64, digest: Digest) {
+    /// Warns if no weight has changed since the last score, which a smooth loss curve would not show.
+    fn warn_if_unchanged(&self, step: u64, digest: Digest) {
         let before = self.log.trajectory().dev.range(..step).next_back();
         if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
             tracing::warn!(
@@ -180,13 +181,13 @@ impl<'a> Session<'a> {
         TrainState { workload: *workload, params, optimizer, journal, log, kept: *kept }
     }
 
-    /// Writes a checkpoint if one is due. Ends the run here if a signal asked for it.
+    /// Writes a checkpoint if due, or if a signal asked to stop; then ends the run with an error.
     pub(super) fn checkpoint_if_due(&mut self, step: u64) -> Result<()> {
         let config = self.config;
         let asked = self.stop.asked().is_some();
         let due = step >= self.known && (step.is_multiple_of(config.save_steps.max(1)) || step == config.max_steps);
         if config.save_steps > 0 && (due || asked) {
-            // Never is a checkpoint ahead of the log, nor in another run's folder.
+            // A checkpoint is never ahead of the log, nor in another run's folder.
             self.log.sync()?;
             self.log.check_place()?;
             self.state().save(&config.output_dir, step, config.save_total_limit)?;
@@ -198,7 +199,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Restores the best weights, scores them, and sums up.
+    /// Restores the best weights, scores them, and returns the results.
     pub(super) fn end(mut self) -> Result<Results> {
         let config = self.config;
         let (best_step, dev) = self.best;
@@ -241,5 +242,5 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What to say when a model gives no numbers before anything was changed.
+/// Context of an error in the first scores.
 pub(super) const DAMAGED: &str = "before training: the model's weights are damaged, or config.json is not theirs";

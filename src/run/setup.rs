@@ -1,4 +1,4 @@
-//! What a run begins from: a model opened, each weight's role, the method made, the loss over the training set.
+//! The setup of a run: the roles of the weights, the method, the workload.
 
 use anyhow::Result;
 use candle_core::DType;
@@ -16,46 +16,46 @@ use crate::prompt::LanguageTask;
 use crate::zo::selection::matches;
 use crate::zo::{Distribution, Optimizer, Selection, methods};
 
-/// Says which weights get which gradients, settles what depends on their number and on that of the training examples, fills
-/// it into the plan, and makes the method.
-pub fn set_up(plan: &mut RunConfig, bench: &mut LoadedModel, num_train: usize) -> Result<Optimizer> {
-    bench.begin_adapter(plan)?;
-    assign_roles(plan, &bench.model, &mut bench.params)?;
-    let (trained, estimated) = (bench.params.count_over(ParamSet::Trained), bench.params.count_over(ParamSet::Estimated));
-    resolve_config(plan, trained_adapter(plan, &bench.model).as_ref(), trained, estimated, num_train)?;
-    let rate = plan.learning_rate.unwrap_or_default();
-    if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
+/// Assigns the roles, resolves the settings that depend on the number of weights and of training examples (into the
+/// config), and makes the method.
+pub fn set_up(config: &mut RunConfig, loaded: &mut LoadedModel, num_train: usize) -> Result<Optimizer> {
+    loaded.begin_adapter(config)?;
+    assign_roles(config, &loaded.model, &mut loaded.params)?;
+    let (trained, estimated) = (loaded.params.count_over(ParamSet::Trained), loaded.params.count_over(ParamSet::Estimated));
+    resolve_config(config, trained_adapter(config, &loaded.model).as_ref(), trained, estimated, num_train)?;
+    let rate = config.learning_rate.unwrap_or_default();
+    if let Some(decay) = config.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
         tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
     }
-    let optimizer = make_method(plan, &mut bench.params)?;
-    warn_of_lost_looks(plan, &mut bench.params)?;
+    let optimizer = make_method(config, &mut loaded.params)?;
+    warn_of_rounded_displacement(config, &mut loaded.params)?;
     Ok(optimizer)
 }
 
-/// Says so where half precision rounds away most of the way to the points where the function is looked at.
-fn warn_of_lost_looks(plan: &RunConfig, params: &mut Params) -> Result<()> {
-    let Some(radius) = plan.settings.zo_eps.filter(|_| plan.inputs.dtype.dtype() != DType::F32) else { return Ok(()) };
-    let eps = match plan.settings.distribution {
+/// Warns if half precision rounds away most of the displacement to the points where the loss is evaluated.
+fn warn_of_rounded_displacement(config: &RunConfig, params: &mut Params) -> Result<()> {
+    let Some(radius) = config.settings.zo_eps.filter(|_| config.inputs.dtype.dtype() != DType::F32) else { return Ok(()) };
+    let eps = match config.settings.distribution {
         Some(Distribution::Sphere) => radius / (params.count_over(ParamSet::Trained) as f64).sqrt(),
         _ => radius,
     };
-    let direction = Direction::from(plan.settings.distribution.unwrap_or_default());
-    let share = params.displaced_share(direction.term(direction_seed(plan.seed, 1, 0), eps as f32), ParamSet::Trained)?;
+    let direction = Direction::from(config.settings.distribution.unwrap_or_default());
+    let share = params.displaced_share(direction.term(direction_seed(config.seed, 1, 0), eps as f32), ParamSet::Trained)?;
     if share < 0.5 {
         tracing::warn!(
             "of the way to where the loss is looked at, --zo-eps {radius:e}, {:.0} % is lost to rounding in {}: slopes are of little \
              worth; a larger --zo-eps or f32 has them",
             100.0 * (1.0 - share),
-            plan.inputs.dtype.dtype().as_str()
+            config.inputs.dtype.dtype().as_str()
         );
     }
     Ok(())
 }
 
-/// Which weights get which gradients.
-pub fn assign_roles(plan: &RunConfig, model: &Model, params: &mut Params) -> Result<()> {
-    let trained = trained(&plan.inputs, model, params)?;
-    let wanted = methods::method(&plan.optimizer)?.fo_params(&plan.settings);
+/// Assigns each weight's role: frozen, estimated or differentiated.
+pub fn assign_roles(config: &RunConfig, model: &Model, params: &mut Params) -> Result<()> {
+    let trained = trained(&config.inputs, model, params)?;
+    let wanted = methods::method(&config.optimizer)?.fo_params(&config.settings);
     let mut differentiated = selected("--fo-params", &wanted, model, params)?;
     let named = !differentiated.is_empty();
     differentiated.retain(|id| trained.contains(id));
@@ -69,36 +69,36 @@ pub fn assign_roles(plan: &RunConfig, model: &Model, params: &mut Params) -> Res
     Ok(())
 }
 
-/// The adapter that is trained in the model's place, if one is.
-pub fn trained_adapter(plan: &RunConfig, model: &Model) -> Option<AdapterKind> {
-    model.adapter().map(Adapter::kind).filter(|_| plan.inputs.is_adapted()).cloned()
+/// The adapter that is trained instead of the model's own weights, if any.
+pub fn trained_adapter(config: &RunConfig, model: &Model) -> Option<AdapterKind> {
+    model.adapter().map(Adapter::kind).filter(|_| config.inputs.is_adapted()).cloned()
 }
 
-/// Fills in what depends on how many weights are trained, how many of them have no first-order gradient, and on how many
-/// examples.
+/// Resolves the settings that depend on the number of trained weights, of those among them without a first-order
+/// gradient, and of training examples.
 pub fn resolve_config(
-    plan: &mut RunConfig,
+    config: &mut RunConfig,
     adapter: Option<&AdapterKind>,
     num_trained: usize,
     num_estimated: usize,
     num_train: usize,
 ) -> Result<()> {
-    let method = methods::method(&plan.optimizer)?;
-    method.check(&plan.settings)?;
-    let epoch = (num_train as u64).div_ceil(plan.batch_size as u64);
-    // MeZO's radius, 1e-3, is for a model's own weights.
+    let method = methods::method(&config.optimizer)?;
+    method.check(&config.settings)?;
+    let epoch = (num_train as u64).div_ceil(config.batch_size as u64);
+    // MeZO's 1e-3 is for a model's own weights.
     let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate(num_estimated > 0)));
-    plan.settings = method.resolve(&plan.settings, zo_eps, num_trained, num_estimated, epoch);
-    plan.learning_rate.get_or_insert(rate * method.learning_rate(num_trained, num_estimated));
+    config.settings = method.resolve(&config.settings, zo_eps, num_trained, num_estimated, epoch);
+    config.learning_rate.get_or_insert(rate * method.learning_rate(num_trained, num_estimated));
     Ok(())
 }
 
-/// The method of a settled plan, for weights whose roles are assigned.
-pub fn make_method(plan: &RunConfig, params: &mut Params) -> Result<Optimizer> {
-    methods::method(&plan.optimizer)?.make(&plan.settings, params)
+/// The method of a resolved config, for weights whose roles are assigned.
+pub fn make_method(config: &RunConfig, params: &mut Params) -> Result<Optimizer> {
+    methods::method(&config.optimizer)?.make(&config.settings, params)
 }
 
-/// The weights that are trained: an adapter's, or those of the model's own that are asked for.
+/// The trained weights: an adapter's, or those of the model that --tune selects.
 fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let adapter = model.adapter_ids(params);
     if inputs.is_adapted() {
@@ -109,7 +109,7 @@ fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamI
     Ok(own)
 }
 
-/// The weights that the `flag` names; patterns that match nothing are an error.
+/// The weights that the `flag` selects. A pattern that matches none is a usage error.
 fn selected(flag: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let blocks = model.num_blocks();
     match wanted {
@@ -146,7 +146,7 @@ pub fn language_task<'a>(
         batch_size: config.batch_size,
         micro_batch_size: config.micro_batch_size,
         eval_batch_size: config.inputs.eval_batch_size,
-        batches_a_step: config.settings.num_directions.filter(|_| fresh).unwrap_or(1),
+        batches_per_step: config.settings.num_directions.filter(|_| fresh).unwrap_or(1),
         seed: config.seed,
         base: &config.inputs.model,
     }

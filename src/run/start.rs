@@ -1,4 +1,4 @@
-//! A run from a checked config to its results: opened as far as is cheap, begun or resumed, trained, finished.
+//! A run from a checked config to its results: opened and checked, begun or resumed, trained, finished.
 
 use std::path::Path;
 
@@ -25,22 +25,22 @@ use crate::zo::{Batches, Optimizer, Workload, methods};
 /// Reads the weights of an opened model, and replays the trajectory that the inputs name.
 pub type Load<'a> = &'a dyn Fn(LoadedModel, &Inputs) -> Result<LoadedModel>;
 
-/// A run with everything open but its weights.
-pub struct Prospect {
-    /// What is to be done.
+/// A run that is opened and checked, without its weights.
+pub struct PlannedRun {
+    /// Config, task and examples.
     pub job: Job,
     /// The model without its weights.
     pub opened: LoadedModel,
-    /// What it will take.
+    /// The forecast of time, memory and disk space.
     pub forecast: Forecast,
-    /// The first example that it trains on.
+    /// The first training example.
     pub example: Shown,
-    /// Rows that stand in several splits.
+    /// Counts of rows that occur in several splits.
     pub repeats: Repeats,
 }
 
-/// Opens a run as far as is cheap. What is cheap to check comes before what is large to read.
-pub fn open(mut config: RunConfig) -> Result<Prospect> {
+/// Opens and checks a run without reading its weights; cheap checks come before large reads.
+pub fn open(mut config: RunConfig) -> Result<PlannedRun> {
     methods::method(&config.optimizer)?.check(&config.settings)?;
     super::known::check_is_model(&config.inputs.model)?;
     let data = config.inputs.data.as_deref();
@@ -49,7 +49,7 @@ pub fn open(mut config: RunConfig) -> Result<Prospect> {
     let rows = given(task.splits(&files, config.sizes(), config.inputs.train_set_seed))?;
     let repeats = Repeats::of(&rows.train, &rows.dev, &rows.eval);
     let (mut opened, sizes) = LoadedModel::open_meta(&config.inputs)?;
-    // A branch moves; the run is from this commit.
+    // A branch moves; the run records the commit.
     config.inputs.revision = opened.commit.clone();
     let examples = given(opened.encode_splits(&rows, config.batch_size))?;
     let first = Batches::first(rows.train.len(), config.seed);
@@ -58,31 +58,31 @@ pub fn open(mut config: RunConfig) -> Result<Prospect> {
     super::known::warn_of_base(&config.inputs, &task, &rows.eval);
     drop(rows);
     let forecast = forecast(&config, &task, &mut opened, &sizes, &examples)?;
-    Ok(Prospect { job: Job { config, task, examples }, opened, forecast, example, repeats })
+    Ok(PlannedRun { job: Job { config, task, examples }, opened, forecast, example, repeats })
 }
 
 /// A run that is ready to train.
 pub struct Run {
-    /// What is to be done, the config resolved.
+    /// Config (resolved), task and examples.
     pub job: Job,
-    /// The model, with the weights that the run began from.
+    /// The model, with the weights before the first step.
     pub loaded: LoadedModel,
     /// The method.
     pub optimizer: Optimizer,
-    /// The run's log, locked.
+    /// The log, locked.
     pub log: Log,
-    /// What it will take.
+    /// The forecast of time, memory and disk space.
     pub forecast: Forecast,
-    /// Rows that stand in several splits.
+    /// Counts of rows that occur in several splits.
     pub repeats: Repeats,
-    /// The results of a run that has ended before, of which only the weights are made again.
+    /// The results of a finished run whose lost weights are made again.
     pub earlier: Option<Value>,
 }
 
-impl Prospect {
-    /// Begins a new run in its folder, which [`folder::check_run`] has allowed.
+impl PlannedRun {
+    /// Begins a new run in its folder, which [`folder::check_run`] allowed. `command` is recorded in run.json.
     pub fn begin(self, load: Load, command: &[String]) -> Result<Run> {
-        let Prospect { mut job, opened, forecast, example, repeats } = self;
+        let PlannedRun { mut job, opened, forecast, example, repeats } = self;
         let mut loaded = load(opened, &job.config.inputs)?;
         let optimizer = set_up(&mut job.config, &mut loaded, job.examples.train.len())?;
         let Job { config, task, examples } = &job;
@@ -95,25 +95,25 @@ impl Prospect {
     }
 }
 
-/// A run that another process has begun.
+/// A run that another process began.
 pub enum Resumed {
-    /// It has made all of its steps, and its weights are there: its results.
+    /// Finished, with its weights in place: its results.
     Finished(Value),
-    /// It goes on.
+    /// To be continued.
     Unfinished(Box<Unfinished>),
 }
 
-/// A run that goes on, with everything open but its weights.
+/// A run to be continued, without its weights.
 pub struct Unfinished {
     log: Log,
-    /// What it was to have before.
+    /// The number of steps before it was extended.
     max_steps: u64,
     earlier: Option<Value>,
-    /// The rest.
-    pub prospect: Prospect,
+    /// The opened run.
+    pub planned: PlannedRun,
 }
 
-/// Opens the run in a folder as far as is cheap, with what was `given` anew.
+/// Opens the run in a folder without reading its weights. `raw` holds the settings given anew.
 pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     let log = Log::resume(run)?;
     let mut known = log.trajectory().config();
@@ -125,26 +125,26 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     if let Some(results) = &earlier {
         match log.trajectory().check_kept(run) {
             Ok(()) => return Ok(Resumed::Finished(results.clone())),
-            // Why, the run says when it comes to it.
+            // The run itself reports the reason when it compares the weights file.
             Err(_) => tracing::warn!("the weights that {} has left are made again", run.display()),
         }
     }
     if raw.common.model.is_none() {
         config.inputs.check_began_here()?;
     }
-    let prospect = open(config)?;
-    Ok(Resumed::Unfinished(Box::new(Unfinished { log, max_steps: known.max_steps, earlier, prospect })))
+    let planned = open(config)?;
+    Ok(Resumed::Unfinished(Box::new(Unfinished { log, max_steps: known.max_steps, earlier, planned })))
 }
 
 impl Unfinished {
-    /// Goes on with the run, once everything is found to be as it began.
+    /// Continues the run. Fails if the model, the task or the data differ from those it began with.
     pub fn go_on(self, load: Load, command: &[String]) -> Result<Run> {
-        let Unfinished { mut log, max_steps, earlier, prospect } = self;
-        let Prospect { mut job, opened, forecast, repeats, .. } = prospect;
+        let Unfinished { mut log, max_steps, earlier, planned } = self;
+        let PlannedRun { mut job, opened, forecast, repeats, .. } = planned;
         let mut loaded = load(opened, &job.config.inputs)?;
         loaded.begin_adapter(&job.config)?;
         let header = &log.trajectory().header;
-        // The model first: another one's tokenizer makes other examples of the same rows.
+        // The model first: another model's tokenizer makes other examples of the same rows.
         header.check_base(&mut loaded.params)?;
         let workload = language_task(&job.config, &job.task, &loaded.model, &job.examples, loaded.max_length);
         header.check_function(&workload.function())?;
@@ -169,7 +169,7 @@ impl Unfinished {
 }
 
 impl Run {
-    /// Trains to the last step. An error that the run survives says how to go on.
+    /// Trains to the last step. If an error leaves the run resumable, it says how to resume.
     pub fn train(&mut self, stop: &Stop, bar: ProgressBar) -> Result<Results> {
         let Run { job: Job { config, task, examples }, loaded, optimizer, log, .. } = self;
         let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
@@ -186,12 +186,12 @@ impl Run {
         })
     }
 
-    /// Writes all_results.json: the results, how far off the forecast was, and how many rows stand in two splits. Gives what it wrote, and
-    /// whether it could.
+    /// Writes all_results.json: the results, the forecast's deviations, and the counts of repeated rows. Returns its
+    /// content and whether it was written.
     pub fn finish(&self, results: &Results) -> Result<(Value, Comparison, Result<()>)> {
         let comparison = self.forecast.compare(results);
         let all = match &self.earlier {
-            // What was measured stands; only the weights are new.
+            // The measured results stay; only the weights are new.
             Some(earlier) => earlier.clone(),
             None => {
                 let mut all = serde_json::to_value(results)?;

@@ -1,4 +1,4 @@
-//! THE LOOP: a training run from the first evaluation to the last, read from top to bottom.
+//! The training loop.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -15,10 +15,10 @@ use crate::config::RunConfig;
 use crate::params::Params;
 use crate::zo::{Optimizer, Problem, RecordedProblem, Workload};
 
-/// Trains from the first step missing in `log`. Leaves the best-on-dev weights in `params` and in the run folder.
+/// Trains from the first step missing in `log`; leaves the best-on-dev weights in `params` and in the run's folder.
 ///
-/// `params` come with the weights that the run began from. Steps that the log has and no checkpoint holds are replayed from the log
-/// without a forward pass; with first-order gradients, which no log holds, they are computed again.
+/// `params` hold the weights before the first step. Steps in the log after the newest checkpoint are replayed without a
+/// forward pass, or computed again if they need first-order gradients, which no log holds.
 pub fn train(
     config: &RunConfig,
     workload: &dyn Workload,
@@ -35,7 +35,7 @@ pub fn train(
     run.end()
 }
 
-/// The steps of a run.
+/// Runs the steps after `run.start`.
 fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
     let (config, limit) = (run.config, run.limit());
     for step in run.start + 1..=config.max_steps {
@@ -51,7 +51,7 @@ fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
             return Err(NotFinite::at_step(step, at.seed(0), estimate.numbers()).into());
         }
         run.log.step(step, &evaluated.borrow())?;
-        // Before the last step that the log has, the run has gone past.
+        // The run already went on after every logged step but the last.
         let stops = config.stop_if_diverged && step >= run.known;
         if stops && limit.is_passed(run.journal.losses(), estimate.loss()) {
             return Err(limit.passed_at(step).into());

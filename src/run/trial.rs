@@ -1,4 +1,4 @@
-//! A run's first steps on a stand-in with the model's sizes and two or three blocks, from which the whole is forecast.
+//! Measures a run's first steps on stand-ins: models of the same widths with two or three blocks.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -20,50 +20,52 @@ use crate::prompt::evaluate::evaluate;
 use crate::zo::methods::method;
 use crate::zo::{Batches, Order, Problem, StepContext};
 
-/// The tokens that an evaluation feeds.
+/// The tokens fed to evaluate `examples`.
 pub(super) fn tokens(examples: &[Example], batch_size: usize) -> usize {
     examples.chunks(batch_size).map(|part| Batch::pack(part, Pick::All).num_tokens()).sum()
 }
 
-/// What is tried on stand-ins.
+/// The measurements on stand-ins.
 pub(super) struct Trial<'a> {
-    plan: &'a RunConfig,
+    config: &'a RunConfig,
     task: &'a Task,
-    outline: &'a LoadedModel,
-    /// The examples of the training batch with the most tokens, of one with about the mean, of the largest evaluation batch.
+    opened: &'a LoadedModel,
+    /// The training batch with the most tokens, one of about the mean, and the largest evaluation batch.
     largest: Vec<Example>,
     pub(super) typical: Vec<Example>,
     pub(super) evaluated: Vec<Example>,
-    /// Blocks below where a backward pass ends, or the first trained weight is; and from there on.
+    /// The number of blocks below the lowest differentiated, else the lowest trained, weight; and of the blocks from
+    /// there on.
     plain: usize,
     upper: usize,
     /// Whether there is a backward pass.
     backward: bool,
     /// Of the whole model.
     num_weights: usize,
-    /// When it began, and how many stand-ins were tried.
+    /// The start time, and the number of stand-ins measured.
     progress: Cell<(Instant, u32)>,
 }
 
-/// What one stand-in took, or what all blocks together will.
+/// The cost of one stand-in, or of the whole model. Times in seconds, sizes in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
+pub(super) struct Measured {
     pub(super) seconds: f64,
     pub(super) snapshot_seconds: f64,
     pub(super) eval_seconds: f64,
     pub(super) activations: f64,
     pub(super) eval_activations: f64,
     pub(super) gradients: f64,
-    /// Activations and gradients at their largest together.
+    /// The peak of activations and gradients together.
     pub(super) both: f64,
     pub(super) state_per_weight: f64,
 }
 
-impl Taken {
-    /// self + times * (with - without), for all that blocks add to; on a busy machine less can only be noise.
-    fn plus(self, times: f64, with: &Taken, without: &Taken) -> Taken {
-        let grow = |of: fn(&Taken) -> f64| of(&self) + times * (of(with) - of(without)).max(0.0);
-        Taken {
+impl Measured {
+    /// self + times * (with - without) for everything that grows with the number of blocks. A negative difference is
+    /// noise.
+    fn plus(self, times: f64, with: &Measured, without: &Measured) -> Measured {
+        let grow = |of: fn(&Measured) -> f64| of(&self) + times * (of(with) - of(without)).max(0.0);
+        Measured {
             seconds: grow(|t| t.seconds),
             snapshot_seconds: grow(|t| t.snapshot_seconds),
             eval_seconds: grow(|t| t.eval_seconds),
@@ -78,16 +80,16 @@ impl Taken {
 
 impl<'a> Trial<'a> {
     pub(super) fn new(
-        plan: &'a RunConfig,
+        config: &'a RunConfig,
         task: &'a Task,
-        outline: &'a LoadedModel,
+        opened: &'a LoadedModel,
         examples: &Splits<Example>,
         num_weights: usize,
     ) -> Result<Self> {
         let pick = PromptLoss::pick(task.loss);
-        let mut batches = Batches::new(examples.train.len(), plan.batch_size, plan.seed);
-        // An epoch or two show what batches are like.
-        let seen = plan.max_steps.min(2 * (examples.train.len() as u64).div_ceil(plan.batch_size as u64));
+        let mut batches = Batches::new(examples.train.len(), config.batch_size, config.seed);
+        // One or two epochs show the range of batches.
+        let seen = config.max_steps.min(2 * (examples.train.len() as u64).div_ceil(config.batch_size as u64));
         let examples_of = |batch: &[usize]| -> Vec<Example> { batch.iter().map(|&i| examples.train[i].clone()).collect() };
         let lengths: Vec<usize> = examples.train.iter().map(|e| Batch::pack([e], pick).num_tokens()).collect();
         let sized = (0..seen).map(|step| {
@@ -100,9 +102,9 @@ impl<'a> Trial<'a> {
         let (_, typical) = sized.iter().min_by_key(|(size, _)| size.abs_diff(mean)).context("no training batch")?;
         let (largest, typical) = (examples_of(largest), examples_of(typical));
         let evaluated =
-            examples.dev.chunks(plan.inputs.eval_batch_size).chain(examples.eval.chunks(plan.inputs.eval_batch_size));
+            examples.dev.chunks(config.inputs.eval_batch_size).chain(examples.eval.chunks(config.inputs.eval_batch_size));
         let evaluated = evaluated.max_by_key(|b| tokens(b, b.len())).context("nothing to evaluate")?.to_vec();
-        let (params, model) = (&outline.params, &outline.model);
+        let (params, model) = (&opened.params, &opened.model);
         let lowest_of = |is: fn(Role) -> bool| {
             params
                 .ids()
@@ -121,45 +123,45 @@ impl<'a> Trial<'a> {
         };
         let (upper, backward) = (blocks - plain, differentiated.is_some());
         let progress = Cell::new((Instant::now(), 0));
-        Ok(Trial { plan, task, outline, largest, typical, evaluated, plain, upper, backward, num_weights, progress })
+        Ok(Trial { config, task, opened, largest, typical, evaluated, plain, upper, backward, num_weights, progress })
     }
 
-    /// How many stand-ins are tried.
+    /// The number of stand-ins measured.
     fn parts(&self) -> u32 {
         let (lower, upper) = if self.upper == 0 { (0, self.plain) } else { (self.plain.min(1), self.upper) };
         2 + u32::from(upper > 2) + lower as u32
     }
 
-    /// The whole model from stand-ins of two and three blocks.
-    pub(super) fn extrapolate(&self) -> Result<Taken> {
+    /// The cost of the whole model, extrapolated from stand-ins of two and three blocks.
+    pub(super) fn extrapolate(&self) -> Result<Measured> {
         let (plain, upper) = (self.plain as f64, self.upper as f64);
-        // A machine's first work is slow: buffers are new, threads are asleep.
+        // The first computation is slow: buffers are new, threads are asleep.
         if self.backward {
             warm_up();
         }
-        self.take(self.plain.min(1), 1 - self.plain.min(1))?;
-        // The last block is one of its own kind: what one more adds shows between two and three.
+        self.measure(self.plain.min(1), 1 - self.plain.min(1))?;
+        // The last block differs in kind, so the cost of one more shows between two and three.
         if self.upper == 0 {
-            let two = self.take(self.plain.min(2), 0)?;
-            let three = if self.plain > 2 { self.take(3, 0)? } else { two };
+            let two = self.measure(self.plain.min(2), 0)?;
+            let three = if self.plain > 2 { self.measure(3, 0)? } else { two };
             return Ok(two.plus((plain - 2.0).max(0.0), &three, &two));
         }
         let few = self.upper.min(2);
-        let two = self.take(0, few)?;
-        let three = if self.upper > 2 { self.take(0, 3)? } else { two };
+        let two = self.measure(0, few)?;
+        let three = if self.upper > 2 { self.measure(0, 3)? } else { two };
         let whole = two.plus((upper - 2.0).max(0.0), &three, &two);
         if self.plain == 0 {
             return Ok(whole);
         }
-        Ok(whole.plus(plain, &self.take(1, few)?, &two))
+        Ok(whole.plus(plain, &self.measure(1, few)?, &two))
     }
 
-    /// Tries the first steps on a stand-in with so many plain blocks and so many of the upper ones.
-    fn take(&self, plain: usize, upper: usize) -> Result<Taken> {
+    /// Measures the first steps on a stand-in with this many plain and upper blocks.
+    fn measure(&self, plain: usize, upper: usize) -> Result<Measured> {
         let (start, tried) = self.progress.get();
         self.progress.set((start, tried + 1));
         let seconds = start.elapsed().as_secs_f64();
-        // Silence of more than a few seconds is explained.
+        // A long silence is explained.
         if tried == 0 && self.num_weights > MANY_WEIGHTS {
             tracing::info!(
                 "plan    a few steps of two and three blocks are tried; of a model of this size that takes a while"
@@ -169,12 +171,12 @@ impl<'a> Trial<'a> {
         }
         let (model, mut params) = self.stand_in(plain + upper)?;
         self.assign_roles(&model, &mut params, plain);
-        let mut optimizer = make_method(self.plan, &mut params)?;
+        let mut optimizer = make_method(self.config, &mut params)?;
         let mut step = |examples: &[Example], step: u64, params: &mut Params| -> Result<(f64, Peaks)> {
             let batches = Batches::new(examples.len(), examples.len(), 0);
-            let mut problem = PromptLoss::new(&model, self.task.loss, examples, batches, self.plan.micro_batch_size);
+            let mut problem = PromptLoss::new(&model, self.task.loss, examples, batches, self.config.micro_batch_size);
             let start = Instant::now();
-            // It moves nothing, and keeps products with it out of the subnormal numbers, which are slow.
+            // Moves no weight, and keeps products with the rate out of the slow subnormal range.
             let at = StepContext { step, run_seed: 0, learning_rate: 1e-20 };
             let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
             optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
@@ -184,15 +186,15 @@ impl<'a> Trial<'a> {
         let (_, peaks) = step(&self.largest, 1, &mut params)?;
         let (mut with_snapshot, ..) = step(&self.typical, 1, &mut params)?;
         let period = self
-            .plan
+            .config
             .settings
             .snapshot_steps
-            .filter(|_| method(&self.plan.optimizer).is_ok_and(|m| m.order == Order::Zeroth));
+            .filter(|_| method(&self.config.optimizer).is_ok_and(|m| m.order == Order::Zeroth));
         if period.is_some() {
-            // It is no more than a step, and what is measured once is measured badly.
+            // It costs about one step, and one measurement is noisy.
             with_snapshot = with_snapshot.min(step(&self.typical, 1, &mut params)?.0);
         }
-        // One of steps 2 and 3 takes no snapshot, unless every step does. What is over in no time is measured once more.
+        // One of steps 2 and 3 takes no snapshot, unless every step does. Very short steps are measured twice.
         let mut seconds = f64::INFINITY;
         let start = Instant::now();
         for _ in 0..2 {
@@ -202,7 +204,7 @@ impl<'a> Trial<'a> {
             }
         }
         if let Some(period) = period.filter(|period| *period > 3) {
-            // Its steps draw all directions since the snapshot: what one more costs shows in one in the middle of the period.
+            // Steps redraw all directions since the snapshot; the cost of one more shows in the middle of the period.
             let middle = 1 + period / 2;
             let mut later = seconds;
             step(&self.typical, 1, &mut params)?;
@@ -217,9 +219,9 @@ impl<'a> Trial<'a> {
         let found = evaluate(&model, params.settle()?, &self.evaluated, self.task.loss, self.evaluated.len(), |_| Ok(()))?;
         let eval_seconds = start.elapsed().as_secs_f64();
         let trained = params.count_over(ParamSet::Trained);
-        Ok(Taken {
+        Ok(Measured {
             seconds,
-            snapshot_seconds: match (self.plan.settings.snapshot_steps, period) {
+            snapshot_seconds: match (self.config.settings.snapshot_steps, period) {
                 (None, _) => 0.0,
                 (_, Some(_)) => with_snapshot,
                 (Some(_), None) => (with_snapshot - seconds).max(0.0),
@@ -234,12 +236,13 @@ impl<'a> Trial<'a> {
     }
 
     fn stand_in(&self, blocks: usize) -> Result<(Model, Params)> {
-        self.outline.model.stand_in(self.plan.inputs.dtype.dtype(), blocks)
+        self.opened.model.stand_in(self.config.inputs.dtype.dtype(), blocks)
     }
 
-    /// The stand-in's blocks from `plain` on are as the lowest of the upper ones; what is in no block is as it is.
+    /// Blocks below `plain` get the roles of the model's block 0, the others those of its lowest upper block; weights
+    /// outside the blocks keep theirs.
     fn assign_roles(&self, stand_in: &Model, params: &mut Params, plain: usize) {
-        let LoadedModel { model, params: real, .. } = self.outline;
+        let LoadedModel { model, params: real, .. } = self.opened;
         let role = |id: ParamId| {
             let place = stand_in.place(id)?;
             let segment = match place.segment {
@@ -253,5 +256,5 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// A trial of a model of more weights than this is announced.
+/// Models with more weights than this announce the trial.
 pub(super) const MANY_WEIGHTS: usize = 500_000_000;

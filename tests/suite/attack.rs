@@ -23,7 +23,7 @@ use zotune::config::{Common, Inputs};
 use zotune::data::Batch;
 use zotune::data::task::{Sizes, Task};
 use zotune::data::tokenizer::Tokenizer;
-use zotune::hub::Wanted;
+use zotune::hub::FileRequest;
 use zotune::model::Model;
 use zotune::model::adapter::Adapter;
 use zotune::run::LoadedModel;
@@ -774,7 +774,7 @@ fn read_hub(folder: &Path) -> Result<Vec<u8>> {
         _ => None,
     };
     let client = zotune::hub::Hub::from_variables(&variables)?;
-    let wanted = [Wanted::Needed("config.json"), Wanted::FirstOf(&["model.safetensors"])];
+    let wanted = [FileRequest::Required("config.json"), FileRequest::FirstOf(&["model.safetensors"])];
     let snapshot = client.snapshot(&zotune::hub::Repo::model(ID, None), &wanted)?;
     let read = |name: &str| std::fs::read(snapshot.folder.join(name));
     Ok([read("config.json")?, read("model.safetensors")?].concat())

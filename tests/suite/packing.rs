@@ -137,7 +137,7 @@ fn fresh_batches_are_those_of_further_steps() -> Result<()> {
     let (model, _) = open("opt-tiny")?;
     let many: Vec<Example> = (0..12).map(|i| example(0, &[2, 10 + i, 11], &[&[20], &[21]])).collect();
     let batches = || Batches::new(12, 2, 7);
-    let mut fresh = PromptLoss::new(&model, Loss::Classification, &many, batches(), 2).with_batches_a_step(3);
+    let mut fresh = PromptLoss::new(&model, Loss::Classification, &many, batches(), 2).with_batches_per_step(3);
     for step in 1..=3 {
         fresh.begin(step);
         for k in 0..3 {

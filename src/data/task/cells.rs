@@ -1,5 +1,5 @@
-//! Records of cells between commas or tabs. Where quotes are the writer's and where they are the text's own is decided by a rule, and what is
-//! either is refused: a guess would train on other texts than were written.
+//! Comma- or tab-separated records. A rule decides whether quotes delimit cells or are text; ambiguous files are
+//! refused, since a guess could change the training texts.
 
 use std::borrow::Cow;
 
@@ -7,32 +7,32 @@ use anyhow::{Result, bail};
 
 use crate::base::text::quoted;
 
-/// One record: where it begins, and what stands in it.
+/// One record.
 pub struct Record<'a> {
-    /// From 1.
+    /// The line it starts in, from 1.
     pub line: u64,
-    /// What stands between the delimiters, without the quotes of a writer.
+    /// The cells, without delimiting quotes.
     pub cells: Vec<Cow<'a, str>>,
-    /// Whether a writer put quotes around some cell.
+    /// Whether any cell is quoted.
     has_quotes: bool,
-    /// Whether a quote stands doubled in a cell in quotes: no text has that, a writer does it.
+    /// Whether a quoted cell has a doubled quote, which is an escape and rare in text.
     has_doubled: bool,
-    /// Whether a cell in quotes goes over a delimiter or the end of a line.
+    /// Whether a quoted cell contains a delimiter or a line end.
     has_breaks: bool,
 }
 
-/// The records of a text. Empty lines are passed over; \n, \r\n and \r end a line.
+/// An iterator over the records of a text. Empty lines are skipped; lines end in \n, \r\n or \r.
 pub struct Cells<'a> {
     text: &'a str,
     at: usize,
     line: u64,
     delimiter: u8,
-    /// Whether a cell that begins with a quote ends with one, as RFC 4180 has it; else quotes are characters like others.
+    /// Whether quotes delimit cells as in RFC 4180; else they are ordinary characters.
     quoted: bool,
 }
 
 impl<'a> Cells<'a> {
-    /// From the beginning of a text.
+    /// A reader at the start of `text`.
     pub fn new(text: &'a str, delimiter: u8, quoted: bool) -> Self {
         Cells { text, at: 0, line: 1, delimiter, quoted }
     }
@@ -41,8 +41,8 @@ impl<'a> Cells<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Over one end of a line, if one is here.
-    fn over_end(&mut self) -> bool {
+    /// Skips one line end; false if there is none here.
+    fn skip_line_end(&mut self) -> bool {
         let rest = &self.text.as_bytes()[self.at..];
         let len = match rest {
             [b'\r', b'\n', ..] => 2,
@@ -54,9 +54,9 @@ impl<'a> Cells<'a> {
         true
     }
 
-    /// The next record; None behind the last.
+    /// The next record; None at the end. Fails on malformed quotes.
     pub fn record(&mut self) -> Result<Option<Record<'a>>> {
-        while self.over_end() {}
+        while self.skip_line_end() {}
         if self.at == self.text.len() {
             return Ok(None);
         }
@@ -64,12 +64,12 @@ impl<'a> Cells<'a> {
             Record { line: self.line, cells: Vec::new(), has_quotes: false, has_doubled: false, has_breaks: false };
         loop {
             let cell = match self.byte() {
-                Some(b'"') if self.quoted => self.in_quotes(&mut record)?,
+                Some(b'"') if self.quoted => self.quoted_cell(&mut record)?,
                 _ => self.plain()?,
             };
             record.cells.push(cell);
             if self.byte() != Some(self.delimiter) {
-                self.over_end();
+                self.skip_line_end();
                 return Ok(Some(record));
             }
             self.at += 1;
@@ -88,7 +88,7 @@ impl<'a> Cells<'a> {
         Ok(cell.into())
     }
 
-    fn in_quotes(&mut self, record: &mut Record) -> Result<Cow<'a, str>> {
+    fn quoted_cell(&mut self, record: &mut Record) -> Result<Cow<'a, str>> {
         let (first, line) = (self.at + 1, self.line);
         let bytes = self.text.as_bytes();
         let (mut end, mut doubled) = (first, false);
@@ -126,46 +126,46 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// What a look through all records finds.
+/// The result of reading all records.
 #[derive(Default)]
-struct Looked {
-    /// Why it cannot be read so.
+struct Scan {
+    /// Why the text cannot be read this way.
     error: Option<String>,
-    /// The first line with a cell in quotes.
+    /// The first line with a quoted cell.
     quotes: Option<u64>,
-    /// With a doubled quote, or where the header is in quotes.
+    /// The first line with a doubled quote, or the header's if it is quoted.
     doubled: Option<u64>,
-    /// With a cell in quotes that goes over a tab or a line's end.
+    /// The first line with a quoted cell that contains a tab or a line end.
     breaks: Option<u64>,
 }
 
-fn look(text: &str, quoted: bool) -> Looked {
+fn scan(text: &str, quoted: bool) -> Scan {
     let mut cells = Cells::new(text, b'\t', quoted);
-    let (mut looked, mut width) = (Looked::default(), None);
+    let (mut scanned, mut width) = (Scan::default(), None);
     loop {
         match cells.record() {
-            Ok(None) => return looked,
+            Ok(None) => return scanned,
             Ok(Some(record)) => {
                 let is_header = width.is_none();
                 if *width.get_or_insert(record.cells.len()) != record.cells.len() {
-                    looked.error = Some(format!("line {} has {} cells", record.line, record.cells.len()));
-                    return looked;
+                    scanned.error = Some(format!("line {} has {} cells", record.line, record.cells.len()));
+                    return scanned;
                 }
                 let line = Some(record.line);
-                looked.quotes = looked.quotes.or(line.filter(|_| record.has_quotes));
-                looked.doubled = looked.doubled.or(line.filter(|_| record.has_doubled || is_header && record.has_quotes));
-                looked.breaks = looked.breaks.or(line.filter(|_| record.has_breaks));
+                scanned.quotes = scanned.quotes.or(line.filter(|_| record.has_quotes));
+                scanned.doubled = scanned.doubled.or(line.filter(|_| record.has_doubled || is_header && record.has_quotes));
+                scanned.breaks = scanned.breaks.or(line.filter(|_| record.has_breaks));
             }
             Err(error) => {
-                looked.error = Some(error.to_string());
-                return looked;
+                scanned.error = Some(error.to_string());
+                return scanned;
             }
         }
     }
 }
 
-/// A line in which a cell, its quotes taken for characters, looks as a writer of quotes leaves it: in quotes, with doubled ones inside and no
-/// others.
+/// The first line with a cell that, read without quoting, looks quoted: enclosed in quotes, with doubled quotes inside
+/// and no single ones.
 fn doubled_line(text: &str) -> Option<u64> {
     let is_doubled = |cell: &str| {
         let inner = cell.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -180,18 +180,19 @@ fn doubled_line(text: &str) -> Option<u64> {
     None
 }
 
-/// Whether the quotes of a tab-separated text are its writer's, as pandas and Python's csv put them, or the text's own, as in GLUE's files.
+/// Whether the quotes of a tab-separated text delimit cells, as pandas and Python's csv write them, or are text, as in
+/// GLUE's files.
 ///
-/// They are the writer's where all that begin a cell end one too, in records of one width, and some cell shows it: a quote inside is
-/// doubled, the header is in quotes, or a cell goes over a tab or a line. They are the text's own where some quote cannot be a writer's. What is
-/// both, or has signs of both, is an error.
+/// They delimit cells if every cell that begins with a quote also ends with one, all records have the same width, and
+/// some cell proves it: a quote inside is doubled, the header is quoted, or a cell contains a tab or a line end. They
+/// are text if some quote cannot be a delimiter. Ambiguous or contradictory files are an error.
 pub fn has_writers_quotes(text: &str) -> Result<bool> {
     const SAY: &str =
         "write the file as JSON lines or as CSV, or name its format in a task file: \"tsv-quoted\" or \"tsv-raw\"";
     if !text.starts_with('"') && !["\t\"", "\n\"", "\r\""].iter().any(|begin| text.contains(begin)) {
         return Ok(false);
     }
-    let (raw, quoted) = (look(text, false), look(text, true));
+    let (raw, quoted) = (scan(text, false), scan(text, true));
     match (raw.error, quoted.error) {
         (None, Some(why)) => match doubled_line(text) {
             Some(line) => bail!(
@@ -203,7 +204,7 @@ pub fn has_writers_quotes(text: &str) -> Result<bool> {
             bail!("{why}, fewer or more than the header; nor can its quotes be a writer's ({other})")
         }
         (_, None) if quoted.quotes.is_none() => Ok(false),
-        (Some(_), None) => match swallows(text) {
+        (Some(_), None) => match spanning_cell(text) {
             Some(line) => bail!(
                 "line {line}: the cell in quotes there goes over the end of a line and over a tab: a quote may not be closed; {SAY}"
             ),
@@ -220,8 +221,8 @@ pub fn has_writers_quotes(text: &str) -> Result<bool> {
     }
 }
 
-/// A record with a cell in quotes that goes over a line's end and a tab: it may be several.
-fn swallows(text: &str) -> Option<u64> {
+/// The first line with a quoted cell that contains both a line end and a tab; it may be several records.
+fn spanning_cell(text: &str) -> Option<u64> {
     let mut cells = Cells::new(text, b'\t', true);
     while let Ok(Some(record)) = cells.record() {
         if record.cells.iter().any(|cell| cell.contains('\t') && cell.contains(['\n', '\r'])) {
@@ -268,17 +269,17 @@ mod tests {
     #[test]
     fn whose_the_quotes_of_a_tsv_are_follows_a_rule() {
         let whose = |text: &str| has_writers_quotes(text).map_err(|e| e.to_string());
-        // No cell begins with one.
+        // No cell begins with a quote.
         assert_eq!(whose("text\tlabel\nsay \"no\"\t1\n"), Ok(false));
-        // A doubled one, a header in quotes, a tab or a line in a cell.
+        // A doubled quote, a quoted header, a tab or a line end in a cell.
         assert_eq!(whose("text\tlabel\n\"say \"\"no\"\"\"\t1\n\"plain\"\t0\n"), Ok(true));
         assert_eq!(whose("\"text\"\t\"label\"\n\"plain\"\t\"1\"\n"), Ok(true));
         assert_eq!(whose("text\tlabel\n\"a\tb\"\t1\nx\t0\n"), Ok(true));
         assert_eq!(whose("text\tlabel\n\"a\nb\"\t1\nx\t0\n"), Ok(true));
-        // Not closed, or closed in the middle: the text's own.
+        // Not closed, or closed in the middle: text.
         assert_eq!(whose("text\tlabel\n\"an open one\t1\nx\t0\n"), Ok(false));
         assert_eq!(whose("text\tlabel\n\"good\" film\t1\n\"all\"\t0\n"), Ok(false));
-        // Both, and signs of both.
+        // Ambiguous, and contradictory.
         assert!(
             whose("text\tlabel\nx\t0\n\"good\"\t1\n")
                 .unwrap_err()
@@ -290,7 +291,7 @@ mod tests {
                 .unwrap_err()
                 .starts_with("line 2: quotes are doubled there")
         );
-        // One that is not closed until another line has one before a tab: three rows, not one.
+        // A quote that is closed only by the next line's, before a tab: three rows, not one.
         let swallowed = whose("text\tlabel\n\"a\nb\t1\nc\"\t0\n").unwrap_err();
         assert!(
             swallowed.starts_with("line 2: the cell in quotes there goes over the end of a line and over a tab"),

@@ -1,7 +1,7 @@
-//! A task: where its splits are, how a row becomes a prompt with candidate answers, which loss and which metric.
+//! Tasks: their data, the templates of prompt and candidate answers, the loss and the metric.
 //!
-//! Tasks are TOML files. Those in tasks/ are compiled in; a path to one's own works the same. Data alone are a task too: what
-//! their columns are says what is to be learnt of them (own.rs).
+//! Tasks are TOML files. Those in tasks/ are built in; others are given by path. Data without a task file get one
+//! inferred from their columns (inferred.rs).
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ macro_rules! builtin_tasks {
     ($($name:literal),*) => { &[$(($name, include_str!(concat!("../../../tasks/", $name, ".toml")))),*] };
 }
 
-/// The tasks that are compiled in: names and files.
+/// The built-in tasks: names and TOML texts.
 pub const BUILTIN: &[(&str, &str)] = builtin_tasks!("sst2", "copa", "rte", "cb", "wsc", "reviews");
 
 const REVIEWS: Source = Source::Builtin(&[
@@ -31,20 +31,20 @@ const REVIEWS: Source = Source::Builtin(&[
     ("eval.tsv", include_bytes!("../../../tasks/reviews/eval.tsv")),
 ]);
 
-/// A task, ready to turn rows into prompts.
+/// A task, which turns rows into prompts.
 pub struct Task {
-    /// What it is called: the built-in name, or the file's stem.
+    /// The name of a built-in task, else the file's stem.
     pub name: String,
-    /// In one line.
+    /// One line.
     pub description: String,
-    /// What is minimised.
+    /// The training loss.
     pub loss: Loss,
-    /// What is reported.
+    /// The reported metric.
     pub metric: Metric,
-    /// What was made of data that came without a task, in a line; None of a task file.
+    /// One line on how the data are used, if the task was inferred from them.
     pub made: Option<String>,
     pub(super) data: DataSection,
-    /// None where there is one candidate.
+    /// None for a single candidate.
     pub(super) label: Option<LabelSection>,
     pub(super) hub: Option<HubSection>,
     pub(super) own: Option<OwnFiles>,
@@ -55,7 +55,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// A built-in task by name, or a task file by path.
+    /// Opens a built-in task by name, or a task file by path. Fails on an invalid file.
     pub fn open(name_or_path: &str) -> Result<Self> {
         if let Some((name, text)) = BUILTIN.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(name, text).with_context(|| format!("tasks/{name}.toml"));
@@ -109,7 +109,7 @@ impl Task {
         })
     }
 
-    /// The data that are compiled in for this task, if any.
+    /// The built-in data of this task, if any.
     fn builtin_data(&self) -> Result<Option<Source>> {
         match self.data.builtin.as_deref() {
             None => Ok(None),
@@ -118,7 +118,8 @@ impl Task {
         }
     }
 
-    /// Where the task's rows are: in the folder given, else built in, else on the hub. Nothing is fetched yet.
+    /// The location of the task's rows: in `folder` if given, else built in, else on the hub. Nothing is downloaded
+    /// yet.
     pub fn data(&self, folder: Option<&Path>) -> Result<Files> {
         if let Some(own) = &self.own {
             return Ok(Files::Own(own.clone()));
@@ -147,7 +148,7 @@ impl Task {
         }
     }
 
-    /// Where that is, for people; None where --task and --data say it.
+    /// The same for people; None where --task and --data already name it.
     pub fn describe_source(&self, folder: Option<&Path>) -> Option<String> {
         match self.data(folder).ok()? {
             Files::Own(own) => Some(own.describe()),
@@ -156,13 +157,13 @@ impl Task {
         }
     }
 
-    /// An answer as the data have it: the label that it stands for, or which of the row's it is.
+    /// A candidate answer for people: its label, or its number if the task has no labels.
     pub fn answer(&self, i: usize) -> String {
         let label = self.label.as_ref().and_then(|label| label.values.get(i));
         label.map_or(format!("answer {}", i + 1), |label| quoted(label))
     }
 
-    /// A row as text; `values` are the labels as its file has them.
+    /// Renders a row; `values` are the labels as its file spells them.
     pub(super) fn prompt(&self, row: &Row, values: &[String], place: String) -> Result<PromptedRow> {
         let label = self.right(row, values)?;
         let render = |name: &str| templates::render(&self.templates, name, &row.fields);
@@ -178,7 +179,7 @@ impl Task {
         Ok(PromptedRow { index, place, prompt: prompt.trim_matches(' ').into(), answered, label })
     }
 
-    /// The candidate that a row's label says is right.
+    /// The index of the right candidate.
     fn right(&self, row: &Row, values: &[String]) -> Result<usize> {
         let Some(label) = &self.label else { return Ok(0) };
         let value = row.label(&label.column).context("the row has no label")?;
@@ -197,7 +198,7 @@ impl Task {
     }
 }
 
-/// What a candidate's template is called in errors.
+/// The name of a candidate's template in errors.
 fn candidate_name(i: usize) -> String {
     format!("candidates[{i}]")
 }

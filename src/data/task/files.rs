@@ -1,4 +1,4 @@
-//! Where the rows of a task are, and drawing from them.
+//! The location of a task's rows.
 
 use std::path::PathBuf;
 
@@ -6,20 +6,20 @@ use super::kinds::Part;
 use super::own_files::OwnFiles;
 use crate::base::Source;
 
-/// Where the rows of a task are.
+/// The location of a task's rows.
 #[derive(Clone, Debug)]
 pub enum Files {
-    /// In a folder, or built in, as the task's [data] names them.
+    /// In a folder or built in, under the names in [data].
     Local(Source),
-    /// As its [hub] names them, in a clone of the repository; None: on the hub.
+    /// In a clone of the [hub] repository; None: on the hub.
     Hub(Option<PathBuf>),
-    /// In files of one's own.
+    /// In the user's own files.
     Own(OwnFiles),
 }
 
 impl Files {
-    /// Whether a split has a file of its own; else its rows come out of the training file.
-    pub fn have(&self, part: Part) -> bool {
+    /// Whether a split has its own file; otherwise its rows are drawn from the training file.
+    pub fn has_file(&self, part: Part) -> bool {
         match (self, part) {
             (Files::Own(own), _) => own.path(part).is_some(),
             (_, Part::Dev) => false,
@@ -27,8 +27,8 @@ impl Files {
         }
     }
 
-    /// How many of `count` training rows are set apart where nothing is said: MeZO's number, of one's own a tenth at most.
-    pub fn share(&self, count: usize, mezos: usize) -> usize {
+    /// The default size of a split drawn from `count` training rows: MeZO's, or at most a tenth of own data.
+    pub fn default_size(&self, count: usize, mezos: usize) -> usize {
         if matches!(self, Files::Own(_)) { (count / 10).clamp(1, mezos) } else { mezos }
     }
 }

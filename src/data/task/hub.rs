@@ -1,4 +1,4 @@
-//! A task's data set on the hub: which files, and how they differ from those that the task's authors handed out.
+//! The [hub] section of a task: its data set's files on the hub, and how they differ from the original distribution.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::row::Row;
 use super::rows::{Format, Rows};
 use crate::hub::{Hub, Repo};
 
-/// The branch on which the hub keeps every data set as parquet, converted by itself.
+/// The branch on which the hub converts every data set to parquet.
 const CONVERTED: &str = "refs/convert/parquet";
 
 /// The [hub] section of a task file.
@@ -24,15 +24,15 @@ pub struct HubSection {
     revision: Option<String>,
     train: String,
     eval: String,
-    /// The labels there, in the order of the [label] values; None: the same.
+    /// The labels there, in the order of the [label] values; None: identical.
     pub labels: Option<Vec<String>>,
-    /// Columns that have another name there: ours -> theirs. "target.span1_text" is a field of the column "target".
+    /// Columns with another name there, ours -> theirs; "target.span1_text" is a field of the column "target".
     #[serde(default)]
     columns: BTreeMap<String, String>,
 }
 
 impl HubSection {
-    /// Sees that its files are of a kind that can be read.
+    /// Checks that its files have a readable format.
     pub fn check(&self) -> Result<()> {
         match [&self.train, &self.eval].into_iter().find(|name| Format::of(Path::new(name)).is_none()) {
             Some(name) => bail!("[hub] {name}: it must be a file named .parquet, .jsonl, .csv or .tsv"),
@@ -40,7 +40,7 @@ impl HubSection {
         }
     }
 
-    /// As it is named to people.
+    /// The file of a part, for people.
     pub fn place(&self, part: Part) -> String {
         format!("{} of {} on the hub", self.name(part), self.repo)
     }
@@ -60,7 +60,7 @@ impl HubSection {
         std::iter::once(name).chain(converted).map(|name| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// The rows of a part, in a clone of the repository or, where none is given, fetched from the hub.
+    /// Opens the rows of a part, in a clone of the repository or else from the hub.
     pub fn open(&self, clone: Option<&Path>, part: Part) -> Result<Rows> {
         let path = match clone {
             Some(folder) => self
@@ -84,16 +84,16 @@ impl HubSection {
         })
     }
 
-    /// What the columns are called there that a row must have for `column`.
-    pub fn theirs<'a>(&'a self, column: &'a str) -> Vec<&'a str> {
+    /// The columns there that `column` is made from.
+    pub fn hub_columns<'a>(&'a self, column: &'a str) -> Vec<&'a str> {
         let is_of = |ours: &str| ours.split('.').next() == Some(column);
         let named: Vec<&str> =
             self.columns.iter().filter(|(ours, _)| is_of(ours)).map(|(_, theirs)| theirs.as_str()).collect();
         if named.is_empty() { vec![column] } else { named }
     }
 
-    /// Gives a row's columns our names.
-    pub fn adapt(&self, row: &mut Row) {
+    /// Renames a row's columns to ours.
+    pub fn rename_columns(&self, row: &mut Row) {
         let renamed: Vec<(&String, Value)> =
             self.columns.iter().filter_map(|(ours, theirs)| Some((ours, row.fields.remove(theirs)?))).collect();
         for (ours, value) in renamed {
@@ -102,7 +102,7 @@ impl HubSection {
     }
 }
 
-/// Puts a value at a path: "target.span1_text".
+/// Inserts a value at a path such as "target.span1_text".
 fn put(fields: &mut Map<String, Value>, path: &str, value: Value) {
     let Some((column, rest)) = path.split_once('.') else {
         fields.insert(path.into(), value);
@@ -114,8 +114,8 @@ fn put(fields: &mut Map<String, Value>, path: &str, value: Value) {
     }
 }
 
-/// Where [`CONVERTED`] has a file of the usual name: `copa/train-00000-of-00001.parquet` is `copa/train/0000.parquet` there, and
-/// what lies in `data/` is of the configuration `default`.
+/// The name on [`CONVERTED`] of a file with the usual name: `copa/train-00000-of-00001.parquet` is
+/// `copa/train/0000.parquet` there; `data/` belongs to the configuration `default`.
 fn converted(name: &str) -> Option<String> {
     let (folder, split) = name.strip_suffix("-00000-of-00001.parquet")?.rsplit_once('/')?;
     Some(format!("{}/{split}/0000.parquet", if folder == "data" { "default" } else { folder }))

@@ -1,13 +1,13 @@
-//! Data without a task file: what the columns are says what is to be learnt.
+//! Tasks inferred from the columns of data without a task file.
 //!
-//! | columns | what is trained on |
+//! | columns | training target |
 //! |---|---|
-//! | `prompt`, `completion` | the completion's tokens behind the prompt, joined as they are |
-//! | `text`, `label` | the text, asked for its label: the labels of the training file are the answers |
+//! | `prompt`, `completion` | the completion's tokens after the prompt, joined without a space |
+//! | `text`, `label` | the label of the text, among the labels of the training file |
 //! | `text` | all tokens of the text but the first |
 //!
-//! Other columns are left out, and said. One that looks like one of these and is spelt otherwise is an error: to leave a `Label` out would be
-//! to learn something else than was asked for.
+//! Other columns are ignored, and reported. A misspelling of a known column is an error: to ignore a `Label` column
+//! would train on something else than intended.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,13 +23,13 @@ use super::rows::{Format, Rows};
 use super::sections::{DataSection, LabelSection, PromptSection, TaskFile};
 use crate::base::text::{bounded, listed, quoted};
 
-/// More labels than this are no classes.
+/// More distinct labels than this are not classes.
 const MOST_LABELS: usize = 32;
 
 /// In characters.
 const LONGEST_LABEL: usize = 200;
 
-/// What others call the columns that are known here.
+/// Common alternative names of the known columns.
 const ALIASES: [(&str, &[&str]); 5] = [
     ("prompt", &["instruction", "question", "input", "query", "context"]),
     ("completion", &["response", "answer", "output", "target", "chosen", "rejected"]),
@@ -40,7 +40,7 @@ const ALIASES: [(&str, &[&str]); 5] = [
 
 const WANTED: &str = "\"prompt\" and \"completion\", \"text\" and \"label\", or \"text\" alone";
 
-/// What the rows of a file are.
+/// The kind of a file's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowKind {
     Completion,
@@ -48,19 +48,19 @@ enum RowKind {
     Text,
 }
 
-/// What a look at all rows of a file finds.
-struct Found {
+/// The result of scanning all rows of a file.
+struct Scan {
     kind: RowKind,
     count: usize,
     labels: BTreeSet<String>,
-    /// Columns that are left out.
+    /// Ignored columns.
     unused: BTreeSet<String>,
-    /// How many rows' prompts and completions make one word where they meet, and the first of those rows.
+    /// The number of rows whose prompt and completion meet within a word, and the first such row.
     joined: Option<(usize, Row)>,
 }
 
 impl Task {
-    /// The task that is named; where none is, what the data say of themselves.
+    /// The named task, or one inferred from `data`.
     pub fn of(name_or_path: Option<&str>, data: Option<&Path>) -> Result<Self> {
         match (name_or_path, data) {
             (Some(name), _) => Self::open(name),
@@ -70,15 +70,15 @@ impl Task {
     }
 }
 
-/// The task that a file, or a folder of files, is.
+/// Infers a task from a file, or a folder of files.
 pub fn open(data: &Path) -> Result<Task> {
     let files = OwnFiles::find(data)?;
-    files.say_others(data);
+    files.warn_of_unread(data);
     let rows = Rows::open_path(&files.train)?;
-    let Found { kind, labels, unused, joined, .. } = look(&rows)?;
+    let Scan { kind, labels, unused, joined, .. } = scan(&rows)?;
     for path in files.dev.iter().chain(&files.eval) {
         let other = Rows::open_path(path)?;
-        let found = look(&other)?;
+        let found = scan(&other)?;
         if found.kind != kind {
             bail!("{} has {}, but {} has {}", other.place, found.kind.name(), files.train.display(), kind.name());
         }
@@ -102,7 +102,7 @@ pub fn open(data: &Path) -> Result<Task> {
     Ok(task)
 }
 
-/// Numbers by their size, words as a dictionary has them.
+/// Sorts labels: numbers by value, others alphabetically.
 fn in_order(labels: BTreeSet<String>) -> Vec<String> {
     let mut labels: Vec<String> = labels.into_iter().collect();
     if labels.iter().all(|label| label.parse::<i64>().is_ok()) {
@@ -111,9 +111,9 @@ fn in_order(labels: BTreeSet<String>) -> Vec<String> {
     labels
 }
 
-/// Looks at all rows, which must be of one kind.
-fn look(rows: &Rows) -> Result<Found> {
-    let begun = |kind, unused| Found { kind, count: 0, labels: BTreeSet::new(), unused, joined: None };
+/// Scans all rows, which must be of one kind.
+fn scan(rows: &Rows) -> Result<Scan> {
+    let begun = |kind, unused| Scan { kind, count: 0, labels: BTreeSet::new(), unused, joined: None };
     let mut found = None;
     if let Some(columns) = rows.columns()? {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -121,7 +121,7 @@ fn look(rows: &Rows) -> Result<Found> {
         let unused = kind.left_out(&columns, &rows.place)?.into_iter().filter(|name| !name.is_empty());
         found = Some(begun(kind, unused.map(String::from).collect()));
     }
-    let wanted = found.as_ref().map(|found: &Found| found.kind.columns());
+    let wanted = found.as_ref().map(|found: &Scan| found.kind.columns());
     rows.visit(wanted, &mut |row| {
         let place = || rows.place_of(&row);
         let found = match &mut found {
@@ -144,18 +144,18 @@ fn look(rows: &Rows) -> Result<Found> {
     found.filter(|found| found.count > 0).with_context(|| format!("{} has no rows", rows.place))
 }
 
-/// A column's name without what people vary: capitals, spaces and signs, the plural.
-fn spelt(name: &str) -> String {
+/// A column name in lower case without spaces, punctuation and the plural "s".
+fn normalised(name: &str) -> String {
     let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     letters.strip_suffix('s').filter(|rest| !rest.ends_with('s')).unwrap_or(&letters).to_string()
 }
 
-/// Which known column a name seems to be meant for: spelt a little otherwise, the beginning of a longer name, or called as others call it.
-/// (What begins with "text" is beside it more often than meant for it.)
-fn meant(name: &str) -> Option<&'static str> {
-    let name = spelt(name);
+/// The known column that a name probably stands for: a misspelling, a longer name with the same start, or an alias. (A
+/// name that starts with "text" is usually another column.)
+fn likely_column(name: &str) -> Option<&'static str> {
+    let name = normalised(name);
     let near = |known: &str| {
-        let known_name = spelt(known);
+        let known_name = normalised(known);
         let is_longer = strsim::damerau_levenshtein(&name, &known_name) <= 1 || name.starts_with(&known_name);
         name == known_name || known != "text" && is_longer
     };
@@ -172,7 +172,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-impl Found {
+impl Scan {
     fn add(&mut self, row: &Row) -> Result<()> {
         self.count += 1;
         for column in self.kind.texts() {
@@ -217,7 +217,7 @@ impl Found {
 }
 
 impl RowKind {
-    /// Of a file, or its first row, with these columns.
+    /// The kind of a file or its first row with these columns. `place` is for the error.
     fn of(columns: &[&str], place: &str) -> Result<Self> {
         let has = |names: &[&str]| names.iter().all(|name| columns.contains(name));
         match () {
@@ -229,7 +229,7 @@ impl RowKind {
                  own chat template in the prompt"
             ),
             _ => {
-                let near = columns.iter().find_map(|name| Some((name, meant(name).filter(|meant| meant != name)?)));
+                let near = columns.iter().find_map(|name| Some((name, likely_column(name).filter(|meant| meant != name)?)));
                 let near =
                     near.map_or(String::new(), |(name, meant)| format!("; is {} meant for \"{meant}\"?", quoted(name)));
                 bail!(
@@ -240,15 +240,15 @@ impl RowKind {
         }
     }
 
-    /// Of the `columns` those that are left out; one that seems to be meant for what is known here is an error.
+    /// The columns that this kind ignores. Fails if one is probably a known column.
     fn left_out<'a>(self, columns: &[&'a str], place: &str) -> Result<Vec<&'a str>> {
         let rest: Vec<&str> = columns.iter().copied().filter(|name| !self.columns().contains(name)).collect();
         for name in &rest {
-            let same = spelt(name);
-            // A known column that is not this kind's, or is spelt otherwise.
-            let known = ALIASES.iter().map(|(known, _)| *known).find(|known| spelt(known) == same);
-            // Texts alone are the kind that would pass over everything.
-            let Some(meant) = known.or_else(|| meant(name).filter(|_| self == RowKind::Text)) else { continue };
+            let same = normalised(name);
+            // A known column of another kind, or a spelling variant.
+            let known = ALIASES.iter().map(|(known, _)| *known).find(|known| normalised(known) == same);
+            // Only rows of text alone would ignore everything else.
+            let Some(meant) = known.or_else(|| likely_column(name).filter(|_| self == RowKind::Text)) else { continue };
             const SAY: &str = "rename it or leave it out, or say with a --task which columns are meant";
             match (meant == *name, self) {
                 (true, RowKind::Text) => {
@@ -273,7 +273,7 @@ impl RowKind {
         }
     }
 
-    /// The columns that hold text.
+    /// The columns whose values must be strings.
     fn texts(self) -> &'static [&'static str] {
         if self == RowKind::Completion { self.columns() } else { &["text"] }
     }
@@ -286,13 +286,13 @@ impl RowKind {
         }
     }
 
-    /// As it would stand in a task file.
+    /// The equivalent task file.
     fn task_file(self, labels: &[String]) -> Result<TaskFile> {
         let (template, candidates) = match self {
             RowKind::Completion => ("{{ prompt }}", vec!["{{ completion }}".to_string()]),
             RowKind::Text => ("", vec!["{{ text }}".to_string()]),
             RowKind::Labelled => {
-                // A string inside a template: whatever stands in the label is no template's.
+                // A template string literal: template syntax in a label has no effect.
                 let quoted = |label: &String| Ok(format!(" {{{{ {} }}}}", serde_json::to_string(label)?));
                 ("{{ text | trim }}\nLabel:", labels.iter().map(quoted).collect::<Result<_>>()?)
             }
@@ -310,7 +310,7 @@ impl RowKind {
         })
     }
 
-    /// What was made of it, for people.
+    /// How the data are used, for people.
     fn describe(self, labels: &[String], unused: &BTreeSet<String>) -> String {
         let made = match self {
             RowKind::Completion => "prompt and completion as they are, and the end of the text".into(),

@@ -1,5 +1,5 @@
-//! A line of JSON as an object in which no name stands twice: of two values a reader would take one, and nobody would know which. And how
-//! much text a value is.
+//! A line of JSON as an object without duplicate names, of which a parser would keep one arbitrarily; and the text size
+//! of a value.
 
 use std::fmt;
 
@@ -9,40 +9,42 @@ use serde_json::{Map, Number, Value};
 
 use crate::base::text::quoted;
 
-/// The object that a line is.
+/// Parses a line as an object. Fails on anything else, and on a duplicate name.
 pub fn object(line: &str) -> Result<Map<String, Value>> {
-    match serde_json::from_str::<Once>(line) {
-        Ok(Once(Value::Object(fields))) => Ok(fields),
-        Ok(Once(Value::Array(_))) => bail!("not a JSON object but a list; each row is an object in a line of its own"),
-        Ok(Once(other)) => bail!("not a JSON object: {}", quoted(&other.to_string())),
-        // A list that goes over lines.
+    match serde_json::from_str::<UniqueNames>(line) {
+        Ok(UniqueNames(Value::Object(fields))) => Ok(fields),
+        Ok(UniqueNames(Value::Array(_))) => {
+            bail!("not a JSON object but a list; each row is an object in a line of its own")
+        }
+        Ok(UniqueNames(other)) => bail!("not a JSON object: {}", quoted(&other.to_string())),
+        // A list over several lines.
         Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; each row is an object in a line of its own"),
         Err(error) => Err(anyhow::Error::new(error).context("not a JSON object")),
     }
 }
 
-/// About how many bytes of text a value is, each item of a list counted as so many beside its own.
-pub fn weight(value: &Value, an_item: usize) -> usize {
+/// The approximate bytes of text in a value, plus `item_bytes` per list item.
+pub fn text_size(value: &Value, item_bytes: usize) -> usize {
     match value {
         Value::String(text) => text.len(),
-        Value::Array(list) => list.iter().map(|value| an_item + weight(value, an_item)).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + weight(value, an_item)).sum(),
+        Value::Array(list) => list.iter().map(|value| item_bytes + text_size(value, item_bytes)).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + text_size(value, item_bytes)).sum(),
         _ => 8,
     }
 }
 
-/// A value, read with an eye on its names.
-struct Once(Value);
+/// A value whose objects have no duplicate names.
+struct UniqueNames(Value);
 
-impl<'de> Deserialize<'de> for Once {
+impl<'de> Deserialize<'de> for UniqueNames {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Eye).map(Once)
+        deserializer.deserialize_any(UniqueNamesVisitor).map(UniqueNames)
     }
 }
 
-struct Eye;
+struct UniqueNamesVisitor;
 
-impl<'de> Visitor<'de> for Eye {
+impl<'de> Visitor<'de> for UniqueNamesVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -79,7 +81,7 @@ impl<'de> Visitor<'de> for Eye {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Once(value)) = seq.next_element()? {
+        while let Some(UniqueNames(value)) = seq.next_element()? {
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -91,7 +93,7 @@ impl<'de> Visitor<'de> for Eye {
             if fields.contains_key(&name) {
                 return Err(A::Error::custom(format!("{} stands there twice", quoted(&name))));
             }
-            let Once(value) = map.next_value()?;
+            let UniqueNames(value) = map.next_value()?;
             fields.insert(name, value);
         }
         Ok(Value::Object(fields))

@@ -1,47 +1,47 @@
-//! The kinds of losses, metrics and splits.
+//! Losses, metrics, and parts of a data set.
 
 use serde::{Deserialize, Serialize};
 
-/// What is minimised on the training examples.
+/// The training loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
-    /// Cross-entropy over the candidates of each example, scored by the mean log-probability of their answer tokens;
-    /// mean over the examples.
+    /// Cross-entropy over the candidates of each example, with the mean log-probability of their answer tokens as
+    /// scores; mean over the examples.
     Classification,
-    /// Cross-entropy of the answer tokens of the right candidate, mean over all of them in the batch.
+    /// Cross-entropy of the right candidate's answer tokens, mean over all such tokens of the batch.
     TeacherForcing,
 }
 
-/// What is reported on the evaluation examples.
+/// The metric on the evaluation examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// The share of examples whose best-scored candidate is the right one.
     Accuracy,
-    /// The mean loss of a token: all that there is to say where the answer is not chosen out of several.
+    /// The mean loss per token, for tasks with a single candidate.
     Loss,
 }
 
-/// How many examples each split takes; None: MeZO's number, or as many as there are.
+/// The sizes of the splits; None: the default, MeZO's or limited by the data.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
-    /// Rows to train on.
+    /// Training rows.
     pub num_train: Option<usize>,
-    /// Rows of the training file to choose among weights by.
+    /// Rows for choosing among weights, drawn from the training file unless there is a dev file.
     pub num_dev: Option<usize>,
     /// Rows of the evaluation file.
     pub num_eval: Option<usize>,
 }
 
-/// What a data file is read for.
+/// The part of a data set that a file is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// What is trained on.
+    /// Training.
     Train,
-    /// What chooses the weights.
+    /// Choosing among weights.
     Dev,
-    /// What is reported.
+    /// The reported scores.
     Eval,
 }

@@ -1,4 +1,4 @@
-//! Tasks: where the rows are, how a row becomes a prompt with candidate answers, which loss and which metric.
+//! Tasks: their rows, the templates of prompt and candidate answers, the loss and the metric.
 
 pub mod kinds;
 pub mod prompted;

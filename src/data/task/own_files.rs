@@ -1,4 +1,4 @@
-//! Data files of one's own: one for everything, or one for each split.
+//! The user's own data files: one for all splits, or one for each.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,12 @@ use super::kinds::Part;
 use super::rows::{Format, Rows};
 use crate::base::text::listed;
 
-/// What a folder's file that weights are chosen by may be called. Without a file for the test it is evaluated on.
+/// The stems of the validation file in a folder. Without a test file it is the evaluation file.
 const VALID: [&str; 4] = ["valid", "validation", "val", "dev"];
 
 const EXTENSIONS: [&str; 5] = ["jsonl", "json", "csv", "tsv", "parquet"];
 
-/// Files of one's own: one for everything, or some for themselves.
+/// The user's own data files. A missing split is drawn from the training file.
 #[derive(Clone, Debug)]
 pub struct OwnFiles {
     pub(super) train: PathBuf,
@@ -41,7 +41,7 @@ impl OwnFiles {
                 "--data {place}: there is no train.jsonl (or .csv, .tsv, .parquet) in it; data of another layout want a --task"
             )
         })?;
-        // Where there is a test file, one called eval is there to choose by.
+        // With a test file, a file called eval is the validation file.
         let test = Self::one(data, "the test", &["test"])?;
         let apart: &[&str] = if test.is_some() { &[] } else { &["eval"] };
         let eval = test.or(Self::one(data, "the evaluation", apart)?);
@@ -53,7 +53,7 @@ impl OwnFiles {
         })
     }
 
-    /// The file in a folder that has one of these stems. Of two nobody knows which is meant.
+    /// The file in a folder with one of these stems; two are ambiguous, and an error.
     fn one(folder: &Path, role: &str, stems: &[&str]) -> Result<Option<PathBuf>> {
         let names = stems.iter().flat_map(|stem| EXTENSIONS.iter().map(move |e| format!("{stem}.{e}")));
         let found: Vec<String> = names.filter(|name| folder.join(name).is_file()).collect();
@@ -68,8 +68,8 @@ impl OwnFiles {
         }
     }
 
-    /// Says which data files lie beside these and are not read.
-    pub(super) fn say_others(&self, data: &Path) {
+    /// Warns of data files in the folder that are not read.
+    pub(super) fn warn_of_unread(&self, data: &Path) {
         let read = [Some(&self.train), self.dev.as_ref(), self.eval.as_ref()];
         let entries = std::fs::read_dir(data).into_iter().flatten().flatten().map(|entry| entry.path());
         let is_other = |path: &PathBuf| path.is_file() && Format::of(path).is_some() && !read.contains(&Some(path));
@@ -81,7 +81,7 @@ impl OwnFiles {
         }
     }
 
-    /// The file of a part, where it has one of its own.
+    /// The own file of a part, if it has one.
     pub fn path(&self, part: Part) -> Option<&Path> {
         match part {
             Part::Train => Some(&self.train),
@@ -95,7 +95,7 @@ impl OwnFiles {
         Rows::open_path(self.path(part).unwrap_or(&self.train))
     }
 
-    /// Which file is what, for people.
+    /// Which file serves which split, for people.
     pub fn describe(&self) -> String {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match (&self.dev, &self.eval) {

@@ -1,4 +1,4 @@
-//! Parquet files, row after row: a page of each column is held at a time.
+//! Parquet files, read row by row with one page per column in memory.
 
 use std::io::{BufReader, Read, SeekFrom};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
-use super::json::weight;
+use super::json::text_size;
 use super::row::{Row, Visit, lacks};
 use crate::base::panics::unless_panic;
 use crate::base::text::quoted;
 use crate::base::{ReadSeek, Source};
 
-/// A parquet file where a source has it.
+/// A parquet file of a source.
 #[derive(Clone)]
 pub struct File {
     source: Source,
@@ -29,7 +29,7 @@ pub struct File {
 }
 
 impl File {
-    /// Of that name; it must be there.
+    /// The file of that name. Fails if there is none.
     pub fn open(source: &Source, name: &str) -> Result<Self> {
         let len = source.open(name)?.1;
         Ok(File { source: source.clone(), name: name.into(), len })
@@ -41,12 +41,12 @@ impl File {
         Ok(file)
     }
 
-    /// Visits all rows with the values of their `columns`, which must be there; None: with all values.
+    /// Visits all rows with the values of `columns`, which must exist; None: of all columns.
     pub fn visit(&self, place: &str, columns: Option<&[&str]>, visit: &mut Visit) -> Result<()> {
         let reader = self.reader(place)?;
         let schema = self.projection(place, &reader, columns)?;
         let mut rows = RowIter::from_file(Some(schema), &reader).with_context(|| place.to_string())?;
-        // Repeated values take next to nothing in such a file, and all their length once they are read.
+        // Dictionary and run-length encoding can expand a small file without bound.
         let most = self.len.saturating_mul(UNFOLDED).saturating_add(ALWAYS);
         let mut left = most;
         for index in 0.. {
@@ -66,7 +66,7 @@ impl File {
                 Ok((name, value))
             };
             let fields = row.into_columns().into_iter().map(value).collect::<Result<Map<String, Value>>>()?;
-            left = left.checked_sub(ROW + fields.values().map(|value| weight(value, 8) as u64).sum::<u64>()).with_context(|| {
+            left = left.checked_sub(ROW + fields.values().map(|value| text_size(value, 8) as u64).sum::<u64>()).with_context(|| {
                 format!(
                     "{}: the file is {} bytes long, and its rows come to more than {most} here; write it as JSON lines if they are \
                      meant",
@@ -79,11 +79,11 @@ impl File {
         Ok(())
     }
 
-    /// Its columns.
+    /// The names of its columns.
     pub fn columns(&self, place: &str) -> Result<Vec<String>> {
         let reader = self.reader(place)?;
         let schema = reader.metadata().file_metadata().schema();
-        once(place, schema)?;
+        check_unique_names(place, schema)?;
         Ok(schema.get_fields().iter().map(|field| field.name().to_string()).collect())
     }
 
@@ -92,7 +92,7 @@ impl File {
         reader.with_context(|| format!("{place} is no whole parquet file"))
     }
 
-    /// The first column in which a string is none.
+    /// The first column with a string that is not UTF-8.
     fn not_utf8(&self, place: &str, reader: &SerializedFileReader<Self>, columns: Option<&[&str]>) -> Option<String> {
         let fields = reader.metadata().file_metadata().schema().get_fields();
         let names = fields.iter().map(|field| field.name()).filter(|name| columns.is_none_or(|c| c.contains(name)));
@@ -105,12 +105,12 @@ impl File {
         error.take().is_some_and(|error| error.to_string().contains(NOT_UTF8))
     }
 
-    /// The part of a file's schema that the columns are, once all of them are found and can be read.
+    /// The file's schema restricted to `columns`. Fails if one is missing or its compression is not supported.
     fn projection(&self, place: &str, reader: &SerializedFileReader<Self>, columns: Option<&[&str]>) -> Result<Type> {
         let metadata = reader.metadata();
         let schema = metadata.file_metadata().schema();
         let fields = schema.get_fields();
-        once(place, schema)?;
+        check_unique_names(place, schema)?;
         if let Some(column) = columns.unwrap_or_default().iter().find(|c| !fields.iter().any(|f| f.name() == **c)) {
             return Err(lacks(place, column, fields.iter().map(|f| f.name())));
         }
@@ -133,7 +133,7 @@ impl File {
     }
 }
 
-/// The crate panics over some kinds of damage; here they are errors like the others.
+/// Turns the crate's panics on some damaged files into errors.
 fn unless_damaged<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
     Ok(unless_panic(read).context("what stands there is no parquet")??)
 }
@@ -152,7 +152,7 @@ impl ChunkReader for File {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        // No more than there is, whatever a damaged file says.
+        // The length in a damaged file may exceed the file.
         let mut bytes = Vec::with_capacity(length.min(self.len as usize));
         self.at(start)?.take(length as u64).read_to_end(&mut bytes)?;
         match bytes.len() == length {
@@ -162,24 +162,24 @@ impl ChunkReader for File {
     }
 }
 
-/// What the rows of a file may come to, in bytes: so many for each of its own,
+/// The limit of the rows' text in bytes: this much per byte of the file,
 const UNFOLDED: u64 = 1000;
 
-/// and so many for any,
+/// plus this much for any file,
 const ALWAYS: u64 = 64 << 20;
 
-/// where a row counts as so many beside its texts.
+/// each row counting this much beside its values.
 const ROW: u64 = 32;
 
-/// What the crate says of a string that is marked as one and is none.
+/// The crate's message for a string that is not UTF-8.
 const NOT_UTF8: &str = "Error reading BYTE_ARRAY as String";
 
 fn no_text(column: &str) -> String {
     format!("column {} is no text in UTF-8; convert it, or leave the column out", quoted(column))
 }
 
-/// Sees that each name stands once in a group of columns: a row would keep one of two.
-fn once(place: &str, group: &Type) -> Result<()> {
+/// Fails if two columns of a group have the same name, of which a row would keep one.
+fn check_unique_names(place: &str, group: &Type) -> Result<()> {
     let fields = group.get_fields();
     for (i, field) in fields.iter().enumerate() {
         let same = |other: &&Arc<Type>| other.name() == field.name();
@@ -187,18 +187,18 @@ fn once(place: &str, group: &Type) -> Result<()> {
             bail!("{place} has {} columns {}", fields.iter().filter(same).count(), quoted(field.name()));
         }
         if field.is_group() {
-            once(place, field)?;
+            check_unique_names(place, field)?;
         }
     }
     Ok(())
 }
 
-/// As JSON has it. Strings that their writer did not mark as such are strings; None of bytes that are none.
+/// A field as JSON. Byte arrays count as strings, whether annotated or not; None if they are not UTF-8.
 fn value(field: Field) -> Option<Value> {
     Some(match field {
         Field::Str(text) => text.into(),
         Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok()?.into(),
-        // The number that was written, not that of its bits in more precision: 0.1 and not 0.10000000149011612.
+        // The shortest decimal of the f32, not its f64 value: 0.1, not 0.10000000149011612.
         Field::Float(x) => x.to_string().parse::<f64>().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number),
         Field::Group(row) => {
             let fields = row.into_columns().into_iter().map(|(name, field)| Some((name, value(field)?)));
@@ -232,8 +232,8 @@ mod tests {
         Ok(rows)
     }
 
-    /// Strings of both lengths, numbers, lists, structs and nulls in dictionaries and without, as scripts/make_fixtures.py has
-    /// pyarrow write them.
+    /// Strings of both lengths, numbers, lists, structs and nulls, dictionary-encoded and plain, as pyarrow writes them
+    /// for scripts/make_fixtures.py.
     #[test]
     fn what_pyarrow_writes_are_the_rows_that_json_lines_are() -> Result<()> {
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rows.jsonl"))?;
@@ -264,7 +264,8 @@ mod tests {
         assert!(error("rows.jsonl", None).starts_with("rows.jsonl is no whole parquet file: "));
     }
 
-    /// Kinds of columns that JSON has not, as datasets reads them (scripts/make_cells.py); what is no text, and what stands there twice.
+    /// Column types without a JSON equivalent, read as datasets does (scripts/make_cells.py); byte arrays that are not
+    /// text; duplicate names.
     #[test]
     fn every_kind_of_column_is_text_or_refused() -> Result<()> {
         let expected: Vec<Map<String, Value>> =
@@ -280,13 +281,13 @@ mod tests {
                 format!("{name}, row 2: column \"text\" is no text in UTF-8; convert it, or leave the column out")
             );
         }
-        // Pictures beside the text are nobody's matter.
+        // Binary columns beside the text are not read.
         assert_eq!(rows("cells/beside.parquet", both)?.len(), 2);
         assert!(error("cells/beside.parquet", None).contains("row 2: column \"image\" is no text in UTF-8"));
         Ok(())
     }
 
-    /// Whatever is damaged in a file, it is rows or an error and nothing else.
+    /// Any damage gives rows or an error, never a panic.
     #[test]
     fn damage_is_an_error_or_other_rows() -> Result<()> {
         let whole = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rows.parquet"))?;

@@ -1,4 +1,4 @@
-//! A row as text, the splits of rows, and rows that stand in two of them.
+//! Rows as text, their splits, and rows that occur in several splits.
 
 use std::collections::HashSet;
 
@@ -6,57 +6,57 @@ use serde::Serialize;
 
 use crate::base::Digest;
 
-/// A row as text: its prompt, its candidate answers, and which of them is right.
+/// A row as text: prompt, candidate answers, and which is right.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptedRow {
-    /// The row's place among the data rows of its file, from 0.
+    /// Its index among the rows of its file, from 0.
     pub index: usize,
     /// File and line, for errors.
     pub place: String,
-    /// The prompt without an answer. Spaces that it ends in belong to the answers, as tokenizers have it.
+    /// The prompt without an answer. Its trailing spaces belong to the answers, as in most vocabularies.
     pub prompt: String,
-    /// Prompt and answer together, one for each candidate. A single one is a completion, and ends where the text ends.
+    /// Prompt and answer together, one per candidate. A single one is a completion, which ends with the text.
     pub answered: Vec<String>,
-    /// The candidate that is right.
+    /// Index of the right candidate.
     pub label: usize,
 }
 
 impl PromptedRow {
-    /// All that is learnt of it: two rows of the same are one, wherever they stand.
+    /// Everything that is learnt from it; rows with the same content are repeats.
     fn content(&self) -> (&[String], usize) {
         (&self.answered, self.label)
     }
 
-    /// Of all that is learnt of it.
+    /// The digest of its content.
     pub fn digest(&self) -> Digest {
         let texts = self.answered.iter().map(|text| Digest::of(text.as_bytes()));
         Digest::of_digests(&texts.chain([Digest(self.label as u64)]).collect::<Vec<_>>())
     }
 }
 
-/// The three splits of a task: as text, or tokenised.
+/// The three splits of a task, as text or tokenised.
 pub struct Splits<T = PromptedRow> {
-    /// What is trained on.
+    /// Training.
     pub train: Vec<T>,
-    /// What chooses among weights.
+    /// Choosing among weights.
     pub dev: Vec<T>,
-    /// What is reported.
+    /// The reported scores.
     pub eval: Vec<T>,
 }
 
-/// How many rows of a split stand word for word, with the same right answer, in others too.
+/// How many rows of a split occur word for word, with the same right answer, in another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Repeats {
-    /// Of dev's rows those in the training split.
+    /// Dev rows that are in the training split.
     pub dev_in_train: usize,
-    /// Of the evaluation rows those in the training split.
+    /// Evaluation rows that are in the training split.
     pub eval_in_train: usize,
-    /// Of the evaluation rows those in dev, and not in the training split.
+    /// Evaluation rows that are in the dev split and not in the training split.
     pub eval_in_dev: usize,
 }
 
 impl Repeats {
-    /// Of these splits.
+    /// Counts the repeats among these splits.
     pub fn of(train: &[PromptedRow], dev: &[PromptedRow], eval: &[PromptedRow]) -> Self {
         let in_train: HashSet<_> = train.iter().map(PromptedRow::content).collect();
         let in_dev: HashSet<_> = dev.iter().map(PromptedRow::content).collect();

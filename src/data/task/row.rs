@@ -5,19 +5,19 @@ use serde_json::{Map, Value};
 
 use crate::base::text::{listed, nearest};
 
-/// One row: its fields by name.
+/// One row.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// Its place among the data rows, from 0.
+    /// Its index among the rows, from 0.
     pub index: usize,
-    /// Its line in the file, from 1; of a parquet file, which has no lines, its row.
+    /// Its line in the file, from 1; in a parquet file its row.
     pub line: u64,
-    /// Values by column.
+    /// Values by column name.
     pub fields: Map<String, Value>,
 }
 
 impl Row {
-    /// A label as text, if it is there and not empty: without spaces around it, numbers and booleans as they are written in JSON.
+    /// A label as text: trimmed; numbers and booleans as JSON writes them. None if it is missing, null or empty.
     pub fn label(&self, column: &str) -> Option<String> {
         match self.fields.get(column)? {
             Value::Null => None,
@@ -26,12 +26,12 @@ impl Row {
         }
     }
 
-    /// The columns in which it has a value.
+    /// The columns with a value other than null.
     pub fn columns(&self) -> Vec<&str> {
         self.fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Sees that it has a value in each of the `columns`.
+    /// Fails if a column of `columns` is missing or null.
     pub(super) fn check(&self, columns: &[&str]) -> Result<()> {
         match columns.iter().find(|c| self.fields.get(**c).is_none_or(Value::is_null)) {
             Some(column) => bail!("has no \"{column}\"; it has: {}", listed(self.columns())),
@@ -40,10 +40,10 @@ impl Row {
     }
 }
 
-/// What is done with the rows of a file, one after the other.
+/// A visitor of rows.
 pub type Visit<'a> = dyn FnMut(Row) -> Result<()> + 'a;
 
-/// A column that is not there.
+/// The error for a missing column.
 pub(super) fn lacks<'a>(place: &str, column: &str, known: impl Iterator<Item = &'a str> + Clone) -> anyhow::Error {
     let near = nearest(column, known.clone());
     let near = if near.starts_with("did you mean") { format!("; {near}") } else { String::new() };

@@ -1,4 +1,4 @@
-//! A data file of a task, and drawing rows from it.
+//! A data file of a task, from which rows are drawn.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ use super::row::{Row, Visit};
 use super::rows::Rows;
 use crate::base::permutation::permutation;
 
-/// A data file of a task, all rows of which have been looked at and none kept: a draw takes a few thousand of perhaps millions.
+/// A data file of a task. Its rows are read again for each draw, which takes a few thousand of perhaps millions.
 pub struct RowFile<'a> {
     task: &'a Task,
     /// Its rows.
     pub rows: Rows,
     columns: Vec<&'a str>,
-    /// How it differs, where it is the hub's.
+    /// The [hub] section, if the file is the hub's.
     hub: Option<&'a HubSection>,
-    /// How many they are.
+    /// The number of rows.
     pub count: usize,
 }
 
 impl<'a> RowFile<'a> {
-    /// Opens the file of a part, and looks at all of its rows.
+    /// Opens the file of a part, and checks and counts its rows. Fails if it is missing or empty.
     pub fn open(task: &'a Task, files: &Files, part: Part) -> Result<Self> {
         let mut hub = None;
         let rows = match files {
@@ -42,7 +42,7 @@ impl<'a> RowFile<'a> {
             }
             Files::Own(own) => own.open(part)?,
         };
-        let theirs = |column: &'a String| hub.map_or(vec![column.as_str()], |hub| hub.theirs(column));
+        let theirs = |column: &'a String| hub.map_or(vec![column.as_str()], |hub| hub.hub_columns(column));
         let columns = task.columns.iter().flat_map(theirs).collect();
         let mut file = RowFile { task, rows, columns, hub, count: 0 };
         let mut count = 0;
@@ -61,7 +61,7 @@ impl<'a> RowFile<'a> {
         self.rows.visit(Some(&self.columns), visit)
     }
 
-    /// The first `n` rows of a permutation drawn with `seed`.
+    /// The first `n` rows of the permutation of `seed`. More than there are is a usage error, which calls `n` `name`.
     pub fn first(&self, n: usize, name: &str, seed: u32) -> Result<Vec<Row>> {
         match n > self.count {
             true => Err(usage!("{name} {n}: {} has {} rows", self.rows.place, self.count)),
@@ -69,13 +69,13 @@ impl<'a> RowFile<'a> {
         }
     }
 
-    /// The rows of these numbers, in their order.
+    /// The rows with these indices, in this order.
     pub fn take(&self, numbers: &[usize]) -> Result<Vec<Row>> {
         let places: HashMap<usize, usize> = numbers.iter().enumerate().map(|(place, row)| (*row, place)).collect();
         let mut taken = vec![Row::default(); numbers.len()];
         self.visit(&mut |mut row| {
             if let Some(place) = places.get(&row.index) {
-                self.hub.inspect(|hub| hub.adapt(&mut row));
+                self.hub.inspect(|hub| hub.rename_columns(&mut row));
                 taken[*place] = row;
             }
             Ok(())

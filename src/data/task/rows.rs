@@ -1,4 +1,4 @@
-//! Rows of data files: tab-separated (GLUE), comma-separated, JSON lines (SuperGLUE), parquet (the hub). Every error names
+//! Rows of data files: tab-separated (GLUE), comma-separated, JSON lines (SuperGLUE), parquet (the hub). Errors name
 //! file and line, or file and row.
 
 use std::borrow::Cow;
@@ -15,26 +15,26 @@ use super::row::{Row, Visit, lacks};
 use crate::base::Source;
 use crate::base::text::quoted;
 
-/// How a data file is written.
+/// The format of a data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Tab-separated with a header line. Whose its quotes are follows from the file, by the rule of [`has_writers_quotes`].
+    /// Tab-separated with a header line. [`has_writers_quotes`] decides whether quotes delimit cells.
     Tsv,
-    /// The same, and quotes are characters like others: GLUE's.
+    /// Tab-separated, quotes are ordinary characters: GLUE's files.
     TsvRaw,
-    /// The same, quoted as CSV is: pandas' and Excel's.
+    /// Tab-separated, quoted as CSV: written by pandas or Excel.
     TsvQuoted,
     /// Comma-separated with a header line, quoted as in RFC 4180.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
-    /// Apache Parquet, as the hub keeps its data sets.
+    /// Apache Parquet, the hub's format.
     Parquet,
 }
 
 impl Format {
-    /// By a file's extension.
+    /// The format by a file's extension; None if unknown.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "tsv" => Some(Format::Tsv),
@@ -46,23 +46,23 @@ impl Format {
     }
 }
 
-/// A data file, to be looked through as often as one likes.
+/// A data file that can be read repeatedly.
 pub struct Rows {
-    /// The file as it is named to people.
+    /// The file's name for people.
     pub place: String,
     format: Format,
     content: Content,
 }
 
 enum Content {
-    /// Text is small beside what is trained on it.
+    /// The whole text; it is small beside the model.
     Text(String),
-    /// Read a page at a time.
+    /// Read one page at a time.
     Parquet(File),
 }
 
 impl Rows {
-    /// Opens a file; None if it is not there.
+    /// Opens a file; None if there is none.
     pub fn open(source: &Source, name: &str, format: Format) -> Result<Option<Self>> {
         let place = source.place(name);
         if format == Format::Parquet {
@@ -82,7 +82,7 @@ impl Rows {
         Ok(Rows { place, format, content: Content::Text(text.to_string()) })
     }
 
-    /// Opens a file that must be there, written as its extension says.
+    /// Opens an existing file, its format given by its extension.
     pub fn open_path(path: &Path) -> Result<Self> {
         let format = Format::of(path).with_context(|| format!("{}: it is of no format that is read", path.display()))?;
         let (folder, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
@@ -90,7 +90,7 @@ impl Rows {
         rows.with_context(|| format!("{} is missing", path.display()))
     }
 
-    /// The columns that all rows have; None: each says for itself.
+    /// The columns common to all rows; None: each row has its own.
     pub fn columns(&self) -> Result<Option<Vec<String>>> {
         match (&self.content, self.delimiter()) {
             (Content::Parquet(file), _) => file.columns(&self.place).map(Some),
@@ -102,7 +102,7 @@ impl Rows {
         }
     }
 
-    /// What stands between cells, and whether they may be in quotes.
+    /// The delimiter, and whether cells may be quoted.
     fn delimiter(&self) -> Option<(u8, bool)> {
         match self.format {
             Format::Csv => Some((b',', true)),
@@ -112,13 +112,12 @@ impl Rows {
         }
     }
 
-    /// A row as it is named to people.
+    /// File and line of a row, for people.
     pub fn place_of(&self, row: &Row) -> String {
         format!("{}, {} {}", self.place, if self.format == Format::Parquet { "row" } else { "line" }, row.line)
     }
 
-    /// Visits all rows, one at a time. Each must have the `columns`, and may come with no others; None: each comes with
-    /// what it has.
+    /// Visits all rows in order. Each must have values in `columns`; the others may be left out. None: all columns of a row.
     pub fn visit(&self, columns: Option<&[&str]>, visit: &mut Visit) -> Result<()> {
         match (&self.content, self.delimiter()) {
             (Content::Text(text), Some((delimiter, quoted))) => {
@@ -136,7 +135,7 @@ impl Rows {
     }
 }
 
-/// What a file begins with that is no text, and what to do about it.
+/// Signatures of files that are not text, and the remedy.
 const NO_TEXT: [(&[u8], &str); 8] = [
     (b"\x1f\x8b", "it is compressed by gzip; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "it is compressed by zstd; unpack it first"),
@@ -148,7 +147,7 @@ const NO_TEXT: [(&[u8], &str); 8] = [
     (b"version https://git-lfs", "it is a pointer that git-lfs left; git lfs pull fetches the file"),
 ];
 
-/// A file's text, without the mark that some write in front.
+/// The file's text without a byte order mark. Fails if it is not UTF-8.
 fn text_of<'a>(place: &str, bytes: &'a [u8]) -> Result<&'a str> {
     if let Some((_, say)) = NO_TEXT.iter().find(|(begin, _)| bytes.starts_with(begin)) {
         bail!("{place}: {say}");
@@ -164,8 +163,8 @@ fn text_of<'a>(place: &str, bytes: &'a [u8]) -> Result<&'a str> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// The names in a header: without spaces around them, each once, with nothing in them that nobody sees. A column without a name is
-/// nobody's.
+/// The trimmed names in a header. Duplicate names and invisible characters are errors; columns with an empty name are
+/// ignored.
 fn header_of(place: &str, cells: &[Cow<str>]) -> Result<Vec<String>> {
     let names: Vec<String> = cells.iter().map(|cell| cell.trim().to_string()).collect();
     for (i, name) in names.iter().enumerate() {
@@ -247,7 +246,8 @@ mod tests {
         Ok(())
     }
 
-    /// Files as pandas, Python's csv and GLUE's authors write them: the rows that Python reads there (scripts/make_cells.py).
+    /// Files written by pandas, Python's csv and GLUE's authors, with the rows that Python reads
+    /// (scripts/make_cells.py).
     #[test]
     fn files_are_read_as_python_reads_them() -> Result<()> {
         let cases: Value = serde_json::from_slice(include_bytes!("../../../tests/fixtures/cells.json"))?;
@@ -263,7 +263,7 @@ mod tests {
                     assert_eq!(found.fields[column], expected[column], "{name}, line {}", found.line);
                 }
             }
-            // What a task file says outright.
+            // Formats that a task file states.
             if name == "GLUE" {
                 assert_eq!(read(Format::TsvRaw, name, text.as_bytes(), &["text"])?.len(), expected.len());
                 assert!(read(Format::TsvQuoted, name, text.as_bytes(), &["text"]).is_err());

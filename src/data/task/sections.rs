@@ -1,4 +1,4 @@
-//! What stands in a task file.
+//! The sections of a task file.
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use super::hub::HubSection;
 use super::kinds::{Loss, Metric, Sizes};
 use super::rows::Format;
 
-/// A task as its file has it.
+/// A task file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskFile {
@@ -22,7 +22,7 @@ pub struct TaskFile {
     pub splits: Sizes,
 }
 
-/// [data]: the files that the data set's authors handed out.
+/// [data]: the data set's files as its authors distribute them.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
@@ -40,7 +40,7 @@ pub struct PromptSection {
     pub candidates: Vec<String>,
 }
 
-/// [label]: which candidate is right, the candidates' labels in their order.
+/// [label]: the column of the right answer, and the candidates' labels in order.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelSection {
@@ -49,7 +49,7 @@ pub struct LabelSection {
 }
 
 impl TaskFile {
-    /// Whether its parts fit together.
+    /// Checks that its sections are consistent.
     pub fn check(&self) -> Result<()> {
         let num_candidates = self.prompt.candidates.len();
         let Some(label) = &self.label else {

@@ -1,4 +1,4 @@
-//! Splits, and the permutations that they are drawn by, exactly as NumPy's legacy generator has them: MeZO's depend on it.
+//! The splits of a task, drawn with NumPy's legacy generator as MeZO draws them.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::prompted::{PromptedRow, Splits};
 use super::row_file::RowFile;
 use crate::base::permutation::permutation;
 
-/// MeZO's sizes, used where neither the user nor the task says otherwise and the data are large enough.
+/// MeZO's sizes, the defaults if the data are large enough.
 const NUM_TRAIN: usize = 1000;
 
 const NUM_DEV: usize = 500;
@@ -17,23 +17,23 @@ const NUM_DEV: usize = 500;
 const NUM_EVAL: usize = 1000;
 
 impl Task {
-    /// Draws the splits by MeZO's rule with NumPy's generator, and turns their rows into prompts.
+    /// Draws the splits as MeZO does, with NumPy's generator, and renders their rows.
     ///
-    /// Train and dev are one draw of num_train + num_dev rows of the training file, dev the last of it; the evaluation
-    /// set is a draw of the evaluation file with the same seed. Where there is only one file, evaluation has the end of its
-    /// permutation, which no other split's size moves. A dev file of one's own is drawn from like the evaluation file.
+    /// Train and dev are one draw of num_train + num_dev rows of the training file, dev last; the evaluation split is
+    /// drawn from the evaluation file with the same seed. Without an evaluation file it is the end of the training
+    /// file's permutation, independent of the other sizes. A dev file is drawn from like the evaluation file.
     pub fn splits(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Splits> {
         let (train, dev) = self.train_and_dev(files, asked, seed)?;
         Ok(Splits { train, dev, eval: self.eval_split(files, asked, seed)? })
     }
 
-    /// The training and the dev split alone.
+    /// The training and dev splits alone.
     pub fn train_and_dev(&self, files: &Files, asked: Sizes, seed: u32) -> Result<(Vec<PromptedRow>, Vec<PromptedRow>)> {
         let file = RowFile::open(self, files, Part::Train)?;
         let (num_train, dev_apart) = self.num_train(files, &file, asked)?;
         let mut drawn = file.take(&permutation(seed, file.count)[..num_train + dev_apart])?;
         let mut dev = file.prompts(&drawn.split_off(num_train))?;
-        if files.have(Part::Dev) {
+        if files.has_file(Part::Dev) {
             let file = RowFile::open(self, files, Part::Dev)?;
             let num_dev = asked.num_dev.unwrap_or(NUM_DEV.min(file.count));
             dev = file.prompts(&file.first(num_dev, "num_dev", seed)?)?;
@@ -45,19 +45,19 @@ impl Task {
     pub fn eval_split(&self, files: &Files, asked: Sizes, seed: u32) -> Result<Vec<PromptedRow>> {
         let file = RowFile::open(self, files, Part::Eval)?;
         let num_eval = self.num_eval(files, &file, asked)?;
-        let drawn = match files.have(Part::Eval) {
+        let drawn = match files.has_file(Part::Eval) {
             true => file.first(num_eval, "num_eval", seed)?,
             false => file.take(&permutation(seed, file.count)[file.count - num_eval..])?,
         };
         file.prompts(&drawn)
     }
 
-    /// How many rows of the training file are trained on, and how many are dev's.
+    /// The number of training rows, and of dev rows drawn from the training file.
     fn num_train(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<(usize, usize)> {
         let (place, count) = (&file.rows.place, file.count);
-        let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(files.share(count, NUM_DEV));
-        let dev_apart = if files.have(Part::Dev) { 0 } else { num_dev };
-        let eval_apart = if files.have(Part::Eval) { 0 } else { self.num_eval(files, file, asked)? };
+        let num_dev = asked.num_dev.or(self.splits.num_dev).unwrap_or(files.default_size(count, NUM_DEV));
+        let dev_apart = if files.has_file(Part::Dev) { 0 } else { num_dev };
+        let eval_apart = if files.has_file(Part::Eval) { 0 } else { self.num_eval(files, file, asked)? };
         let apart = dev_apart.saturating_add(eval_apart);
         if apart >= count || asked.num_train.is_some_and(|n| n > count - apart) {
             let (num_eval, flags) = match eval_apart {
@@ -79,20 +79,20 @@ impl Task {
         Ok((num_train, dev_apart))
     }
 
-    /// How many rows of `file` the evaluation split takes.
+    /// The number of evaluation rows drawn from `file`.
     fn num_eval(&self, files: &Files, file: &RowFile, asked: Sizes) -> Result<usize> {
         let mut asked = asked.num_eval.or(self.splits.num_eval);
         let (place, count) = (&file.rows.place, file.count);
         match asked {
-            // MeZO's published commands ask for 1,000 of SST-2's 872.
-            Some(n) if n > count && files.have(Part::Eval) => {
+            // MeZO's published commands ask for 1,000 of SST-2's 872 rows.
+            Some(n) if n > count && files.has_file(Part::Eval) => {
                 tracing::info!("--num-eval {n}: {place} has {count} rows, and all of them are taken");
                 asked = Some(count);
             }
             Some(n) if n == 0 || n > count => return Err(usage!("num_eval {n}: {place} has {count} rows")),
             _ => {}
         }
-        let usual = if files.have(Part::Eval) { NUM_EVAL } else { files.share(file.count, NUM_EVAL) };
+        let usual = if files.has_file(Part::Eval) { NUM_EVAL } else { files.default_size(file.count, NUM_EVAL) };
         Ok(asked.unwrap_or(usual.min(file.count)))
     }
 }
@@ -101,7 +101,7 @@ impl Task {
 mod tests {
     use super::*;
 
-    /// The first values that `np.random.seed(0); np.random.permutation(n)` gives.
+    /// The first values of `np.random.seed(0); np.random.permutation(n)`.
     #[test]
     fn permutations_are_numpys() {
         for (n, first) in [

@@ -1,8 +1,8 @@
-//! Prompt templates: minijinja's, held to what a prompt is made of. A task file may be a stranger's, and a few of its lines could otherwise
-//! loop for ever, double a text forty times or be nested deeper than the stack.
+//! Prompt templates: minijinja, restricted to what prompts need. A task file may come from a stranger, and a few lines
+//! could loop forever, double a text forty times or overflow the stack.
 //!
-//! What can grow is bounded: the source by its length and its tags, a rendering by fuel and by the length of what it writes, and what holds
-//! a text from one tag to the next (`set`) may not join texts. What has no use in a prompt is refused by name.
+//! Everything that can grow is bounded: the source by its length and number of tags, a rendering by fuel and output
+//! length; `set`, which carries a text to later tags, may not join texts. Features without use in a prompt are removed.
 
 use std::io::Write;
 
@@ -10,38 +10,38 @@ use anyhow::{Context, Result, bail};
 use minijinja::value::{StringInput, Value};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, filters};
 
-use super::json::weight;
+use super::json::text_size;
 use crate::base::text::{listed, quoted};
 
 /// The longest template, in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// The most tags in one, and the most bytes of a tag.
+/// The most tags in a template, and the longest tag in bytes.
 const MOST_TAGS: usize = 1000;
 
 const LONGEST_TAG: usize = 1000;
 
-/// How deep `if` and `for` may stand in each other; each `elif` stands in the one before.
+/// The deepest nesting of `if` and `for`; each `elif` nests in the one before.
 const DEEPEST: usize = 50;
 
-/// How often a tag may join texts (~ and +).
+/// The most joins (~ and +) in a tag.
 const MOST_JOINS: usize = 16;
 
-/// Instructions of a rendering.
+/// The fuel of a rendering, in instructions.
 const FUEL: u64 = 200_000;
 
-/// The longest text that a filter makes.
+/// The longest text that a filter may make, in bytes.
 const LONGEST_TEXT: usize = 16 << 20;
 
-/// What a template may write beside [`MOST_TIMES`] the row that it is of, in bytes: more tokens than any model has positions for.
+/// The longest output beside [`MOST_TIMES`] the row's size, in bytes: more tokens than any model has positions for.
 const LONGEST_BESIDE: usize = 1 << 19;
 
-/// How often a template may write the row.
+/// How many times the row's size a template may write.
 const MOST_TIMES: usize = 4;
 
 const STATEMENTS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "set", "raw"];
 
-/// Filters of minijinja's that are left out: they make a text much longer than what they are given, or have no use in a prompt.
+/// Filters of minijinja that are removed: they expand a text, or have no use in a prompt.
 const LEFT_OUT: [&str; 22] = [
     "safe",
     "escape",
@@ -67,13 +67,13 @@ const LEFT_OUT: [&str; 22] = [
     "debug",
 ];
 
-/// An environment with strict variables and two filters of our own.
+/// An environment with strict variables and the filters `strip_end` and `lower_first`.
 pub fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_keep_trailing_newline(true);
     env.set_fuel(Some(FUEL));
-    // A null inside a field would be trained on as the word "None".
+    // A null in a field would become the word "None".
     env.set_formatter(|out, state, value| match value.is_none() {
         true => Err(Error::new(
             ErrorKind::InvalidOperation,
@@ -90,7 +90,7 @@ pub fn environment() -> Environment<'static> {
     env
 }
 
-/// The first word in lower case, unless it is "I".
+/// Lower-cases the first word unless it is "I".
 fn lower_first(text: &str) -> String {
     let first = text.find(' ').unwrap_or(text.len());
     if &text[..first] == "I" { text.to_string() } else { format!("{}{}", text[..first].to_lowercase(), &text[first..]) }
@@ -100,7 +100,7 @@ fn too_long(most: usize) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("it makes a text of more than {most} bytes, longer than any prompt"))
 }
 
-/// minijinja's, of a text that is no longer than a prompt may be.
+/// minijinja's `replace` with a bounded result.
 fn replace(state: &State, text: StringInput, from: StringInput, to: StringInput) -> Result<Value, Error> {
     let (whole, from_text, to_text) = (text.as_str(), from.as_str(), to.as_str());
     let found = if from_text.is_empty() { whole.len() + 1 } else { whole.matches(from_text).count() };
@@ -110,7 +110,7 @@ fn replace(state: &State, text: StringInput, from: StringInput, to: StringInput)
     filters::replace(state, text, from, to)
 }
 
-/// The same of minijinja's.
+/// minijinja's `join` with a bounded result.
 fn join(state: &State, list: &Value, joiner: Option<StringInput>) -> Result<Value, Error> {
     let between = joiner.as_ref().map_or(0, |joiner| joiner.as_str().len());
     let mut len = 0usize;
@@ -123,9 +123,9 @@ fn join(state: &State, list: &Value, joiner: Option<StringInput>) -> Result<Valu
     filters::join(state, list, joiner)
 }
 
-/// A template of the environment with a row's values in it.
+/// Renders a template with a row's values. Fails if it exceeds its fuel or output length.
 pub fn render(env: &Environment, name: &str, values: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
-    let most = LONGEST_BESIDE + MOST_TIMES * values.values().map(|value| weight(value, 0)).sum::<usize>();
+    let most = LONGEST_BESIDE + MOST_TIMES * values.values().map(|value| text_size(value, 0)).sum::<usize>();
     let mut out = Bounded { text: Vec::new(), most };
     let rendered = env.get_template(name)?.render_captured_to(values, &mut out).map(drop);
     if let Err(error) = rendered {
@@ -139,7 +139,7 @@ pub fn render(env: &Environment, name: &str, values: &serde_json::Map<String, se
     String::from_utf8(out.text).context("a prompt is UTF-8")
 }
 
-/// A text that does not grow past the longest.
+/// An output of limited length.
 struct Bounded {
     text: Vec<u8>,
     most: usize,
@@ -165,7 +165,7 @@ struct Tag<'a> {
     is_statement: bool,
 }
 
-/// The tags of a template, as minijinja finds them: a brace in a text between quotes ends none.
+/// The tags of a template, as minijinja finds them: a closing brace in a string literal does not end a tag.
 fn tags(source: &str) -> Result<Vec<Tag<'_>>> {
     let (mut found, mut rest) = (Vec::new(), source);
     while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).chain(rest.find("{#")).min() {
@@ -184,7 +184,7 @@ fn tags(source: &str) -> Result<Vec<Tag<'_>>> {
         }
         found.push(Tag { inner, is_statement: open == "{%" });
         if is_raw {
-            // What stands in it is text, up to a tag that ends it.
+            // Raw text, up to its end tag.
             let Some(at) = rest.find("endraw") else { break };
             rest = rest[at..].split_once("%}").map_or("", |(_, rest)| rest);
         }
@@ -192,7 +192,7 @@ fn tags(source: &str) -> Result<Vec<Tag<'_>>> {
     Ok(found)
 }
 
-/// What of a tag stands outside the texts between quotes in it, and where.
+/// The characters of a tag outside its string literals, with their indices.
 fn outside_texts(tag: &str) -> impl Iterator<Item = (usize, char)> {
     let (mut quote, mut escaped) = (None, false);
     tag.char_indices().filter(move |(_, c)| {
@@ -208,12 +208,12 @@ fn outside_texts(tag: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// Where a tag ends that is closed by `close`.
+/// The index at which a tag is closed by `close`.
 fn end_of_tag(text: &str, close: &str) -> Option<usize> {
     outside_texts(text).map(|(at, _)| at).find(|at| text[*at..].starts_with(close))
 }
 
-/// Refuses a template that is more than a prompt's, before it is parsed.
+/// Refuses a template that exceeds the bounds, before it is parsed.
 pub fn check(source: &str) -> Result<()> {
     if source.len() > LONGEST {
         bail!("it is {} bytes long, and {LONGEST} is the most", source.len());
@@ -312,7 +312,7 @@ mod tests {
         assert!(error(&long).contains("longer than any prompt"), "{}", error(&long));
     }
 
-    /// Those that make a text no longer than a few times what they are given.
+    /// The filters that expand a text by at most a small factor.
     const FILTERS: [&str; 28] = [
         "lower",
         "upper",

@@ -1,4 +1,5 @@
-//! What the tokenizers crate does not hold a tokenizer.json to: steps that panic, and steps that make a text grow without bound.
+//! Bounds on tokenizer.json that the tokenizers crate does not enforce: steps that panic, or expand a text without
+//! limit.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
@@ -6,24 +7,24 @@ use tokenizers::utils::SysRegex;
 
 use crate::base::text::quoted;
 
-/// How many times longer all steps together may make a text; SentencePiece's make a space three bytes.
+/// The largest expansion of a text by all steps together; SentencePiece makes a space three bytes.
 const MOST_GROWTH: usize = 1000;
 
-/// Steps, those in sequences counted.
+/// The most steps, including those in sequences.
 const MOST_STEPS: usize = 100;
 
-/// Bytes of a pattern, which a parser goes into as deep as it is nested.
+/// The longest pattern in bytes; a regex parser recurses with its nesting.
 const LONGEST_PATTERN: usize = 4096;
 
-/// What was seen of a file's steps so far.
-struct Seen {
+/// The steps so far, and the product of their expansions.
+struct StepBounds {
     steps: usize,
     growth: usize,
 }
 
-/// Refuses by name what would panic or not end.
+/// Refuses what would panic or not terminate.
 pub fn check(fields: &Map<String, Value>) -> Result<()> {
-    let mut seen = Seen { steps: 0, growth: 1 };
+    let mut seen = StepBounds { steps: 0, growth: 1 };
     for part in ["normalizer", "pre_tokenizer", "post_processor"] {
         if let Some(step) = fields.get(part) {
             seen.step(step).with_context(|| part.to_string())?;
@@ -36,7 +37,7 @@ fn text<'a>(step: &'a Value, field: &str) -> &'a str {
     step.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-impl Seen {
+impl StepBounds {
     fn step(&mut self, step: &Value) -> Result<()> {
         let kind = text(step, "type");
         self.steps += 1;
@@ -47,11 +48,11 @@ impl Seen {
             "Replace" => {
                 let from = pattern(step)?;
                 let to = text(step, "content").len();
-                // A pattern may match a single byte.
+                // A regex may match a single byte.
                 to.div_ceil(if from.is_regex { 1 } else { from.text.len().max(1) })
             }
             "Split" => pattern(step).map(|_| 1)?,
-            // Bytes that are no letters become two.
+            // Bytes that are not printable become two.
             "ByteLevel" | "BertNormalizer" => 2,
             "Prepend" if text(step, "prepend").len() > LONGEST_PATTERN => bail!("Prepend: prepend is too long"),
             "FixedLength" if step.get("length").and_then(Value::as_u64) == Some(0) => {
@@ -68,7 +69,7 @@ impl Seen {
     }
 }
 
-/// A pattern of a step.
+/// The pattern of a step.
 struct Pattern<'a> {
     text: &'a str,
     is_regex: bool,
@@ -85,7 +86,7 @@ fn pattern(step: &Value) -> Result<Pattern<'_>> {
     if said.len() > LONGEST_PATTERN {
         bail!("{kind}: its pattern is {} bytes long, and {LONGEST_PATTERN} is the most", said.len());
     }
-    // What matches nothing at all can be replaced without end.
+    // Replacing an empty match does not terminate.
     if is_regex && kind == "Replace" {
         let regex = SysRegex::new(said).map_err(|e| anyhow::anyhow!("{kind}: its pattern {} is none: {e}", quoted(said)))?;
         if ["", "a", " "].iter().any(|text| regex.find_iter(text).any(|(start, end)| start == end)) {
@@ -95,7 +96,7 @@ fn pattern(step: &Value) -> Result<Pattern<'_>> {
     Ok(Pattern { text: said, is_regex })
 }
 
-/// A BPE's merges cut so many bytes off their second halves.
+/// The crate cuts `continuing_subword_prefix` off the second half of each merge without checking its length.
 fn model(model: &Value) -> Result<()> {
     let prefix = text(model, "continuing_subword_prefix").len();
     let Some(merges) = model.get("merges").and_then(Value::as_array).filter(|_| prefix > 0) else { return Ok(()) };

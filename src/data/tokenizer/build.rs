@@ -1,4 +1,4 @@
-//! The tokenizer that a file describes, as it stands or as its class builds it anew.
+//! Builds the tokenizer from tokenizer.json, as it is or as its class rebuilds it.
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
@@ -11,10 +11,10 @@ use super::settings::Settings;
 use crate::base::panics::unless_panic;
 
 impl File {
-    /// The tokenizer, without the tokens that are named beside it; the content goes into it.
+    /// The tokenizer without the tokens of the other files. Takes the file's content.
     pub fn make(&mut self, settings: &Settings) -> Result<Inner> {
         let mut fields = std::mem::take(&mut self.fields);
-        if settings.class != Class::AsItStands {
+        if settings.class != Class::Generic {
             let (normalizer, pre_tokenizer, mut model) = settings.class.steps(settings);
             if self.whole {
                 self.warn_of_class(&fields, settings.class, &normalizer, &pre_tokenizer, &model);
@@ -29,7 +29,7 @@ impl File {
             fields.insert("pre_tokenizer".into(), pre_tokenizer);
             fields.insert("added_tokens".into(), json!([]));
         }
-        // How long a text may be is for us to say; and nothing is decoded.
+        // --max-length bounds texts, and nothing is decoded.
         for left in ["truncation", "padding", "decoder"] {
             fields.insert(left.into(), Value::Null);
         }
@@ -44,7 +44,7 @@ impl File {
             .with_context(|| format!("cannot read {}", self.place))
     }
 
-    /// Says that a class makes something else of text than the file says.
+    /// Warns if the class tokenises differently from the file.
     fn warn_of_class(
         &self,
         fields: &Map<String, Value>,
@@ -54,7 +54,7 @@ impl File {
         model: &Value,
     ) {
         let own = |step: &str| fields.get(step).unwrap_or(&Value::Null);
-        // LLaMA's older way to write its spaces; the class leaves off the one behind a special token where `legacy` is false.
+        // LLaMA's older spelling of its spaces; with `legacy` false the class omits the one after a special token.
         let (front, spaces) = (
             json!({ "type": "Prepend", "prepend": "▁" }),
             json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" }),
@@ -62,13 +62,13 @@ impl File {
         let older = json!({ "type": "Sequence", "normalizers": [front, spaces] });
         let is_llama = matches!(class, Class::Llama | Class::CodeLlama);
         let as_ever = is_llama && own("pre_tokenizer").is_null() && [&older, &spaces].contains(&own("normalizer"));
-        // Where spaces are gone, nothing is left to cut at.
+        // The normaliser replaces all spaces, so the pre-tokenizer has nothing to split at.
         let uncut = class == Class::Gemma && own("pre_tokenizer").is_null() && same(own("normalizer"), normalizer);
         let flag = |model: &Value, flag: &str| model.get(flag) == Some(&Value::Bool(true));
         let flags = ["byte_fallback", "ignore_merges"].iter().all(|key| flag(own("model"), key) == flag(model, key));
         let steps = same(own("normalizer"), normalizer) && same(own("pre_tokenizer"), pre_tokenizer);
         if !(flags && (steps || as_ever || uncut)) {
-            // A Qwen2 has no other class.
+            // Qwen2 models cannot declare another class.
             let how = match class {
                 Class::Qwen2 => "",
                 _ => {
@@ -85,7 +85,7 @@ impl File {
     }
 }
 
-/// Whether two steps do the same; where a token lies in its text is nothing to us.
+/// Whether two steps tokenise alike; offsets are not used.
 fn same(a: &Value, b: &Value) -> bool {
     fn essence(value: &Value) -> Value {
         match value {

@@ -1,32 +1,32 @@
-//! Which of transformers' tokenizer classes a folder's tokenizer is of.
+//! The tokenizer class that transformers chooses for a folder.
 //!
-//! Since transformers 5 a class takes of tokenizer.json the vocabulary, the merges and the post-processor, and makes the rest
-//! itself: how text is normalised and cut, what becomes of bytes that are no token. The generic class takes the file as it
-//! stands. Which class it is depends on config.json's `model_type` as well (transformers' AutoTokenizer).
+//! Since transformers 5 a class takes the vocabulary, the merges and the post-processor from tokenizer.json and builds
+//! the normaliser, pre-tokenizer and byte fallback itself; the generic class takes the file unchanged. config.json's
+//! `model_type` takes part in the choice (transformers' AutoTokenizer).
 
 use anyhow::{Result, bail};
 
 /// A tokenizer class of transformers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// tokenizer.json as it stands.
-    AsItStands,
-    /// GPT-2's byte-level BPE, OPT's too.
+    /// The generic class: tokenizer.json unchanged.
+    Generic,
+    /// GPT-2: byte-level BPE; OPT too.
     Gpt2,
-    /// Qwen2's: Unicode composed, its own pattern, digits one by one.
+    /// Qwen2: NFC, its own pattern, single digits.
     Qwen2,
-    /// LLaMA's: SentencePiece's BPE with a space in front.
+    /// LLaMA: SentencePiece BPE with a leading space.
     Llama,
-    /// Code Llama's: the same with tokens for infilling.
+    /// Code Llama: LLaMA with infilling tokens.
     CodeLlama,
-    /// Gemma's: SentencePiece's BPE without a space in front.
+    /// Gemma: SentencePiece BPE without a leading space.
     Gemma,
 }
 
-/// `tokenizer_class` and what it is; each with "Fast" behind as well.
+/// Values of `tokenizer_class`; each also with the suffix "Fast".
 const NAMES: &[(&str, Class)] = &[
-    ("PreTrainedTokenizer", Class::AsItStands),
-    ("TokenizersBackend", Class::AsItStands),
+    ("PreTrainedTokenizer", Class::Generic),
+    ("TokenizersBackend", Class::Generic),
     ("GPT2Tokenizer", Class::Gpt2),
     ("Qwen2Tokenizer", Class::Qwen2),
     ("LlamaTokenizer", Class::Llama),
@@ -34,10 +34,10 @@ const NAMES: &[(&str, Class)] = &[
     ("GemmaTokenizer", Class::Gemma),
 ];
 
-/// A model type's own class, for which none may be declared; LLaMA has none.
+/// The class of a model type if none is declared; `llama` has none.
 const OF_MODELS: &[(&str, Class)] = &[
     ("opt", Class::Gpt2),
-    ("mistral", Class::AsItStands),
+    ("mistral", Class::Generic),
     ("qwen2", Class::Qwen2),
     ("qwen3", Class::Qwen2),
     ("gemma", Class::Gemma),
@@ -45,21 +45,22 @@ const OF_MODELS: &[(&str, Class)] = &[
     ("gemma3_text", Class::Gemma),
 ];
 
-/// Code Llama's token for the gap between what is before and what is behind; transformers turns such a text round.
+/// Code Llama's infilling token; transformers reorders a text that contains it.
 pub const FILL: &str = "<FILL_ME>";
 
-/// Qwen2's pattern.
+/// Qwen2's pre-tokenisation pattern.
 pub(super) const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Class {
-    /// The class that transformers 5 opens; `byte_level`: whether there is a tokenizer.json that says ByteLevel.
+    /// The class that transformers 5 chooses; `byte_level`: whether tokenizer.json uses ByteLevel. Fails on an unknown
+    /// class.
     pub fn find(model_type: &str, declared: Option<&str>, byte_level: bool, place: &str) -> Result<Self> {
         let own = OF_MODELS.iter().find(|(name, _)| *name == model_type).map(|(_, class)| *class);
-        let Some(name) = declared.filter(|name| !name.is_empty()) else { return Ok(own.unwrap_or(Class::AsItStands)) };
-        // Whatever they declare.
+        let Some(name) = declared.filter(|name| !name.is_empty()) else { return Ok(own.unwrap_or(Class::Generic)) };
+        // transformers ignores the declared class of these.
         if model_type == "mistral" || model_type == "qwen2" {
-            return Ok(own.unwrap_or(Class::AsItStands));
+            return Ok(own.unwrap_or(Class::Generic));
         }
         let stem = name.strip_suffix("Fast").unwrap_or(name);
         let Some((_, class)) = NAMES.iter().find(|(name, _)| *name == stem) else {
@@ -70,18 +71,18 @@ impl Class {
                 known.join(", ")
             );
         };
-        Ok(if *class == Class::Llama && byte_level { Class::AsItStands } else { *class })
+        Ok(if *class == Class::Llama && byte_level { Class::Generic } else { *class })
     }
 
-    /// As `tokenizer_class` names it.
+    /// Its name in `tokenizer_class`.
     pub fn name(self) -> &'static str {
         match self {
-            Class::AsItStands => "PreTrainedTokenizerFast",
+            Class::Generic => "PreTrainedTokenizerFast",
             _ => NAMES.iter().find(|(_, class)| *class == self).map_or("", |(name, _)| *name),
         }
     }
 
-    /// The named tokens that a class has where tokenizer_config.json says nothing.
+    /// The default named tokens of the class.
     pub fn defaults(self) -> &'static [(&'static str, &'static str)] {
         const GPT2: &[(&str, &str)] =
             &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")];
@@ -96,7 +97,7 @@ impl Class {
             ("mask_token", "<mask>"),
         ];
         match self {
-            Class::AsItStands => &[],
+            Class::Generic => &[],
             Class::Gpt2 => GPT2,
             Class::Qwen2 => QWEN2,
             Class::Llama | Class::CodeLlama => LLAMA,
@@ -104,7 +105,7 @@ impl Class {
         }
     }
 
-    /// Tokens that a class adds whatever the files say.
+    /// Tokens that the class adds regardless of the files.
     pub fn always(self) -> &'static [&'static str] {
         if self == Class::CodeLlama { &["▁<PRE>", "▁<MID>", "▁<SUF>", "▁<EOT>", FILL] } else { &[] }
     }

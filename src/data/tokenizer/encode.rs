@@ -1,5 +1,5 @@
-//! Text to token ids, as transformers 5 makes them of the same folder: tokenizer.json, or vocab.json and merges.txt; and
-//! tokenizer_config.json, special_tokens_map.json and added_tokens.json beside them.
+//! Text to token ids, identical to transformers 5 on the same folder: tokenizer.json, or vocab.json and merges.txt;
+//! with tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value};
@@ -13,23 +13,23 @@ use crate::base::Source;
 use crate::base::panics::unless_panic;
 use crate::base::text::quoted;
 
-/// A model's tokenizer.
+/// The tokenizer of a model.
 pub struct Tokenizer {
     inner: Inner,
-    /// What stands in front of every text.
+    /// Ids put before every text.
     front: Vec<u32>,
-    /// What a completion ends in.
+    /// The end token of completions.
     end: Option<u32>,
-    /// Code Llama's token at which a text is turned round.
+    /// Code Llama's infilling token.
     fill: Option<u32>,
-    /// How many rows the model's embedding has.
+    /// The number of rows of the model's embedding.
     rows: usize,
-    /// What it was made of.
+    /// Its file, for errors.
     place: String,
 }
 
 impl Tokenizer {
-    /// Files that a tokenizer may consist of; those that are there go with the weights wherever they are written.
+    /// Files of a tokenizer; those present are copied wherever the weights are written.
     pub const FILES: [&str; 8] = [
         "tokenizer.json",
         "tokenizer_config.json",
@@ -41,7 +41,8 @@ impl Tokenizer {
         "chat_template.jinja",
     ];
 
-    /// Opens the tokenizer of a model. `bos_id` takes the place of all that the tokenizer puts in front of a text.
+    /// Opens the tokenizer of a model. `bos_id` replaces everything that the tokenizer puts before a text. Fails on
+    /// damaged or unsupported files.
     pub fn open(files: &Source, bos_id: Option<u32>) -> Result<Self> {
         let config = read_json(files, "config.json")?.unwrap_or_default();
         let text = |key: &str| config.get(key).and_then(Value::as_str);
@@ -57,7 +58,7 @@ impl Tokenizer {
         added.with_context(|| format!("{} cannot take its tokens; the file is damaged", file.place))??;
         let (front, back) = match settings.template {
             Some(bos) => (Vec::from_iter(bos.then(|| settings.id(&inner, "bos_token")).flatten()), Vec::new()),
-            None => around(&inner).with_context(|| file.place.clone())?,
+            None => affixes(&inner).with_context(|| file.place.clone())?,
         };
         if bos_id.is_none() {
             if model_type == "opt" && front.is_empty() {
@@ -66,7 +67,7 @@ impl Tokenizer {
                      --bos-id 2 puts it"
                 );
             }
-            settings.warn_of_begin(front.first().copied(), settings.id(&inner, "bos_token"), &file.place);
+            settings.warn_of_ignored_add_bos(front.first().copied(), settings.id(&inner, "bos_token"), &file.place);
         }
         if let Some(last) = back.last() {
             let last = inner.id_to_token(*last).unwrap_or_default();
@@ -80,7 +81,7 @@ impl Tokenizer {
         Ok(Tokenizer { inner, front: bos_id.map_or(front, |id| vec![id]), end, fill, rows: usize::MAX, place: file.place })
     }
 
-    /// For a model whose embedding has so many rows: a text with a token that has none is an error.
+    /// Sets the number of rows of the model's embedding; text with a token beyond it is an error.
     pub fn with_rows(self, rows: usize) -> Self {
         let lacking = self.inner.get_vocab(false).into_iter().filter(|(_, id)| *id as usize >= rows);
         if let Some((token, id)) = lacking.min_by_key(|(_, id)| *id) {
@@ -92,19 +93,19 @@ impl Tokenizer {
         Tokenizer { rows, ..self }
     }
 
-    /// The token that says that a text is at its end, if one is known: the tokenizer's `eos_token` if generation stops at it, else
-    /// the first token that it stops at (generation_config.json's `eos_token_id`, else config.json's).
+    /// The end-of-text token, if known: the tokenizer's `eos_token` if generation stops at it, else the first token at
+    /// which generation stops (`eos_token_id` of generation_config.json, else of config.json).
     pub fn end(&self) -> Option<u32> {
         self.end.filter(|id| (*id as usize) < self.rows)
     }
 
-    /// Tokens as the vocabulary writes them, for people.
+    /// Tokens as written in the vocabulary, for people.
     pub fn pieces(&self, ids: &[u32]) -> Vec<String> {
         ids.iter().map(|id| self.inner.id_to_token(*id).unwrap_or_else(|| format!("<{id}>"))).collect()
     }
 
-    /// Token ids of `text`, with what the tokenizer puts in front, once: a text that has it already is left as it is. What a
-    /// template puts behind is left off.
+    /// The token ids of `text` after the tokenizer's leading tokens, which are not repeated if the text begins with
+    /// them. A template's trailing tokens are omitted.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoded = unless_panic(|| self.inner.encode_fast(text, false));
         let encoded =
@@ -127,10 +128,10 @@ impl Tokenizer {
     }
 }
 
-/// What a post-processor puts in front of a text, and behind it.
-fn around(inner: &Inner) -> Result<(Vec<u32>, Vec<u32>)> {
+/// The ids that a post-processor puts before and after a text.
+fn affixes(inner: &Inner) -> Result<(Vec<u32>, Vec<u32>)> {
     let Some(processor) = inner.get_post_processor() else { return Ok((Vec::new(), Vec::new())) };
-    // A text of one token, of which the mask says that it is none of the template's.
+    // A one-token text; the special-tokens mask tells it from the template's tokens.
     let text = Encoding::new(
         vec![0],
         vec![0],
@@ -151,7 +152,7 @@ fn around(inner: &Inner) -> Result<(Vec<u32>, Vec<u32>)> {
     Ok((whole.get_ids()[..at].to_vec(), whole.get_ids()[at + 1..].to_vec()))
 }
 
-/// The tokens at which transformers' generation stops.
+/// The tokens at which transformers stops generating.
 fn stops(files: &Source, config: &Map<String, Value>) -> Result<Vec<u32>> {
     let of = |fields: &Map<String, Value>, name: &str| match fields.get("eos_token_id") {
         None | Some(Value::Null) => Ok(Vec::new()),
@@ -167,7 +168,7 @@ fn stops(files: &Source, config: &Map<String, Value>) -> Result<Vec<u32>> {
     if stops.is_empty() { of(config, "config.json") } else { Ok(stops) }
 }
 
-/// The token that a completion is taught to end in.
+/// The token that completions are trained to end in.
 fn end(eos: Option<u32>, stops: &[u32]) -> Option<u32> {
     match (eos, stops.first()) {
         (Some(eos), Some(first)) if !stops.contains(&eos) => {

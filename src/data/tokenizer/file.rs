@@ -1,4 +1,4 @@
-//! tokenizer.json, or what vocab.json and merges.txt come to.
+//! tokenizer.json, or its equivalent from vocab.json and merges.txt.
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
@@ -11,21 +11,21 @@ use crate::base::{Source, Table, fields};
 
 /// The content of a tokenizer.json.
 pub struct File {
-    /// What it is called in an error.
+    /// The file, for errors.
     pub place: String,
-    /// Whether it says ByteLevel anywhere.
+    /// Whether any step is of type ByteLevel.
     pub byte_level: bool,
-    /// Its added tokens, with their ids.
+    /// Its added tokens with their ids.
     pub added_tokens: Vec<(u32, Value)>,
-    /// The token that batches are padded with, which is special in a text.
+    /// Its padding token, which is a special token.
     pub pad_token: Option<Value>,
-    /// Whether it is a file that says how text is cut; else it is a vocabulary alone.
+    /// Whether it defines all steps, or only the vocabulary and merges.
     pub(super) whole: bool,
     pub(super) fields: Map<String, Value>,
 }
 
 impl File {
-    /// Reads a folder's tokenizer.json, if there is one, and holds its fields to what is known.
+    /// Reads a folder's tokenizer.json, if there is one. Fails on an unknown field or step.
     pub fn read(files: &Source) -> Result<Option<Self>> {
         let name = "tokenizer.json";
         let Some(fields) = read_json(files, name)? else { return Ok(None) };
@@ -48,7 +48,8 @@ impl File {
         Ok(Some(File { place, byte_level, added_tokens, pad_token, whole: true, fields }))
     }
 
-    /// What vocab.json and merges.txt come to in a class that reads them.
+    /// The content of vocab.json and merges.txt, for a class that reads them. Fails for other classes and if either is
+    /// missing.
     pub fn of_vocabulary(files: &Source, class: Class) -> Result<Self> {
         let (Some(vocab), Some(merges)) = (files.read("vocab.json")?, files.read("merges.txt")?) else {
             bail!("{}", missing(files));
@@ -75,7 +76,7 @@ impl File {
     }
 }
 
-/// What to do about a folder without a tokenizer that can be read.
+/// The error for a folder without a readable tokenizer.
 fn missing(files: &Source) -> String {
     let place = files.place("tokenizer.json");
     let how = "transformers writes one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
@@ -88,7 +89,7 @@ fn missing(files: &Source) -> String {
     format!("{place} is missing, and so is vocab.json or merges.txt; {how}")
 }
 
-/// Holds a step and all that it consists of to what is known of its type.
+/// Fails if a step, or one nested in it, has an unknown type or field.
 fn check(step: &Value, place: &str) -> Result<()> {
     let Some(object) = step.as_object() else {
         return if step.is_null() { Ok(()) } else { Err(anyhow!("{place} is {step}, and no step")) };

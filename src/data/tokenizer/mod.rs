@@ -1,4 +1,4 @@
-//! Text to token ids, as transformers makes them of the same folder.
+//! Text to token ids, identical to transformers on the same folder.
 
 pub mod tables;
 mod bounds;

@@ -1,11 +1,11 @@
-//! A JSON object among the tokenizer files.
+//! Reads a JSON object of a tokenizer.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::base::Source;
 
-/// A JSON file's object, if the file is there.
+/// The object in a JSON file; None if the file is missing.
 pub(super) fn read_json(files: &Source, name: &str) -> Result<Option<Map<String, Value>>> {
     let Some(bytes) = files.read(name)? else { return Ok(None) };
     let place = files.place(name);

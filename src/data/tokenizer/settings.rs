@@ -12,36 +12,36 @@ use super::read_json::read_json;
 use super::tables::{ADDED_TOKEN, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG};
 use crate::base::{Source, Table, fields};
 
-/// The named tokens, in the order in which transformers adds those that are not there.
+/// The named tokens, in the order in which transformers adds them.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What the files beside the vocabulary say.
+/// The settings in the files beside the vocabulary.
 pub struct Settings {
-    /// Of which class the tokenizer is.
+    /// The tokenizer class.
     pub class: Class,
     /// `add_prefix_space`.
     pub add_prefix_space: Option<bool>,
-    /// LLaMA's `legacy`: a space is put in front of what follows a special token too.
+    /// LLaMA's `legacy`: a space is inserted after special tokens too.
     pub legacy: bool,
-    /// The template is made anew, with the begin token or without; None: tokenizer.json's.
+    /// Replaces the template: with the begin token or without; None: tokenizer.json's.
     pub template: Option<bool>,
-    /// `add_bos_token`, where tokenizer.json's template counts all the same.
-    unheard_begin: Option<bool>,
-    /// Special tokens in a text are no tokens but text.
+    /// `add_bos_token`, where tokenizer.json's template overrides it.
+    ignored_add_bos: Option<bool>,
+    /// Whether special tokens in a text are tokenised as text.
     split_special_tokens: bool,
-    /// Named tokens.
+    /// The named tokens.
     named: Vec<(String, AddedToken)>,
-    /// Tokens with the ids that they are to have, and where that is said.
+    /// Tokens with required ids, and the file that requires them.
     placed: BTreeMap<u32, (AddedToken, String)>,
-    /// Tokens without.
+    /// Tokens without required ids.
     extra: Vec<AddedToken>,
-    /// Where tokenizer_config.json is.
+    /// The path of tokenizer_config.json.
     place: String,
 }
 
 impl Settings {
-    /// Reads the files beside `file`, the tokenizer.json if there is one, of a model of type `model_type`; `declared` is
-    /// config.json's `tokenizer_class`.
+    /// Reads the files beside `file`, the tokenizer.json if there is one, of a model of type `model_type`; `declared`
+    /// is config.json's `tokenizer_class`.
     pub fn read(files: &Source, file: Option<&File>, model_type: &str, declared: Option<&str>) -> Result<Self> {
         let place = files.place("tokenizer_config.json");
         let config = read_json(files, "tokenizer_config.json")?.unwrap_or_default();
@@ -68,7 +68,7 @@ impl Settings {
             add_prefix_space: flag("add_prefix_space")?,
             legacy: flag("legacy")?.unwrap_or(false),
             template,
-            unheard_begin: add_bos.filter(|_| file.is_some()),
+            ignored_add_bos: add_bos.filter(|_| file.is_some()),
             split_special_tokens: flag("split_special_tokens")?.unwrap_or(false),
             named: tokens.named,
             placed: tokens.placed,
@@ -77,17 +77,17 @@ impl Settings {
         })
     }
 
-    /// A named token.
+    /// The text of a named token.
     pub fn named(&self, name: &str) -> Option<String> {
         self.named.iter().find(|(own, _)| own == name).map(|(_, token)| token.content.clone())
     }
 
-    /// A named token's id.
+    /// The id of a named token.
     pub fn id(&self, inner: &Inner, name: &str) -> Option<u32> {
         inner.token_to_id(&self.named(name)?)
     }
 
-    /// Adds the tokens that the files name, in transformers' order, and holds their ids to what is said of them.
+    /// Adds the tokens of the files in transformers' order. Fails if one does not get its required id.
     pub fn add_tokens(&self, inner: &mut Inner) -> Result<()> {
         let error = |e: tokenizers::Error| anyhow!("{}: its tokens cannot be added: {e}", self.place);
         let mut known: BTreeSet<String> =
@@ -116,7 +116,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Tokens under names of their own get their ids in an order that JSON's readers do not keep.
+    /// Fails if several tokens with custom names are new: their ids would depend on the order of JSON keys.
     fn check_order(&self, inner: &Inner, known: &BTreeSet<String>) -> Result<()> {
         let own = self.named.iter().filter(|(name, _)| !NAMED.contains(&name.as_str()) && !name.is_empty());
         let own = own.map(|(_, token)| token.content.as_str()).filter(|token| !self.class.always().contains(token));
@@ -131,10 +131,10 @@ impl Settings {
         }
     }
 
-    /// Says that an `add_bos_token` is not heard where it is not what tokenizer.json does.
-    pub fn warn_of_begin(&self, first: Option<u32>, bos: Option<u32>, file: &str) {
+    /// Warns if `add_bos_token` contradicts tokenizer.json, which prevails.
+    pub fn warn_of_ignored_add_bos(&self, first: Option<u32>, bos: Option<u32>, file: &str) {
         let begins = first.is_some() && first == bos;
-        if let Some(wanted) = self.unheard_begin.filter(|wanted| self.template.is_none() && *wanted != begins) {
+        if let Some(wanted) = self.ignored_add_bos.filter(|wanted| self.template.is_none() && *wanted != begins) {
             let what = if begins { "puts the begin token in front" } else { "puts no begin token in front" };
             tracing::warn!(
                 "{}: add_bos_token is {wanted}, but {file} {what}, and that is what counts, as in transformers 5",
@@ -144,7 +144,7 @@ impl Settings {
     }
 }
 
-/// The tokens that the files name.
+/// The tokens of the files.
 struct Tokens {
     named: Vec<(String, AddedToken)>,
     placed: BTreeMap<u32, (AddedToken, String)>,
@@ -160,19 +160,19 @@ impl Tokens {
         {
             config.insert("extra_special_tokens".into(), more);
         }
-        // Older files, which added_tokens_decoder takes the place of.
+        // Files of older versions; added_tokens_decoder replaces them.
         let map = if decoder.is_some() { None } else { read_json(files, "special_tokens_map.json")? };
         if let Some(map) = map {
             check(&map, SPECIAL_TOKENS_MAP, &files.place("special_tokens_map.json"))?;
             merge(&mut config, map);
         }
-        // Those of added_tokens.json that are special by a list are so by the new name alone.
+        // Tokens in added_tokens.json become special by a list of the new name only.
         let listed = config.contains_key("extra_special_tokens");
         if let Some(more) = config.remove("additional_special_tokens").filter(|more| !listed && !more.is_null()) {
             config.insert("extra_special_tokens".into(), more);
         }
-        // Other classes have a pad_token of their own, if it is none.
-        if matches!(class, Class::AsItStands | Class::Llama | Class::CodeLlama)
+        // The other classes default to their own pad_token.
+        if matches!(class, Class::Generic | Class::Llama | Class::CodeLlama)
             && let Some(pad) = file.and_then(|file| file.pad_token.clone())
         {
             config.entry("pad_token").or_insert(pad);
@@ -211,11 +211,11 @@ impl Tokens {
             let token = |value, texts| added_token(value, false, texts).context(file.place.clone());
             for (id, value) in &file.added_tokens {
                 match (&decoder, class) {
-                    // As it stands in the file already; here for its id to be looked at.
-                    (Some(_), Class::AsItStands) if !placed.contains_key(id) => {
+                    // Already in the file; recorded so that its id is verified.
+                    (Some(_), Class::Generic) if !placed.contains_key(id) => {
                         placed.insert(*id, (token(value, &unnamed)?, file.place.clone()));
                     }
-                    // tokenizer_config.json's go before; and a class takes no others.
+                    // tokenizer_config.json takes precedence, and a class takes no others.
                     (Some(_), _) => {}
                     (None, _) => drop(placed.insert(*id, (token(value, &texts)?, file.place.clone()))),
                 }
@@ -224,7 +224,7 @@ impl Tokens {
         Ok(Tokens { named, placed, extra })
     }
 
-    /// The texts of all named tokens: whatever else is said of these, they are special.
+    /// The texts of all named tokens, which are special whatever else is said of them.
     fn texts(config: &Map<String, Value>, class: Class) -> BTreeSet<String> {
         let own = config.iter().filter(|(key, _)| key.ends_with("_token")).filter_map(|(_, value)| content(value));
         let listed = match config.get("extra_special_tokens") {
@@ -235,7 +235,7 @@ impl Tokens {
         own.chain(listed).chain(defaults).chain(class.always().iter().copied()).map(String::from).collect()
     }
 
-    /// The named tokens in transformers' order; those that a class always adds have no name here.
+    /// The named tokens in transformers' order; those that a class always adds have an empty name.
     fn named(
         config: &Map<String, Value>,
         class: Class,
@@ -261,7 +261,7 @@ impl Tokens {
     }
 }
 
-/// What special_tokens_map.json says goes before what tokenizer_config.json says; lists are joined.
+/// special_tokens_map.json overrides tokenizer_config.json; lists are joined.
 fn merge(config: &mut Map<String, Value>, map: Map<String, Value>) {
     for (key, value) in map {
         match (config.get_mut(&key), value) {
@@ -274,7 +274,7 @@ fn merge(config: &mut Map<String, Value>, map: Map<String, Value>) {
     }
 }
 
-/// Holds fields to their table; tokens may have any name that ends in `_token`.
+/// Checks fields against their table; any name that ends in `_token` may be a token.
 fn check(object: &Map<String, Value>, table: Table, place: &str) -> Result<()> {
     let is_token = |name: &str, value: &Value| name.ends_with("_token") && content(value).is_some();
     let others = object.iter().filter(|(name, value)| !is_token(name, value));
@@ -290,13 +290,13 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A token's text, of either way to write it.
+/// The text of a token, written as a string or as an object.
 fn content(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// A token as JSON writes it: its text, or its text and flags. Named ones are special whatever they say; those that say
-/// nothing of being normalised are if they are not special.
+/// A token written as a string, or as an object with flags. Named tokens are special whatever their flag; `normalized`
+/// defaults to not special.
 fn added_token(value: &Value, special: bool, named: &BTreeSet<String>) -> Result<AddedToken> {
     let text = content(value).ok_or_else(|| anyhow!("{value} is no token"))?;
     let Some(object) = value.as_object() else { return Ok(AddedToken::from(text, true)) };

@@ -1,4 +1,4 @@
-//! How each class cuts a text: its normaliser, its pre-tokenizer and its model, as tokenizer.json has them.
+//! The normaliser, pre-tokenizer and model of each class, in tokenizer.json's form.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::class::{Class, QWEN2};
 use super::settings::Settings;
 
 impl Class {
-    /// How the class normalises text and cuts it, and its model without vocabulary and merges, as tokenizer.json writes them.
+    /// The normaliser, the pre-tokenizer, and the model without vocabulary and merges, in tokenizer.json's form.
     pub fn steps(self, settings: &Settings) -> (Value, Value, Value) {
         let byte_level = |use_regex: bool| {
             let prefix = settings.add_prefix_space == Some(true);
@@ -17,7 +17,7 @@ impl Class {
             |scheme: &str| json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false });
         let prefix = settings.add_prefix_space != Some(false);
         match self {
-            Class::AsItStands => (Value::Null, Value::Null, Value::Null),
+            Class::Generic => (Value::Null, Value::Null, Value::Null),
             Class::Gpt2 => (Value::Null, byte_level(true), bpe(None, false, false)),
             Class::Qwen2 => {
                 let split =

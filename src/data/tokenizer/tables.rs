@@ -1,4 +1,4 @@
-//! What is made of each field of the files that a tokenizer consists of, as transformers 5 acts on them.
+//! How each field of the tokenizer files is used, following transformers 5.
 
 use crate::base::Use::{NoEffect, Only, Read, Refused};
 use crate::base::{Field, Table};
@@ -131,7 +131,7 @@ pub const SPECIAL_TOKENS_MAP: Table = Table {
     ],
 };
 
-/// A token wherever it is written with its flags: in tokenizer.json, added_tokens_decoder, or as a named token.
+/// A token with flags: in tokenizer.json, added_tokens_decoder, or as a named token.
 pub const ADDED_TOKEN: Table = Table {
     file: "tokenizer.json, tokenizer_config.json, special_tokens_map.json",
     of: "a token",
@@ -147,7 +147,7 @@ pub const ADDED_TOKEN: Table = Table {
     ],
 };
 
-/// generation_config.json, of which nothing else is looked at: it says how text is made, and zotune makes none.
+/// generation_config.json; it controls generation, which zotune does not do, so one field is read.
 pub const GENERATION_CONFIG: Table = Table {
     file: "generation_config.json",
     of: "",
@@ -174,7 +174,7 @@ pub const TOKENIZER_JSON: Table = Table {
     ],
 };
 
-/// The steps and models of tokenizer.json, `of` being their type.
+/// The steps and models of tokenizer.json by type, `of`.
 pub const COMPONENTS: &[Table] = &[
     part(
         "BPE",
@@ -203,7 +203,7 @@ pub const COMPONENTS: &[Table] = &[
         ],
     ),
     part("Unigram", &[TYPE, ("vocab", Read, ""), ("unk_id", Read, ""), ("byte_fallback", Read, "")]),
-    // Normalizers, pre-tokenizers and post-processors; some are called the same.
+    // Normalizers, pre-tokenizers and post-processors; some share a name.
     part("Sequence", &[TYPE, ("normalizers", Read, ""), ("pretokenizers", Read, ""), ("processors", Read, "")]),
     part(
         "ByteLevel",

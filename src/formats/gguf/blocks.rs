@@ -1,4 +1,4 @@
-//! Numbers out of quantised blocks, and what llama.cpp did to some tensors undone.
+//! Dequantises GGML blocks.
 
 use std::io::Read;
 
@@ -12,19 +12,19 @@ use crate::device::Element;
 use crate::device::cpu::convert::convert;
 use crate::device::zeros;
 
-/// `len` numbers that are stored in blocks of `kind`: read a stretch at a time, opened by all threads.
+/// Reads `len` numbers stored in blocks of type `kind`, chunk by chunk, dequantised in parallel.
 pub fn read_blocks<H: Element>(reader: &mut dyn Read, kind: GgmlDType, len: usize) -> Result<Vec<H>> {
-    /// Numbers read at a time.
-    const STRETCH: usize = 1 << 20;
-    /// Numbers that a thread opens at a time: whole blocks of every kind.
-    const SHARE: usize = 1 << 14;
+    /// Numbers per read.
+    const CHUNK: usize = 1 << 20;
+    /// Numbers per task; a multiple of every block size.
+    const PER_TASK: usize = 1 << 14;
     let bytes_of = |numbers: usize| numbers / kind.block_size() * kind.type_size();
     let mut held = zeros::<H>(len)?;
-    let mut stored = vec![0u8; bytes_of(STRETCH.min(len))];
-    for held in held.chunks_mut(STRETCH) {
+    let mut stored = vec![0u8; bytes_of(CHUNK.min(len))];
+    for held in held.chunks_mut(CHUNK) {
         let stored = &mut stored[..bytes_of(held.len())];
         reader.read_exact(stored)?;
-        held.par_chunks_mut(SHARE).zip(stored.par_chunks(bytes_of(SHARE))).try_for_each(|(held, blocks)| {
+        held.par_chunks_mut(PER_TASK).zip(stored.par_chunks(bytes_of(PER_TASK))).try_for_each(|(held, blocks)| {
             let blocks = qtensor_from_ggml(kind, blocks, vec![held.len()], &Device::Cpu)?;
             let wide: Vec<f32> = blocks.dequantize(&Device::Cpu)?.to_vec1()?;
             convert(&wide, held);

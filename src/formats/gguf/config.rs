@@ -1,4 +1,4 @@
-//! A GGUF file's metadata as a config.json, and its tensors by the names that transformers has for them.
+//! Converts a GGUF file's metadata to config.json, and its tensor names to those of transformers.
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value as Json, json};
@@ -8,21 +8,21 @@ use super::header::{Header, Value, required};
 use crate::base::text::nearest;
 use crate::formats::Layout;
 
-/// An architecture as both know it.
+/// An architecture's names in llama.cpp and in transformers, and its conventions.
 pub struct GgufKind {
-    /// `general.architecture`, which begins the names of its metadata too.
+    /// `general.architecture`, also the prefix of its metadata keys.
     name: &'static str,
-    /// `model_type` of config.json.
+    /// `model_type` in config.json.
     model_type: &'static str,
     /// The class in transformers.
     class: &'static str,
-    /// Rotary pairs lie side by side in the rows of queries and keys.
+    /// The rows of a rotary pair are adjacent in the query and key weights.
     interleaved: bool,
-    /// Norms are stored with one added.
+    /// Norm weights are stored plus one.
     gemma: bool,
 }
 
-/// The architectures that are read.
+/// The supported architectures.
 const KINDS: &[GgufKind] = &[
     GgufKind { name: "llama", model_type: "llama", class: "LlamaForCausalLM", interleaved: true, gemma: false },
     GgufKind { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", interleaved: false, gemma: false },
@@ -32,10 +32,10 @@ const KINDS: &[GgufKind] = &[
     GgufKind { name: "gemma3", model_type: "gemma3_text", class: "Gemma3ForCausalLM", interleaved: false, gemma: true },
 ];
 
-/// Names outside of the blocks.
+/// Tensor names outside the blocks.
 const STEM: &[(&str, &str)] = &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
-/// Names in a block.
+/// Tensor names in a block.
 const BLOCK: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -50,7 +50,7 @@ const BLOCK: &[(&str, &str)] = &[
     ("ffn_norm", "post_attention_layernorm"),
 ];
 
-/// Names in a block of four norms, before those of [`BLOCK`].
+/// Tensor names in a block with four norms; they take precedence over [`BLOCK`].
 const FOUR_NORMS: &[(&str, &str)] = &[
     ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_norm", "pre_feedforward_layernorm"),
@@ -58,7 +58,7 @@ const FOUR_NORMS: &[(&str, &str)] = &[
 ];
 
 impl GgufKind {
-    /// The architecture of a file, if it is one that is read.
+    /// The architecture of a file. Fails if it is not supported.
     pub fn of(header: &Header) -> Result<&'static GgufKind> {
         if let Some(other) = header.text("general.type")?.filter(|kind| *kind != "model") {
             bail!("it holds no model but something of the type \"{other}\"");
@@ -71,7 +71,7 @@ impl GgufKind {
             let near = nearest(name, KINDS.iter().map(|kind| kind.name));
             anyhow!("the architecture \"{name}\" is not one that zotune reads from GGUF: {near}")
         })?;
-        if kind.sized(header, "expert_count")?.is_some_and(|n| n > 0) {
+        if kind.size(header, "expert_count")?.is_some_and(|n| n > 0) {
             bail!("it is a mixture of experts, which zotune does not know");
         }
         fields::check(header, name, matches!(name, "gemma2" | "gemma3"))?;
@@ -82,29 +82,29 @@ impl GgufKind {
         format!("{}.{name}", self.name)
     }
 
-    fn sized(&self, header: &Header, name: &str) -> Result<Option<usize>> {
+    fn size(&self, header: &Header, name: &str) -> Result<Option<usize>> {
         header.integer(&self.key(name))
     }
 
-    fn needed(&self, header: &Header, name: &str) -> Result<usize> {
-        required(self.sized(header, name)?, &self.key(name))
+    fn required_size(&self, header: &Header, name: &str) -> Result<usize> {
+        required(self.size(header, name)?, &self.key(name))
     }
 
     fn number(&self, header: &Header, name: &str) -> Result<Option<f64>> {
         header.float(&self.key(name))
     }
 
-    /// Query heads and key heads.
+    /// The numbers of query heads and of key-value heads.
     fn heads(&self, header: &Header) -> Result<(usize, usize)> {
-        let heads = self.needed(header, "attention.head_count")?;
-        Ok((heads, self.sized(header, "attention.head_count_kv")?.unwrap_or(heads)))
+        let heads = self.required_size(header, "attention.head_count")?;
+        Ok((heads, self.size(header, "attention.head_count_kv")?.unwrap_or(heads)))
     }
 
-    /// config.json; `rope_factors` are what each rotary frequency is divided by, where the file says so.
+    /// The config.json. `rope_factors` are the divisors of the rotary frequencies, if the file stores them.
     pub fn config(&self, header: &Header, rope_factors: Option<&[f32]>) -> Result<Map<String, Json>> {
         let (heads, key_heads) = self.heads(header)?;
-        let hidden = self.needed(header, "embedding_length")?;
-        let head_dim = match self.sized(header, "attention.key_length")? {
+        let hidden = self.required_size(header, "embedding_length")?;
+        let head_dim = match self.size(header, "attention.key_length")? {
             Some(dim) => dim,
             None => hidden / heads.max(1),
         };
@@ -115,7 +115,7 @@ impl GgufKind {
             ("rope.dimension_count", "rotary positions"),
             ("rope.dimension_count_swa", "rotary positions of blocks that slide"),
         ] {
-            if let Some(other) = self.sized(header, name)?.filter(|other| *other != head_dim) {
+            if let Some(other) = self.size(header, name)?.filter(|other| *other != head_dim) {
                 bail!("its heads are {head_dim} wide, but {dim} {other}, which zotune does not know");
             }
         }
@@ -126,8 +126,8 @@ impl GgufKind {
             "model_type": self.model_type,
             "vocab_size": embedding.shape[0],
             "hidden_size": hidden,
-            "intermediate_size": self.needed(header, "feed_forward_length")?,
-            "num_hidden_layers": self.needed(header, "block_count")?,
+            "intermediate_size": self.required_size(header, "feed_forward_length")?,
+            "num_hidden_layers": self.required_size(header, "block_count")?,
             "num_attention_heads": heads,
             "num_key_value_heads": key_heads,
             "head_dim": head_dim,
@@ -160,25 +160,26 @@ impl GgufKind {
         required(self.number(header, key)?, &self.key(key))
     }
 
-    /// The longest prompt. llama.cpp does not look at a window in architectures that do not slide; within it, it makes no difference.
+    /// The maximum prompt length. For architectures without sliding windows llama.cpp ignores a window in the metadata;
+    /// up to its length it makes no difference.
     fn positions(&self, header: &Header) -> Result<usize> {
-        let context = self.needed(header, "context_length")?;
-        let window = self.sized(header, "attention.sliding_window")?.filter(|window| *window > 0 && !self.gemma);
+        let context = self.required_size(header, "context_length")?;
+        let window = self.size(header, "attention.sliding_window")?.filter(|window| *window > 0 && !self.gemma);
         Ok(context.min(window.unwrap_or(context)))
     }
 
-    /// What Gemma 2 and 3 have of their own.
+    /// The settings of Gemma 2 and 3.
     fn gemma(&self, header: &Header, head_dim: usize, config: &mut Json) -> Result<()> {
         let (heads, _) = self.heads(header)?;
-        let (hidden, blocks) = (self.needed(header, "embedding_length")?, self.needed(header, "block_count")?);
+        let (hidden, blocks) = (self.required_size(header, "embedding_length")?, self.required_size(header, "block_count")?);
         if blocks > header.tensors.len() {
             bail!("its metadata {} is {blocks}, and it has {} tensors", self.key("block_count"), header.tensors.len());
         }
         config["hidden_activation"] = "gelu_pytorch_tanh".into();
-        // The metadata do not tell; llama.cpp knows the ones of 27 B by their blocks too.
+        // The metadata do not state it; llama.cpp too recognises the 27B models by their number of blocks.
         let largest = if self.name == "gemma2" { 46 } else { 62 };
         config["query_pre_attn_scalar"] = if blocks == largest { hidden / heads.max(1) } else { head_dim }.into();
-        let window = self.sized(header, "attention.sliding_window")?.or((self.name == "gemma2").then_some(4096));
+        let window = self.size(header, "attention.sliding_window")?.or((self.name == "gemma2").then_some(4096));
         let slides = match window {
             Some(window) if window > 0 || self.name == "gemma2" => {
                 config["sliding_window"] = window.into();
@@ -190,7 +191,7 @@ impl GgufKind {
         config["layer_types"] = slides.iter().map(kind).collect();
         for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
             match self.number(header, cap)? {
-                // Absent: what the architecture usually has.
+                // Absent: the architecture's default.
                 None => {}
                 Some(0.0) => config[cap] = Json::Null,
                 Some(at) if cap == "attn_logit_softcapping" && self.name == "gemma3" => {
@@ -210,7 +211,7 @@ impl GgufKind {
         Ok(())
     }
 
-    /// Which blocks slide: all but the last of every so many, or as a list says.
+    /// Which blocks have sliding windows: all but the last of each period, or as listed.
     fn sliding(&self, header: &Header, blocks: usize) -> Result<Vec<bool>> {
         let key = self.key("attention.sliding_window_pattern");
         if let Some(Value::List(_)) = header.get(&key) {
@@ -229,7 +230,7 @@ impl GgufKind {
         Ok((0..blocks).map(|i| period == 0 || i % period + 1 < period).collect())
     }
 
-    /// llama.cpp's rules: what names no type is linear, and a factor of 0 is none.
+    /// llama.cpp's rules: a missing type means linear, a factor of 0 none.
     fn rope_scaling(&self, header: &Header, factors: Option<&[f32]>) -> Result<Json> {
         let factor = match self.number(header, "rope.scaling.factor")? {
             Some(factor) => factor,
@@ -240,8 +241,8 @@ impl GgufKind {
             "linear" => factor != 0.0 && factor != 1.0,
             other => bail!("its rotary positions are scaled by \"{other}\"; none, linear and LLaMA 3's are known"),
         };
-        // LLaMA 3 has its own, which llama.cpp stores as the factors that come of it; the rest of the formula's numbers
-        // have been the same in every model, and whoever calls holds what comes of them to the factors.
+        // llama.cpp stores LLaMA 3's scaling as its factors. The other numbers of the formula are the same in all such
+        // models; the caller verifies them against the factors.
         let largest = factors.map_or(1.0, |factors| factors.iter().copied().fold(1.0, f32::max));
         match (scaled, largest > 1.0) {
             (false, false) => Ok(Json::Null),
@@ -256,7 +257,7 @@ impl GgufKind {
         }
     }
 
-    /// The name that transformers has for a tensor, and how its numbers lie; None for what it has not.
+    /// The name of a tensor in transformers and its layout; None if transformers has no such tensor.
     pub fn tensor(&self, header: &Header, name: &str) -> Result<Option<(String, Layout)>> {
         let Some((stem, part)) = name.rsplit_once('.') else { return Ok(None) };
         let find = |names: &[(&str, &'static str)], name: &str| names.iter().find(|n| n.0 == name).map(|n| n.1);
@@ -280,10 +281,10 @@ impl GgufKind {
     }
 }
 
-/// config.json's names of special tokens and the metadata's.
+/// The names of special tokens in config.json and in the metadata.
 pub const TOKEN_IDS: [(&str, &str); 4] = [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")];
 
-/// A text as it is.
+/// The text of a text value.
 pub fn as_text(value: &Value) -> Option<&str> {
     match value {
         Value::Text(text) => Some(text),

@@ -1,4 +1,4 @@
-//! What is made of a GGUF file's metadata: as llama.cpp does, key by key.
+//! How each key of a GGUF file's metadata is used, following llama.cpp.
 
 use anyhow::Result;
 use serde_json::{Map, Value as Json};
@@ -8,7 +8,7 @@ use crate::base::{Table, Use, fields};
 
 const YARN: &str = "YaRN's and its relatives', which are not known";
 
-/// Keys that stand under the architecture's name, `llama.` say.
+/// Keys with the architecture's name as prefix, such as `llama.`.
 pub const ARCHITECTURE: Table = Table {
     file: "GGUF metadata, under the architecture's name",
     of: "",
@@ -69,7 +69,7 @@ pub const ARCHITECTURE: Table = Table {
     ],
 };
 
-/// Those that Gemma 2 and 3 have.
+/// Further keys of Gemma 2 and 3.
 pub const CAPS: Table = Table {
     file: "GGUF metadata, under the architecture's name",
     of: "Gemma 2 and Gemma 3",
@@ -79,7 +79,7 @@ pub const CAPS: Table = Table {
     ],
 };
 
-/// Keys that stand under `tokenizer.`.
+/// Keys with the prefix `tokenizer.`.
 pub const TOKENIZER: Table = Table {
     file: "GGUF metadata, under tokenizer",
     of: "",
@@ -122,7 +122,7 @@ pub const TOKENIZER: Table = Table {
     ],
 };
 
-/// The rest: llama.cpp looks at nothing else, whatever it is called.
+/// All other keys; llama.cpp ignores them.
 pub const OTHERS: Table = Table {
     file: "GGUF metadata, the rest",
     of: "",
@@ -140,10 +140,10 @@ pub const OTHERS: Table = Table {
     ],
 };
 
-/// Every table of GGUF metadata.
+/// All tables of GGUF metadata.
 pub const TABLES: [Table; 4] = [ARCHITECTURE, CAPS, TOKENIZER, OTHERS];
 
-/// Refuses what is not understood of the metadata of a file of this architecture.
+/// Fails if the metadata of a file of this architecture have an unsupported key or value.
 pub fn check(header: &Header, architecture: &str, has_caps: bool) -> Result<()> {
     let under = |prefix: &str| -> Map<String, Json> {
         let keys = header.metadata().iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
@@ -156,7 +156,7 @@ pub fn check(header: &Header, architecture: &str, has_caps: bool) -> Result<()> 
     fields::check(&[TOKENIZER], "its metadata, under tokenizer", &tokenizer)
 }
 
-/// A value as an error shows it; lists in full only where they are short.
+/// A value as an error shows it; long lists by their length.
 fn as_json(value: &Value) -> Json {
     match value {
         Value::Integer(n) => (*n).into(),

@@ -1,8 +1,8 @@
-//! GGUF files, llama.cpp's: one file that holds a model's weights, sizes and vocabulary.
+//! GGUF files of llama.cpp: a model's weights, sizes and vocabulary in one file.
 //!
-//! To the rest of the program it is a folder in Hugging Face layout: [`open`] makes of its metadata the config.json, the
-//! tokenizer.json and what goes with them, and [`Checkpoint`](super::Checkpoint) finds its tensors under transformers' names
-//! and opens their blocks while it reads. So what a run writes from one is such a folder.
+//! Presented as a folder in Hugging Face layout: [`open`] converts the metadata to config.json, tokenizer.json and
+//! their companions, and [`Checkpoint`](crate::formats::Checkpoint) finds the tensors under transformers' names and
+//! dequantises them on reading. Runs write such folders.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -20,13 +20,13 @@ use super::vocabulary;
 use crate::base::Source;
 use crate::formats::Rope;
 
-/// Whether the file begins as a GGUF file does.
+/// Whether the file starts with the GGUF magic.
 pub fn is_gguf(path: &Path) -> bool {
     let mut magic = [0u8; 4];
     File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && &magic == b"GGUF"
 }
 
-/// A GGUF file as the folder that it stands for: the files beside its weights are made here.
+/// Opens a GGUF file as a folder, with the files beside its weights generated.
 pub fn open(path: &Path) -> Result<Source> {
     let made = make(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Source::Single(path.to_path_buf(), Arc::new(made)))
@@ -55,7 +55,7 @@ fn make(path: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
     ])
 }
 
-/// What the rotary frequencies are divided by, where the file stores it.
+/// The divisors of the rotary frequencies, if the file stores them.
 fn rope_factors(file: &mut File, header: &Header) -> Result<Option<Vec<f32>>> {
     let Some(Info { shape, stored, offset }) = header.tensors.get("rope_freqs.weight") else { return Ok(None) };
     let Ok(GgmlDType::F32) = stored else { bail!("its rope_freqs.weight is not stored as F32") };
@@ -63,7 +63,7 @@ fn rope_factors(file: &mut File, header: &Header) -> Result<Option<Vec<f32>>> {
     Ok(Some(read_blocks(file, GgmlDType::F32, shape.iter().product())?))
 }
 
-/// Holds the scaling that config.json names to the factors that the file stores.
+/// Fails unless the scaling in config.json reproduces the stored factors.
 fn check_rope(config: &Map<String, Json>, factors: &[f32]) -> Result<()> {
     let head_dim = config["head_dim"].as_u64().unwrap_or_default() as usize;
     let (theta, positions) = (config["rope_theta"].as_f64(), 0);

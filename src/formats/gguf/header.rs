@@ -1,6 +1,6 @@
-//! The header of a GGUF file (versions 2 and 3): what it says of the model, and where its tensors are.
+//! The header of a GGUF file (versions 2 and 3): metadata and tensor descriptions.
 //!
-//! Nothing is allocated by a count that the file does not have the bytes for.
+//! A count allocates memory only if the file is long enough for it.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -10,72 +10,72 @@ use candle_core::quantized::GgmlDType;
 
 use crate::base::ReadSeek;
 
-/// A value of the metadata.
+/// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Of any width, signed or not.
+    /// An integer of any width and signedness; u64 beyond i64 saturate.
     Integer(i64),
-    /// Of either width.
+    /// A float of either width.
     Float(f64),
-    /// A flag.
+    /// A boolean.
     Flag(bool),
-    /// UTF-8; what is not is replaced.
+    /// Text; invalid UTF-8 is replaced.
     Text(String),
-    /// All of one type.
+    /// An array; its elements have one type.
     List(Vec<Value>),
 }
 
-/// What the file says of a tensor.
+/// A tensor's description.
 pub struct Info {
-    /// The slowest dimension first, as everywhere but in the file.
+    /// Slowest dimension first; the file has the reverse.
     pub shape: Vec<usize>,
-    /// What its blocks are, or the name of a type that is not read.
+    /// The block type, or the name of an unsupported one.
     pub stored: Result<GgmlDType, String>,
-    /// Where in the file its blocks begin.
+    /// The offset of its blocks in the file.
     pub offset: u64,
 }
 
-/// Metadata and tensors of a file.
+/// The metadata and the tensors of a file.
 pub struct Header {
     metadata: BTreeMap<String, Value>,
-    /// By the names that llama.cpp gives them.
+    /// By llama.cpp's names.
     pub tensors: BTreeMap<String, Info>,
 }
 
-/// Numbers in a block that has them all in one, at most.
+/// GGML's maximum number of dimensions.
 const MOST_DIMS: u32 = 4;
 
-/// More of anything than a model has: tokens, tensors, bytes of a text.
+/// A bound on any count: tokens, tensors, bytes of a text.
 const MOST: u64 = 1 << 24;
 
 impl Header {
-    /// Reads the header of a file of `len` bytes from its beginning.
+    /// Reads the header at the start of a file of `len` bytes. Fails on damage and unsupported versions.
     pub fn read(file: Box<dyn ReadSeek>, len: u64) -> Result<Self> {
-        let mut at = At { file: BufReader::with_capacity(1 << 16, file), place: 0, len };
-        if at.bytes::<4>()? != *b"GGUF" {
+        let mut reader = Reader { file: BufReader::with_capacity(1 << 16, file), place: 0, len };
+        if reader.bytes::<4>()? != *b"GGUF" {
             bail!("it does not begin with GGUF, so it is no such file");
         }
-        match at.u32()? {
+        match reader.u32()? {
             2 | 3 => {}
             1 => bail!("it is GGUF version 1; convert the model again with a newer llama.cpp"),
             version if version.swap_bytes() < 16 => bail!("it is big-endian; convert the model again for little-endian"),
             version => bail!("it is GGUF version {version}; 2 and 3 can be read"),
         }
-        let (num_tensors, num_keys) = (at.count(24)?, at.count(13)?);
+        let (num_tensors, num_keys) = (reader.count(24)?, reader.count(13)?);
         let mut metadata = BTreeMap::new();
         for _ in 0..num_keys {
-            let key = at.text()?;
-            let kind = at.u32()?;
-            let value = at.value(kind, 0).with_context(|| format!("the metadata {key:?} cannot be read"))?;
+            let key = reader.text()?;
+            let kind = reader.u32()?;
+            let value = reader.value(kind, 0).with_context(|| format!("the metadata {key:?} cannot be read"))?;
             if metadata.insert(key.clone(), value).is_some() {
                 bail!("its metadata has {key:?} twice");
             }
         }
         let (mut tensors, mut order) = (BTreeMap::new(), Vec::new());
         for _ in 0..num_tensors {
-            let name = at.text()?;
+            let name = reader.text()?;
             order.push(name.clone());
-            let info = at.info().with_context(|| format!("what it says of tensor {name:?} cannot be read"))?;
+            let info = reader.info().with_context(|| format!("what it says of tensor {name:?} cannot be read"))?;
             if tensors.insert(name.clone(), info).is_some() {
                 bail!("it has two tensors called {name}");
             }
@@ -85,12 +85,12 @@ impl Header {
         if !alignment.is_power_of_two() || alignment > 1 << 20 {
             bail!("its general.alignment is {alignment}, which is no power of two up to 2^20");
         }
-        header.place_tensors(&order, at.place.next_multiple_of(alignment as u64), alignment as u64, len)?;
+        header.place_tensors(&order, reader.place.next_multiple_of(alignment as u64), alignment as u64, len)?;
         Ok(header)
     }
 
-    /// From offsets behind the header to places in the file, which each tensor must lie within: one behind the other in the order in which
-    /// they are listed, each at the next multiple of the alignment, as llama.cpp has it. So none lies over another, or in its place.
+    /// Converts offsets relative to the data section to file offsets, and verifies that tensors are consecutive in
+    /// listed order, aligned and within the file, as llama.cpp requires. So they cannot overlap.
     fn place_tensors(&mut self, order: &[String], start: u64, alignment: u64, len: u64) -> Result<()> {
         let mut due = 0u64;
         for name in order {
@@ -107,7 +107,7 @@ impl Header {
                     info.offset
                 );
             }
-            // What takes an unknown number of bytes ends where the next begins, and is not read.
+            // The size of an unknown type is unknown, so the following offsets cannot be verified.
             due = match bytes {
                 Some(_) => (end - start).next_multiple_of(alignment),
                 None => break,
@@ -117,17 +117,17 @@ impl Header {
         Ok(())
     }
 
-    /// All values by name.
+    /// The metadata by key.
     pub fn metadata(&self) -> &BTreeMap<String, Value> {
         &self.metadata
     }
 
-    /// A value that may be absent.
+    /// A value, if present.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.metadata.get(key)
     }
 
-    /// A whole number that may be absent.
+    /// A non-negative integer, if present.
     pub fn integer(&self, key: &str) -> Result<Option<usize>> {
         match self.get(key) {
             None => Ok(None),
@@ -138,7 +138,7 @@ impl Header {
         }
     }
 
-    /// A number that may be absent.
+    /// A finite number, if present.
     pub fn float(&self, key: &str) -> Result<Option<f64>> {
         match self.get(key) {
             None => Ok(None),
@@ -148,7 +148,7 @@ impl Header {
         }
     }
 
-    /// A flag that may be absent.
+    /// A boolean, if present.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         match self.get(key) {
             None => Ok(None),
@@ -157,7 +157,7 @@ impl Header {
         }
     }
 
-    /// A text that may be absent.
+    /// A text, if present.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         match self.get(key) {
             None => Ok(None),
@@ -166,7 +166,7 @@ impl Header {
         }
     }
 
-    /// A list that may be absent, each of its values as `read` has it.
+    /// A list, if present, its values converted by `read`.
     pub fn list<'a, T>(&'a self, key: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<Vec<T>>> {
         match self.get(key) {
             None => Ok(None),
@@ -188,13 +188,13 @@ impl Header {
     }
 }
 
-/// What is asked for and must be there.
+/// A value that must be present.
 pub fn required<T>(value: Option<T>, key: &str) -> Result<T> {
     value.ok_or_else(|| anyhow!("its metadata has no {key}; convert the model again with a newer llama.cpp"))
 }
 
 impl Info {
-    /// Bytes of its blocks; None where their type is not known.
+    /// The size of its data in bytes; None for an unknown type.
     fn bytes(&self) -> Result<Option<u64>> {
         let numbers = self.shape.iter().try_fold(1u64, |all, d| all.checked_mul(*d as u64)).context("its size overflows")?;
         let Ok(kind) = self.stored else { return Ok(None) };
@@ -206,21 +206,21 @@ impl Info {
     }
 }
 
-/// A place in the file.
-struct At {
+/// A reader of the header, with its offset in a file of `len` bytes.
+struct Reader {
     file: BufReader<Box<dyn ReadSeek>>,
     place: u64,
     len: u64,
 }
 
-impl At {
-    fn cut(&self) -> anyhow::Error {
+impl Reader {
+    fn truncated(&self) -> anyhow::Error {
         anyhow!("the file is {} bytes long and ends within its header; was the download cut short?", self.len)
     }
 
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0u8; N];
-        self.file.read_exact(&mut bytes).map_err(|_| self.cut())?;
+        self.file.read_exact(&mut bytes).map_err(|_| self.truncated())?;
         self.place += N as u64;
         Ok(bytes)
     }
@@ -233,21 +233,21 @@ impl At {
         Ok(u64::from_le_bytes(self.bytes()?))
     }
 
-    /// How many follow, of `size` bytes each at least.
+    /// Reads a count of elements of at least `size` bytes each.
     fn count(&mut self, size: u64) -> Result<u64> {
         let count = self.u64()?;
         if count > MOST {
             bail!("it claims {count} of something; it is damaged");
         }
         if count * size > self.len.saturating_sub(self.place) {
-            return Err(self.cut());
+            return Err(self.truncated());
         }
         Ok(count)
     }
 
     fn text(&mut self) -> Result<String> {
         let mut bytes = vec![0u8; self.count(1)? as usize];
-        self.file.read_exact(&mut bytes).map_err(|_| self.cut())?;
+        self.file.read_exact(&mut bytes).map_err(|_| self.truncated())?;
         self.place += bytes.len() as u64;
         Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
@@ -286,7 +286,7 @@ impl At {
     }
 }
 
-/// A type of blocks by its number, else what it is called.
+/// The block type with this number; else its name.
 fn block_type(number: u32) -> Result<GgmlDType, String> {
     use GgmlDType::*;
     const READ: [(u32, GgmlDType); 13] = [

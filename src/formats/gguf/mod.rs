@@ -1,4 +1,4 @@
-//! GGUF files, llama.cpp's: one file with a model's weights, sizes and vocabulary, read as the folder that it stands for.
+//! GGUF files of llama.cpp, read as folders in Hugging Face layout.
 
 pub mod blocks;
 mod header;
@@ -8,4 +8,4 @@ mod vocabulary;
 pub mod folder;
 pub mod tensors;
 
-pub use tensors::Listed;
+pub use tensors::GgufTensor;

@@ -1,4 +1,4 @@
-//! The tensors of a GGUF file as a checkpoint lists them.
+//! The tensors of a GGUF file, for a checkpoint.
 
 use anyhow::Result;
 use candle_core::quantized::GgmlDType;
@@ -8,28 +8,28 @@ use super::header::{Header, Info};
 use crate::base::ReadSeek;
 use crate::formats::Layout;
 
-/// A tensor as a checkpoint lists it.
-pub struct Listed {
-    /// transformers' name; where it has none, the file's own.
+/// A tensor of a GGUF file.
+pub struct GgufTensor {
+    /// Its name in transformers, else in llama.cpp.
     pub name: String,
-    /// The slowest dimension first.
+    /// Slowest dimension first.
     pub shape: Vec<usize>,
-    /// What its blocks are, or the name of a type that is not read.
+    /// The block type, or the name of an unsupported one.
     pub stored: Result<GgmlDType, String>,
-    /// Where its blocks begin.
+    /// The offset of its blocks in the file.
     pub offset: u64,
-    /// How its numbers lie.
+    /// The order of the stored numbers.
     pub layout: Layout,
 }
 
-/// The tensors of a file of `len` bytes, but for the rotary frequencies, which config.json tells of.
-pub fn tensors(file: Box<dyn ReadSeek>, len: u64) -> Result<Vec<Listed>> {
+/// The tensors of a file of `len` bytes, except the rotary frequencies, which config.json covers.
+pub fn tensors(file: Box<dyn ReadSeek>, len: u64) -> Result<Vec<GgufTensor>> {
     let header = Header::read(file, len)?;
     let kind = GgufKind::of(&header)?;
     let mut listed = Vec::new();
     for (own, Info { shape, stored, offset }) in header.tensors.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
         let (name, layout) = kind.tensor(&header, own)?.unwrap_or((own.clone(), Layout::Plain));
-        listed.push(Listed { name, shape: shape.clone(), stored: stored.clone(), offset: *offset, layout });
+        listed.push(GgufTensor { name, shape: shape.clone(), stored: stored.clone(), offset: *offset, layout });
     }
     Ok(listed)
 }

@@ -1,7 +1,7 @@
-//! A GGUF file's vocabulary as a tokenizer.json.
+//! Converts a GGUF file's vocabulary to tokenizer.json.
 //!
-//! Two kinds are known: byte-level BPE, which has its merges with it and names the pattern that text is cut by first; and
-//! SentencePiece's BPE, whose merges are found again from the pieces and their scores.
+//! Two kinds are supported: byte-level BPE with its merges and the name of its pre-tokenisation pattern; and
+//! SentencePiece BPE, whose merges are reconstructed from the pieces' scores.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,23 +13,29 @@ use super::config::{TOKEN_IDS, as_text};
 use super::header::{Header, Value, required};
 use crate::base::text::nearest;
 
-/// How text is cut before it is merged: `tokenizer.ggml.pre`.
-struct Cut {
+/// A pre-tokenizer, named by `tokenizer.ggml.pre`.
+struct PreTokenizer {
     names: &'static [&'static str],
-    /// Isolated first, in this order; then byte-level.
+    /// Regexes that isolate pieces, in this order, before the byte-level step.
     patterns: &'static [&'static str],
-    /// GPT-2's own pattern behind them.
+    /// Whether GPT-2's pattern applies after them.
     gpt2: bool,
-    /// Unicode is composed first.
+    /// Whether text is normalised to NFC first.
     nfc: bool,
-    /// A word that is a token needs no merges; such models begin every text with their begin token.
+    /// Whether words in the vocabulary skip the merges; such models put the begin token before every text.
     whole_words: bool,
 }
 
-const CUTS: &[Cut] = &[
-    Cut { names: &["gpt-2"], patterns: &[], gpt2: true, nfc: false, whole_words: false },
-    Cut { names: &["smollm", "starcoder", "refact"], patterns: &[r"\p{N}"], gpt2: true, nfc: false, whole_words: false },
-    Cut {
+const PRE_TOKENIZERS: &[PreTokenizer] = &[
+    PreTokenizer { names: &["gpt-2"], patterns: &[], gpt2: true, nfc: false, whole_words: false },
+    PreTokenizer {
+        names: &["smollm", "starcoder", "refact"],
+        patterns: &[r"\p{N}"],
+        gpt2: true,
+        nfc: false,
+        whole_words: false,
+    },
+    PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3"],
         patterns: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -38,7 +44,7 @@ const CUTS: &[Cut] = &[
         nfc: false,
         whole_words: true,
     },
-    Cut {
+    PreTokenizer {
         names: &["qwen2", "deepseek-r1-qwen"],
         patterns: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -49,7 +55,7 @@ const CUTS: &[Cut] = &[
     },
 ];
 
-/// What `tokenizer.ggml.token_type` says of a token.
+/// The values of `tokenizer.ggml.token_type`.
 const NORMAL: i64 = 1;
 
 const UNKNOWN: i64 = 2;
@@ -60,7 +66,7 @@ const USER_DEFINED: i64 = 4;
 
 const UNUSED: i64 = 5;
 
-/// tokenizer.json's `model`.
+/// `model` in tokenizer.json.
 #[derive(Serialize)]
 struct Bpe<'a> {
     #[serde(rename = "type")]
@@ -111,7 +117,7 @@ impl<'a> Tokens<'a> {
         Ok(Tokens { texts, kinds })
     }
 
-    /// Those that are found in a text before anything else.
+    /// The tokens matched in a text before anything else.
     fn added(&self) -> Vec<Json> {
         let tokens = self.texts.iter().zip(&self.kinds).enumerate();
         let added =
@@ -131,7 +137,7 @@ impl<'a> Tokens<'a> {
         tokens.filter(|(_, (_, kind))| keep_unused || **kind != UNUSED).map(|(id, (text, _))| (*text, id)).collect()
     }
 
-    /// A special token that the metadata names, its id and its text.
+    /// The id and text of a special token in the metadata.
     fn special(&self, header: &Header, name: &str) -> Result<Option<(usize, &'a str)>> {
         let key = format!("tokenizer.ggml.{name}_token_id");
         let Some(id) = header.integer(&key)? else { return Ok(None) };
@@ -142,7 +148,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// tokenizer.json of a file.
+/// The tokenizer.json of a file.
 pub fn tokenizer(header: &Header) -> Result<Vec<u8>> {
     let tokens = Tokens::of(header)?;
     let file = match required(header.text("tokenizer.ggml.model")?, "tokenizer.ggml.model")? {
@@ -155,7 +161,7 @@ pub fn tokenizer(header: &Header) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec(&file)?)
 }
 
-/// tokenizer_config.json, with which transformers opens the tokenizer.
+/// The tokenizer_config.json, with which transformers opens the tokenizer.
 pub fn tokenizer_config(header: &Header, max_length: &Json) -> Result<Json> {
     let tokens = Tokens::of(header)?;
     let mut config = Map::new();
@@ -173,9 +179,9 @@ pub fn tokenizer_config(header: &Header, max_length: &Json) -> Result<Json> {
     Ok(Json::Object(config))
 }
 
-/// The begin token in front of every text, where the file wants one.
-fn begin(header: &Header, tokens: &Tokens, unless_said: bool) -> Result<Json> {
-    if !header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(unless_said) {
+/// A post-processor that puts the begin token before every text, if the file asks for it.
+fn begin_template(header: &Header, tokens: &Tokens, default: bool) -> Result<Json> {
+    if !header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(default) {
         return Ok(Json::Null);
     }
     let bos = tokens.special(header, "bos")?;
@@ -194,8 +200,8 @@ fn begin(header: &Header, tokens: &Tokens, unless_said: bool) -> Result<Json> {
 
 fn byte_level<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFile<'a>> {
     let pre = required(header.text("tokenizer.ggml.pre")?, "tokenizer.ggml.pre")?;
-    let Some(cut) = CUTS.iter().find(|cut| cut.names.contains(&pre)) else {
-        let near = nearest(pre, CUTS.iter().flat_map(|cut| cut.names.iter().copied()));
+    let Some(rules) = PRE_TOKENIZERS.iter().find(|rules| rules.names.contains(&pre)) else {
+        let near = nearest(pre, PRE_TOKENIZERS.iter().flat_map(|rules| rules.names.iter().copied()));
         bail!("its tokenizer cuts text as \"{pre}\" does, which zotune does not know: {near}");
     };
     let merges = required(header.list("tokenizer.ggml.merges", as_text)?, "tokenizer.ggml.merges")?;
@@ -203,15 +209,15 @@ fn byte_level<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFi
     let split = |pattern: &&str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
     let bytes =
         |gpt2: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": gpt2 });
-    let steps: Vec<Json> = cut.patterns.iter().map(split).chain([bytes(cut.gpt2)]).collect();
+    let steps: Vec<Json> = rules.patterns.iter().map(split).chain([bytes(rules.gpt2)]).collect();
     Ok(TokenizerFile {
         version: "1.0",
         truncation: Json::Null,
         padding: Json::Null,
         added_tokens: tokens.added(),
-        normalizer: if cut.nfc { json!({ "type": "NFC" }) } else { Json::Null },
+        normalizer: if rules.nfc { json!({ "type": "NFC" }) } else { Json::Null },
         pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": steps }),
-        post_processor: begin(header, tokens, cut.whole_words)?,
+        post_processor: begin_template(header, tokens, rules.whole_words)?,
         decoder: bytes(true),
         model: Bpe {
             kind: "BPE",
@@ -221,7 +227,7 @@ fn byte_level<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<TokenizerFi
             end_of_word_suffix: None,
             fuse_unk: false,
             byte_fallback: false,
-            ignore_merges: cut.whole_words,
+            ignore_merges: rules.whole_words,
             vocab: tokens.vocab(false),
             merges: merges.context("one of its merges is not two pieces with a space between them")?,
         },
@@ -251,7 +257,7 @@ fn sentence_piece<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<Tokeniz
         added_tokens: tokens.added(),
         normalizer: json!({ "type": "Sequence", "normalizers": in_front.into_iter().chain([spaces]).collect::<Vec<_>>() }),
         pre_tokenizer: Json::Null,
-        post_processor: begin(header, tokens, true)?,
+        post_processor: begin_template(header, tokens, true)?,
         decoder: json!({ "type": "Sequence", "decoders": decoders.into_iter().chain(stripped).collect::<Vec<_>>() }),
         model: Bpe {
             kind: "BPE",
@@ -268,8 +274,8 @@ fn sentence_piece<'a>(header: &'a Header, tokens: &Tokens<'a>) -> Result<Tokeniz
     })
 }
 
-/// The merges that make the pieces: every way to put one together of two others, the best score first. Of one piece's ways the
-/// one with the shorter first half comes first, as in transformers' own conversion.
+/// All merges of two pieces into a third, by decreasing score of the result; then by the length of the halves, as in
+/// transformers' conversion.
 fn merges_by_score<'a>(tokens: &Tokens<'a>, scores: &[f64]) -> Vec<(&'a str, &'a str)> {
     let is_piece = |id: &usize| tokens.kinds[*id] == NORMAL;
     let pieces: HashMap<&str, usize> = (0..tokens.texts.len()).filter(is_piece).map(|id| (tokens.texts[id], id)).collect();

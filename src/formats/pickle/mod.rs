@@ -1,4 +1,4 @@
-//! State dicts as PyTorch pickles them, read by a bounded reader of our own.
+//! PyTorch state dicts, read without executing anything.
 
 mod unpickle;
 mod state_dict;

@@ -1,4 +1,5 @@
-//! PyTorch's files: a zip of storages, and a pickle, parsed and never executed, that says which tensors look at them and how.
+//! PyTorch files: a zip archive of storages and a pickle that describes the tensors as views of them. The pickle is
+//! parsed, never executed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,33 +14,33 @@ use super::unpickle::{self, Strided};
 use crate::base::text::quoted;
 use crate::formats::{Layout, Strides};
 
-/// A tensor of such a file: a way to look at a storage, which others may look at too.
+/// A tensor: a view of a storage, which other tensors may share.
 pub struct View {
-    /// What the storage's numbers are, or the name of what is not read.
+    /// The type of the storage, or the name of an unsupported one.
     pub dtype: Result<DType, String>,
-    /// The slowest dimension first.
+    /// Slowest dimension first.
     pub shape: Vec<usize>,
-    /// How its numbers lie among those that [`Pickle::read`] gives.
+    /// The order of its numbers in the bytes that [`Pickle::read`] passes.
     pub layout: Layout,
-    /// The storage's name in the zip file, and which of its numbers is the tensor's first.
+    /// The storage's name in the archive, and the index of the tensor's first number.
     storage: String,
     first: usize,
-    /// Whether they are all that the storage has.
+    /// Whether it spans the whole storage.
     is_whole: bool,
 }
 
 type Archive = zip::ZipArchive<BufReader<File>>;
 
-/// The tensors of a file; their numbers stay there until they are read.
+/// The tensors of a file; their data stay on disk until read.
 pub struct Pickle {
     views: BTreeMap<String, View>,
     archive: RefCell<Archive>,
-    /// The storages that have been held to their checksums.
+    /// The storages whose checksum was verified.
     checked: RefCell<BTreeSet<String>>,
 }
 
 impl Pickle {
-    /// Reads what the file says of its tensors, and holds each to the storage that it looks at.
+    /// Reads the tensors' descriptions, and verifies that each lies within its storage.
     pub fn open(path: &Path) -> Result<Self> {
         let cut = "it is not a whole zip file as torch.save writes them; was the download cut short?";
         let file = File::open(path)?;
@@ -61,12 +62,12 @@ impl Pickle {
         }
         let pickle = member(&mut archive, &format!("{folder}data.pkl"), unpickle::LONGEST)?;
         let mut views = BTreeMap::new();
-        // A tensor may show numbers again and again; all together no more than a few models of the file's size.
+        // Several tensors may view the same numbers; bounds their total size by a multiple of the file's.
         let mut left = len.saturating_mul(4).saturating_add(64 << 20);
         for (name, found) in unpickle::tensors(&pickle)? {
             let view = match found {
                 Ok(strided) => View::of(&name, strided, &folder, &mut archive)?,
-                Err(what) => View::unread(what),
+                Err(what) => View::unsupported(what),
             };
             left = left.checked_sub(view.bytes()).with_context(|| {
                 format!("its tensors show many times the {len} bytes of the file, the last {}", quoted(&name))
@@ -81,14 +82,15 @@ impl Pickle {
         self.views.iter()
     }
 
-    /// Whether two names are of one tensor: the same numbers of the same storage.
+    /// Whether two names are the same view of the same storage.
     pub fn are_one(&self, a: &str, b: &str) -> bool {
         self.views.get(a).zip(self.views.get(b)).is_some_and(|(a, b)| {
             (&a.storage, a.first, &a.dtype, &a.shape, &a.layout) == (&b.storage, b.first, &b.dtype, &b.shape, &b.layout)
         })
     }
 
-    /// Lends `read` the bytes of a tensor's numbers, from its first in the storage to its last, the storage held to its checksum.
+    /// Passes the bytes from a tensor's first number to its last to `read`, after or while verifying the storage's
+    /// checksum.
     pub fn read<T>(&self, name: &str, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
         let view = self.views.get(name).context("it is listed but has no data")?;
         let Ok(dtype) = view.dtype else { bail!("it has no numbers that are read") };
@@ -97,7 +99,7 @@ impl Pickle {
         let mut found = None;
         let mut read = Some(read);
         if is_new {
-            // The checksum is looked at where the storage ends.
+            // The checksum is verified at the end of the storage.
             let mut reader = archive.by_name(&view.storage)?;
             if let Some(read) = read.take_if(|_| view.is_whole) {
                 found = Some(read(&mut reader)?);
@@ -118,7 +120,7 @@ impl Pickle {
     }
 }
 
-/// A file of the archive, whole and no longer than `most`.
+/// Reads a file of the archive. Fails if it is longer than `most` bytes.
 fn member(archive: &mut Archive, name: &str, most: usize) -> Result<Vec<u8>> {
     let entry = archive.by_name(name)?;
     if entry.size() > most as u64 {
@@ -129,7 +131,7 @@ fn member(archive: &mut Archive, name: &str, most: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a storage's class says that its numbers are.
+/// The type of a storage's class, else the class's name.
 fn dtype(class: &str) -> Result<DType, String> {
     match class.strip_prefix("torch.") {
         Some("FloatStorage") => Ok(DType::F32),
@@ -145,8 +147,8 @@ fn dtype(class: &str) -> Result<DType, String> {
 }
 
 impl View {
-    /// Of a tensor that is not read, for `what` it is.
-    fn unread(what: String) -> Self {
+    /// A tensor of an unsupported type `what`.
+    fn unsupported(what: String) -> Self {
         View {
             dtype: Err(what),
             shape: Vec::new(),
@@ -157,16 +159,16 @@ impl View {
         }
     }
 
-    /// How many bytes its numbers are.
+    /// The size of its numbers in bytes.
     fn bytes(&self) -> u64 {
         let size = self.dtype.as_ref().map_or(0, |dtype| dtype.size_in_bytes() as u64);
         self.shape.iter().fold(size, |all, dim| all.saturating_mul(*dim as u64))
     }
 
-    /// Of a tensor as a pickle tells of it, which must lie within its storage.
+    /// The view of a tensor described in a pickle. Fails if it exceeds its storage.
     fn of(name: &str, strided: Strided, folder: &str, archive: &mut Archive) -> Result<Self> {
         let Strided { class, storage, numbers, first, shape, stride } = strided;
-        let Ok(dtype) = dtype(&class) else { return Ok(View { shape, ..View::unread(class) }) };
+        let Ok(dtype) = dtype(&class) else { return Ok(View { shape, ..View::unsupported(class) }) };
         let (size, name) = (dtype.size_in_bytes(), quoted(name));
         let storage = format!("{folder}data/{storage}");
         let stored = archive.by_name(&storage).map(|entry| entry.size()).with_context(|| {
@@ -198,7 +200,7 @@ impl View {
     }
 }
 
-/// Whether numbers lie one after the other in the order of the shape.
+/// Whether the strides are those of row-major order.
 fn is_contiguous(dims: &[usize], stride: &[usize]) -> bool {
     let mut due = 1usize;
     dims.iter().zip(stride).rev().all(|(dim, stride)| {
@@ -208,7 +210,7 @@ fn is_contiguous(dims: &[usize], stride: &[usize]) -> bool {
     })
 }
 
-/// How many numbers lie from a tensor's first to its last, if that can be counted.
+/// The distance from a tensor's first number to its last, plus 1; 0 if empty; None on overflow.
 fn span(dims: &[usize], stride: &[usize]) -> Option<usize> {
     if dims.contains(&0) {
         return Some(0);

@@ -1,62 +1,62 @@
-//! The few operations of Python's pickles that state dicts are written with: a machine of our own, for files that strangers made.
+//! An interpreter of the pickle opcodes in state dicts, safe for untrusted files.
 //!
-//! Objects lie in one list and name each other by their places in it, so nothing here nests: what they take is bounded by the pickle's
-//! length, whatever it says. Nothing is executed; a class is a name.
+//! Objects are in one list and refer to each other by index, so nothing recurses, and memory is bounded by the pickle's
+//! length. Nothing is executed; a class is only a name.
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::base::text::quoted;
 
-/// More than any state dict's: a tensor takes some 150 bytes of a pickle.
+/// The longest pickle, in bytes; a tensor takes about 150.
 pub const LONGEST: usize = 16 << 20;
 
-/// Some fifteen a tensor.
+/// The most objects; a tensor takes about fifteen.
 const MOST_OBJECTS: usize = 4 << 20;
 
-/// What a name of the outermost dict stands for, if it is a tensor: where its numbers are, or what it is that is not read.
-pub type Listed = (String, Result<Strided, String>);
+/// An entry of the outermost dict that is a tensor: its name and its description, or the name of an unsupported type.
+pub type NamedTensor = (String, Result<Strided, String>);
 
-/// A look at a storage.
+/// A strided view of a storage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Strided {
-    /// The storage's class: `torch.FloatStorage`.
+    /// The class of the storage: `torch.FloatStorage`.
     pub class: String,
-    /// What it is called in the zip file.
+    /// The storage's name in the archive.
     pub storage: String,
-    /// How many numbers the pickle says that it has.
+    /// The number of elements of the storage, according to the pickle.
     pub numbers: usize,
-    /// The first of them.
+    /// The index of the tensor's first number.
     pub first: usize,
-    /// The slowest dimension first.
+    /// Slowest dimension first.
     pub shape: Vec<usize>,
-    /// How many numbers lie from one to the next, in each dimension.
+    /// The stride of each dimension, in numbers.
     pub stride: Vec<usize>,
 }
 
-/// A place among the objects.
+/// An index into the objects.
 type Id = u32;
 
-/// Where a text stands in the pickle.
-type ParamSet = (usize, usize);
+/// The byte range of a text in the pickle.
+type TextRange = (usize, usize);
 
 enum Object {
-    /// What no tensor is made of: None, flags, floats, bytes.
+    /// Irrelevant to tensors: None, booleans, floats, bytes.
     Plain,
     Integer(i64),
-    Text(ParamSet),
+    Text(TextRange),
     /// `module.name`
-    Class(ParamSet, ParamSet),
+    Class(TextRange, TextRange),
     Tuple(Vec<Id>),
     List,
     Dict(Vec<(Id, Id)>),
-    /// What a persistent id stands for.
+    /// A persistent id.
     Storage(Id),
     /// A class called with a tuple.
-    Made(Id, Id),
+    Call(Id, Id),
 }
 
-/// The tensors of the dict that a pickle is.
-pub fn tensors(pickle: &[u8]) -> Result<Vec<Listed>> {
+/// The tensors in a pickled dict. Fails on damage and on unsupported opcodes.
+pub fn tensors(pickle: &[u8]) -> Result<Vec<NamedTensor>> {
     let mut machine =
         Machine { bytes: pickle, at: 0, objects: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
     let root = machine.run()?;
@@ -65,8 +65,8 @@ pub fn tensors(pickle: &[u8]) -> Result<Vec<Listed>> {
     };
     let mut listed = Vec::new();
     for (key, value) in entries {
-        let Object::Text(span) = machine.object(*key) else { continue };
-        let name = machine.text(*span);
+        let Object::Text(text_range) = machine.object(*key) else { continue };
+        let name = machine.text(*text_range);
         if let Some(found) =
             machine.tensor(*value, true).with_context(|| format!("tensor {} cannot be read", quoted(name)))?
         {
@@ -81,13 +81,13 @@ struct Machine<'a> {
     at: usize,
     objects: Vec<Object>,
     stack: Vec<Id>,
-    /// How high the stack was at each mark.
+    /// The stack heights at the marks.
     marks: Vec<usize>,
     memo: Vec<Option<Id>>,
 }
 
 impl Machine<'_> {
-    /// Runs to the end; the object that is left.
+    /// Runs to STOP; returns the top of the stack.
     fn run(&mut self) -> Result<Id> {
         loop {
             let start = self.at;
@@ -101,12 +101,12 @@ impl Machine<'_> {
 
     fn step(&mut self, operation: u8) -> Result<()> {
         match operation {
-            // PROTO, FRAME: what follows says the same.
+            // PROTO and FRAME are not needed.
             0x80 => drop(self.take(1)?),
             0x95 => drop(self.take(8)?),
             b'N' | 0x88 | 0x89 => self.push(Object::Plain)?,
             b'G' => self.plain(8)?,
-            // Whole numbers of 4, 1 and 2 bytes, and of any length.
+            // BININT, BININT1 and BININT2, then LONG1 and LONG4.
             b'J' => self.integer(4, true)?,
             b'K' => self.integer(1, false)?,
             b'M' => self.integer(2, false)?,
@@ -118,7 +118,7 @@ impl Machine<'_> {
                 let len = self.length(4)?;
                 self.integer(len, true)?;
             }
-            // Texts, and bytes.
+            // Texts and bytes.
             b'X' => self.push_text(4)?,
             0x8c => self.push_text(1)?,
             0x8d => self.push_text(8)?,
@@ -189,16 +189,16 @@ impl Machine<'_> {
             }
             b'R' | 0x81 => {
                 let pair = self.pop_many(2)?;
-                self.make(pair[0], pair[1])?;
+                self.call(pair[0], pair[1])?;
             }
-            // What is set on an object changes no tensor.
+            // BUILD: an object's state does not affect tensors.
             b'b' => drop(self.pop()?),
             other => bail!("the operation 0x{other:02x} is none that a state dict is written with; it is not read"),
         }
         Ok(())
     }
 
-    fn make(&mut self, class: Id, arguments: Id) -> Result<()> {
+    fn call(&mut self, class: Id, arguments: Id) -> Result<()> {
         let Object::Tuple(items) = self.object(arguments) else {
             bail!("a class is called with something else than a tuple")
         };
@@ -206,7 +206,7 @@ impl Machine<'_> {
         match (is_dict, items.is_empty()) {
             (true, true) => self.push(Object::Dict(Vec::new())),
             (true, false) => bail!("an OrderedDict is made of something, which is not read"),
-            _ => self.push(Object::Made(class, arguments)),
+            _ => self.push(Object::Call(class, arguments)),
         }
     }
 
@@ -232,7 +232,7 @@ impl Machine<'_> {
         Ok(self.take(1)?[0])
     }
 
-    /// A length of so many bytes.
+    /// Reads an unsigned length of `size` bytes.
     fn length(&mut self, size: usize) -> Result<usize> {
         let mut wide = [0u8; 8];
         wide[..size].copy_from_slice(self.take(size)?);
@@ -255,7 +255,7 @@ impl Machine<'_> {
         self.push(Object::Plain)
     }
 
-    fn span(&mut self, len: usize) -> Result<ParamSet> {
+    fn text_range(&mut self, len: usize) -> Result<TextRange> {
         let start = self.at;
         std::str::from_utf8(self.take(len)?).context("a text that is no UTF-8")?;
         Ok((start, self.at))
@@ -263,16 +263,16 @@ impl Machine<'_> {
 
     fn push_text(&mut self, size: usize) -> Result<()> {
         let len = self.length(size)?;
-        let span = self.span(len)?;
-        self.push(Object::Text(span))
+        let text_range = self.text_range(len)?;
+        self.push(Object::Text(text_range))
     }
 
-    /// A text up to the end of its line.
-    fn line(&mut self) -> Result<ParamSet> {
+    /// Reads a text up to the end of its line.
+    fn line(&mut self) -> Result<TextRange> {
         let len = self.bytes[self.at..].iter().position(|byte| *byte == b'\n').context("a line that does not end")?;
-        let span = self.span(len)?;
+        let text_range = self.text_range(len)?;
         self.at += 1;
-        Ok(span)
+        Ok(text_range)
     }
 
     fn push(&mut self, object: Object) -> Result<()> {
@@ -284,7 +284,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// What a mark protects is not taken from the stack by what stands behind it.
+    /// Pops `count` objects, not beyond the last mark.
     fn pop_many(&mut self, count: usize) -> Result<Vec<Id>> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let start = self.stack.len().checked_sub(count).filter(|start| *start >= floor);
@@ -306,7 +306,7 @@ impl Machine<'_> {
 
     fn remember(&mut self, size: usize) -> Result<()> {
         let (place, top) = (self.length(size)?, self.top()?);
-        // Python numbers what it remembers one after the other.
+        // Python numbers memo entries consecutively, so an index cannot exceed the offset.
         if place > self.at {
             bail!("it remembers a {place}th object");
         }
@@ -328,7 +328,7 @@ impl Machine<'_> {
         &self.objects[id as usize]
     }
 
-    fn text(&self, (start, end): ParamSet) -> &str {
+    fn text(&self, (start, end): TextRange) -> &str {
         std::str::from_utf8(&self.bytes[start..end]).unwrap_or_default()
     }
 
@@ -354,9 +354,9 @@ impl Machine<'_> {
         }
     }
 
-    /// A tensor as the functions of `torch._utils` are told to make it; None of anything else.
+    /// The tensor that a call of a `torch._utils` function rebuilds; None for anything else.
     fn tensor(&self, id: Id, may_be_parameter: bool) -> Result<Option<Result<Strided, String>>> {
-        let Object::Made(class, arguments) = self.object(id) else { return Ok(None) };
+        let Object::Call(class, arguments) = self.object(id) else { return Ok(None) };
         let (class, arguments) = (self.class(*class)?, self.tuple(*arguments)?);
         match (class.as_str(), arguments) {
             ("torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", [data, ..])
@@ -368,7 +368,7 @@ impl Machine<'_> {
                 Ok(Some(Ok(self.strided([*storage, *first, *shape, *stride])?)))
             }
             ("torch._utils._rebuild_tensor_v2", [storage, first, shape, stride, _, _, more @ ..]) => {
-                // Flags of a tensor whose numbers are to be negated, say.
+                // Metadata can mean, for example, that the numbers are to be negated.
                 if more.iter().any(|more| !matches!(self.object(*more), Object::Plain) && !self.is_empty(*more)) {
                     return Ok(Some(Err(format!("{class} with metadata"))));
                 }
@@ -419,7 +419,7 @@ mod tests {
         format!("{:#}", tensors(pickle).unwrap_err())
     }
 
-    /// What PyTorch 2 writes for `{"w": torch.zeros(2, 3)}`, and the same said shorter than it can be.
+    /// `{"w": torch.zeros(2, 3)}` as PyTorch 2 writes it, and as short as possible.
     #[test]
     fn a_state_dict_is_its_tensors() -> Result<()> {
         let plain = b"\x80\x02}q\x00X\x01\x00\x00\x00wq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0btq\x0cRq\x0ds.";
@@ -441,16 +441,16 @@ mod tests {
 
     #[test]
     fn hostile_pickles_are_errors() {
-        // A tensor made of nothing.
+        // A tensor without arguments.
         let short = b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n)Rs.";
         assert_eq!(
             error(short),
             "tensor \"w\" cannot be read: torch._utils._rebuild_tensor_v2 is told 0 things, too few to make a tensor"
         );
-        // Tuples in tuples, 100,000 deep: no stack overflows, and it is no dict.
+        // Tuples nested 100,000 deep must not overflow the stack.
         let deep = [&b"\x80\x02)"[..], &[0x85].repeat(100_000), b"."].concat();
         assert!(error(&deep).starts_with("its pickle is no dict of tensors"));
-        // A list of ten of the last list, again and again: nothing is copied.
+        // Lists of ten references to the last list, repeatedly: nothing is copied.
         let mut memo = b"\x80\x02(lq\x00".to_vec();
         for i in 0..40u8 {
             memo.extend(b"(");
@@ -459,11 +459,11 @@ mod tests {
         }
         memo.push(b'.');
         assert!(error(&memo).starts_with("its pickle is no dict of tensors"));
-        // A memo at the end of the world, and what is taken from an empty stack.
+        // A huge memo index, and a pop from an empty stack.
         assert!(error(b"\x80\x02Nr\xff\xff\xff\xff.").contains("it remembers a 4294967295th object"));
         assert!(error(b"\x80\x02\x87.").contains("at byte 2: its stack is empty"));
         assert!(error(b"\x80\x02N(R.").contains("its stack is empty"));
-        // What would execute.
+        // A call that would execute code.
         assert!(error(b"cos\nsystem\n(S'id'\ntR.").contains("the operation 0x53 is none that a state dict is written with"));
     }
 }

@@ -1,29 +1,29 @@
-//! The kinds of adapters, and their knobs.
+//! The kinds of adapters and their settings.
 
-/// What it adds to the model.
+/// What an adapter adds to the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AdapterKind {
-    /// s x A^T B^T to linear layers (Hu et al. 2021, arXiv 2106.09685).
+    /// Adds s x A^T B^T to linear layers (Hu et al. 2021, arXiv 2106.09685).
     Lora(Lora),
-    /// So many tokens' keys and values to every block (Li and Liang 2021, arXiv 2101.00190).
+    /// Adds the keys and values of so many virtual tokens to every block (Li and Liang 2021, arXiv 2101.00190).
     Prefix(usize),
 }
 
-/// LoRA's knobs.
+/// The settings of LoRA.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// The rank: rows of A, columns of B.
+    /// The rank: A is [r, inner], B [outer, r].
     pub r: usize,
-    /// alpha; s = alpha / r.
+    /// alpha; the scale is s = alpha / r.
     pub alpha: f64,
-    /// s = alpha / sqrt(r) instead (rsLoRA).
+    /// s = alpha / sqrt(r) instead (rsLoRA, Kalajdzievski 2023, arXiv 2312.03732).
     pub by_root: bool,
-    /// The layers that it adapts, by the last parts of their names; or `all-linear`.
+    /// The adapted layers, by the last parts of their names; or `all-linear`.
     pub targets: Vec<String>,
 }
 
 impl AdapterKind {
-    /// The smoothing radius that suits it: MeZO's (arXiv 2305.17333, appendix); its numbers are larger than a model's.
+    /// The default smoothing radius: MeZO's (arXiv 2305.17333, appendix). Adapters have larger weights than models.
     pub fn zo_eps(&self) -> f64 {
         match self {
             AdapterKind::Lora(_) => 1e-2,
@@ -31,8 +31,8 @@ impl AdapterKind {
         }
     }
 
-    /// The learning rate that it bears, as a multiple of what as many of a model's own weights do, where its gradient is
-    /// `estimated` and where it is not (docs/results.md).
+    /// The default learning rate, relative to that of as many of a model's own weights, with `estimated` or first-order
+    /// gradients (docs/results.md).
     pub fn rate(&self, estimated: bool) -> f64 {
         match (self, estimated) {
             (AdapterKind::Lora(_), true) => 1.0,
@@ -44,13 +44,13 @@ impl AdapterKind {
 }
 
 impl Lora {
-    /// s
+    /// The scale s.
     pub fn scale(&self) -> f32 {
         let r = self.r as f64;
         (self.alpha / if self.by_root { r.sqrt() } else { r }) as f32
     }
 
-    /// Whether it adapts the linear layer called `name`.
+    /// Whether it adapts the linear layer `name`.
     pub(super) fn targets(&self, name: &str) -> bool {
         let is = |target: &String| name == target || name.strip_suffix(target).is_some_and(|front| front.ends_with('.'));
         self.targets.iter().any(|target| target == "all-linear" || is(target))

@@ -1,4 +1,4 @@
-//! Adapters: what is trained in a model's place, written and read as PEFT does.
+//! Adapters, trained in place of the model's own weights and stored in PEFT's format.
 
 mod kind;
 pub mod peft;

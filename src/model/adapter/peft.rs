@@ -1,4 +1,4 @@
-//! What is made of PEFT's adapter_config.json.
+//! How each field of PEFT's adapter_config.json is used.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ const TENSORS: &str = "the tensors that are stored say which layers are adapted"
 
 const TRAINING: &str = "of PEFT's own training";
 
-/// The fields of all adapters.
+/// The fields common to all adapters.
 pub const FIELDS: Table = Table {
     file: "adapter_config.json",
     of: "",
@@ -31,7 +31,7 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// LoRA's.
+/// The fields of LoRA.
 pub const LORA_FIELDS: Table = Table {
     file: "adapter_config.json",
     of: "LoRA",
@@ -80,7 +80,7 @@ pub const LORA_FIELDS: Table = Table {
     ],
 };
 
-/// A prefix's.
+/// The fields of prefix tuning.
 pub const PREFIX_FIELDS: Table = Table {
     file: "adapter_config.json",
     of: "a prefix",
@@ -96,10 +96,10 @@ pub const PREFIX_FIELDS: Table = Table {
     ],
 };
 
-/// Every table of adapter_config.json.
+/// All tables of adapter_config.json.
 pub const TABLES: [Table; 3] = [FIELDS, LORA_FIELDS, PREFIX_FIELDS];
 
-/// `adapter_config.json`, as far as it matters here.
+/// The fields of `adapter_config.json` that are read.
 #[derive(Deserialize)]
 struct Config {
     r: Option<usize>,
@@ -109,7 +109,7 @@ struct Config {
     num_virtual_tokens: Option<usize>,
 }
 
-/// What a stored adapter adds, by its config at `place`; what cannot be had here is refused by name.
+/// The kind of a stored adapter from its config at `place`. Fails on unsupported settings.
 pub fn kind(config: &Value, place: &str) -> Result<AdapterKind> {
     let object = config.as_object().with_context(|| format!("{place} is no object"))?;
     let name = config["peft_type"].as_str().with_context(|| format!("{place}: it has no peft_type"))?;
@@ -136,8 +136,8 @@ pub fn kind(config: &Value, place: &str) -> Result<AdapterKind> {
     Ok(AdapterKind::Lora(Lora { r, alpha, by_root: config.use_rslora, targets: Vec::new() }))
 }
 
-/// What of a prefix was made for other heads or blocks, where something was, and what it should be: its one tensor could have the
-/// same shape.
+/// The first field of a prefix's config that contradicts the model, its value and the expected one. The tensor's shape
+/// alone does not determine heads and blocks.
 pub fn misfit(config: &Value, blocks: usize, heads: usize, width: usize) -> Option<(&'static str, u64, usize)> {
     let expected = [("num_layers", blocks), ("num_attention_heads", heads), ("token_dim", width)];
     expected.into_iter().find_map(|(name, expected)| {

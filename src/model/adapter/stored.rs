@@ -1,5 +1,6 @@
-//! Adapters: what is trained in a model's place, written and read as PEFT does (`adapter_config.json` and
-//! `adapter_model.safetensors`). LoRA adds low-rank products to linear layers, a prefix keys and values to every block.
+//! Adapters, trained in place of the model's own weights and stored in PEFT's format (`adapter_config.json` and
+//! `adapter_model.safetensors`). LoRA adds low-rank products to linear layers, a prefix adds keys and values to every
+//! block.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,16 +15,16 @@ use crate::base::text::{self, nearest};
 use crate::device::Heads;
 use crate::formats::Checkpoint;
 
-/// PEFT's file of knobs.
+/// PEFT's file of settings.
 pub const CONFIG: &str = "adapter_config.json";
 
-/// PEFT's files of weights, the one that is written first.
+/// PEFT's weight files; the first is the one written.
 pub const FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
-/// A prefix's one tensor.
+/// The name of a prefix's only tensor.
 pub const PROMPT_EMBEDDINGS: &str = "prompt_embeddings";
 
-/// What LoRA's tensors are called behind, where they are stored.
+/// The prefix of the names of LoRA's stored tensors.
 const STORED_PREFIX: &str = "base_model.model.";
 
 /// An adapter, new or stored.
@@ -33,22 +34,22 @@ pub struct Adapter {
     stored: Option<Stored>,
 }
 
-/// One that lies in a folder.
+/// An adapter in a folder.
 #[derive(Clone, Debug)]
 struct Stored {
     folder: PathBuf,
     config: Value,
-    /// Its tensors by the names that the model knows them by, with their shapes.
+    /// The shapes of its tensors, by their names in the model.
     shapes: BTreeMap<String, Vec<usize>>,
 }
 
 impl Adapter {
-    /// One that is to be made.
+    /// A new adapter.
     pub fn new(kind: AdapterKind) -> Self {
         Adapter { kind, stored: None }
     }
 
-    /// One that PEFT or a run has written.
+    /// Opens an adapter that PEFT or a run wrote. Fails if it is missing, damaged or unsupported.
     pub fn open(folder: &Path) -> Result<Self> {
         let source = Source::Folder(folder.into());
         let place = source.place(CONFIG);
@@ -70,7 +71,7 @@ impl Adapter {
         Checkpoint::of_files(source, vec![file.to_string()])
     }
 
-    /// A new one of the same kind, for a model that may have fewer blocks.
+    /// A new adapter of the same kind, for a model with perhaps fewer blocks.
     pub(crate) fn stand_in(&self) -> Self {
         let mut kind = self.kind.clone();
         if let (AdapterKind::Lora(lora), Some(stored)) = (&mut kind, &self.stored) {
@@ -80,17 +81,17 @@ impl Adapter {
         Adapter::new(kind)
     }
 
-    /// What it adds.
+    /// What it adds to the model.
     pub fn kind(&self) -> &AdapterKind {
         &self.kind
     }
 
-    /// The model that a stored one says it was trained on.
+    /// The base model named in a stored adapter's config.
     pub fn base(&self) -> Option<&str> {
         self.stored.as_ref()?.config["base_model_name_or_path"].as_str()
     }
 
-    /// Refuses what no weight of the model can take over.
+    /// Fails if the adapter cannot be merged into the model's weights.
     pub fn check_merges(&self) -> Result<()> {
         match self.kind {
             AdapterKind::Lora(_) => Ok(()),
@@ -98,12 +99,13 @@ impl Adapter {
         }
     }
 
-    /// Whether its values are still to be drawn.
+    /// Whether it still has to be initialised.
     pub fn is_new(&self) -> bool {
         self.stored.is_none()
     }
 
-    /// The rank that the linear layer `name` is adapted by, if it is: a stored adapter's tensors decide, else the targets.
+    /// The rank and scale of the adapter of linear layer `name`, if it is adapted. A stored adapter's tensors decide,
+    /// else the targets.
     pub(crate) fn rank(&self, name: &str) -> Option<(usize, f32)> {
         let AdapterKind::Lora(lora) = &self.kind else { return None };
         let adapts = match &self.stored {
@@ -113,7 +115,7 @@ impl Adapter {
         adapts.then(|| (lora.r, lora.scale()))
     }
 
-    /// Refuses a stored prefix that was made for other heads or blocks.
+    /// Fails if a stored prefix was made for other heads or blocks.
     pub(crate) fn check_prefix(&self, heads: Heads, blocks: usize) -> Result<()> {
         let Some(stored) = &self.stored else { return Ok(()) };
         let Some((name, found, expected)) = peft::misfit(&stored.config, blocks, heads.keys, heads.keys * heads.dim) else {
@@ -126,12 +128,12 @@ impl Adapter {
         ))
     }
 
-    /// The stored tensors, if it is stored, to be read in f32.
+    /// The tensors of a stored adapter.
     pub(crate) fn tensors(&self) -> Result<Option<Checkpoint>> {
         self.stored.as_ref().map(|stored| Self::checkpoint(&Source::Folder(stored.folder.clone()))).transpose()
     }
 
-    /// Refuses a stored tensor that has another shape than the model asks for.
+    /// Fails if a stored tensor is missing or its shape is not `shape`.
     pub(crate) fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
         let Some(stored) = &self.stored else { return Ok(()) };
         match stored.shapes.get(name) {
@@ -146,8 +148,8 @@ impl Adapter {
         }
     }
 
-    /// Refuses what was asked for and is not in the model, whose linear layers are `layers`; `is_read` says what of a stored
-    /// adapter was.
+    /// Fails if the model lacks what the adapter adapts. `layers`: the model's linear layers; `is_read`: whether a
+    /// stored tensor was used.
     pub(crate) fn check_used(&self, layers: &[&str], is_read: impl Fn(&str) -> bool) -> Result<()> {
         if let Some(stored) = &self.stored {
             let Some(left) = stored.shapes.keys().find(|name| !is_read(name)) else { return Ok(()) };
@@ -179,8 +181,8 @@ impl Adapter {
         self.base().map_or(String::new(), |base| format!(", says its {CONFIG}: {base}"))
     }
 
-    /// What PEFT needs beside the weights: a stored adapter's own knobs, else those of the new one, for the model `base` with so
-    /// many blocks and such heads, whose linear layers are `layers`.
+    /// The adapter_config.json for PEFT: a stored adapter's own settings, else those of a new one, for the model `base`
+    /// with these linear `layers`, number of blocks and heads.
     pub(crate) fn config(&self, base: &str, layers: &[&str], blocks: usize, heads: Heads) -> Value {
         let mut config = match (&self.stored, &self.kind) {
             (Some(stored), _) => stored.config.clone(),
@@ -211,7 +213,7 @@ impl Adapter {
         config
     }
 
-    /// The name that a weight of the model is stored under, where it is one of the adapter's.
+    /// The name that a weight of an adapter is stored under; None for other weights.
     pub(crate) fn stored_name(name: &str) -> Option<String> {
         match name {
             PROMPT_EMBEDDINGS => Some(name.into()),
@@ -223,17 +225,17 @@ impl Adapter {
     }
 }
 
-/// The name by which the model knows a stored tensor.
+/// The name in the model of a stored tensor.
 pub fn own_name(stored: &str) -> &str {
     stored.strip_prefix(STORED_PREFIX).unwrap_or(stored)
 }
 
-/// Whether a weight is an adapter's, by its name.
+/// Whether a weight belongs to an adapter, by its name.
 pub fn is_adapters(name: &str) -> bool {
     Adapter::stored_name(name).is_some()
 }
 
-/// Says that a folder holds an adapter where a model was wanted, and what to type.
+/// The error for an adapter folder given as a model, if `source` is one.
 pub fn instead_of_model(source: &Source) -> Option<anyhow::Error> {
     let Source::Folder(folder) = source else { return None };
     let config: Value = serde_json::from_slice(&source.read(CONFIG).ok()??).ok()?;

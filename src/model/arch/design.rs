@@ -1,4 +1,4 @@
-//! What config.json says of a model of LLaMA's family, as a [`Design`] of which [`Llama`](super::llama::Llama) is made.
+//! The [`Design`] of a model of LLaMA's family, from config.json; [`Llama`](super::llama::Llama) is built from it.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize, Serializer};
@@ -8,7 +8,7 @@ use crate::base::{Table, Use};
 use crate::device::{Activation, Heads, Scores};
 use crate::formats::{Rope, limits};
 
-/// The fields of config.json that LLaMA and all of its relatives have.
+/// The fields of config.json that LLaMA and its relatives share.
 pub const FIELDS: Table = Table {
     file: "config.json",
     of: "LLaMA and its relatives",
@@ -40,7 +40,7 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// What LLaMA alone does with some.
+/// LLaMA's use of further fields.
 pub const LLAMA_FIELDS: Table = Table {
     file: "config.json",
     of: "LLaMA",
@@ -55,7 +55,7 @@ pub const LLAMA_FIELDS: Table = Table {
     ],
 };
 
-/// And Mistral.
+/// Mistral's.
 pub const MISTRAL_FIELDS: Table = Table {
     file: "config.json",
     of: "Mistral",
@@ -69,7 +69,7 @@ pub const MISTRAL_FIELDS: Table = Table {
     ],
 };
 
-/// config.json of LLaMA and its relatives, as far as they share it.
+/// The part of config.json that LLaMA and its relatives share.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LlamaConfig {
     vocab_size: usize,
@@ -77,26 +77,26 @@ pub struct LlamaConfig {
     intermediate_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     num_key_value_heads: Option<Option<usize>>,
     head_dim: Option<usize>,
     max_position_embeddings: Option<usize>,
     #[serde(default = "eps")]
     rms_norm_eps: f64,
-    /// The gate's activation; None: the architecture's own.
+    /// The activation of the gate; None: the architecture's default.
     pub hidden_act: Option<String>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     tie_word_embeddings: Option<Option<bool>>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     sliding_window: Option<Option<usize>>,
     layer_types: Option<Vec<String>>,
-    /// The older spelling: the base here, the scaling beside it.
+    /// The older spelling: the base here, the scaling in `rope_scaling`.
     pub rope_theta: Option<f64>,
-    /// The scaling.
+    /// The scaling of the rotary frequencies.
     pub rope_scaling: Option<Map<String, Value>>,
-    /// The newer spelling: both in one.
+    /// The newer spelling: base and scaling together.
     pub rope_parameters: Option<Map<String, Value>>,
     original_max_position_embeddings: Option<f64>,
 }
@@ -105,112 +105,114 @@ fn eps() -> f64 {
     1e-6
 }
 
-/// What is null was said; what is absent was not.
-pub fn said<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
+/// Separates explicit null (`Some(None)`) from a missing key.
+pub fn explicit_null<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
-/// What an architecture's config.json means where it does not say: the defaults of its class in transformers.
+/// The defaults of an architecture's config.json: those of its class in transformers.
 #[derive(Clone, Copy, Debug)]
-pub struct Usual {
-    /// Heads of keys; None: as many as of queries.
+pub struct Defaults {
+    /// The number of key-value heads; None: as many as query heads.
     pub key_heads: Option<usize>,
-    /// Numbers in a head; None: hidden size over heads.
+    /// The width of a head; None: hidden size / query heads.
     pub head_dim: Option<usize>,
-    /// The longest sequence.
+    /// The maximum sequence length.
     pub positions: usize,
-    /// Whether the head is the embedding.
+    /// Whether the head is tied to the embedding.
     pub tied: bool,
 }
 
-impl Usual {
-    /// LLaMA's.
-    pub const LLAMA: Usual = Usual { key_heads: None, head_dim: None, positions: 2048, tied: false };
-    const MISTRAL: Usual = Usual { key_heads: Some(8), positions: 131_072, ..Self::LLAMA };
+impl Defaults {
+    /// LLaMA's defaults.
+    pub const LLAMA: Defaults = Defaults { key_heads: None, head_dim: None, positions: 2048, tied: false };
+    const MISTRAL: Defaults = Defaults { key_heads: Some(8), positions: 131_072, ..Self::LLAMA };
 }
 
-/// What a model of the family is made of.
+/// The parameters of a model of the family.
 #[derive(Clone, Debug, Serialize)]
 pub struct Design {
     /// Rows of the embedding.
     pub vocab_size: usize,
-    /// Numbers of a token between blocks.
+    /// The width of the residual stream.
     pub hidden: usize,
-    /// Numbers of a token between gate and down projection.
+    /// The width between the gate and down projections.
     pub inner: usize,
-    /// How many blocks there are.
+    /// The number of blocks.
     pub num_blocks: usize,
-    /// Of the attention.
+    /// The attention heads.
     pub heads: Heads,
-    /// The longest sequence that has positions and that every query sees all of.
+    /// The maximum sequence length: limited by positions and sliding windows, so that every query sees all before it.
     #[serde(skip)]
     pub max_length: usize,
-    /// Of the norms.
+    /// The epsilon of the norms.
     pub eps: f32,
-    /// The head is the embedding.
+    /// Whether the head is tied to the embedding.
     #[serde(skip)]
     pub tied: bool,
-    /// Queries, keys and values have biases.
+    /// Whether queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// The attention's output has one.
+    /// Whether the attention's output projection has a bias.
     pub out_bias: bool,
-    /// The feed-forward layers have.
+    /// Whether the feed-forward layers have biases.
     pub mlp_bias: bool,
-    /// What the gate goes through.
+    /// The activation of the gate.
     pub gate: Activation,
     /// Norms multiply by this plus their weight.
     pub norm_offset: f32,
-    /// Each head of queries and keys has a norm, before it is turned.
+    /// Whether each query and key head has a norm, before the rotation.
     pub qk_norm: bool,
-    /// A block's two outputs have norms as well as its two inputs.
+    /// Whether the two outputs of a block have norms as well as its two inputs.
     pub sandwich_norm: bool,
-    /// Embeddings are multiplied by it.
+    /// Embeddings are multiplied by this.
     pub embedding_scale: f64,
-    /// Before the softmax.
+    /// The scaling and soft cap of attention scores.
     pub scores: Scores,
-    /// What the logits go through: cap tanh(x / cap).
+    /// The soft cap of the logits: cap tanh(x / cap).
     pub logit_cap: Option<f32>,
-    /// Rotary frequencies, in radians from one position to the next: [head_dim / 2] for each kind of block.
+    /// Rotary frequencies in radians per position: [head_dim / 2] for each kind of block.
     #[serde(serialize_with = "in_f32")]
     pub frequencies: Vec<Vec<f64>>,
-    /// The kind of each block where there are several.
+    /// The kind of each block; empty if all are alike.
     pub kinds: Vec<usize>,
 }
 
-/// Rounded, so that another machine's last bits of a power make no other model.
+/// Serialises as f32, so that `pow` differing in the last bits on another machine does not change the model's identity.
 fn in_f32<S: Serializer>(frequencies: &[Vec<f64>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(frequencies.iter().map(|of_kind| of_kind.iter().map(|f| *f as f32).collect::<Vec<f32>>()))
 }
 
 impl LlamaConfig {
-    /// LLaMA's own design.
+    /// LLaMA's design.
     pub fn llama(&self) -> Result<Design> {
-        self.silu(&Usual::LLAMA)
+        self.silu(&Defaults::LLAMA)
     }
 
-    /// Mistral's (Jiang et al. 2023, arXiv 2310.06825): its blocks may slide.
+    /// Mistral's design (Jiang et al. 2023, arXiv 2310.06825): its blocks may have sliding windows.
     pub fn mistral(&self) -> Result<Design> {
         let window = self.window(4096);
-        self.silu(&Usual::MISTRAL)?.seen_within(&[window.is_some()], window)
+        self.silu(&Defaults::MISTRAL)?.with_window(&[window.is_some()], window)
     }
 
-    /// That of a relative with LLaMA's gate.
-    pub fn silu(&self, usual: &Usual) -> Result<Design> {
+    /// The design of a relative with LLaMA's gate.
+    pub fn silu(&self, defaults: &Defaults) -> Result<Design> {
         match self.hidden_act.as_deref() {
             None | Some("silu" | "swish") => {}
             Some(other) => bail!("config.json: hidden_act \"{other}\" is not known for this architecture; silu is"),
         }
-        let design = self.design(Activation::Silu, usual)?;
+        let design = self.design(Activation::Silu, defaults)?;
         let frequencies = vec![self.rope()?.frequencies(design.heads.dim, design.max_length)?];
         Ok(Design { frequencies, ..design })
     }
 
-    /// LLaMA's with another gate and no rotary frequencies yet, from which the designs of its relatives differ.
-    pub fn design(&self, gate: Activation, usual: &Usual) -> Result<Design> {
+    /// LLaMA's design with another gate and no rotary frequencies yet; the basis of its relatives' designs.
+    pub fn design(&self, gate: Activation, defaults: &Defaults) -> Result<Design> {
         let queries = self.num_attention_heads;
-        let keys = self.num_key_value_heads.unwrap_or(usual.key_heads).unwrap_or(queries);
-        let dim = self.head_dim.or(usual.head_dim).unwrap_or(self.hidden_size / queries.max(1));
-        let max_length = self.max_position_embeddings.unwrap_or(usual.positions);
+        let keys = self.num_key_value_heads.unwrap_or(defaults.key_heads).unwrap_or(queries);
+        let dim = self.head_dim.or(defaults.head_dim).unwrap_or(self.hidden_size / queries.max(1));
+        let max_length = self.max_position_embeddings.unwrap_or(defaults.positions);
         limits::check_sizes(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -225,14 +227,14 @@ impl LlamaConfig {
         if !queries.is_multiple_of(keys) {
             bail!("config.json: num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}");
         }
-        if self.head_dim.or(usual.head_dim).is_none() && !self.hidden_size.is_multiple_of(queries) {
+        if self.head_dim.or(defaults.head_dim).is_none() && !self.hidden_size.is_multiple_of(queries) {
             bail!("config.json: hidden_size {} is not a multiple of num_attention_heads {queries}", self.hidden_size);
         }
         if !dim.is_multiple_of(2) {
             bail!("config.json: head_dim {dim} is odd, and rotary positions turn pairs");
         }
         let tied = match self.tie_word_embeddings {
-            None => usual.tied,
+            None => defaults.tied,
             Some(Some(tied)) => tied,
             Some(None) => bail!("config.json: tie_word_embeddings is null; true or false is wanted"),
         };
@@ -261,9 +263,9 @@ impl LlamaConfig {
         })
     }
 
-    /// One rope for all blocks.
+    /// The rotary settings, for models with the same in all blocks.
     pub fn rope(&self) -> Result<Rope> {
-        // An empty object is none, as in transformers.
+        // An empty object counts as absent, as in transformers.
         let scaling = self.rope_scaling.as_ref().filter(|object| !object.is_empty());
         let rope = match (scaling, &self.rope_parameters) {
             (Some(object), _) => Rope::of("config.json: rope_scaling", object)?,
@@ -273,14 +275,14 @@ impl LlamaConfig {
         Ok(rope.with_base(self.rope_theta).with_original(self.original_max_position_embeddings))
     }
 
-    /// Tokens that a query sees, itself counted, in blocks that slide; `usual` where nothing is said.
-    pub fn window(&self, usual: usize) -> Option<usize> {
-        self.sliding_window.unwrap_or(Some(usual))
+    /// The sliding window in tokens, including the query; `default` if config.json has none, None if it is null.
+    pub fn window(&self, default: usize) -> Option<usize> {
+        self.sliding_window.unwrap_or(Some(default))
     }
 
-    /// Which blocks look back no further than the window, by `layer_types`, or else as is `usual`.
-    pub fn local(&self, usual: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
-        let Some(kinds) = &self.layer_types else { return Ok((0..self.num_hidden_layers).map(usual).collect()) };
+    /// Which blocks have a sliding window, by `layer_types`, else by `default`.
+    pub fn local(&self, default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+        let Some(kinds) = &self.layer_types else { return Ok((0..self.num_hidden_layers).map(default).collect()) };
         if kinds.len() != self.num_hidden_layers {
             let (given, blocks) = (kinds.len(), self.num_hidden_layers);
             bail!("config.json: layer_types names the kinds of {given} blocks, and num_hidden_layers is {blocks}");
@@ -297,9 +299,8 @@ impl LlamaConfig {
 }
 
 impl Design {
-    /// With sequences no longer than the sliding window of the blocks that have one, the `local` ones, so that every query sees all
-    /// of its own.
-    pub fn seen_within(self, local: &[bool], window: Option<usize>) -> Result<Design> {
+    /// Limits sequences to the sliding window if a block is `local`, so that every query sees all before it.
+    pub fn with_window(self, local: &[bool], window: Option<usize>) -> Result<Design> {
         if !local.contains(&true) {
             return Ok(self);
         }

@@ -1,12 +1,13 @@
-//! Gemma (2024, arXiv 2403.08295): LLaMA with larger embeddings, norms about one and a GELU gate. Gemma 2 (arXiv 2408.00118): with norms
-//! on what a block adds, soft caps, and every other block local. Gemma 3's text models (2025, arXiv 2503.19786): with norms on heads
-//! for the caps, and most blocks local, with positions of their own.
+//! Gemma (2024, arXiv 2403.08295): LLaMA with scaled embeddings, norms that multiply by one plus their weight, and a
+//! GELU gate. Gemma 2 (arXiv 2408.00118): with norms on the outputs of a block, soft caps, and every other block local.
+//! Gemma 3's text models (2025, arXiv 2503.19786): with norms on query and key heads instead of caps, and most blocks
+//! local, with their own rotary base.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::design::{Design, LlamaConfig, Usual, said};
+use super::design::{Defaults, Design, LlamaConfig, explicit_null};
 use crate::base::{Table, Use, fields};
 use crate::device::{Activation, Scores};
 use crate::formats::{Rope, limits, rope};
@@ -22,7 +23,7 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// Those that the first models act on alone.
+/// Gemma's further fields.
 pub const GEMMA_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma",
@@ -33,7 +34,7 @@ pub const GEMMA_FIELDS: Table = Table {
     )],
 };
 
-/// Those that the second and third ones act on.
+/// Further fields of Gemma 2 and Gemma 3.
 pub const LATER_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma 2 and Gemma 3",
@@ -49,14 +50,14 @@ pub const LATER_FIELDS: Table = Table {
     ],
 };
 
-/// What the second ones alone have.
+/// Gemma 2's further fields.
 pub const GEMMA2_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma 2",
     fields: &[("sliding_window_pattern", Use::Only(&["2"]), "every other block slides")],
 };
 
-/// And the third.
+/// Gemma 3's.
 pub const GEMMA3_FIELDS: Table = Table {
     file: "config.json",
     of: "Gemma 3",
@@ -66,13 +67,13 @@ pub const GEMMA3_FIELDS: Table = Table {
     ],
 };
 
-const GEMMA: Usual = Usual { key_heads: Some(16), head_dim: Some(256), positions: 8192, tied: true };
+const GEMMA: Defaults = Defaults { key_heads: Some(16), head_dim: Some(256), positions: 8192, tied: true };
 
-const GEMMA2: Usual = Usual { key_heads: Some(4), ..GEMMA };
+const GEMMA2: Defaults = Defaults { key_heads: Some(4), ..GEMMA };
 
-const GEMMA3: Usual = Usual { positions: 131_072, ..GEMMA2 };
+const GEMMA3: Defaults = Defaults { positions: 131_072, ..GEMMA2 };
 
-/// Gemma's config.json, as far as it matters.
+/// The fields of Gemma's config.json that are read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct GemmaConfig {
     #[serde(flatten)]
@@ -81,14 +82,14 @@ pub struct GemmaConfig {
     query_pre_attn_scalar: Option<f64>,
     sliding_window_pattern: Option<usize>,
     rope_local_base_freq: Option<f64>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     attn_logit_softcapping: Option<Option<f32>>,
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "explicit_null")]
     final_logit_softcapping: Option<Option<f32>>,
 }
 
 impl GemmaConfig {
-    /// Gemma's, whose first files say `gelu` and mean its tanh form.
+    /// Gemma's design; its first files say `gelu` for its tanh form.
     pub fn gemma(&self) -> Result<Design> {
         match self.base.hidden_act.as_deref() {
             None | Some("gelu" | "gelu_pytorch_tanh") => {}
@@ -99,7 +100,7 @@ impl GemmaConfig {
         Ok(Design { frequencies, ..design })
     }
 
-    /// Gemma 2's.
+    /// Gemma 2's design.
     pub fn gemma2(&self) -> Result<Design> {
         let design = self.design(self.gate()?, &GEMMA2)?;
         Design {
@@ -109,10 +110,10 @@ impl GemmaConfig {
             frequencies: vec![self.base.rope()?.frequencies(design.heads.dim, design.max_length)?],
             ..design
         }
-        .seen_within(&self.base.local(|i| i % 2 == 0)?, self.base.window(4096))
+        .with_window(&self.base.local(|i| i % 2 == 0)?, self.base.window(4096))
     }
 
-    /// Gemma 3's.
+    /// Gemma 3's design.
     pub fn gemma3(&self) -> Result<Design> {
         let design = self.design(self.gate()?, &GEMMA3)?;
         let pattern = self.sliding_window_pattern.unwrap_or(6).max(1);
@@ -128,11 +129,11 @@ impl GemmaConfig {
             kinds: local.iter().copied().map(usize::from).collect(),
             ..design
         }
-        .seen_within(&local, self.base.window(4096))
+        .with_window(&local, self.base.window(4096))
     }
 
-    fn design(&self, gate: Activation, usual: &Usual) -> Result<Design> {
-        let design = self.base.design(gate, usual)?;
+    fn design(&self, gate: Activation, defaults: &Defaults) -> Result<Design> {
+        let design = self.base.design(gate, defaults)?;
         limits::check_positive(&[
             ("query_pre_attn_scalar", self.query_pre_attn_scalar),
             ("rope_local_base_freq", self.rope_local_base_freq),
@@ -140,7 +141,7 @@ impl GemmaConfig {
         Ok(Design { norm_offset: 1.0, embedding_scale: (design.hidden as f64).sqrt(), ..design })
     }
 
-    /// Gemma 3's positions: of blocks that see all, and of those that slide. What `rope_scaling` says is about the first.
+    /// Gemma 3's rotary settings: for global blocks and for local ones. `rope_scaling` applies to the first.
     fn ropes(&self) -> Result<[Rope; 2]> {
         let objects = self.base.rope_parameters.clone().unwrap_or_default();
         fields::check(&[rope::KINDS], "config.json: rope_parameters", &objects)?;
@@ -164,7 +165,7 @@ impl GemmaConfig {
         Ok(Scores { scale: self.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5) as f32, cap: cap(at_most)? })
     }
 
-    /// Beside it `hidden_act` says nothing.
+    /// The gate's activation; Gemma 2 and 3 ignore `hidden_act`.
     fn gate(&self) -> Result<Activation> {
         match self.hidden_activation.as_deref() {
             Some("gelu_pytorch_tanh") | None => Ok(Activation::GeluNew),
@@ -174,7 +175,7 @@ impl GemmaConfig {
     }
 }
 
-/// A soft cap, if there is one.
+/// Checks a soft cap.
 fn cap(cap: Option<f32>) -> Result<Option<f32>> {
     match cap {
         Some(cap) if !cap.is_finite() || cap <= 0.0 => bail!("config.json: a soft cap is {cap}; it must be above 0"),

@@ -1,5 +1,5 @@
-//! The LLaMA family (Touvron et al. 2023): RMS norm, rotary halves, grouped keys, SwiGLU; and what relatives do otherwise, told by a
-//! [`Design`].
+//! The LLaMA family (Touvron et al. 2023, arXiv 2302.13971): RMS norm, rotary positions, grouped-query attention,
+//! SwiGLU; and the variants that a [`Design`] describes.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ struct Block {
     q: Linear,
     k: Linear,
     v: Linear,
-    /// Of each head of queries, and of keys.
+    /// Of each query head, and of each key head.
     qk_norm: Option<(ParamId, ParamId)>,
     out: Linear,
     /// Before the feed-forward layers.
@@ -23,11 +23,11 @@ struct Block {
     gate: Linear,
     up: Linear,
     down: Linear,
-    /// Of what the attention and the feed-forward layers add.
+    /// Of the outputs of the attention and of the feed-forward layers.
     output_norms: Option<(ParamId, ParamId)>,
 }
 
-/// The whole model as handles into the weights.
+/// The model as handles to its weights.
 pub struct Llama {
     design: Design,
     embed_tokens: ParamId,
@@ -37,7 +37,7 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Reads the weights that the design asks for.
+    /// Loads the weights of the design.
     pub fn load(design: Design, loader: &mut Loader) -> Result<Self> {
         let (hidden, inner) = (design.hidden, design.inner);
         let Heads { queries, keys, dim } = design.heads;
@@ -49,7 +49,7 @@ impl Llama {
             loader.begin(Segment::Block(i), &format!("model.layers.{i}."));
             let name = |part: &str| format!("model.layers.{i}.{part}");
             let norm = |loader: &mut Loader, part: &str, len: usize| loader.weight(&name(&format!("{part}.weight")), &[len]);
-            // A block of four norms has the second one's usual name behind the attention.
+            // In a block with four norms, the usual name of the second one belongs to the one after the attention.
             let second = if design.sandwich_norm { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
             blocks.push(Block {
                 input_norm: norm(loader, "input_layernorm", hidden)?,
@@ -84,10 +84,10 @@ impl Llama {
         ops::rms_norm(x, weights.leaf(id), self.design.norm_offset, self.design.eps)
     }
 
-    /// cos and sin of every token's angles: [tokens, head_dim / 2] each.
+    /// cos and sin of the rotary angles: [tokens, head_dim / 2] each.
     fn angles(positions: &[u32], frequencies: &[f64]) -> Result<(Activations, Activations)> {
         let shape = [positions.len(), frequencies.len()];
-        // transformers multiplies in f32; so do we, to turn by the same angles.
+        // transformers multiplies in f32; the angles must be the same.
         let angles = positions.iter().flat_map(|&p| frequencies.iter().map(move |&f| p as f32 * f as f32));
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (libm::cosf(a), libm::sinf(a))).unzip();
         Ok((Activations::new(cos, &shape)?, Activations::new(sin, &shape)?))
@@ -127,7 +127,7 @@ impl Llama {
         let (cos, sin) = packed.angles.get(kind).context("a batch that was not prepared for rotary positions")?;
         let qkv = ops::rotate(&qkv, heads.queries + heads.keys, cos, sin)?;
         let mixed = packed.attend(weights, i, &qkv, heads, self.design.scores)?;
-        let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
+        let [onto, mixed] = [onto, &mixed].map(|x| packed.needed_rows(i + 1 == self.blocks.len(), x));
         self.add(weights, &onto?, &block.out, block.output_norms.map(|norms| norms.0), &mixed?)
     }
 

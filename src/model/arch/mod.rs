@@ -1,4 +1,4 @@
-//! Architectures: one file each, from config.json to a model of handles.
+//! The architectures: each from its config.json to a model of handles.
 
 pub mod design;
 pub mod gemma;

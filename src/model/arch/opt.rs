@@ -11,7 +11,7 @@ use crate::model::{Architecture, Head, Linear, Loader, Packed, Segment, Shape};
 use crate::ops;
 use crate::params::{ParamId, Weights};
 
-/// The fields of config.json that OPT has.
+/// The fields of OPT's config.json.
 pub const FIELDS: Table = Table {
     file: "config.json",
     of: "OPT",
@@ -37,7 +37,7 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// OPT's config.json, as far as it matters.
+/// The fields of OPT's config.json that are read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
     vocab_size: usize,
@@ -69,12 +69,12 @@ fn yes() -> bool {
     true
 }
 
-/// Positions are looked up two rows further down: a leftover of fairseq's padding.
+/// The offset of the position embedding's rows, from fairseq's padding index.
 const POSITION_OFFSET: usize = 2;
 
 const EPS: f32 = 1e-5;
 
-/// Weight and bias of a layer norm, if it has any.
+/// Weight and bias of a layer norm; None if it has no affine part.
 type Norm = Option<(ParamId, ParamId)>;
 
 struct Block {
@@ -88,7 +88,7 @@ struct Block {
     final_norm: Norm,
 }
 
-/// The whole model as handles into the weights.
+/// The model as handles to its weights.
 pub struct Opt {
     config: Config,
     activation: Activation,
@@ -102,7 +102,7 @@ pub struct Opt {
 }
 
 impl Opt {
-    /// Reads the weights that the config asks for.
+    /// Loads the weights of the config.
     pub fn load(config: Config, loader: &mut Loader) -> Result<Self> {
         let Some(activation) = Activation::from_name(&config.activation_function) else {
             bail!("config.json: activation_function \"{}\" is not known", config.activation_function);
@@ -120,7 +120,7 @@ impl Opt {
         if !hidden.is_multiple_of(heads) {
             bail!("config.json: hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
         }
-        // Checkpoints come with and without the `model.` in front.
+        // Checkpoints have names with and without the prefix `model.`.
         loader.set_aliases(&[("model.decoder.", "decoder.")]);
         let embed_dim = config.word_embed_proj_dim.unwrap_or(hidden);
         let norm = |loader: &mut Loader, name: &str| -> Result<Norm> {
@@ -176,7 +176,7 @@ impl Opt {
         let heads = self.heads();
         let qkv = Linear::apply_all([&block.q, &block.k, &block.v], weights, x)?;
         let mixed = packed.attend(weights, i, &qkv, heads, Scores::of(heads))?;
-        let [onto, mixed] = [onto, &mixed].map(|x| packed.onward(i + 1 == self.blocks.len(), x));
+        let [onto, mixed] = [onto, &mixed].map(|x| packed.needed_rows(i + 1 == self.blocks.len(), x));
         block.out.apply_onto(weights, &onto?, &mixed?)
     }
 

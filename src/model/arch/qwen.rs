@@ -1,10 +1,10 @@
-//! Qwen2 (Yang et al. 2024, arXiv 2407.10671) and Qwen3 (2025, arXiv 2505.09388): LLaMA with biases on queries, keys and values;
-//! then without them and with a norm on each head of queries and keys.
+//! Qwen2 (Yang et al. 2024, arXiv 2407.10671): LLaMA with biases on queries, keys and values. Qwen3 (2025, arXiv
+//! 2505.09388): without the biases, with a norm on each query and key head.
 
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::design::{Design, LlamaConfig, Usual};
+use super::design::{Defaults, Design, LlamaConfig};
 use crate::base::{Table, Use};
 
 /// The fields of config.json that both have beside LLaMA's.
@@ -26,25 +26,25 @@ pub const FIELDS: Table = Table {
     ],
 };
 
-/// What Qwen2 alone does with one of them.
+/// Qwen2's use of one of them.
 pub const QWEN2_FIELDS: Table = Table {
     file: "config.json",
     of: "Qwen2",
     fields: &[("attention_bias", Use::NoEffect, "queries, keys and values always have biases, the output never")],
 };
 
-/// And Qwen3.
+/// Qwen3's.
 pub const QWEN3_FIELDS: Table = Table {
     file: "config.json",
     of: "Qwen3",
     fields: &[("attention_bias", Use::Read, "of queries, keys, values and the output")],
 };
 
-const QWEN2: Usual = Usual { key_heads: Some(32), positions: 32_768, ..Usual::LLAMA };
+const QWEN2: Defaults = Defaults { key_heads: Some(32), positions: 32_768, ..Defaults::LLAMA };
 
-const QWEN3: Usual = Usual { head_dim: Some(128), ..QWEN2 };
+const QWEN3: Defaults = Defaults { head_dim: Some(128), ..QWEN2 };
 
-/// Qwen's config.json, as far as it matters.
+/// The fields of Qwen's config.json that are read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct QwenConfig {
     #[serde(flatten)]
@@ -54,22 +54,22 @@ pub struct QwenConfig {
 }
 
 impl QwenConfig {
-    /// Qwen2's, which config.json does not tell the biases of.
+    /// Qwen2's design; its biases are not in config.json.
     pub fn qwen2(&self) -> Result<Design> {
         let design = Design { qkv_bias: true, out_bias: false, mlp_bias: false, ..self.base.silu(&QWEN2)? };
-        self.seen(design)
+        self.with_window(design)
     }
 
-    /// Qwen3's.
+    /// Qwen3's design.
     pub fn qwen3(&self) -> Result<Design> {
-        self.seen(Design { qk_norm: true, mlp_bias: false, ..self.base.silu(&QWEN3)? })
+        self.with_window(Design { qk_norm: true, mlp_bias: false, ..self.base.silu(&QWEN3)? })
     }
 
-    /// The window is named whether or not it is used.
-    fn seen(&self, design: Design) -> Result<Design> {
+    /// Applies the sliding window, which config.json may name without using it.
+    fn with_window(&self, design: Design) -> Result<Design> {
         let window = self.base.window(4096).filter(|_| self.use_sliding_window == Some(true));
         let first = self.max_window_layers.unwrap_or(28);
         let local = self.base.local(|i| window.is_some() && i >= first)?;
-        design.seen_within(&local, window)
+        design.with_window(&local, window)
     }
 }

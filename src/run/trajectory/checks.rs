@@ -1,5 +1,5 @@
-//! What ties a run to what it began from, a model, a task and data, and to what it leaves: all that is read again is compared with the
-//! trajectory, and the error names what is another.
+//! Verifies that a run's inputs (model, task, data) and outputs are those of its trajectory. The errors name what
+//! differs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,13 +39,14 @@ impl Header {
 }
 
 impl Header {
-    /// The first weight that is another than the run began from, as an error.
+    /// Fails at the first weight that differs from those the run began from.
     pub fn check_base(&self, params: &mut Params) -> Result<()> {
-        // An adapter that is to be made on top of what this trajectory leads to is not its matter.
+        // An adapter created on top of this trajectory's result is not part of it.
         self.check_weights(params, self.config.inputs.is_adapted())
     }
 
-    /// The first weight that is another than those that the run's adapter was trained on, as an error. The adapter's own are trained by now.
+    /// Fails at the first base weight that differs from those that the run's adapter was trained on. The adapter's own
+    /// weights are not compared: they are trained by now.
     pub fn check_under_adapter(&self, params: &mut Params) -> Result<()> {
         self.check_weights(params, false)
     }
@@ -69,8 +70,7 @@ impl Header {
         }
     }
 
-    /// The first number that the losses are computed with that differs from what the run began with, as an error. Names that only one side
-    /// has are passed over.
+    /// Fails at the first parameter of the loss that differs from the run's. Names that only one side has are skipped.
     pub fn check_function(&self, function: &BTreeMap<String, Value>) -> Result<()> {
         let mut both = function.iter().filter_map(|(name, ours)| Some((name, ours, self.function.get(name)?)));
         let Some((name, ours, then)) = both.find(|(_, ours, then)| ours != then) else { return Ok(()) };
@@ -93,7 +93,7 @@ fn short(value: &Value) -> String {
 }
 
 impl Trajectory {
-    /// Fails if its steps do not follow from its values.
+    /// Fails if the run used first-order gradients, so that its steps do not follow from its function values.
     pub fn check_replays(&self) -> Result<()> {
         match self.header.replays {
             true => Ok(()),
@@ -105,8 +105,8 @@ impl Trajectory {
         }
     }
 
-    /// Whether stored weights, each trained one's digest given and each frozen one's, are those that were scored with `digest`; the
-    /// error names what is another.
+    /// Whether stored weights, given by their digests, are those scored with `digest`, and frozen ones unchanged. The
+    /// error names what differs.
     pub fn check_stored(&self, stored: &[Stored], digest: Digest) -> Result<()> {
         let began = |name: &str| self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
         if let Some(other) = stored.iter().find(|stored| !stored.trained && began(&stored.name) != Some(stored.digest)) {
@@ -119,7 +119,7 @@ impl Trajectory {
         }
     }
 
-    /// Whether the weights are those that the run had behind `step`, if it says.
+    /// Fails if the trajectory has a digest of the trained weights after `step` and theirs differs.
     pub fn check(&self, step: u64, params: &mut Params) -> Result<()> {
         let Some(then) = self.dev.get(&step) else { return Ok(()) };
         let weights = params.settle()?;
@@ -141,7 +141,7 @@ impl Trajectory {
         Err(differs!("behind step {step} the weights are others than the run's{place}; at step {agreed} they agreed"))
     }
 
-    /// Whether a run that has ended has its weights in `folder` still, those of the step that was kept; the error names what is another.
+    /// Fails unless `folder` holds the weights that a finished run kept. The error names what differs.
     pub fn check_kept(&self, folder: &Path) -> Result<()> {
         let done = self.done.as_ref().context("the run has not ended")?;
         let names = self.header.weights.iter().map(|weight| weight.name.as_str());
@@ -149,7 +149,7 @@ impl Trajectory {
         let mut trained = done.digests.iter().peekable();
         for (name, digest) in kept {
             let began = self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
-            // Trained weights are in the order of all.
+            // Trained weights are in the order of all weights.
             if trained.next_if(|trained| **trained == digest).is_none() && began != Some(digest) {
                 bail!("its {name} is another");
             }

@@ -1,10 +1,10 @@
-//! A trajectory to hand on: what a replay needs of it and no more, compressed.
+//! The exported form of a trajectory: compressed, with only what a replay needs.
 //!
-//! Of a step's function values a replay needs their differences alone, one f32 a direction. Each place of a step is a column,
-//! each byte of its numbers a plane: what varies little stands together and compresses.
+//! A replay needs only the differences of a step's function values, one f32 per direction. The k-th values of all steps
+//! form a column, stored as four byte planes, so that bytes that vary little are adjacent and compress.
 //!
 //! ```text
-//! file    magic [8]   CRC-32 of what follows   deflated: JSON's length u32, JSON, columns of values
+//! file    magic [8]   CRC-32 of the rest   deflated: length of the JSON u32, JSON, columns of values
 //! ```
 
 use std::io::{Read, Write};
@@ -24,23 +24,23 @@ use crate::zo::methods;
 
 const MAGIC: [u8; 8] = *b"zotraj\0\x03";
 
-/// What stands before the columns.
+/// The JSON before the columns.
 #[derive(Serialize, Deserialize)]
-struct Front {
+struct Preamble {
     trajectory: Trajectory,
-    /// How many values steps have, each time with the number of steps that have so many.
+    /// Run lengths of the number of values per step: (values, steps).
     counts: Vec<(usize, usize)>,
 }
 
-/// Whether these bytes are such a file's.
+/// Whether these bytes begin an exported file.
 pub(super) fn is_shared(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC[..7])
 }
 
-/// Writes a trajectory for others to replay. Gives the file's bytes, those of its steps and those of all else. Fails if it does not replay.
+/// Exports a trajectory; returns the bytes written. Fails if its steps do not follow from its function values.
 pub fn export(trajectory: &Trajectory, path: &Path) -> Result<Exported> {
     let mut shared = trajectory.clone();
-    // Where it lay on this machine is nobody's business.
+    // Paths on this machine are private.
     shared.header.config.output_dir = Default::default();
     shared.header.config.inputs.data = None;
     let config = &shared.header.config;
@@ -52,7 +52,7 @@ pub fn export(trajectory: &Trajectory, path: &Path) -> Result<Exported> {
     }
     let columns = columns(&shared);
     let counts = shared.counts();
-    let json = serde_json::to_vec(&Front { trajectory: shared, counts })?;
+    let json = serde_json::to_vec(&Preamble { trajectory: shared, counts })?;
     let deflated = |columns: &[u8]| -> Result<Vec<u8>> {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&(json.len() as u32).to_le_bytes())?;
@@ -70,16 +70,16 @@ pub fn export(trajectory: &Trajectory, path: &Path) -> Result<Exported> {
     Ok(Exported { front, steps: ((MAGIC.len() + 4 + body.len()) as u64).saturating_sub(front) })
 }
 
-/// What a file that was handed on takes, in bytes.
+/// The size of an exported file, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Exported {
-    /// What stands in front of the steps: the header with the weights' digests, and the scores.
+    /// Everything but the steps: the header with the weights' digests, and the scores.
     pub front: u64,
-    /// Its steps.
+    /// The function values of the steps.
     pub steps: u64,
 }
 
-/// Reads such a file. Any damage is an error.
+/// Reads an exported file. Any damage is an error.
 pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
     let format = bytes.get(7).copied().unwrap_or_default();
     if format != MAGIC[7] {
@@ -97,10 +97,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
     }
     let len = plain.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
     let json = plain.get(4..4 + len).context("it is cut short")?;
-    let front: Front = serde_json::from_slice(json).context("it is of another version of zotune")?;
+    let front: Preamble = serde_json::from_slice(json).context("it is of another version of zotune")?;
     let (mut trajectory, columns) = (front.trajectory, &plain[4 + len..]);
     trajectory.header.check()?;
-    // Each step has a value at least: so what is made by these counts is no more than there is of them.
+    // Each step has at least one value, so the counts cannot demand more than the columns hold.
     let of = |(count, steps): &(usize, usize)| count.checked_mul(*steps).filter(|_| *count > 0);
     let total = front.counts.iter().try_fold(0usize, |total, counts| total.checked_add(of(counts)?));
     if total.and_then(|total| total.checked_mul(4)) != Some(columns.len()) {
@@ -115,7 +115,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
     Ok(trajectory)
 }
 
-/// What so many bytes may unfold to. Function values hardly compress; what stands in front of them does, tenfold.
+/// The most bytes that a body of `bytes` may inflate to. Function values hardly compress; the JSON does, tenfold.
 fn most(bytes: usize) -> u64 {
     (16 << 20) + 8 * bytes as u64
 }
@@ -133,7 +133,7 @@ impl Trajectory {
         counts
     }
 
-    /// Where the values are that columns have one after the other: the first of each step, the second of each, ...
+    /// The indices of the values by column: the first of each step, the second of each, ...
     fn places(&self) -> Vec<Vec<usize>> {
         let mut columns: Vec<Vec<usize>> = Vec::new();
         let mut start = 0;

@@ -1,11 +1,11 @@
-//! Forces what was written to the disk at most so long afterwards, whatever its writer is busy with meanwhile.
+//! Syncs a file to disk within a deadline after each write, on its own thread.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A thread that syncs when it is due.
+/// A thread that calls `sync` when it is due.
 pub struct Flusher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -19,9 +19,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// When what was written must be on the disk; None: it is.
+    /// The deadline of the next sync; None: all is synced.
     due: Option<Instant>,
-    /// Why the last sync failed, until somebody is told.
+    /// The error of the last sync, until reported.
     failed: Option<io::Error>,
     closed: bool,
 }
@@ -33,7 +33,7 @@ impl Shared {
 }
 
 impl Flusher {
-    /// Calls `sync` when it is due.
+    /// Starts the thread. `sync` forces what was written to disk.
     pub fn new(sync: impl Fn() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
@@ -41,7 +41,7 @@ impl Flusher {
         Ok(Flusher { shared, thread: Some(thread) })
     }
 
-    /// Something was written that is to be on the disk `within` this time. The error is that of the last sync.
+    /// Requests a sync `within` this time. Returns the error of an earlier sync, once.
     pub fn written(&self, within: Duration) -> io::Result<()> {
         let mut state = self.shared.state();
         if state.due.is_none() {
@@ -51,7 +51,7 @@ impl Flusher {
         state.failed.take().map_or(Ok(()), Err)
     }
 
-    /// All that was written is on the disk.
+    /// Cancels the pending sync: all that was written is on disk.
     pub fn synced(&self) {
         self.shared.state().due = None;
     }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    /// Waits until `is` holds, for ten seconds at most.
+    /// Waits until `is` holds, for at most ten seconds.
     fn until(is: impl Fn() -> bool) -> bool {
         let start = Instant::now();
         while !is() && start.elapsed() < Duration::from_secs(10) {
@@ -122,7 +122,7 @@ mod tests {
         flusher.synced();
         std::thread::sleep(Duration::from_millis(400));
         assert_eq!(count.load(SeqCst), 1);
-        // The second sync fails: the writer hears of it once.
+        // The second sync fails; the writer gets the error once.
         flusher.written(Duration::ZERO)?;
         assert!(until(|| count.load(SeqCst) == 2));
         let told = std::cell::RefCell::new(None);

@@ -1,4 +1,4 @@
-//! Records as bytes: framed, each checksum built on the one before it.
+//! The byte format of records: framed, each checksum covering the one before it.
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -9,7 +9,7 @@ use crate::base::Digest;
 
 pub(super) const MAGIC: [u8; 8] = *b"zotlog\0\x03";
 
-/// Bytes of a record around its payload.
+/// Bytes of a record beside its payload.
 const FRAME: usize = 8;
 
 impl Record {
@@ -27,7 +27,7 @@ impl Record {
         match self {
             Record::Step(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Record::Dev(s) | Record::Untrained(s) => {
-                // No accuracy is none that is a number.
+                // NaN encodes a missing accuracy.
                 let accuracy = s.accuracy.unwrap_or(f64::NAN).to_bits();
                 [s.loss.to_bits(), accuracy, s.digest.0].into_iter().flat_map(u64::to_le_bytes).collect()
             }
@@ -62,7 +62,7 @@ impl Record {
         }
     }
 
-    /// The whole record, and its checksum, after one whose checksum was `chain`.
+    /// The bytes of the record and its checksum, following a record with checksum `chain`.
     pub(super) fn framed(&self, chain: u32) -> (Vec<u8>, u32) {
         let payload = self.payload();
         let mut bytes = ((payload.len() as u32 / 4) << 8 | u32::from(self.kind())).to_le_bytes().to_vec();
@@ -84,18 +84,18 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-/// How much of a log is whole.
-pub(super) struct Whole {
-    /// In bytes.
+/// The valid prefix of a log.
+pub(super) struct ValidPrefix {
+    /// Its length in bytes.
     pub(super) len: usize,
-    /// The checksum that the next record builds on.
+    /// The checksum that the next record continues.
     pub(super) chain: u32,
-    /// The header's checksum, and that of each step's record.
+    /// The checksums of the header and of each step's record.
     pub(super) of_steps: Vec<u32>,
 }
 
-impl Whole {
-    /// What to say of a tail that is not.
+impl ValidPrefix {
+    /// The warning about an incomplete tail, if there is one.
     pub(super) fn torn(&self, bytes: &[u8]) -> Option<String> {
         let torn = bytes.len() - self.len;
         (torn > 0).then(|| {
@@ -107,8 +107,8 @@ impl Whole {
     }
 }
 
-/// Reads a log up to its last whole record. Damage before that is an error that names the step.
-pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, Whole)> {
+/// Reads a log up to its last valid record. Damage before that is an error that names the step.
+pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, ValidPrefix)> {
     let (header, mut at, mut chain) = read_header(bytes)?;
     let (mut trajectory, mut of_steps) = (Trajectory::new(header), vec![chain]);
     while let Ok((record, end)) = record_at(bytes, at, chain) {
@@ -128,7 +128,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, Whole)> {
             bytes.len()
         );
     }
-    Ok((trajectory, Whole { len: at, chain, of_steps }))
+    Ok((trajectory, ValidPrefix { len: at, chain, of_steps }))
 }
 
 fn read_header(bytes: &[u8]) -> Result<(Header, usize, u32)> {
@@ -154,8 +154,8 @@ fn read_header(bytes: &[u8]) -> Result<(Header, usize, u32)> {
     Ok((header, start + len + 4, sum))
 }
 
-/// The record at `at`, None if it is of no known kind, and where it ends. The error is the checksum that it should have,
-/// where it can be told.
+/// The record at `at`, None if its kind is unknown, and its end. The error is the checksum it should have, where that
+/// can be computed.
 fn record_at(bytes: &[u8], at: usize, chain: u32) -> Result<(Option<Record>, usize), Option<u32>> {
     let frame = word(bytes, at).ok_or(None)?;
     let end = at + FRAME + 4 * (frame >> 8) as usize;
@@ -167,16 +167,17 @@ fn record_at(bytes: &[u8], at: usize, chain: u32) -> Result<(Option<Record>, usi
     Ok((Record::parse(frame as u8, &bytes[at + 4..end - 4]), end))
 }
 
-/// Whether a whole record stands somewhere behind the one at `at`, which is not.
+/// Whether a valid record follows the invalid one at `at`.
 fn whole_behind(bytes: &[u8], at: usize, chain: u32) -> bool {
-    // If it was its checksum that was damaged, the next builds on the right one.
+    // If only its checksum is damaged, the next record continues the correct one.
     if let Err(Some(right)) = record_at(bytes, at, chain)
         && let Some(frame) = word(bytes, at)
         && record_at(bytes, at + FRAME + 4 * (frame >> 8) as usize, right).is_ok()
     {
         return true;
     }
-    // What stands there may claim to be long wherever it is looked at; after so many bytes it is no torn tail, which is short.
+    // Bounds the work: lengths read at arbitrary offsets may be large. An incomplete tail is short, so giving up means
+    // damage.
     let mut left = 1usize << 30;
     (at + 1..bytes.len().saturating_sub(FRAME)).any(|next| {
         let known = (1..=5).contains(&bytes[next]);

@@ -1,4 +1,4 @@
-//! What a trajectory begins with.
+//! The header of a trajectory.
 
 use std::collections::BTreeMap;
 
@@ -14,43 +14,44 @@ use crate::params::digest::array_digests;
 use crate::params::{Params, Role};
 use crate::zo::{Data, Workload, methods};
 
-/// What a trajectory begins with: all that its values' meaning depends on.
+/// The header of a trajectory: everything that determines the meaning of its values.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Header {
-    /// The program that wrote it.
+    /// The version and commit of zotune that wrote it.
     pub zotune: String,
-    /// What the losses were computed with: matrix products add up in another order on another instruction set.
+    /// The instruction set: it determines the summation order of matrix products.
     pub instruction_set: String,
-    /// The run's, resolved.
+    /// The run's config, resolved.
     pub config: RunConfig,
-    /// The method with its numbers filled in.
+    /// The definition of the method, with its numbers.
     pub method: String,
     /// SHA-256 of the base model's files, by name.
     pub model: BTreeMap<String, String>,
-    /// The weights that the run began from.
+    /// The weights before the first step.
     pub weights: Vec<Weight>,
-    /// What it trains on.
+    /// The examples.
     pub data: Data,
-    /// What the losses are computed with beside weights and data, by name: the model's numbers, the task's loss. An older log has none.
+    /// The parameters of the loss beside weights and data, by name: the model's numbers, the task's loss. Empty in
+    /// older logs.
     #[serde(default)]
     pub function: BTreeMap<String, Value>,
-    /// Whether the values are all there is to know. A first-order gradient is not in them.
+    /// Whether the run follows from the values: it uses no first-order gradients.
     pub replays: bool,
 }
 
-/// A weight that a run begins from.
+/// A weight before the first step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Weight {
-    /// As the model names it.
+    /// Its name in the model.
     pub name: String,
-    /// Its dimensions.
+    /// Its shape.
     pub shape: Vec<usize>,
-    /// Of its bytes as they are held.
+    /// The digest of its bytes, in the precision held.
     pub digest: Digest,
 }
 
 impl Header {
-    /// Of a run of `workload` that begins with these weights.
+    /// The header of a run of `workload` from these weights.
     pub fn new(config: &RunConfig, method: &str, workload: &dyn Workload, params: &mut Params) -> Result<Self> {
         let replays = !params.ids().any(|(id, _)| params.role(id) == Role::Differentiated);
         Ok(Header {
@@ -66,14 +67,14 @@ impl Header {
         })
     }
 
-    /// Refuses what no run asks for. A sum says that a header is as it was written, not by whom.
+    /// Refuses extreme values. The checksum detects damage, not forgery.
     pub(super) fn check(&self) -> Result<()> {
         self.config.check_extremes().context("its header asks for what no run has")
     }
 }
 
 impl Weight {
-    /// All weights as they stand.
+    /// All weights with their present values.
     pub fn all(params: &mut Params) -> Result<Vec<Self>> {
         let weights = params.settle()?;
         let digests = array_digests(weights.iter().map(|(_, array)| array))?;

@@ -1,13 +1,13 @@
-//! The append-only log of a run under way: a header, then one framed, checksummed record after the other.
+//! The append-only log of a run: a header, then framed, checksummed records.
 //!
 //! ```text
-//! file    magic [8]   header's length u32   header, JSON   CRC-32 of the header      (all little-endian)
-//! record  kind u8, words in the payload u24   payload   CRC-32 of all this and of the checksum before it
+//! file    magic [8]   length of the header u32   header, JSON   CRC-32 of the header      (all little-endian)
+//! record  kind u8, words in the payload u24   payload   CRC-32 of the previous checksum and all of this
 //! ```
 //!
-//! A two-point step with one direction is 16 bytes. Each checksum covers the one before it, so a record that is missing,
-//! doubled or in another's place is found like one that is damaged; and as the checksum before a record stands right in
-//! front of it, whole records can be told behind a damaged one. That is how damage in the middle is told from a torn tail.
+//! A two-point step with one direction takes 16 bytes. Each checksum covers the previous one, so missing, repeated or
+//! misplaced records are detected like damaged ones; and since the previous checksum directly precedes a record, valid
+//! records after a damaged one can be recognised. This distinguishes damage from an incomplete tail.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,20 +17,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::flusher::Flusher;
-use super::framing::{MAGIC, Whole, checksum, read};
+use super::framing::{MAGIC, ValidPrefix, checksum, read};
 use super::header::Header;
 use super::record::{Done, FILE, Record, Scored};
 use super::steps::Trajectory;
 use crate::base::files::is_at;
 use crate::config::Fsync;
 
-/// The log of a run under way, locked: the lock dies with the process that holds it.
+/// The log of a run, locked until dropped or until the process ends.
 pub struct Log {
     trajectory: Trajectory,
     path: PathBuf,
     file: File,
     chain: u32,
-    /// The header's checksum, and that of each step's record.
+    /// The checksums of the header and of each step's record.
     of_steps: Vec<u32>,
     len: u64,
     fsync: Fsync,
@@ -38,14 +38,14 @@ pub struct Log {
 }
 
 impl Log {
-    /// Takes the lock of a run folder: its log, which is made where there is none. Fails if another process has it.
+    /// Locks a run folder through its log, creating it if needed. Fails if another process holds the lock.
     pub fn lock(folder: &Path) -> Result<File> {
         let path = folder.join(FILE);
         loop {
             let options = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             let file = options.with_context(|| format!("cannot open {}", path.display()))?;
             match file.try_lock() {
-                // Who had the lock before may have removed the file: then it is no longer the one of that name.
+                // The previous holder may have removed the file; then the path names another one.
                 Ok(()) if !is_at(&file, &path) => continue,
                 Ok(()) => return Ok(file),
                 Err(std::fs::TryLockError::WouldBlock) => {
@@ -59,7 +59,7 @@ impl Log {
         }
     }
 
-    /// Begins a run's log in the file that [`Log::lock`] gave.
+    /// Begins a log in the file that [`Log::lock`] returned.
     pub fn begin(file: File, folder: &Path, header: Header, fsync: Fsync) -> Result<Self> {
         let json = serde_json::to_vec(&header)?;
         let chain = checksum(0, &json);
@@ -75,7 +75,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Goes on with the log of the run in `folder`; a tail that was not written whole is dropped.
+    /// Opens the log of the run in `folder`; an incomplete tail is dropped. Fails if there is none or it is damaged.
     pub fn resume(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         if !path.is_file() {
@@ -91,27 +91,27 @@ impl Log {
         }
         file.seek(SeekFrom::End(0))?;
         let (fsync, flusher) = (trajectory.header.config.fsync, flusher(&file)?);
-        let Whole { len, chain, of_steps } = whole;
+        let ValidPrefix { len, chain, of_steps } = whole;
         Ok(Log { trajectory, path, file, chain, of_steps, len: len as u64, fsync, flusher })
     }
 
-    /// How often what was written is forced to the disk, from here on.
+    /// Sets when written records are synced to disk.
     pub fn set_fsync(&mut self, fsync: Fsync) {
         self.fsync = fsync;
     }
 
-    /// What it says so far.
+    /// The trajectory so far.
     pub fn trajectory(&self) -> &Trajectory {
         &self.trajectory
     }
 
-    /// What tells the steps up to this one, and the run that they are of, from all others: the checksum of its record. None of a step
-    /// that is not known.
+    /// The checksum of a step's record, which identifies the run and its steps so far. None if the log lacks the step.
     pub fn checksum(&self, step: u64) -> Option<u32> {
         self.of_steps.get(usize::try_from(step).ok()?).copied()
     }
 
-    /// Fails where the run's folder is no longer its own: it was moved or removed, and perhaps another run was begun in its place.
+    /// Fails if the log is no longer at its path: the run's folder was moved or removed, and another run may have begun
+    /// there.
     pub fn check_place(&self) -> Result<()> {
         match is_at(&self.file, &self.path) {
             true => Ok(()),
@@ -119,12 +119,12 @@ impl Log {
         }
     }
 
-    /// Its bytes.
+    /// The size of the log, in bytes.
     pub fn bytes(&self) -> u64 {
         self.len
     }
 
-    /// Writes down a step's function values before its update counts; or sees that they are those that it knows.
+    /// Writes a step's function values before its update is applied; for a logged step, checks that they are the same.
     pub fn step(&mut self, step: u64, values: &[f32]) -> Result<()> {
         let Some(known) = self.trajectory.values(step) else { return self.append(Record::Step(values.to_vec())) };
         match values.len() == known.len() && values.iter().zip(known).all(|(a, b)| a.to_bits() == b.to_bits()) {
@@ -136,23 +136,23 @@ impl Log {
         }
     }
 
-    /// Writes down the score on dev behind the last step.
+    /// Writes the dev score after the last step.
     pub fn dev(&mut self, scored: Scored) -> Result<Scored> {
         self.append(Record::Dev(scored)).map(|()| scored)
     }
 
-    /// Writes down the score on the evaluation split before the first step.
+    /// Writes the score on the evaluation split before the first step.
     pub fn untrained(&mut self, scored: Scored) -> Result<Scored> {
         self.append(Record::Untrained(scored)).map(|()| scored)
     }
 
-    /// Writes down that the run is to have more steps than it was.
+    /// Writes that the run is extended to `max_steps`.
     pub fn extend(&mut self, max_steps: u64) -> Result<()> {
         self.append(Record::Extended(max_steps))?;
         self.sync()
     }
 
-    /// Writes down that all steps are made.
+    /// Writes that all steps are made.
     pub fn done(&mut self, done: Done) -> Result<()> {
         if self.trajectory.done.as_ref() != Some(&done) {
             self.append(Record::Done(done))?;
@@ -160,7 +160,7 @@ impl Log {
         self.sync()
     }
 
-    /// Writes down what comes next. When this returns, a process that is killed has not lost it.
+    /// Writes a record. On return it survives the death of the process.
     fn append(&mut self, record: Record) -> Result<()> {
         self.check_place()?;
         let (bytes, chain) = record.framed(self.chain);
@@ -172,7 +172,7 @@ impl Log {
         self.trajectory.push(record)?;
         match self.fsync {
             Fsync::Every => self.sync(),
-            // Whatever comes next, a long evaluation or a snapshot, somebody else sees to it.
+            // The flusher keeps the deadline during a long evaluation or snapshot.
             Fsync::Seconds(seconds) => {
                 self.flusher.written(Duration::from_secs_f64(seconds)).with_context(|| self.unwritten())
             }
@@ -186,7 +186,7 @@ impl Log {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if let Err(e) = self.file.write_all(bytes) {
-            // What was written of it is a torn tail, which a reader drops; here it may be possible to drop it at once.
+            // A partial record is an incomplete tail, which a reader drops; here it may be possible to drop it at once.
             let _ = self.file.set_len(self.len);
             return Err(e).with_context(|| self.unwritten());
         }
@@ -194,7 +194,7 @@ impl Log {
         Ok(())
     }
 
-    /// Forces all that was written to the disk.
+    /// Syncs all that was written to disk.
     pub fn sync(&mut self) -> Result<()> {
         self.file.sync_data().with_context(|| self.unwritten())?;
         self.flusher.synced();

@@ -1,7 +1,8 @@
-//! The trajectory of a run: the values that its functions had, a few numbers a step.
+//! The trajectory of a run: the function values of its steps, a few numbers per step.
 //!
-//! Seeds, batches and learning rates follow from the config and the step, so a step's estimate, its (seed, coefficient) pairs, follows
-//! from its function values. Base weights + header + values give the weights of every step, bit for bit.
+//! Seeds, batches and learning rates follow from the config and the step, so a step's estimate, its (seed, coefficient)
+//! pairs, follows from its function values. Base weights, header and values determine the weights of every step, bit
+//! for bit.
 
 pub mod record;
 mod header;

@@ -1,4 +1,5 @@
-//! A trajectory by its place: a run folder, its log, or a file that was exported; and what it decides of a run that begins from it.
+//! Opening a trajectory: a run folder, its log, or an exported file; and the settings it imposes on a run that starts
+//! from it.
 
 use std::path::{Path, PathBuf};
 
@@ -21,14 +22,14 @@ impl Trajectory {
         Ok(trajectory)
     }
 
-    /// The log of the run that left what is in `place`, its folder or a checkpoint, if one did.
+    /// The log of the run that wrote `place`, its folder or a checkpoint, if there is one.
     pub fn beside(place: &Path) -> Option<Result<Self>> {
         let is_checkpoint = place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
         let folder = if is_checkpoint { place.join("..") } else { place.to_path_buf() };
         folder.join(FILE).metadata().is_ok_and(|log| log.len() > 0).then(|| Self::open(&folder))
     }
 
-    /// Says of what was read of `place` that it is not a whole run's, where it is not.
+    /// Warns if the trajectory in `place` is not that of a finished run.
     pub fn warn_if_part(&self, place: &Path) {
         if self.done.is_none() {
             let (place, steps, of) = (place.display(), self.steps(), self.max_steps);
@@ -40,8 +41,8 @@ impl Trajectory {
         }
     }
 
-    /// Reads the bytes of a log or of a file that [`export`] wrote. Of a log whose tail is torn it gives the whole records, and what
-    /// to say of the tail. Any other damage is an error.
+    /// Parses a log or a file that [`export`] wrote. For a log with an incomplete tail, returns the valid records and a
+    /// warning. Any other damage is an error.
     pub fn read(bytes: &[u8]) -> Result<(Self, Option<String>)> {
         if export::is_shared(bytes) {
             return Ok((export::read(bytes)?, None));
@@ -50,8 +51,8 @@ impl Trajectory {
         Ok((trajectory, whole.torn(bytes)))
     }
 
-    /// Says of what was typed what a trajectory that it names decides: how the weights are held, the adapter that they are, and of
-    /// a model that it names too, at which commit it begins. What is trained in the model's place, if anything is, comes back.
+    /// Fills in what the trajectory named in `common` imposes: the precision, the adapter it started from, and its
+    /// commit if the same model is named without one. Returns the adapter that it created, if any.
     pub fn fill_in(common: &mut Common) -> Result<TrainableArgs> {
         let Some(place) = &common.trajectory else { return Ok(TrainableArgs::default()) };
         let trajectory = Self::open(place)?;
@@ -74,10 +75,10 @@ impl Trajectory {
         Ok(if tuned.is_adapter() { tuned } else { TrainableArgs::default() })
     }
 
-    /// The trajectory that leads to the model that a run's adapter was trained on, if one does.
+    /// The trajectory of the model that a run's adapter was trained on, if there is one.
     pub fn to_base(inputs: &Inputs) -> Option<&PathBuf> {
         let place = inputs.trajectory.as_ref().filter(|_| inputs.is_adapted())?;
-        // One that leads to the adapter itself is in it already.
+        // One that produces the adapter itself is already in it.
         let leads_to_adapter = |place| Self::open(place).is_ok_and(|then| then.header.config.inputs.is_adapted());
         (!leads_to_adapter(place)).then_some(place)
     }

@@ -1,43 +1,43 @@
-//! What a log says after its header, record by record.
+//! The records of a log.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::Digest;
 
-/// The log's name in a run folder.
+/// The log's file name in a run folder.
 pub const FILE: &str = "trajectory.bin";
 
 /// A score on a split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
-    /// The task's loss, mean over the split.
+    /// The task's loss, mean over the split, in nats.
     pub loss: f64,
-    /// The share of examples that came out right; None where there is nothing to choose from.
+    /// The share of examples answered right; None for a task without candidates.
     pub accuracy: Option<f64>,
-    /// Of the weights that were scored.
+    /// The digest of the trained weights.
     pub digest: Digest,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// The step whose weights were kept: the one with the best dev loss.
+    /// The step whose weights are kept: the one with the lowest dev loss.
     pub best_step: u64,
-    /// Of each of their tensors, in order.
+    /// The digests of its trained weights, in order.
     pub digests: Vec<Digest>,
 }
 
-/// What a log says after its header, piece by piece.
+/// A record of a log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// The next step's function values, in the order in which its estimator asked for them.
+    /// The next step's function values, in the order its estimator requested them.
     Step(Vec<f32>),
     /// The score on dev of the weights after the last step.
     Dev(Scored),
-    /// The score on the evaluation split before the first.
+    /// The score on the evaluation split before the first step.
     Untrained(Scored),
-    /// From here on the run is to have so many steps.
+    /// The run is extended to so many steps.
     Extended(u64),
-    /// All steps were made and the best weights kept.
+    /// All steps are made and the best weights kept.
     Done(Done),
 }

@@ -1,8 +1,9 @@
-//! The trajectory of a run: the values that its functions had, a few numbers a step.
+//! The trajectory of a run: the function values of its steps, a few numbers per step.
 //!
 //! Seeds, batches and learning rates follow from the config and the step, so a step's estimate, its (seed, coefficient)
-//! pairs, follows from its function values. Base weights + header + values give the weights of every step, bit for bit: a
-//! [`RecordedProblem`] tells the estimator the values again, and nothing is computed but the moves.
+//! pairs, follows from its function values. Base weights, header and values determine the weights of every step, bit
+//! for bit: a [`RecordedProblem`](crate::zo::RecordedProblem) replays the values to the estimator, and only the updates
+//! are computed.
 
 use std::collections::BTreeMap;
 
@@ -13,30 +14,30 @@ use super::header::Header;
 use super::record::{Done, Record, Scored};
 use crate::config::{RunConfig, Stage};
 
-/// A trajectory as it was read, or as it stands.
+/// A trajectory, complete or in progress.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trajectory {
-    /// What it begins with.
+    /// Its header.
     pub header: Header,
-    /// All steps' values, one step after the other, and where each step's end.
+    /// The values of all steps, concatenated, and the end of each step's.
     #[serde(skip)]
     pub(super) values: Vec<f32>,
     #[serde(skip)]
     pub(super) ends: Vec<usize>,
-    /// On the evaluation split, before the first step.
+    /// The score on the evaluation split before the first step.
     pub untrained: Option<Scored>,
-    /// On dev, by step.
+    /// The scores on dev, by step.
     pub dev: BTreeMap<u64, Scored>,
-    /// What `--max-steps` was, before it was raised.
+    /// The earlier values of `--max-steps`, each with the last step it applied to.
     pub stages: Vec<Stage>,
-    /// How many steps the run is to have.
+    /// The number of steps of the run.
     pub max_steps: u64,
-    /// How it ended, if it has.
+    /// The end of the run, if it has finished.
     pub done: Option<Done>,
 }
 
 impl Trajectory {
-    /// Before its first step.
+    /// A trajectory without steps.
     pub fn new(header: Header) -> Self {
         let max_steps = header.config.max_steps;
         Trajectory {
@@ -51,36 +52,36 @@ impl Trajectory {
         }
     }
 
-    /// How many steps it knows.
+    /// The number of steps.
     pub fn steps(&self) -> u64 {
         self.ends.len() as u64
     }
 
-    /// The function values of a step, counted from 1.
+    /// The function values of a step, counted from 1; None if it is missing.
     pub fn values(&self, step: u64) -> Option<&[f32]> {
         let end = *self.ends.get(usize::try_from(step).ok()?.checked_sub(1)?)?;
         let start = if step == 1 { 0 } else { self.ends[step as usize - 2] };
         Some(&self.values[start..end])
     }
 
-    /// The step with the best dev loss, the first of equals, among those up to `last`.
+    /// The step with the lowest dev loss up to `last`, the first of equals.
     pub fn best(&self, last: u64) -> Option<(u64, Scored)> {
         let scored = self.dev.range(..=last).map(|(step, scored)| (*step, *scored));
         scored.reduce(|best, next| if next.1.loss < best.1.loss { next } else { best })
     }
 
-    /// The step whose weights were kept, as far as it goes: the one that it ended with, else the best on dev, the last where none was scored.
+    /// The step whose weights are kept: the one the run ended with, else the best on dev, else the last.
     pub fn kept(&self) -> u64 {
         let ended = self.done.as_ref().map(|done| done.best_step).filter(|step| *step <= self.steps());
         ended.or_else(|| Some(self.best(self.steps())?.0)).unwrap_or(self.steps())
     }
 
-    /// The config as it stands at the end of the trajectory.
+    /// The config at the end of the trajectory.
     pub fn config(&self) -> RunConfig {
         RunConfig { max_steps: self.max_steps, stages: self.stages.clone(), ..self.header.config.clone() }
     }
 
-    /// Adds what comes next. Fails where it cannot come next.
+    /// Appends a record. Fails if it cannot follow.
     pub fn push(&mut self, record: Record) -> Result<()> {
         let steps = self.steps();
         match record {
