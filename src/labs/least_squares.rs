@@ -106,7 +106,7 @@ impl Problem for LeastSquares {
         &self.batch
     }
 
-    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
+    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
         let points = at_points(weights)?;
         self.cost.example_evaluations += (points.len() * self.num_terms()) as u64;
         Ok(points.into_iter().map(|x| (0..self.num_terms()).map(|i| self.value(i, &x)).collect()).collect())

@@ -99,11 +99,11 @@ impl<'a> PromptLoss<'a> {
 
     /// The mini-batch's loss at the present weights.
     pub fn loss(&mut self, weights: Weights) -> Result<f32> {
-        Ok(self.losses(weights)?.pop().context("a loss at no point")?.loss())
+        Ok(self.batch_losses(weights)?.pop().context("a loss at no point")?.loss())
     }
 
     /// The mini-batch's loss at each point that the weights are read at.
-    fn losses(&mut self, weights: Weights) -> Result<Vec<LossSum>> {
+    fn batch_losses(&mut self, weights: Weights) -> Result<Vec<LossSum>> {
         let points = weights.points();
         self.cost.get_mut().evaluations += points as u64;
         let mut totals = vec![LossSum::default(); points];
@@ -160,7 +160,7 @@ impl<'a> PromptLoss<'a> {
 impl Objective for PromptLoss<'_> {
     /// Evaluates all points in one pass over the weights per micro-batch.
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
-        self.losses(params.settle()?.at(&Arc::new(points)))
+        self.batch_losses(params.settle()?.at(&Arc::new(points)))
     }
 
     fn turn_to(&mut self, k: usize) {
@@ -211,7 +211,7 @@ impl Problem for PromptLoss<'_> {
     }
 
     /// Evaluates all points in one pass over the weights per micro-batch.
-    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
+    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
         let (places, points): (Vec<usize>, _) = ((0..self.examples.len()).collect(), weights.points());
         let mut parts = vec![Vec::new(); points];
         for batch in places.chunks(self.micro_batch_size).flat_map(|places| self.pack(places)) {

@@ -82,8 +82,7 @@ pub fn replay(trajectory: &Trajectory, params: &mut Params, to: u64, done: &mut 
         let evaluated = RefCell::default();
         let mut nothing = ReplayOnly;
         let mut recorded = RecordedProblem::new(&mut nothing, trajectory.values(step), &evaluated);
-        let (estimate, _) = optimizer.estimator.estimate(&at, params, &mut recorded)?;
-        optimizer.rule.step(&at, params, &estimate, None)?;
+        optimizer.step(&at, params, &mut recorded)?;
         trajectory.check(step, params)?;
         done(step)?;
     }

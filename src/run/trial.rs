@@ -178,9 +178,7 @@ impl<'a> Trial<'a> {
             let start = Instant::now();
             // Moves no weight, and keeps products with the rate out of the slow subnormal range.
             let at = StepContext { step, run_seed: 0, learning_rate: 1e-20 };
-            let (estimate, mut gradients) = optimizer.estimator.estimate(&at, params, &mut problem)?;
-            optimizer.rule.step(&at, params, &estimate, gradients.as_deref_mut())?;
-            drop(gradients);
+            optimizer.step(&at, params, &mut problem)?;
             Ok((start.elapsed().as_secs_f64(), problem.cost().peaks))
         };
         let (_, peaks) = step(&self.largest, 1, &mut params)?;

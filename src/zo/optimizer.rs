@@ -3,8 +3,10 @@
 use anyhow::Result;
 
 use super::estimator::Estimator;
+use super::problem::Problem;
 use super::rules::Rule;
-use crate::params::{Slot, Visit};
+use super::step_context::StepContext;
+use crate::params::{Params, Slot, Visit};
 
 /// A method ready to run.
 pub struct Optimizer {
@@ -18,6 +20,13 @@ impl Optimizer {
     /// Combines an estimator with a rule that consumes its estimates.
     pub fn new(estimator: impl Estimator + 'static, rule: Box<dyn Rule>) -> Self {
         Optimizer { estimator: Box::new(estimator), rule }
+    }
+
+    /// One step on the problem's mini-batch: the estimate, then the update.
+    pub fn step(&mut self, at: &StepContext, params: &mut Params, problem: &mut dyn Problem) -> Result<()> {
+        let (estimate, mut gradients) = self.estimator.estimate(at, params, problem)?;
+        self.rule.step(at, params, &estimate, gradients.as_deref_mut())?;
+        Ok(())
     }
 
     /// The method's equations with their numbers, and its source.

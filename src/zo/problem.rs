@@ -43,12 +43,12 @@ pub trait Problem {
     fn batch(&self) -> &[usize];
 
     /// f_i of every example at each point of `weights`: [points][n].
-    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>>;
+    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>>;
 
     /// f at each point, as a sum and its weight.
     fn full_losses(&mut self, weights: Weights) -> Result<Vec<LossSum>> {
         let sum = |losses: Vec<f64>| LossSum { sum: losses.iter().sum(), weight: losses.len() };
-        Ok(self.losses(weights)?.into_iter().map(sum).collect())
+        Ok(self.example_losses(weights)?.into_iter().map(sum).collect())
     }
 
     /// Counts an evaluation of f_I that was replayed.

@@ -73,8 +73,8 @@ impl Problem for RecordedProblem<'_> {
         self.values(weights.points(), |problem| problem.count_replayed_full(), |problem| problem.full_losses(weights))
     }
 
-    fn losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
-        self.problem.losses(weights)
+    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
+        self.problem.example_losses(weights)
     }
 
     fn backward<'b>(&'b self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'b>)> {
@@ -112,7 +112,7 @@ impl Problem for ReplayOnly {
         &[]
     }
 
-    fn losses(&mut self, _: Weights) -> Result<Vec<Vec<f64>>> {
+    fn example_losses(&mut self, _: Weights) -> Result<Vec<Vec<f64>>> {
         bail!(NO_VALUE)
     }
 

@@ -179,7 +179,7 @@ fn a_new_prefix_is_as_if_its_tokens_stood_in_front() -> Result<()> {
         };
         let loss = |model: &Model, params: &mut Params, examples: &[Example]| -> Result<f64> {
             let mut problem = PromptLoss::of_all(model, Loss::Classification, examples, 2);
-            Ok(problem.losses(params.settle()?)?.iter().flatten().sum())
+            Ok(problem.example_losses(params.settle()?)?.iter().flatten().sum())
         };
         let examples = [example.clone(), example];
         let found = loss(&model, &mut params, &examples)?;

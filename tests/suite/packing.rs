@@ -176,7 +176,7 @@ fn the_examples_losses_make_up_the_loss_over_all() -> Result<()> {
         let (first, second) = (alone(&mut params, &examples[0])?, alone(&mut params, &examples[1])?);
         let weights = if loss == Loss::Classification { [1.0, 1.0] } else { [3.0 / 3.5, 4.0 / 3.5] };
         let mut problem = PromptLoss::of_all(&model, loss, &examples, 1);
-        let found = Problem::losses(&mut problem, params.settle()?)?.remove(0);
+        let found = problem.example_losses(params.settle()?)?.remove(0);
         for (found, expected) in found.iter().zip([weights[0] * first, weights[1] * second]) {
             assert!((found - expected).abs() < 2e-6 * expected, "{loss:?}: {found}, not {expected}");
         }

@@ -147,10 +147,10 @@ fn assert_same_losses(name: &str, model: &Model, params: &mut Params) -> Result<
     let mut all = PromptLoss::new(model, Loss::Classification, &examples, Batches::new(5, 2, 0), 2);
     let (points, mut expected) = (Arc::new(four()), Vec::new());
     at_copies(params, &points, |weights| {
-        expected.extend(all.losses(weights)?);
+        expected.extend(all.example_losses(weights)?);
         Ok(0.0)
     })?;
-    assert!(all.losses(params.settle()?.at(&points))? == expected, "{name}: losses of all examples");
+    assert!(all.example_losses(params.settle()?.at(&points))? == expected, "{name}: losses of all examples");
     assert!(flat(params.settle()?)? == before, "{name}: the weights have moved");
     Ok(())
 }

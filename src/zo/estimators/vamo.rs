@@ -106,7 +106,7 @@ impl Vamo {
             (Sides::One, Some(_)) => vec![point(scaling.eps)],
         };
         let points = Arc::new(Points::new(ParamSet::Trained, &points));
-        let mut losses = problem.losses(params.settle()?.at(&points))?.into_iter();
+        let mut losses = problem.example_losses(params.settle()?.at(&points))?.into_iter();
         let (plus, other) = (losses.next().context("a look at no point")?, losses.next());
         let (minus, distance) = match self.two_point.sides {
             Sides::Two => (&other.context("a look at one side")?, 2.0 * f64::from(self.two_point.zo_eps)),
