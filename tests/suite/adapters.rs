@@ -45,7 +45,7 @@ fn lora(r: usize, alpha: f64, targets: &[&str]) -> Adapter {
 }
 
 fn logits(model: &Model, params: &mut Params, tokens: &[u32]) -> Result<Vec<f32>> {
-    Ok(model.logits(params.settle()?, &Batch::sequence(tokens))?.to_vec()?)
+    model.logits(params.settle()?, &Batch::sequence(tokens))?.to_vec()
 }
 
 fn floats(tensor: &Tensor) -> Result<Vec<f32>> {

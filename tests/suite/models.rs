@@ -13,7 +13,7 @@ use zotune::prompt::loss::scores;
 use crate::support::{FIXTURES, Llama, copy_of, edit, example, fixture, fixture_json, numbers, open, tokens};
 
 fn logits(model: &Model, params: &mut Params, tokens: &[u32]) -> Result<Vec<f32>> {
-    Ok(model.logits(params.settle()?, &Batch::sequence(tokens))?.to_vec()?)
+    model.logits(params.settle()?, &Batch::sequence(tokens))?.to_vec()
 }
 
 fn largest_difference(a: &[f32], b: &[f64]) -> f64 {
