@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 as_typed!(Fsync);
 
-/// The precision that the weights are held in.
+/// Number format of the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -32,7 +32,7 @@ impl Precision {
     }
 }
 
-/// The learning rate schedule after the warm-up.
+/// Learning rate schedule after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
