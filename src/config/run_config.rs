@@ -138,8 +138,8 @@ impl RunConfig {
         }
         let at = |step| format!("{:.2e}", self.learning_rate_at(step));
         tracing::warn!(
-            "resume  the learning rate falls along a {} to the last step: {} behind {then} of {then} steps, and now {} at step {}. A run begun \
-             with --max-steps {} would have had other rates up to here, and other weights; with a constant rate they are the same",
+            "resume  the {} schedule ends at --max-steps: the learning rate was {} at step {then} and is now {} at step {}. The result is not \
+             that of a run started with --max-steps {}; with a constant rate it would be",
             self.lr_scheduler_type.name(),
             at(then),
             at(then + 1),

@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 as_typed!(Fsync);
 
-/// How the weights are held.
+/// Number format of the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 4 bytes a weight.
+    /// 4 bytes per weight.
     #[default]
     F32,
-    /// 2 bytes: 10 bits of fraction, narrow range.
+    /// 2 bytes per weight; more precise than bf16, smaller range.
     F16,
-    /// 2 bytes: 7 bits of fraction, f32's range.
+    /// 2 bytes per weight; the range of f32, fewer digits.
     Bf16,
 }
 
@@ -32,16 +32,16 @@ impl Precision {
     }
 }
 
-/// How the learning rate goes after the warm-up.
+/// Learning rate schedule after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// The same throughout.
+    /// Constant.
     #[default]
     Constant,
-    /// Down to 0 in a straight line.
+    /// Linear decay to 0.
     Linear,
-    /// Down to 0 along half a cosine.
+    /// Cosine decay to 0.
     Cosine,
 }
 

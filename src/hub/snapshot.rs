@@ -171,7 +171,7 @@ impl Hub {
     }
 
     fn warn(&self, repo: &Repo, commit: &str, failure: &Failure) {
-        tracing::warn!("{}; going on with {}, which is in the cache", failure.say, at_commit(&repo.id, commit));
+        tracing::warn!("{}; continuing with {}, which is in the cache", failure.say, at_commit(&repo.id, commit));
     }
 
     /// What a failure means, and what to do about it.

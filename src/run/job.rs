@@ -15,7 +15,7 @@ pub struct Job {
     pub examples: Splits<Example>,
 }
 
-/// The command that goes on with a run.
+/// The command that continues a run.
 pub fn resume_command(config: &RunConfig) -> String {
-    format!("go on with: zotune train --resume {}", shell_quoted(&config.output_dir.to_string_lossy()))
+    format!("continue with: zotune train --resume {}", shell_quoted(&config.output_dir.to_string_lossy()))
 }
