@@ -67,7 +67,7 @@ pub fn summary(
     let checkpoint = if plan.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
         "{what} on {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
-         time     {} in {}{times}; {} loss evaluations, {:.0} tokens per step\n\
+         time     {} in {}{times}\n         {} loss evaluations, {:.0} tokens per step\n\
          memory   {}\n\
          forecast was {} ({}), {} per step{deviation}\n\
          run      {}: {file}{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
@@ -113,7 +113,7 @@ pub fn parts(memory: &Memory) -> String {
         ("gradients", memory.gradient_peak_bytes),
         ("activations", memory.activation_peak_bytes),
         ("random numbers", memory.noise_scratch_bytes),
-        ("program, tokenizer and data", memory.rest_bytes),
+        ("program and data", memory.rest_bytes),
     ];
     let said = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", human(*bytes as u64)));
     format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
@@ -124,9 +124,7 @@ pub fn next_command(plan: &RunConfig) -> String {
     let inputs = &plan.inputs;
     if inputs.task.as_deref() == Some("reviews") && !inputs.is_adapted() {
         let model = shell_quoted(&inputs.model);
-        return format!(
-            "zotune train --model {model} --task sst2    (downloads SST-2; or --data FOLDER with GLUE's train.tsv and dev.tsv)"
-        );
+        return format!("zotune train --model {model} --task sst2    (downloads SST-2; for a local copy: --data FOLDER)");
     }
     format!("zotune eval {} {}", model_flags(inputs, &plan.output_dir), eval_flags(inputs)).trim_end().into()
 }

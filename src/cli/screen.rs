@@ -47,7 +47,7 @@ pub(super) fn describe_model(inputs: &Inputs, bench: &LoadedModel) {
     let threads = rayon::current_num_threads();
     let name = bench.commit.as_ref().map_or(inputs.model.clone(), |commit| at_commit(&inputs.model, commit));
     let adapter: usize = bench.model.adapter_ids(&bench.params).into_iter().map(|id| bench.params.len(id)).sum();
-    let beside = if adapter > 0 { format!(" and an adapter with {}", human_count(adapter)) } else { String::new() };
+    let beside = if adapter > 0 { " and an adapter" } else { "" };
     tracing::info!(
         "model   {name}  {} with {}{beside}, {} on the CPU ({threads} thread{}, {})",
         bench.model.kind(),

@@ -181,8 +181,8 @@ fn disk_parts(forecast: &Forecast) -> String {
         0 => format!("best weights {kept}, log"),
         n => format!(
             "best weights {kept}, {}, log\n         \
-             up to {most} while a checkpoint is replaced; less if a checkpoint has the best weights (it is the same file)\n         \
-             --save-steps 0 makes no checkpoints",
+             up to {most} while a checkpoint is replaced; --save-steps 0 makes no checkpoints\n         \
+             less if a checkpoint has the best weights (both are then one file)",
             if n == 1 { format!("1 checkpoint {checkpoint}") } else { format!("{n} checkpoints of {checkpoint} each") },
         ),
     }

@@ -68,7 +68,7 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     }
     let agrees = match checked == to {
         true => "identical to the run's weights".into(),
-        false => format!("identical to the run's weights up to step {checked}; the run has no digest for step {to}"),
+        false => format!("the run has no digest for this step; at step {checked} the weights were identical"),
     };
     let kept = if to == trajectory.kept() { " (best step)" } else { "" };
     say(&format!(

@@ -138,12 +138,14 @@ impl RunConfig {
         }
         let at = |step| format!("{:.2e}", self.learning_rate_at(step));
         tracing::warn!(
-            "resume  the {} schedule ends at --max-steps: the learning rate was {} at step {then} and is now {} at step {}. The result is not \
-             that of a run started with --max-steps {}; with a constant rate it would be",
+            "resume  {} schedule up to --max-steps: the learning rate was {} at step {then} and is now {} at step {}",
             self.lr_scheduler_type.name(),
             at(then),
             at(then + 1),
             then + 1,
+        );
+        tracing::warn!(
+            "        the result is not that of a run started with --max-steps {}; with a constant rate it would be",
             self.max_steps
         );
     }

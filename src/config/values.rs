@@ -36,7 +36,7 @@ impl Precision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Constant.
+    /// The same rate in every step.
     #[default]
     Constant,
     /// Linear decay to 0.

@@ -338,11 +338,11 @@ fn a_run_under_a_schedule_that_is_made_longer_says_that_it_is_another() -> Resul
         let output = done(place, &format!("train --resume {schedule} --max-steps 12"))?;
         let said = stderr(&output);
         assert_eq!(
-            said.contains(&format!("resume  the {schedule} schedule ends at --max-steps: the learning rate was ")),
+            said.contains(&format!("resume  {schedule} schedule up to --max-steps: the learning rate was ")),
             says,
             "{said}"
         );
-        assert_eq!(said.contains("The result is not that of a run started with --max-steps 12"), says, "{said}");
+        assert_eq!(said.contains("the result is not that of a run started with --max-steps 12"), says, "{said}");
     }
     // The best step is a checkpoint: its weights are one file, and a run that goes on makes another of it.
     let results: Value = serde_json::from_slice(&std::fs::read(place.join("constant/all_results.json"))?)?;
