@@ -24,7 +24,7 @@ impl Stop {
                     // Safe at any moment: files are written before anything depends on them.
                     signal_hook::low_level::exit(128 + signal);
                 }
-                tracing::info!("finishing the step, then saving; once more stops at once");
+                tracing::info!("stopping after this step; the run will be saved (a second signal stops at once)");
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;

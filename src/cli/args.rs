@@ -13,22 +13,23 @@ use crate::config::{Common, Precision, RawArgs};
 pub(super) const EXIT_CODES: &str = "Exit codes:
   0    done
   1    the run failed: a damaged model, a full disk
-  2    a mistake in what was typed or written: flags, config, task file, data files; nothing was touched
+  2    a mistake in the flags, the config, the task file or the data files; no file was changed
   4    the loss is not finite, or the run has diverged
-  5    the hub did not give what was asked
-  6    a replay or a base model is not the run's
-  130  stopped by a signal (143 by SIGTERM), with everything saved";
+  5    a file could not be fetched from the hub
+  6    the base model, the data or a replay does not match the run
+  130  stopped by SIGINT (143: by SIGTERM); everything is saved";
 
-/// Fine-tunes language models with forward passes alone, or with as little backpropagation as one asks for.
+/// Fine-tunes language models with forward passes only (zeroth-order methods). Some methods also use backpropagation, for as many weights
+/// as you choose.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true, args_override_self = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     pub(super) verb: Verb,
-    /// Say only the result, and what went wrong
+    /// Print only the result and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say more, with each line's level
+    /// Print more, with the level of each line
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
@@ -36,27 +37,27 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     #[command(args_override_self = true)]
-    /// Fine-tune a model; with nothing else said, a built-in one on built-in film reviews (configs/reviews.toml)
+    /// Fine-tune a model. Without options: the built-in model on the built-in film reviews (configs/reviews.toml)
     Train(TrainArgs),
     #[command(args_override_self = true)]
-    /// Say what a run would take, memory by part and time: tried on two and three blocks, no weights are read
+    /// Forecast a run's memory, time and disk space. It times a few steps on a model of two and three blocks and reads no weights
     Plan(JobArgs),
     #[command(args_override_self = true)]
-    /// Score a model on a task's evaluation split; one that a run has left on the run's own, where nothing else is said
+    /// Evaluate a model on a task's evaluation split. A run's model is evaluated on the run's own task and data, unless you name others
     Eval(EvalArgs),
     #[command(args_override_self = true)]
-    /// Make the weights of a run again from its base model and its trajectory, without a forward pass
+    /// Rebuild a run's weights from its base model and its trajectory, without a forward pass
     Replay(ReplayArgs),
-    /// Write what a run has trained to hand it on: its trajectory as a small file, or its adapter merged into the model
+    /// Export a run to share it: its trajectory as a small file, or the base model with its adapter merged in
     Export(ExportArgs),
-    /// List the tasks, or print one's file to start a task of your own from
+    /// List the tasks, or print a task file as a starting point for your own
     Tasks(TasksArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
-    /// Go on with a run that was killed, stopped, or is to have more --max-steps: as if nothing had happened (but with more steps under a
-    /// cosine or a straight line, whose rates follow from their number, it is not the run that would have been begun so long)
+    /// Continue a run that was killed or stopped; the result is the same as without the break. With a larger --max-steps: train a finished
+    /// run for more steps. If the learning rate falls (cosine, linear), that result differs from a run that was started with as many steps
     #[arg(long, value_name = "RUN")]
     pub(super) resume: Option<PathBuf>,
     #[command(flatten)]
@@ -65,12 +66,12 @@ pub(super) struct TrainArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct JobArgs {
-    /// A TOML file of knobs; flags go over it
+    /// A TOML file with options; options on the command line override it
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) knobs: Box<RawArgs>,
-    /// Print the results as one JSON object
+    /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -82,7 +83,7 @@ pub(super) struct EvalArgs {
     /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,
-    /// Write each example's candidate scores to a file, one JSON object a line
+    /// Write the scores of each example to this file, in JSON Lines format
     #[arg(long, value_name = "FILE")]
     pub(super) dump: Option<PathBuf>,
 }
@@ -92,28 +93,28 @@ pub(super) struct ReplayArgs {
     /// A run folder, or a file that zotune export wrote
     #[arg(value_name = "RUN_OR_TRAJECTORY")]
     pub(super) place: PathBuf,
-    /// The model that the run began from [default: by the name that the run knew it by]
+    /// The base model of the run [default: the one recorded in the run]
     #[arg(long, value_name = "FOLDER_OR_NAME")]
     pub(super) model: Option<String>,
-    /// The branch, tag or commit of a model on the hub [default: the commit that the run began from]
+    /// The branch, tag or commit of a model on the hub [default: the commit recorded in the run]
     #[arg(long)]
     pub(super) revision: Option<String>,
-    /// The trajectory that the run began from, if it did [default: where it then lay]
+    /// If the run itself started from a trajectory: that file [default: the recorded path]
     #[arg(long, value_name = "FILE")]
     pub(super) trajectory: Option<PathBuf>,
-    /// Where the model goes, in Hugging Face layout
+    /// Folder for the model, in Hugging Face format
     #[arg(long, value_name = "FOLDER")]
     pub(super) output_dir: PathBuf,
-    /// The step whose weights are wanted [default: the one that the run kept, with the least loss on dev]
+    /// Rebuild the weights of this step [default: the best step, with the lowest dev loss]
     #[arg(long, value_name = "STEP")]
     pub(super) to_step: Option<u64>,
     /// Write into a folder that is not empty
     #[arg(long)]
     pub(super) overwrite_output_dir: bool,
-    /// Threads to compute with; results have the same bits for any number [default: RAYON_NUM_THREADS, else all]
+    /// Number of threads. The result is the same for any number, to the last bit [default: RAYON_NUM_THREADS, else all cores]
     #[arg(long)]
     pub(super) threads: Option<usize>,
-    /// Print what was done as one JSON object
+    /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -123,28 +124,28 @@ pub(super) struct ReplayArgs {
     override_usage = "zotune export <RUN> --trajectory <FILE>\n       zotune export <RUN> --merge --output-dir <FOLDER>"
 )]
 pub(super) struct ExportArgs {
-    /// The run folder; with --merge also an adapter as PEFT writes it
+    /// The run folder; with --merge also the folder of an adapter in PEFT format
     #[arg(value_name = "RUN")]
     pub(super) run: PathBuf,
-    /// Write the trajectory: with the base model it is the fine-tuned one
+    /// Write the trajectory to this file. Base model + this file = fine-tuned model
     #[arg(long, value_name = "FILE", conflicts_with = "merge")]
     pub(super) trajectory: Option<PathBuf>,
-    /// Write the base model with the LoRA adapter merged into its weights, in Hugging Face layout
+    /// Write the base model with the LoRA adapter merged into its weights, in Hugging Face format
     #[arg(long, requires = "output_dir")]
     pub(super) merge: bool,
-    /// Where the merged model goes
+    /// Folder for the merged model
     #[arg(long, value_name = "FOLDER", requires = "merge")]
     pub(super) output_dir: Option<PathBuf>,
-    /// The model that the adapter was trained on [default: by the name that adapter_config.json has]
+    /// The base model of the adapter [default: the one recorded in the run, else in adapter_config.json]
     #[arg(long, value_name = "FOLDER", requires = "merge")]
     pub(super) model: Option<String>,
-    /// How the merged weights are held [default: as in the run, else f32]
+    /// Number format of the merged weights [default: as in the run, else f32]
     #[arg(long, requires = "merge")]
     pub(super) dtype: Option<Precision>,
     /// Write into a folder that is not empty
     #[arg(long, requires = "merge")]
     pub(super) overwrite_output_dir: bool,
-    /// Print what was done as one JSON object
+    /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -157,10 +158,13 @@ pub(super) struct TasksArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TasksVerb {
-    /// List the tasks that are built in
+    /// List the built-in tasks
     List,
-    /// Print a task's file
-    Show { name: String },
+    /// Print the file of a built-in task
+    Show {
+        /// Name of the task: sst2, copa, ...
+        name: String,
+    },
 }
 
 impl Cli {
@@ -174,7 +178,7 @@ impl Cli {
                 }
                 None => arg,
             }),
-            Err(arg) => Err(usage!("the argument {arg:?} is not UTF-8; rename the file or folder that it names")),
+            Err(arg) => Err(usage!("the argument {arg:?} is not valid UTF-8; rename the file or folder")),
         };
         let args = args.map(dashed).collect::<Result<Vec<_>>>()?;
         // A number below 0 is a flag to clap, where the flag before it does not say that it takes one.
@@ -187,7 +191,7 @@ impl Cli {
         Cli::try_parse_from(args).or_else(|error| match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(unexpected)) if negative.as_ref().is_some_and(|(_, value)| value == unexpected) => {
                 let (flag, value) = negative.unwrap_or_default();
-                Err(usage!("{flag} {value}: it must be a whole number, and not below 0"))
+                Err(usage!("{flag} {value}: it must be a whole number, 0 or greater"))
             }
             Some(ContextValue::String(flag)) if trains && error.kind() == ErrorKind::UnknownArgument => {
                 match meant(flag.trim_start_matches('-')) {

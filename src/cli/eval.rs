@@ -36,7 +36,7 @@ fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, as_json: bool, dump_to
     let files = given(task.data(inputs.data.as_deref()))?;
     let rows = given(task.eval_split(&files, sizes, inputs.train_set_seed))?;
     if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-        return Err(usage!("--dump: there is no folder {}", folder.display()));
+        return Err(usage!("--dump: the folder {} does not exist", folder.display()));
     }
     if let Some(path) = dump_to {
         check_new("--dump", path)?;
@@ -48,7 +48,7 @@ fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, as_json: bool, dump_to
     let examples = given(loaded.encode(&rows))?;
     describe_model(&inputs, &loaded);
     let source = task.describe_source(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
-    tracing::info!("task    {}: {} eval ({source}seed {})", task.name, examples.len(), inputs.train_set_seed);
+    tracing::info!("data    {}: {} eval rows ({source}seed {})", task.name, examples.len(), inputs.train_set_seed);
     let repeats = match &mut run {
         Some(run) => seen_by(run, &task, &rows),
         None => {
@@ -126,7 +126,7 @@ fn seen_by(run: &mut PriorRun, task: &Task, rows: &[PromptedRow]) -> Option<Repe
             return Some(repeats);
         }
         Ok(None) => {}
-        Err(error) => tracing::warn!("whether the run was trained on these rows cannot be told: {error:#}"),
+        Err(error) => tracing::warn!("cannot tell whether the run was trained on these rows: {error:#}"),
     }
     None
 }
@@ -142,7 +142,7 @@ fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]
     let Repeats { eval_in_train, eval_in_dev, .. } = Repeats::of(&train, &dev, rows);
     let (both, count) = (eval_in_train + eval_in_dev, rows.len());
     if both > 0 {
-        tracing::info!("        {both} of the {count} rows stand word for word in its training or dev split too");
+        tracing::info!("        duplicate rows: {both} of {count} are also in the training or dev split of these data");
     }
 }
 

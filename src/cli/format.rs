@@ -10,7 +10,7 @@ use crate::model::save::kept_file;
 use crate::run::pace::duration;
 use crate::run::trajectory::Trajectory;
 use crate::run::{Comparison, Forecast, Memory, Results};
-use crate::zo::Answers;
+use crate::zo::{Answers, Selection};
 
 /// The results, the files written, and a useful next command.
 pub fn summary(
@@ -35,14 +35,15 @@ pub fn summary(
         }
     };
     let kept = match results.best_step {
-        0 => "no step had less loss on dev than the start, which was kept; try a smaller --learning-rate".into(),
-        step => format!("the weights of step {step}, which had the least loss on dev"),
+        0 => "no step lowered the dev loss, so the weights before training were kept; try another --learning-rate".into(),
+        step => format!("best step {step}, by dev loss"),
     };
+    let passes = if totals.backwards > 0 { "forward and backward passes" } else { "forward passes" };
     // A process that only finished another's run has no step times.
     let own = totals.seconds_per_step.is_finite();
     let times = match own {
         true => format!(
-            " ({:.1} ms a step: model {:.1}, walks {:.1})",
+            " ({:.1} ms per step: {passes} {:.1}, weight updates {:.1})",
             1e3 * totals.seconds_per_step,
             1e3 * totals.forward_seconds_per_step,
             1e3 * totals.walk_seconds_per_step
@@ -50,41 +51,51 @@ pub fn summary(
         false => String::new(),
     };
     let deviation = match own {
-        true => format!(" ({:+.0} %)", 100.0 * comparison.seconds_per_step_deviation),
+        true => format!(" ({})", off(comparison.seconds_per_step_deviation, 0)),
         false => String::new(),
     };
     let replays = match results.replays {
-        true => ": from it and the base model zotune replay makes the weights of any",
+        true => ": zotune replay rebuilds the weights of any step from it and the base model",
         false => "",
     };
     let new = match repeats.eval_in_train + repeats.eval_in_dev {
-        0 => "it never saw".into(),
-        n => format!("({n} of them also in train or dev, word for word)"),
+        0 => format!("{num_eval} unseen examples"),
+        n => format!("{num_eval} examples, {n} of which are also in train or dev"),
     };
     let worth = results.eval_answers.map_or(String::new(), |answers| format!("         {}\n", worth(task, &answers)));
     let file = kept_file(config.inputs.is_adapted());
     let checkpoint = if config.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
-        "{what} on {num_eval} examples {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
-         took     {} steps in {:.0} s{times}; {} function evaluations, {:.0} tokens a step\n\
+        "{what} on {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
+         time     {} in {}{times}\n         {} loss evaluations, {:.0} tokens per step\n\
          memory   {}\n\
-         forecast peak {} ({:+.1} %), {} a step{deviation}\n\
+         forecast was {} ({}), {} per step{deviation}\n\
          run      {}: {file}{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
-         steps    trajectory.bin, {} for {} steps{replays}\n\
+         log      trajectory.bin ({}){replays}\n\
          next     {}",
-        results.steps,
-        totals.train_seconds,
+        steps(results.steps),
+        duration(totals.train_seconds),
         totals.function_evaluations,
         totals.tokens_per_step,
         parts(&results.memory),
         human(comparison.forecast.memory.peak_rss_bytes),
-        100.0 * comparison.peak_rss_deviation,
+        off(comparison.peak_rss_deviation, 1),
         duration(comparison.forecast.seconds_per_step),
         config.output_dir.display(),
         human(results.trajectory_bytes),
-        results.steps,
         next_command(config),
     )
+}
+
+/// How far a forecast was off, as a share of what came.
+fn off(deviation: f64, digits: usize) -> String {
+    let side = if deviation < 0.0 { "low" } else { "high" };
+    format!("{:.digits$} % too {side}", 100.0 * deviation.abs())
+}
+
+/// A number of steps, for people.
+pub fn steps(count: u64) -> String {
+    format!("{count} step{}", if count == 1 { "" } else { "s" })
 }
 
 /// A number of parameters, for people.
@@ -101,8 +112,8 @@ pub fn parts(memory: &Memory) -> String {
         ("snapshot", memory.snapshot_bytes),
         ("gradients", memory.gradient_peak_bytes),
         ("activations", memory.activation_peak_bytes),
-        ("noise", memory.noise_scratch_bytes),
-        ("the rest", memory.rest_bytes),
+        ("random numbers", memory.noise_scratch_bytes),
+        ("program and data", memory.rest_bytes),
     ];
     let said = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", human(*bytes as u64)));
     format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
@@ -113,10 +124,7 @@ pub fn next_command(config: &RunConfig) -> String {
     let inputs = &config.inputs;
     if inputs.task.as_deref() == Some("reviews") && !inputs.is_adapted() {
         let model = shell_quoted(&inputs.model);
-        return format!(
-            "zotune train --model {model} --task sst2    (fetches SST-2 from the hub; --data takes GLUE's folder with train.tsv \
-             and dev.tsv)"
-        );
+        return format!("zotune train --model {model} --task sst2    (downloads SST-2; for a local copy: --data FOLDER)");
     }
     format!("zotune eval {} {}", model_flags(inputs, &config.output_dir), eval_flags(inputs)).trim_end().into()
 }
@@ -144,9 +152,9 @@ pub fn eval_flags(inputs: &Inputs) -> String {
 pub fn worth(task: &Task, answers: &Answers) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let Answers { accuracy_low, accuracy_high, majority_share, majority_answer, only_answer, .. } = *answers;
-    let only = only_answer.map_or(String::new(), |only| format!("; every row was given {}", task.answer(only)));
+    let only = only_answer.map_or(String::new(), |only| format!("; the model chose {} for every row", task.answer(only)));
     format!(
-        "95 % interval (Wilson) {:.1} to {}; {}, the most frequent answer, would be right in {}{only}",
+        "95 % interval (Wilson) {:.1} to {}; always choosing {} gives {}{only}",
         100.0 * accuracy_low,
         percent(accuracy_high),
         task.answer(majority_answer),
@@ -158,10 +166,10 @@ pub fn worth(task: &Task, answers: &Answers) -> String {
 pub fn outlook(forecast: &Forecast, config: &RunConfig) -> String {
     let Forecast { memory, seconds_per_step, seconds, disk_bytes, .. } = forecast;
     format!(
-        "{} a step, {} for {} steps and their evaluations; peak {}; {} on the disk",
+        "{} per step, {} for {} with evaluation; peak memory {}; {} on disk",
         duration(*seconds_per_step),
         duration(*seconds),
-        config.max_steps,
+        steps(config.max_steps),
         human(memory.peak_rss_bytes),
         human(*disk_bytes)
     )
@@ -184,13 +192,16 @@ pub fn model_flags(inputs: &Inputs, folder: &Path) -> String {
 pub fn trained(inputs: &Inputs) -> Option<String> {
     let TrainableArgs { tune, lora_r, lora_alpha, lora_target_modules, num_prefix, .. } = &inputs.tuned;
     match (tune, lora_r, num_prefix, &inputs.adapter) {
+        (Some(Selection::Last(1)), ..) => Some("the last block".into()),
+        (Some(Selection::Last(n)), ..) => Some(format!("the last {n} blocks")),
+        (Some(Selection::Patterns(patterns)), ..) => Some(format!("the weights that match {}", patterns.join(" or "))),
         (Some(selection), ..) => Some(selection.to_string()),
         (_, Some(r), ..) => {
             let targets = lora_target_modules.clone().map_or(String::new(), String::from);
-            Some(format!("LoRA of rank {r}, alpha {}, on {targets}", lora_alpha.unwrap_or_default()))
+            Some(format!("LoRA adapter of rank {r}, alpha {}, on {targets}", lora_alpha.unwrap_or_default()))
         }
         (_, _, Some(tokens), _) => Some(format!("a prefix of {tokens} tokens")),
-        (.., Some(folder)) => Some(format!("the adapter of {}", folder.display())),
+        (.., Some(folder)) => Some(format!("the adapter in {}", folder.display())),
         _ => None,
     }
 }

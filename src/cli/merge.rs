@@ -22,9 +22,9 @@ pub fn merge_verb(args: ExportArgs) -> Result<()> {
 
 fn merge(args: &ExportArgs) -> Result<()> {
     let from = &args.run;
-    let Some(out) = &args.output_dir else { return Err(usage!("--merge: it wants --output-dir")) };
+    let Some(out) = &args.output_dir else { return Err(usage!("--merge needs --output-dir")) };
     if from.is_dir() && !from.join(ADAPTER_CONFIG).exists() {
-        return Err(usage!("{}: there is no adapter in it to merge: {ADAPTER_CONFIG} is missing", from.display()));
+        return Err(usage!("{}: this folder has no adapter to merge ({ADAPTER_CONFIG} is missing)", from.display()));
     }
     let adapter = Adapter::open(from)?;
     adapter.check_merges()?;
@@ -36,7 +36,9 @@ fn merge(args: &ExportArgs) -> Result<()> {
     let began = then.clone().or_else(|| Some(folder::run_of(from)?.1.inputs));
     let named =
         args.model.clone().or(began.as_ref().map(|inputs| inputs.model.clone())).or(adapter.base().map(String::from));
-    let Some(model) = named else { return Err(usage!("--model: {} does not say which model it is for", from.display())) };
+    let Some(model) = named else {
+        return Err(usage!("{} does not record its base model; name it with --model", from.display()));
+    };
     if let Some(began) = began.as_ref().filter(|_| args.model.is_none()) {
         began.check_began_here()?;
     }
@@ -61,7 +63,7 @@ fn merge(args: &ExportArgs) -> Result<()> {
     }
     let task = then.map_or("--task sst2".into(), |then| eval_flags(&Inputs { dtype: inputs.dtype, ..then }));
     say(&format!(
-        "model    {}: {} with the adapter of {} in its weights, in {seconds:.1} s\n\
+        "model    {}: base model {} with the adapter from {} merged in ({seconds:.1} s)\n\
          next     zotune eval --model {} {task}",
         out.display(),
         inputs.model,

@@ -17,7 +17,7 @@ use crate::run::{LoadedModel, replay};
 pub(super) fn check_threads(said: &str, threads: Option<usize>) -> Result<()> {
     let most = 4 * std::thread::available_parallelism().map_or(1, usize::from).max(16);
     match threads.filter(|n| *n > most) {
-        Some(n) => Err(usage!("{said}{n}: more than {most} on this machine would only wait for each other")),
+        Some(n) => Err(usage!("{said}{n}: the maximum on this machine is {most}")),
         None => Ok(()),
     }
 }
@@ -46,10 +46,12 @@ pub(super) fn load(opened: LoadedModel, inputs: &Inputs, quiet: bool) -> Result<
 pub(super) fn describe_model(inputs: &Inputs, loaded: &LoadedModel) {
     let threads = rayon::current_num_threads();
     let name = loaded.commit.as_ref().map_or(inputs.model.clone(), |commit| at_commit(&inputs.model, commit));
+    let adapter: usize = loaded.model.adapter_ids(&loaded.params).into_iter().map(|id| loaded.params.len(id)).sum();
+    let beside = if adapter > 0 { " and an adapter" } else { "" };
     tracing::info!(
-        "model   {name}  {} with {}, {} on the CPU ({threads} thread{}, {})",
+        "model   {name}  {} with {}{beside}, {} on the CPU ({threads} thread{}, {})",
         loaded.model.kind(),
-        human_count(loaded.params.count()),
+        human_count(loaded.params.count() - adapter),
         inputs.dtype.dtype().as_str(),
         if threads == 1 { "" } else { "s" },
         simd::instruction_set(),
@@ -73,7 +75,7 @@ pub(super) fn download_bar(name: &str, len: u64) -> ProgressBar {
 pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
     match path.is_file() || path.is_dir() {
         true => Err(usage!(
-            "{flag} {}: it is there already, and would be lost; name another, or remove it first",
+            "{flag} {}: it exists already and would be overwritten; choose another name, or remove it first",
             path.display()
         )),
         false => Ok(()),

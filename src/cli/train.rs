@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::args::{JobArgs, TrainArgs};
-use super::format::{human_count, outlook, parts, short, summary, trained};
+use super::format::{human_count, outlook, parts, short, steps, summary, trained};
 use super::screen::{describe_model, load, on_threads, progress_bar, say};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
@@ -19,6 +19,7 @@ use crate::run::job::resume_command;
 use crate::run::pace::duration;
 use crate::run::trajectory::Trajectory;
 use crate::run::{Forecast, Job, PlannedRun, Resumed, Run, folder, start};
+use crate::zo::method;
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
     let TrainArgs { resume, job } = args;
@@ -74,7 +75,8 @@ fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + 
     if begun.is_adapter() {
         if raw.tuned != TrainableArgs::default() && raw.tuned.clone().checked()? != begun {
             return Err(usage!(
-                "--trajectory: it is an adapter's, which is trained further as it is; say nothing else of what is trained"
+                "--trajectory: it trains an adapter, and training continues with this adapter; leave out --tune, --lora-r and \
+                 --prefix-tuning"
             ));
         }
         raw.tuned = begun;
@@ -90,16 +92,16 @@ fn warn_of_repeats(repeats: Repeats, job: &Job) {
     let (dev, eval) = (job.examples.dev.len(), job.examples.eval.len());
     let mut said = Vec::new();
     if dev_in_train > 0 {
-        said.push(format!("{dev_in_train} of the {dev} dev rows in train"));
+        said.push(format!("{dev_in_train} of {dev} dev rows are also in train"));
     }
-    if eval_in_train + eval_in_dev > 0 {
-        said.push(format!("{eval_in_train} of the {eval} evaluation rows in train and {eval_in_dev} more in dev"));
+    if eval_in_train > 0 {
+        said.push(format!("{eval_in_train} of {eval} eval rows are also in train"));
+    }
+    if eval_in_dev > 0 {
+        said.push(format!("{eval_in_dev} of {eval} eval rows are also in dev"));
     }
     if !said.is_empty() {
-        let said = said.join(", ");
-        tracing::warn!(
-            "rows that stand word for word in two splits: {said}; scores are better for it than on rows that are new"
-        );
+        tracing::warn!("duplicate rows: {}; the scores are therefore too good", said.join(", "));
     }
 }
 
@@ -108,7 +110,7 @@ fn misfits(forecast: &Forecast, config: &RunConfig) -> Vec<String> {
     let mut said = Vec::new();
     let (peak, there) = (forecast.memory.peak_rss_bytes, machine_bytes());
     if let Some(there) = there.filter(|there| peak > *there) {
-        said.push(format!("it will not fit into memory: {} are wanted, and this machine has {}", human(peak), human(there)));
+        said.push(format!("it does not fit into memory: it needs {}, and this machine has {}", human(peak), human(there)));
     }
     let free = free_bytes(&config.output_dir);
     said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free)));
@@ -119,9 +121,9 @@ fn misfits(forecast: &Forecast, config: &RunConfig) -> Vec<String> {
 fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
     let (wanted, there) = (if left > free { left } else { most }, human(free));
     match (left > free, most > free) {
-        (true, _) => Some(format!("it will not fit on the disk: {} are wanted, and {there} are free", human(wanted))),
+        (true, _) => Some(format!("it does not fit on the disk: it needs {}, and {there} are free", human(wanted))),
         (_, true) => Some(format!(
-            "it may not fit on the disk: up to {} are wanted while a checkpoint is replaced, and {there} are free",
+            "it may not fit on the disk: it needs up to {} while a checkpoint is replaced, and {there} are free",
             human(wanted)
         )),
         _ => None,
@@ -145,16 +147,16 @@ fn forecast_plan(config: RunConfig, as_json: bool) -> Result<()> {
     }
     let Forecast { memory, seconds_per_step, seconds_per_snapshot, seconds, .. } = forecast;
     let snapshot = if seconds_per_snapshot > 0.0 {
-        format!(", {} a look at the training set", duration(seconds_per_snapshot))
+        format!(", {} per snapshot (pass over the training set)", duration(seconds_per_snapshot))
     } else {
         String::new()
     };
     let trained = trained(&config.inputs)
-        .map_or(String::new(), |what| format!("trained  {what}: {}\n", human_count(forecast.num_trained)));
+        .map_or(String::new(), |what| format!("trains   {what}: {}\n", human_count(forecast.num_trained)));
     say(&format!(
         "model    {} with {} in {} blocks\n{trained}\
          memory   {}\n\
-         time     {} a step{snapshot}; {} for {} steps and their evaluations\n\
+         time     {} per step{snapshot}; {} for {} with evaluation\n\
          disk     {} in {}: {}{}{}",
         config.inputs.model,
         human_count(forecast.num_weights),
@@ -162,11 +164,11 @@ fn forecast_plan(config: RunConfig, as_json: bool) -> Result<()> {
         parts(&memory),
         duration(seconds_per_step),
         duration(seconds),
-        config.max_steps,
+        steps(config.max_steps),
         human(forecast.disk_bytes),
         config.output_dir.display(),
         disk_parts(&forecast),
-        if misfits.is_empty() { "" } else { "\nbut      " },
+        if misfits.is_empty() { "" } else { "\nwarning  " },
         misfits.join("\n         "),
     ))
 }
@@ -176,11 +178,12 @@ fn disk_parts(forecast: &Forecast) -> String {
     let (kept, checkpoint, most) =
         (human(forecast.kept_bytes), human(forecast.checkpoint_bytes), human(forecast.disk_peak_bytes));
     match forecast.num_checkpoints {
-        0 => format!("the best weights {kept}, and the log"),
+        0 => format!("best weights {kept}, log"),
         n => format!(
-            "the best weights {kept}, {n} checkpoint{} of {checkpoint} (less where its weights are the best: the same file), and the log; \
-             at most {most}, while another is written; --save-steps 0 leaves none",
-            if n == 1 { "" } else { "s" },
+            "best weights {kept}, {}, log\n         \
+             up to {most} while a checkpoint is replaced; --save-steps 0 makes no checkpoints\n         \
+             less if a checkpoint has the best weights (both are then one file)",
+            if n == 1 { format!("1 checkpoint {checkpoint}") } else { format!("{n} checkpoints of {checkpoint} each") },
         ),
     }
 }
@@ -198,7 +201,11 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
     let unfinished = match start::resume(run, given)? {
         Resumed::Unfinished(unfinished) => unfinished,
         Resumed::Finished(results) => {
-            tracing::info!("{} has made all of its {} steps; --max-steps gives it more", run.display(), results["steps"]);
+            tracing::info!(
+                "{} is finished ({}); to train longer, give a larger --max-steps",
+                run.display(),
+                steps(results["steps"].as_u64().unwrap_or_default())
+            );
             return if as_json { say(&results.to_string()) } else { Ok(()) };
         }
     };
@@ -222,7 +229,7 @@ fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     match (as_json, &run.earlier) {
         (true, _) => say(&all.to_string())?,
         (false, None) => say(&said())?,
-        (false, Some(_)) => tracing::info!("{} has its weights again", config.output_dir.display()),
+        (false, Some(_)) => tracing::info!("the weights in {} are rebuilt", config.output_dir.display()),
     }
     written
 }
@@ -241,41 +248,42 @@ fn command() -> Vec<String> {
 fn describe(run: &Run) {
     let Run { job: Job { config, task, examples }, loaded, log, forecast, repeats, .. } = run;
     tracing::info!(
-        "zotune {}  {}; lr {} {}",
-        env!("CARGO_PKG_VERSION"),
-        log.trajectory().header.method,
+        "method  {} ({}), learning rate {} ({})",
+        config.optimizer,
+        method(&config.optimizer).map_or("", |method| method.source),
         config.learning_rate.map_or(String::new(), short),
         config.lr_scheduler_type.name(),
     );
+    tracing::debug!("zotune {}, {}", env!("CARGO_PKG_VERSION"), log.trajectory().header.method);
     describe_model(&config.inputs, loaded);
     if let Some(what) = trained(&config.inputs) {
         let count = human_count(loaded.params.count_over(ParamSet::Trained));
-        tracing::info!("trained {what}: {count}");
+        tracing::info!("trains  {what}: {count}");
     }
     tracing::info!(
-        "task    {}: {} train, {} dev, {} eval ({}seed {}); {}, batch {}",
+        "data    {}: {} train, {} dev, {} eval rows ({}seed {})",
         task.name,
         examples.train.len(),
         examples.dev.len(),
         examples.eval.len(),
         task.describe_source(config.inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, ")),
         config.inputs.train_set_seed,
-        loss_name(task),
-        config.batch_size,
     );
     if let Some(made) = &task.made {
         tracing::info!("        {made}");
+        tracing::info!("        to change this, write a task file: zotune tasks show sst2 > mine.toml");
     }
+    tracing::info!("loss    {}, batch size {}", loss_name(task), config.batch_size);
     warn_of_repeats(*repeats, &run.job);
     tracing::info!("plan    {}", outlook(forecast, config));
-    tracing::info!("run     {}  (if it is stopped, {})", config.output_dir.display(), resume_command(config));
+    tracing::info!("run     {}  (after a stop, {})", config.output_dir.display(), resume_command(config));
 }
 
 fn loss_name(task: &Task) -> &'static str {
     match (task.loss, task.metric) {
-        (Loss::Classification, _) => "classification over the candidates",
-        (Loss::TeacherForcing, Metric::Accuracy) => "teacher forcing on the right candidate",
-        (Loss::TeacherForcing, Metric::Loss) => "teacher forcing on the completion",
+        (Loss::Classification, _) => "classification over the answers",
+        (Loss::TeacherForcing, Metric::Accuracy) => "language-modelling loss on the right answer",
+        (Loss::TeacherForcing, Metric::Loss) => "language-modelling loss on the completion",
     }
 }
 
@@ -290,8 +298,8 @@ mod tests {
         assert_eq!(said(31), "");
         assert_eq!(
             said(24),
-            "it may not fit on the disk: up to 31 MiB are wanted while a checkpoint is replaced, and 24 MiB are free"
+            "it may not fit on the disk: it needs up to 31 MiB while a checkpoint is replaced, and 24 MiB are free"
         );
-        assert_eq!(said(20), "it will not fit on the disk: 21 MiB are wanted, and 20 MiB are free");
+        assert_eq!(said(20), "it does not fit on the disk: it needs 21 MiB, and 20 MiB are free");
     }
 }

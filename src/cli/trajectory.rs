@@ -1,4 +1,4 @@
-//! `replay` and `export`: a model from its trajectory, and a trajectory as a file for others.
+//! `replay` and `export`: a fine-tuned model from its trajectory, and the trajectory as a file to share.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::args::{ExportArgs, ReplayArgs};
-use super::format::{eval_flags, model_flags};
+use super::format::{self, eval_flags, model_flags};
 use super::screen::{check_new, describe_model, load, on_threads, progress_bar, say};
 use crate::base::Digest;
 use crate::base::text::shell_quoted;
@@ -67,12 +67,12 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
         .to_string());
     }
     let agrees = match checked == to {
-        true => "the same weights as the run's".into(),
-        false => format!("the same weights as the run's at step {checked}; it kept no digest of step {to}"),
+        true => "identical to the run's weights".into(),
+        false => format!("the run has no digest for this step; at step {checked} the weights were identical"),
     };
-    let kept = if to == trajectory.kept() { ", the one that was kept" } else { "" };
+    let kept = if to == trajectory.kept() { " (best step)" } else { "" };
     say(&format!(
-        "step     {to} of {steps}{kept}: {agrees} ({digest}), in {seconds:.1} s\n\
+        "step     {to} of {steps}{kept}: {agrees} (digest {digest}, {seconds:.1} s)\n\
          model    {}\n\
          next     zotune eval {} {}",
         out.display(),
@@ -83,22 +83,23 @@ fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
 
 pub fn export_verb(args: ExportArgs) -> Result<()> {
     let Some(to) = &args.trajectory else {
-        return Err(usage!(
-            "export writes --trajectory FILE, or with --merge a model: --merge --output-dir FOLDER; say which"
-        ));
+        return Err(usage!("say what to export: --trajectory FILE, or for a merged model --merge --output-dir FOLDER"));
     };
     let from = &args.run;
     let trajectory = Trajectory::open(from)?;
     trajectory.warn_if_part(from);
     if !trajectory.header.replays {
         return Err(usage!(
-            "the steps of {} have first-order gradients, which no trajectory holds; hand on {}",
+            "{} cannot be exported as a trajectory (it uses first-order gradients); share the folder {} instead",
             trajectory.header.config.optimizer,
             from.display()
         ));
     }
-    if to.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) || to.is_dir() {
-        return Err(usage!("--trajectory {}: it wants the name of a file in a folder that is there", to.display()));
+    if to.is_dir() {
+        return Err(usage!("--trajectory {}: it is a folder; give the name of a file", to.display()));
+    }
+    if to.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(usage!("--trajectory {}: its folder does not exist", to.display()));
     }
     check_new("--trajectory", to)?;
     let Exported { front, steps: of_steps } = export(&trajectory, to)?;
@@ -110,9 +111,10 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
     let front = front as f64 / 1e3;
     let inputs = folder::inputs_of(&trajectory, from);
     say(&format!(
-        "wrote    {}: {bytes} bytes for {steps} steps: {front:.1} KB and {a_step:.1} a step\n\
+        "wrote    {}: {bytes} bytes for {} (header {front:.1} KB, {a_step:.1} bytes per step)\n\
          next     zotune eval --model {} --trajectory {} {}",
         to.display(),
+        format::steps(steps),
         shell_quoted(&inputs.model),
         shell_quoted(&to.to_string_lossy()),
         eval_flags(&inputs),

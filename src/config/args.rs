@@ -18,50 +18,50 @@ use crate::zo::Settings;
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Common {
-    /// The model: a folder in Hugging Face layout, a name on the hub (facebook/opt-125m), a GGUF file, or opt-mini (built in)
+    /// The model: a folder in Hugging Face format, a name on the hub (facebook/opt-125m), a GGUF file, or opt-mini (built in)
     /// [default: opt-mini]
     #[arg(long, value_name = "FOLDER_OR_NAME", alias = "model-name-or-path", help_heading = "Model and data")]
     pub model: Option<String>,
     /// The branch, tag or commit of a model on the hub [default: main]
     #[arg(long, help_heading = "Model and data")]
     pub revision: Option<String>,
-    /// A trajectory to begin from, replayed over the model: a run folder, or a file that zotune export wrote
+    /// Start from the weights that this trajectory gives with --model: a run folder, or a file from zotune export
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
     pub trajectory: Option<PathBuf>,
-    /// An adapter to begin from, LoRA or prefix, as PEFT writes it: its folder, a run's that trained one, or a name on the hub
+    /// Start from this LoRA or prefix adapter (PEFT format): a folder, a run folder, or a name on the hub
     #[arg(long, value_name = "FOLDER", help_heading = "Model and data")]
     pub adapter: Option<PathBuf>,
-    /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or a task file of your own [default: what --data says of
-    /// itself; without it reviews]
+    /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or your own task file [default: with --data, chosen by the
+    /// columns of the data; else reviews]
     #[arg(long, alias = "task-name", help_heading = "Model and data")]
     pub task: Option<String>,
-    /// The folder that the task's data files are in [default: fetched from the hub]. Without --task: rows of your own, a file
-    /// or a folder with train.jsonl and valid.jsonl or test.jsonl (.csv, .tsv and .parquet too), with the columns prompt and
-    /// completion, or text and label, or text alone
+    /// With --task: the folder with the task's data files [default: download them from the hub]. Without --task: your own data,
+    /// one file, or a folder with train.jsonl and valid.jsonl and/or test.jsonl (also .csv, .tsv, .parquet). Columns: prompt and
+    /// completion; text and label; or only text
     #[arg(long, value_name = "FOLDER|FILE", help_heading = "Model and data")]
     pub data: Option<PathBuf>,
-    /// How the weights are held [default: f32]
+    /// Number format of the weights [default: f32]
     #[arg(long, help_heading = "Model and data")]
     pub dtype: Option<Precision>,
-    /// Where to compute: cpu [default: cpu]
+    /// Device: cpu (the only one) [default: cpu]
     #[arg(long, help_heading = "Model and data")]
     pub device: Option<String>,
-    /// Threads to compute with; results have the same bits for any number [default: RAYON_NUM_THREADS, else all]
+    /// Number of threads. The result is the same for any number, to the last bit [default: RAYON_NUM_THREADS, else all cores]
     #[arg(long, help_heading = "Model and data")]
     pub threads: Option<usize>,
-    /// The begin token in front of every prompt, instead of the tokenizer's (MeZO's OPT runs: 0)
+    /// Id of the token before every prompt, in place of the tokenizer's begin token (MeZO uses 0 for OPT)
     #[arg(long, value_name = "ID", help_heading = "Model and data")]
     pub bos_id: Option<u32>,
-    /// Longer prompts are cut on the left [default: 2048, or the model's positions if fewer]
+    /// Maximum length of an example in tokens; longer prompts lose their beginning [default: 2048, or the model's maximum if less]
     #[arg(long, value_name = "TOKENS", help_heading = "Model and data")]
     pub max_length: Option<usize>,
-    /// Rows in the evaluation split [default: 1000, or all if fewer; of one file of your own a tenth at most]
+    /// Rows in the evaluation split [default: 1000, or all if there are fewer; if your data are one file: at most a tenth of it]
     #[arg(long, help_heading = "Model and data")]
     pub num_eval: Option<usize>,
-    /// Seed that the splits are drawn with [default: 0]
+    /// Seed for drawing the splits [default: 0]
     #[arg(long, help_heading = "Model and data")]
     pub train_set_seed: Option<u32>,
-    /// Examples in a batch of evaluation; changes memory and speed, and results to rounding only [default: 16]
+    /// Batch size for evaluation. Affects memory and speed; results change by rounding only [default: 16]
     #[arg(long, alias = "per-device-eval-batch-size", help_heading = "Model and data")]
     pub eval_batch_size: Option<usize>,
 }
@@ -74,13 +74,13 @@ pub struct RawArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
-    /// The method: zo-sgd, zo-sgd-momentum, zo-sign, zo-sign-scalar, zo-conservative, zo-rmsprop, zo-adamm, zo-adam,
+    /// The training method: zo-sgd, zo-sgd-momentum, zo-sign, zo-sign-scalar, zo-conservative, zo-rmsprop, zo-adamm, zo-adam,
     /// r-adazo, meazo, mezo-svrg, vamo, sgd, adamw, svrg [default: zo-sgd]
     #[arg(long, help_heading = "Training")]
     pub optimizer: Option<String>,
-    /// Learning rate [default: 0.016 / sqrt(number of weights) for zo-sgd, 1e-5 at 2.6 M and 1.4e-6 at
-    /// 135 M, 40 times as much for a prefix; a multiple of it for the other zeroth-order methods; sgd, svrg, vamo: 1e-3, but zo-sgd's where
-    /// --fo-params leaves weights to estimate; adamw: 1e-5; a backward pass's 10 times as much for LoRA, 300 for a prefix]
+    /// Learning rate [default: depends on the method and the number of weights; the run prints it. zo-sgd: 0.016 / sqrt(number of
+    /// weights), that is 1e-5 for 2.6 M and 1.4e-6 for 135 M weights, x 40 for a prefix; other zeroth-order methods: a multiple of that.
+    /// sgd, svrg, vamo: 1e-3; adamw: 1e-5; x 10 for LoRA, x 300 for a prefix. If --fo-params names only some of the weights: as zo-sgd]
     #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
     /// What of the model is trained.
@@ -91,56 +91,56 @@ pub struct RawArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub settings: Settings,
-    /// How the learning rate goes after the warm-up [default: constant]
+    /// Learning rate schedule after the warm-up [default: constant]
     #[arg(long, help_heading = "Training")]
     pub lr_scheduler_type: Option<Schedule>,
-    /// Steps over which the learning rate rises from 0 [default: 0]
+    /// Warm-up: steps in which the learning rate rises from 0 [default: 0]
     #[arg(long, help_heading = "Training")]
     pub warmup_steps: Option<u64>,
-    /// Steps to train for [default: 20000]
+    /// Number of training steps [default: 20000]
     #[arg(long, help_heading = "Training")]
     pub max_steps: Option<u64>,
-    /// Examples a step [default: 16]
+    /// Examples per step [default: 16]
     #[arg(long, alias = "per-device-train-batch-size", help_heading = "Training")]
     pub batch_size: Option<usize>,
-    /// Examples in one forward pass: a large batch with small activations, the same loss [default: the batch]
+    /// Examples per forward pass (as in gradient accumulation): less activation memory, same loss [default: --batch-size]
     #[arg(long, help_heading = "Training")]
     pub micro_batch_size: Option<usize>,
-    /// Seed of batches and directions [default: 0]
+    /// Seed for drawing batches and random directions [default: 0]
     #[arg(long, help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Rows in the training split [default: 1000, or what dev leaves if fewer; of your own all that the others leave]
+    /// Rows in the training split [default: 1000, or all rows that are not in dev if fewer; own data: all rows that are in no other split]
     #[arg(long, help_heading = "Training")]
     pub num_train: Option<usize>,
-    /// Rows in the dev split [default: 500; cb, copa and reviews: 100; of your own a tenth of the training rows at most]
+    /// Rows in the dev split [default: 500; cb, copa, reviews: 100; own data: at most a tenth of the training rows]
     #[arg(long, help_heading = "Training")]
     pub num_dev: Option<usize>,
-    /// Steps between evaluations on the dev split [default: a twentieth of the steps]
+    /// Steps between evaluations on the dev split [default: a twentieth of --max-steps]
     #[arg(long, help_heading = "Output")]
     pub eval_steps: Option<u64>,
-    /// Steps between lines of the log [default: 10]
+    /// Steps between lines of trainer_log.jsonl [default: 10]
     #[arg(long, help_heading = "Output")]
     pub logging_steps: Option<u64>,
-    /// Stop with exit code 4 once the run has diverged: 10 of its last 20 steps had a training loss above twice the loss on dev before
-    /// training and above 5 + ln(answers to choose from; with teacher forcing the vocabulary). --stop-if-diverged=false goes on
+    /// Stop with exit code 4 if the run diverges: in 10 of the last 20 steps the training loss was above 2 x the dev loss before training
+    /// and above 5 + ln K (K: number of answers; for completions and texts, the vocabulary size). --stop-if-diverged=false continues
     /// [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
     pub stop_if_diverged: Option<bool>,
-    /// Steps between checkpoints, each a model folder with the method's state; 0: none, a zeroth-order run goes on from its log
-    /// alone [default: --eval-steps]
+    /// Steps between checkpoints (model folder and optimizer state). 0: no checkpoints; a zeroth-order run can then be resumed from
+    /// its log [default: --eval-steps]
     #[arg(long, help_heading = "Output")]
     pub save_steps: Option<u64>,
-    /// Checkpoints to keep, the newest ones [default: 1]
+    /// Number of checkpoints to keep (the newest) [default: 1]
     #[arg(long, help_heading = "Output")]
     pub save_total_limit: Option<usize>,
-    /// How often the trajectory is forced to the disk, for machines that lose their power: with every step, every so many
-    /// seconds, or never [default: 5]
+    /// How often the trajectory is synced to disk (protects it against power loss): every step, every so many seconds, or never
+    /// [default: 5]
     #[arg(long, value_name = "every|SECONDS|never", help_heading = "Output")]
     pub fsync: Option<Fsync>,
-    /// The run folder [default: runs/TASK-MODEL-OPTIMIZER-SEED]
+    /// Folder for the run [default: runs/TASK-MODEL-OPTIMIZER-SEED]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub output_dir: Option<PathBuf>,
-    /// Write into a folder that is not empty, replacing the files of an older run
+    /// Write into a folder that is not empty, and replace the files of an older run
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
     pub overwrite_output_dir: Option<bool>,
 }

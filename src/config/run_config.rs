@@ -138,12 +138,14 @@ impl RunConfig {
         }
         let at = |step| format!("{:.2e}", self.learning_rate_at(step));
         tracing::warn!(
-            "resume  the learning rate falls along a {} to the last step: {} behind {then} of {then} steps, and now {} at step {}. A run begun \
-             with --max-steps {} would have had other rates up to here, and other weights; with a constant rate they are the same",
+            "resume  {} schedule up to --max-steps: the learning rate was {} at step {then} and is now {} at step {}",
             self.lr_scheduler_type.name(),
             at(then),
             at(then + 1),
             then + 1,
+        );
+        tracing::warn!(
+            "        the result is not that of a run started with --max-steps {}; with a constant rate it would be",
             self.max_steps
         );
     }

@@ -14,24 +14,23 @@ use crate::zo::Selection;
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainableArgs {
-    /// Train only some of the model's weights: last:N (blocks), or patterns of names, separated by commas [default: all]
+    /// Train only some of the model's weights: last:N (the last N blocks), or name patterns separated by commas [default: all]
     #[arg(long, value_name = "last:N|PATTERNS", help_heading = "What is trained")]
     pub tune: Option<Selection>,
-    /// Train a LoRA adapter of this rank (MeZO: 8) and leave the model as it is; written as PEFT reads it
+    /// Train a LoRA adapter of this rank (MeZO uses 8); the model's weights are frozen. Saved in PEFT format
     #[arg(long, value_name = "RANK", help_heading = "What is trained")]
     pub lora_r: Option<usize>,
-    /// LoRA's alpha: what the adapter adds is multiplied by alpha / rank [default: twice the rank]
+    /// LoRA alpha: the adapter's output is scaled by alpha / rank [default: twice the rank]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "What is trained")]
     pub lora_alpha: Option<f64>,
-    /// The linear layers that LoRA adapts, by the last part of their names, separated by commas; or all-linear [default:
-    /// q_proj,v_proj]
+    /// Linear layers that get LoRA: the last part of their names, separated by commas, or all-linear [default: q_proj,v_proj]
     #[arg(long, value_name = "NAMES", help_heading = "What is trained")]
     pub lora_target_modules: Option<Names>,
-    /// Train keys and values in front of every layer's own (prefix tuning), begun as those of tokens drawn at random, and leave
-    /// the model as it is; written as PEFT reads it
+    /// Prefix tuning: train keys and values that are put before those of every layer; the model's weights are frozen. Initialised
+    /// from random tokens. Saved in PEFT format
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "What is trained")]
     pub prefix_tuning: Option<bool>,
-    /// Tokens in the prefix [default: 5]
+    /// Number of tokens in the prefix [default: 5]
     #[arg(long, value_name = "TOKENS", help_heading = "What is trained")]
     pub num_prefix: Option<usize>,
 }

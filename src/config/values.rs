@@ -12,12 +12,12 @@ as_typed!(Fsync);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 4 bytes a weight.
+    /// 4 bytes per weight.
     #[default]
     F32,
-    /// 2 bytes: 10 bits of fraction, narrow range.
+    /// 2 bytes per weight; more precise than bf16, smaller range.
     F16,
-    /// 2 bytes: 7 bits of fraction, f32's range.
+    /// 2 bytes per weight; the range of f32, fewer digits.
     Bf16,
 }
 
@@ -36,12 +36,12 @@ impl Precision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// The same throughout.
+    /// The same rate in every step.
     #[default]
     Constant,
-    /// Down to 0 in a straight line.
+    /// Linear decay to 0.
     Linear,
-    /// Down to 0 along half a cosine.
+    /// Cosine decay to 0.
     Cosine,
 }
 

@@ -92,17 +92,17 @@ impl Example {
         let shortened = examples.iter().filter(|e| e.shortened).count();
         if shortened > 0 {
             tracing::warn!(
-                "{of}{shortened} of {} completions leave no room for a prompt in {max_length} tokens and were cut on the right: their ends \
-                 are not seen",
+                "{of}{shortened} of {} completions do not fit into {max_length} tokens with their prompts; their end was cut and is \
+                 not used",
                 rows.len()
             );
         }
         if cut > 0 {
-            let side = if rows.iter().all(|row| row.prompt.is_empty()) { "right" } else { "left" };
-            tracing::warn!(
-                "{of}{cut} of {} prompts are longer than {max_length} tokens and were cut on the {side}",
-                rows.len()
-            );
+            let (what, side) = match rows.iter().all(|row| row.prompt.is_empty()) {
+                true => ("texts", "end"),
+                false => ("prompts", "beginning"),
+            };
+            tracing::warn!("{of}{cut} of {} {what} do not fit into {max_length} tokens; their {side} was cut", rows.len());
         }
         Ok(examples)
     }

@@ -67,7 +67,7 @@ impl<'a> Download<'a> {
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         let len = file.metadata()?.len();
         let length = remote.size.map_or(String::new(), |size| format!(", {}", HumanBytes(size)));
-        let rest = if len > 0 { format!(", going on from {}", HumanBytes(len)) } else { String::new() };
+        let rest = if len > 0 { format!(", continuing from {}", HumanBytes(len)) } else { String::new() };
         tracing::info!("fetch   {what}{length}{rest}");
         let name = what.rsplit('/').next().unwrap_or(what);
         let bar = if client.settings().bars { bars::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };

@@ -125,7 +125,7 @@ fn token(variable: Option<String>, file: &Path) -> Result<Option<(String, String
             Ok(text) => Some((text.trim().to_string(), file.display().to_string())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => {
-                tracing::warn!("cannot read the token in {}: {e}; going on without one", file.display());
+                tracing::warn!("cannot read the token in {}: {e}; continuing without a token", file.display());
                 None
             }
         },

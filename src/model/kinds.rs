@@ -123,8 +123,8 @@ pub fn warn_of_code(config: &Value) {
     if ["AutoModelForCausalLM", "AutoModel"].iter().any(|class| !config["auto_map"][class].is_null()) {
         let kind = config["model_type"].as_str().unwrap_or("?");
         tracing::warn!(
-            "config.json names code of its own for this model (auto_map), which is not run: it is computed as transformers computes \
-             a {kind} without trust_remote_code"
+            "config.json names its own code for this model (auto_map); zotune does not run it, and computes a {kind} as transformers \
+             does without trust_remote_code"
         );
     }
 }

@@ -268,8 +268,8 @@ impl Loader {
         }
         if is_read {
             tracing::warn!(
-                "config.json says that the head is the embedding (tie_word_embeddings), but {HEAD} and {embedding} are not the same \
-                 numbers; they are taken as two weights, as transformers does, and the config that is written says so"
+                "config.json ties the head to the embedding (tie_word_embeddings), but {HEAD} and {embedding} have different numbers; \
+                 both weights are used, as in transformers, and the config of the saved model says so"
             );
         }
         Ok(true)

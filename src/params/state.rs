@@ -12,10 +12,10 @@ use crate::device::{Buffer, ViewMut};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateDtype {
-    /// 4 bytes a number.
+    /// 4 bytes per number.
     #[default]
     F32,
-    /// 2 bytes, rounded at random so that the mean is kept.
+    /// 2 bytes per number, stochastic rounding.
     Bf16,
 }
 

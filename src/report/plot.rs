@@ -83,10 +83,10 @@ fn legend<D: DrawingBackend>(
     is_smooth: bool,
     cut: Option<f64>,
 ) -> Result<(), DrawingAreaErrorKind<D::ErrorType>> {
-    let train = if is_smooth { "training (smoothed; thin: as logged)" } else { "training" };
-    let cut = cut.map(|cut| format!("at the top: losses of {cut:.1} and more"));
+    let train = if is_smooth { "training loss (thin: not smoothed)" } else { "training loss" };
+    let cut = cut.map(|cut| format!("top edge: losses of {cut:.1} or more"));
     let mut x = 72;
-    for (colour, text) in [(Some(TRAIN), train), (Some(DEV), "dev"), (None, cut.as_deref().unwrap_or_default())] {
+    for (colour, text) in [(Some(TRAIN), train), (Some(DEV), "dev loss"), (None, cut.as_deref().unwrap_or_default())] {
         if let Some(colour) = colour {
             area.draw(&PathElement::new([(x, 8), (x + 22, 8)], colour.stroke_width(2)))?;
             x += 28;
@@ -199,11 +199,11 @@ mod tests {
         let curve = |n: usize, loss: fn(usize) -> f64| -> Vec<(f64, f64)> { (1..=n).map(|i| (i as f64, loss(i))).collect() };
         let dev = [(0.0, 0.8), (20.0, 0.7)];
         let short = losses_svg("short", &curve(20, |i| 1.0 / i as f64), &dev)?;
-        assert!(!short.contains("as logged") && !short.contains("at the top"));
+        assert!(!short.contains("not smoothed") && !short.contains("top edge"));
         let long = losses_svg("long", &curve(200, |i| 1.0 + (i % 7) as f64), &dev)?;
-        assert!(long.contains("thin: as logged") && long.contains("at the top: losses of 3.8 and more"));
+        assert!(long.contains("thin: not smoothed") && long.contains("top edge: losses of 3.8 or more"));
         let exploded = losses_svg("exploded", &curve(20, |i| if i < 5 { 0.7 } else { 2e16 }), &dev)?;
-        assert!(exploded.contains("at the top: losses of 3.8 and more") && !exploded.contains("e16"));
+        assert!(exploded.contains("top edge: losses of 3.8 or more") && !exploded.contains("e16"));
         if let Some(place) = std::env::var_os("ZOTUNE_TEST_PICTURES") {
             for (name, svg) in [("short", short), ("long", long), ("exploded", exploded)] {
                 std::fs::write(Path::new(&place).join(format!("{name}.svg")), svg)?;

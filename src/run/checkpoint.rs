@@ -127,7 +127,7 @@ impl TrainState<'_> {
                     self.read_state(&folder.join(STATE)).with_context(|| folder.display().to_string())?;
                     return Ok(step);
                 }
-                Err(e) => tracing::warn!("{} is left out: {e:#}", folder.display()),
+                Err(e) => tracing::warn!("{} is skipped: {e:#}", folder.display()),
             }
         }
         Ok(0)
@@ -231,10 +231,7 @@ pub fn clear(run: &Path, known: Option<u64>) -> Result<()> {
         let half = [".partial", ".old"].into_iter().find_map(|end| step.strip_suffix(end));
         let Ok(number) = half.unwrap_or(step).parse::<u64>() else { continue };
         if let (None, Some(known)) = (half, known.filter(|known| number > *known)) {
-            tracing::warn!(
-                "{} is removed: the trajectory ends behind step {known}, which makes its step again",
-                path.display()
-            );
+            tracing::warn!("{} is removed: the log ends at step {known}, so its step is computed again", path.display());
         }
         if half.is_some() || known.is_none_or(|known| number > known) {
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;

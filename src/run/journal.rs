@@ -107,7 +107,7 @@ impl Journal {
             Ok(log)
         };
         let log = open().with_context(|| format!("cannot write {}", path.display()))?;
-        bar.set_message("scoring the untrained model");
+        bar.set_message("evaluating the untrained model");
         Ok(Journal {
             path,
             log,
@@ -276,12 +276,12 @@ impl Journal {
     }
 
     fn say(&mut self, step: u64, dev: &Scored) {
-        let loss = if step == 0 { "           ".into() } else { format!("loss {:.4}", self.recent_loss()) };
+        let loss = if step == 0 { "before training".into() } else { format!("train loss {:.4}", self.recent_loss()) };
         let line = format!(
-            "  {step:>6}/{}  {loss}  dev {:.4}{}  peak {}",
+            "  {step:>6}/{}  {loss:<17}  dev loss {:.4}{}  peak {}",
             self.max_steps,
             dev.loss,
-            dev.accuracy.map_or(String::new(), |share| format!("  {:.1} %", 100.0 * share)),
+            dev.accuracy.map_or(String::new(), |share| format!("  accuracy {:.1} %", 100.0 * share)),
             memory::human(memory::peak_rss_bytes())
         );
         if self.bar.is_hidden() {
@@ -302,13 +302,13 @@ impl Journal {
         if self.bar.is_hidden() {
             if let Some(left) = self.pace.as_mut().and_then(|pace| pace.due(step)) {
                 let (loss, left) = (self.recent_loss(), roughly(left));
-                tracing::info!("  {step:>6}/{}  loss {loss:.4}  {left} left", self.max_steps);
+                tracing::info!("  {step:>6}/{}  train loss {loss:.4}  {left} left", self.max_steps);
             }
             return;
         }
         self.bar.set_position(step);
         if replayed {
-            return self.bar.set_message("replaying the trajectory");
+            return self.bar.set_message("replaying the log");
         }
         let seconds = median(&self.step_times[self.step_times.len().saturating_sub(50)..]);
         let tokens = self.totals.tokens as f64 / step as f64;

@@ -103,7 +103,7 @@ impl LoadedModel {
             ));
         }
         if self.tokenizer.end().is_none() && rows.train.iter().any(|row| row.answered.len() == 1) {
-            tracing::warn!("the model's files name no end token: it is not taught where a completion ends");
+            tracing::warn!("the model's files name no end token, so the model does not learn where a completion ends");
         }
         let encode = |called, rows: &[PromptedRow]| Example::encode_split(called, rows, &self.tokenizer, self.max_length);
         Ok(Splits { train: encode("train", train)?, dev: encode("dev", dev)?, eval: encode("eval", eval)? })

@@ -86,7 +86,7 @@ impl<'a> Session<'a> {
         let held = checked.is_ok();
         if let Some(other) = checked.err().filter(|_| self.known > 0) {
             tracing::info!(
-                "resume  {} is not that of step {best} and is made again: {other:#}",
+                "resume  {} does not hold the weights of step {best} and is rebuilt: {other:#}",
                 self.workload.weights_file()
             );
         }
@@ -99,16 +99,18 @@ impl<'a> Session<'a> {
             self.keep()?;
         }
         self.best = self.log.trajectory().best(self.start).unwrap_or((0, untrained));
-        let first = self.start + 1;
+        let steps = match (self.start + 1, self.known) {
+            (first, known) if first == known => format!("step {known}"),
+            (first, known) => format!("steps {first} to {known}"),
+        };
         match self.known {
             0 => {}
-            known if known == self.start => tracing::info!("resume  behind step {known}"),
-            known if self.log.trajectory().header.replays => {
-                tracing::info!("resume  steps {first} to {known} are replayed from the trajectory");
+            known if known == self.start => tracing::info!("resume  continuing after step {known}"),
+            _ if self.log.trajectory().header.replays => {
+                tracing::info!("resume  replaying {steps} from the log (no forward pass)");
             }
-            known => tracing::info!(
-                "resume  steps {first} to {known} are computed again: no log holds first-order gradients; --save-steps makes \
-                 them fewer"
+            _ => tracing::info!(
+                "resume  computing {steps} again: first-order gradients are not in the log; a smaller --save-steps shortens this"
             ),
         }
         Ok(())
@@ -153,8 +155,8 @@ impl<'a> Session<'a> {
         let before = self.log.trajectory().dev.range(..step).next_back();
         if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
             tracing::warn!(
-                "the weights behind step {step} are those behind step {before}, to the bit: nothing has moved; both losses may be the \
-                 same (--zo-eps is too small) or the steps too small for {} (--learning-rate)",
+                "the weights of step {step} are identical to those of step {before}: either --zo-eps is so small that both losses are \
+                 equal, or --learning-rate is too small for {}",
                 self.params.dtype().as_str()
             );
         }

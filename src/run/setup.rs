@@ -25,7 +25,7 @@ pub fn set_up(config: &mut RunConfig, loaded: &mut LoadedModel, num_train: usize
     resolve_config(config, trained_adapter(config, &loaded.model).as_ref(), trained, estimated, num_train)?;
     let rate = config.learning_rate.unwrap_or_default();
     if let Some(decay) = config.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
-        tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
+        tracing::warn!("weight decay {decay} x learning rate {rate:e} is below the precision of f32 and has no effect");
     }
     let optimizer = make_method(config, &mut loaded.params)?;
     warn_of_rounded_displacement(config, &mut loaded.params)?;
@@ -43,10 +43,10 @@ fn warn_of_rounded_displacement(config: &RunConfig, params: &mut Params) -> Resu
     let share = params.displaced_share(direction.term(direction_seed(config.seed, 1, 0), eps as f32), ParamSet::Trained)?;
     if share < 0.5 {
         tracing::warn!(
-            "of the way to where the loss is looked at, --zo-eps {radius:e}, {:.0} % is lost to rounding in {}: slopes are of little \
-             worth; a larger --zo-eps or f32 has them",
-            100.0 * (1.0 - share),
-            config.inputs.dtype.dtype().as_str()
+            "rounding in {} removes {:.0} % of the perturbation (--zo-eps {radius:e}), so the gradient estimates are poor; use a \
+             larger --zo-eps or --dtype f32",
+            config.inputs.dtype.dtype().as_str(),
+            100.0 * (1.0 - share)
         );
     }
     Ok(())

@@ -126,7 +126,9 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
         match log.trajectory().check_kept(run) {
             Ok(()) => return Ok(Resumed::Finished(results.clone())),
             // The run itself reports the reason when it compares the weights file.
-            Err(_) => tracing::warn!("the weights that {} has left are made again", run.display()),
+            Err(_) => {
+                tracing::warn!("resume  the weights in {} are missing or have changed; they are rebuilt", run.display())
+            }
         }
     }
     if raw.common.model.is_none() {
@@ -151,7 +153,7 @@ impl Unfinished {
         header.check_data(&workload.data())?;
         if !header.replays && header.instruction_set != simd::instruction_set() {
             tracing::warn!(
-                "the run began on {} and goes on on {}: first-order gradients come out otherwise in their last bits",
+                "the run was started on {} and continues on {}: first-order gradients differ in their last bits",
                 header.instruction_set,
                 simd::instruction_set()
             );

@@ -164,10 +164,10 @@ impl<'a> Trial<'a> {
         // A long silence is explained.
         if tried == 0 && self.num_weights > MANY_WEIGHTS {
             tracing::info!(
-                "plan    a few steps of two and three blocks are tried; of a model of this size that takes a while"
+                "plan    timing a few steps on two and three blocks; for a model of this size this takes a while"
             );
         } else if seconds > 5.0 {
-            tracing::info!("plan    {tried} of {} parts tried in {}", self.parts(), duration(seconds));
+            tracing::info!("plan    {tried} of {} parts timed in {}", self.parts(), duration(seconds));
         }
         let (model, mut params) = self.stand_in(plain + upper)?;
         self.assign_roles(&model, &mut params, plain);

@@ -12,9 +12,9 @@ use crate::params::StateDtype;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// The paper's estimator.
+    /// The gradient estimator of the paper.
     Paper,
-    /// MeZO's estimator, which the code that fine-tunes language models shares.
+    /// The gradient estimator of MeZO's code.
     Code,
 }
 
@@ -22,61 +22,62 @@ pub enum Preset {
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Whose estimator a method takes where its paper and the code that people run differ: paper is one-sided on the
-    /// sphere for zo-rmsprop, zo-adamm and r-adazo (q 10, eps 5e-3); code is MeZO's [default: code]
+    /// zo-rmsprop, zo-adamm and r-adazo: use the gradient estimator of the paper (one-side, sphere, 10 directions, eps 5e-3) or
+    /// that of MeZO's code [default: code]
     #[arg(long, help_heading = "Training")]
     pub preset: Option<Preset>,
-    /// On which sides of the weights a direction is tried [default: two-side; vamo: one-side]
+    /// Evaluate the loss on both sides of the weights or on one side [default: two-side; vamo: one-side]
     #[arg(long, help_heading = "Training")]
     pub perturbation_mode: Option<Sides>,
-    /// Directions a step, averaged, at the memory of one; of vamo: directions a snapshot [default: 1]
+    /// Random directions per step; the estimates are averaged, without extra memory. vamo: directions per snapshot [default: 1]
     #[arg(long, alias = "q", help_heading = "Training")]
     pub num_directions: Option<usize>,
-    /// Give each direction a mini-batch of its own
+    /// Draw a new mini-batch for each direction
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
     pub fresh_batch_per_direction: Option<bool>,
-    /// Where directions are drawn from [default: gaussian; vamo: sphere]
+    /// Distribution of the random directions [default: gaussian; vamo: sphere]
     #[arg(long, help_heading = "Training")]
     pub distribution: Option<Distribution>,
-    /// Smoothing radius of the estimate, for vamo of its snapshots [default: 1e-3; LoRA: 1e-2; a prefix: 1e-1; with sphere: that times sqrt(number of weights), the same step]
+    /// Size of the perturbation (eps); vamo uses it for its snapshots [default: 1e-3; LoRA: 1e-2; prefix: 1e-1; with sphere: times
+    /// sqrt(number of weights), which is the same distance]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zo_eps: Option<f64>,
-    /// Weight decay, on matrices and embeddings only [default: 0]
+    /// Weight decay, for matrices and embeddings only [default: 0]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub weight_decay: Option<f64>,
-    /// b of zo-sgd-momentum [default: 0.9]
+    /// zo-sgd-momentum: momentum factor [default: 0.9]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub momentum: Option<f64>,
-    /// b1 of the adaptive methods' first moment [default: 0.9]
+    /// Adaptive methods: decay rate of the first moment [default: 0.9]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub beta1: Option<f64>,
-    /// b2 of the adaptive methods' second moment [default: 0.99; zo-adam and adamw: 0.999]
+    /// Adaptive methods: decay rate of the second moment [default: 0.99; zo-adam and adamw: 0.999]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub beta2: Option<f64>,
-    /// The small constant in the adaptive methods' root [default: 1e-8]
+    /// Adaptive methods: small constant under the square root ("epsilon" of Adam) [default: 1e-8]
     #[arg(long, alias = "adam-epsilon", value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zeta: Option<f64>,
-    /// zo-adamm: take the running maximum of the second moment, as its authors do
+    /// zo-adamm: use the maximum of all second moments so far (AMSGrad), as in the paper
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
     pub amsgrad: Option<bool>,
-    /// How the adaptive methods hold their moments; bf16 rounds at random [default: f32]
+    /// Adaptive methods: number format of the moments; bf16 uses stochastic rounding [default: f32]
     #[arg(long, help_heading = "Training")]
     pub state_dtype: Option<StateDtype>,
-    /// vamo and sgd: the weights that get a first-order gradient; the others get a two-point estimate. all, none, last:N
-    /// (blocks), or patterns of names, separated by commas [default: all]
+    /// vamo and sgd: the weights whose gradient comes from backpropagation; for all others it is estimated from two losses. all,
+    /// none, last:N (the last N blocks), or name patterns separated by commas [default: all]
     #[arg(long, value_name = "all|last:N|none|PATTERNS", help_heading = "Training")]
     pub fo_params: Option<Selection>,
-    /// vamo: the correction's factor [default: 1 / number of weights]
+    /// vamo: weight of the correction term [default: 1 / number of weights]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub alpha: Option<f64>,
-    /// vamo, svrg, mezo-svrg: steps between looks at the whole training set; what mezo-svrg's steps draw grows with
-    /// their number since the last one [default: an epoch; mezo-svrg: 10]
+    /// vamo, svrg, mezo-svrg: steps between two snapshots (passes over the whole training set). A mezo-svrg step costs more the
+    /// longer ago its snapshot is [default: one epoch; mezo-svrg: 10]
     #[arg(long, help_heading = "Training")]
     pub snapshot_steps: Option<u64>,
-    /// vamo: add directions to a snapshot until its slopes are known to --direction-tolerance, up to this many
+    /// vamo: add directions to a snapshot until its error is below --direction-tolerance, at most this many in all
     #[arg(long, help_heading = "Training")]
     pub max_directions: Option<usize>,
-    /// vamo: the standard error of a snapshot's slopes, relative to them, that is small enough [default: 0.1]
+    /// vamo: relative standard error of the slopes at which no more directions are added [default: 0.1]
     #[arg(long, value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub direction_tolerance: Option<f64>,
 }
@@ -125,15 +126,15 @@ impl Settings {
     }
 }
 
-/// The sides of the weights on which the objective is evaluated.
+/// The sides of the weights on which the loss is evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Sides {
-    /// f(theta + eps z) and f(theta - eps z) for each direction.
+    /// Losses at theta + eps z and theta - eps z for each direction z.
     #[default]
     #[value(name = "two-side")]
     #[serde(rename = "two-side")]
     Two,
-    /// f(theta + eps z) for each direction, and f(theta) once.
+    /// Loss at theta + eps z for each direction z, and at theta once.
     #[value(name = "one-side")]
     #[serde(rename = "one-side")]
     One,
@@ -143,12 +144,12 @@ pub enum Sides {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Distribution {
-    /// z ~ N(0, I): MeZO's.
+    /// Normal distribution, z ~ N(0, I), as in MeZO.
     #[default]
     Gaussian,
-    /// u = z / ||z||, uniform on the unit sphere, and the factor d in the estimate. `--zo-eps` is mu = eps sqrt(d).
+    /// Uniform on the unit sphere, u = z / |z|; the estimate has the factor d (number of weights), and --zo-eps is mu, by default eps sqrt(d).
     Sphere,
-    /// Every coordinate +1 or -1 with equal chances.
+    /// Each coordinate is +1 or -1, with equal probability.
     Rademacher,
 }
 

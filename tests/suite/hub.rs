@@ -161,7 +161,7 @@ fn a_model_is_fetched_into_the_shared_cache_and_needs_no_network_again() -> Resu
     let output = home.run(&hub, &EVAL, &[])?;
     assert!(output.status.success() && stderr(&output).contains("which is in the cache"), "{}", stderr(&output));
     let output = home.run(&hub, &EVAL, &[("HF_ENDPOINT", "http://127.0.0.1:1")])?;
-    assert!(output.status.success() && stderr(&output).contains("going on with facebook/opt-tiny@27dcfa7"));
+    assert!(output.status.success() && stderr(&output).contains("continuing with facebook/opt-tiny@27dcfa7"));
     Ok(())
 }
 
@@ -632,7 +632,7 @@ fn a_task_without_data_is_fetched_and_gives_the_same_bits_as_from_a_folder() -> 
         assert_eq!((&found["loss"], &found["accuracy"]), (&expected["loss"], &expected["accuracy"]));
     }
     let said = stderr(&home.run(&hub, &eval, &[])?);
-    assert!(said.contains("task    sst2: 90 eval (stanfordnlp/sst2 from the hub, seed 0)"), "{said}");
+    assert!(said.contains("data    sst2: 90 eval rows (stanfordnlp/sst2 from the hub, seed 0)"), "{said}");
     // What is not looked at is not fetched.
     assert!(!lines(&hub.requests()).iter().any(|line| line.contains("train")));
     let train = ["train", "--model", "opt-mini", "--task", "sst2", "--num-train", "60", "--num-dev", "20", "--json"];

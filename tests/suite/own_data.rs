@@ -157,7 +157,10 @@ fn every_data_file_in_a_folder_is_read_or_named() -> Result<()> {
     }
     let output = call(dir.path(), &["plan", "--data", "rows", "--max-steps", "1"])?;
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("--data rows: not read: extra.csv, more.jsonl\n"), "{said}");
+    assert!(
+        output.status.success() && said.contains("--data rows: these files are not used: extra.csv, more.jsonl\n"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -246,12 +249,12 @@ fn every_kind_trains_resumes_and_replays_to_the_same_bits() -> Result<()> {
     }
     let output = call(place, &["train", "--data", "completions.jsonl", "--batch-size", "8", "--max-steps", "1"])?;
     let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(said.starts_with("loss on 4 examples it never saw: ") && said.contains("(perplexity "), "{said}");
+    assert!(said.starts_with("loss on 4 unseen examples: ") && said.contains("(perplexity "), "{said}");
     assert!(
         said.contains("next     zotune eval --model runs/completions-opt-mini-zo-sgd-0.2 --data completions.jsonl"),
         "{said}"
     );
-    assert!(!told.contains('%') && told.contains("all drawn from one file, seed 0"), "{told}");
+    assert!(!told.contains('%') && told.contains("split at random from one file, seed 0"), "{told}");
     assert!(told.contains("zotune tasks show sst2 > mine.toml"), "{told}");
     Ok(())
 }
@@ -424,7 +427,7 @@ fn a_run_shows_what_it_trains() -> Result<()> {
     let quiet = call(place, &[&train[..], &["quiet"]].concat())?;
     let told = call(place, &[&train[..], &["told", "--verbose"]].concat())?;
     let (quiet, told) = (String::from_utf8(quiet.stderr)?, String::from_utf8(told.stderr)?);
-    assert!(quiet.contains("answered by \" bad\", \" good\"; left out: id; for other words"), "{quiet}");
+    assert!(quiet.contains("prompt \"{text}\\nLabel:\", answers \" bad\", \" good\"; unused columns: id\n"), "{quiet}");
     let run: Value = serde_json::from_slice(&std::fs::read(place.join("told/run.json"))?)?;
     let example = &run["example"];
     // The first of the first step's.
@@ -444,9 +447,9 @@ fn a_run_shows_what_it_trains() -> Result<()> {
         assert!(scored[0].as_str().unwrap().starts_with('\u{120}'), "{scored:?}");
         assert_eq!(scored.len(), fed.len() - bench.tokenizer.encode(&row.prompt)?.len());
     }
-    let line = format!("example {line}: behind {:?}", row.prompt);
+    let line = format!("example {line}: prompt {:?}", row.prompt);
     assert!(told.contains(&line) && !quiet.contains(&line), "{told}");
-    assert!(told.contains(&format!("-> \" {}\"", ["bad", "good"][row.label])), "{told}");
+    assert!(told.contains(&format!("-> answer \" {}\": scored ", ["bad", "good"][row.label])), "{told}");
     Ok(())
 }
 
@@ -458,6 +461,11 @@ fn words_that_run_together_are_said() -> Result<()> {
     write(&dir.path().join("a.jsonl"), &rows)?;
     let output = call(dir.path(), &["train", "--data", "a.jsonl", "--max-steps", "1"])?;
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("30 completions make one word with their prompts, the first in a.jsonl, line 1: "), "{said}");
+    assert!(
+        said.contains(
+            "30 completions do not start with a space and form one word with their prompts (the first: a.jsonl, line 1)"
+        ),
+        "{said}"
+    );
     Ok(())
 }

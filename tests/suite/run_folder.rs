@@ -49,7 +49,7 @@ fn a_checkpoint_is_of_one_step_of_one_run() -> Result<()> {
             copy_all(&run, &place.join(name))?;
         }
         let (weights, results, said) = resumed(place, "run")?;
-        assert!(said.contains("resume  behind step 24") && !said.contains("left out"), "{method}: {said}");
+        assert!(said.contains("resume  continuing after step 24") && !said.contains("skipped"), "{method}: {said}");
 
         std::fs::remove_dir_all(place.join("renamed/checkpoint-24"))?;
         std::fs::rename(place.join("renamed/checkpoint-12"), place.join("renamed/checkpoint-24"))?;
@@ -88,7 +88,11 @@ fn damage_to_frozen_weights_is_seen() -> Result<()> {
     let (weights, results, _) = resumed(place, "run")?;
     let hurt = resumed(place, "hurt")?;
     let damaged = format!("{frozen}, which is frozen, is not as the run began with it");
-    assert!(hurt.2.contains("model.safetensors is not that of step") && hurt.2.matches(&damaged).count() > 1, "{}", hurt.2);
+    assert!(
+        hurt.2.contains("model.safetensors does not hold the weights of step") && hurt.2.matches(&damaged).count() > 1,
+        "{}",
+        hurt.2
+    );
     assert!((hurt.0, hurt.1) == (weights, results));
     Ok(())
 }
@@ -157,9 +161,9 @@ fn what_is_read_is_not_written_over() -> Result<()> {
         ("replay kept/mine.zot --output-dir kept --overwrite-output-dir".into(), "kept/mine.zot is read from there"),
         ("replay a --output-dir linked --overwrite-output-dir".into(), "is a link to "),
         ("export lora --merge --output-dir lora --overwrite-output-dir".into(), "is read from there"),
-        ("export a --trajectory kept/mine.zot".into(), "--trajectory kept/mine.zot: it is there already"),
-        ("export a --trajectory a/trajectory.bin".into(), "it is there already"),
-        ("eval --model model --data mine.jsonl --dump mine.jsonl".into(), "--dump mine.jsonl: it is there already"),
+        ("export a --trajectory kept/mine.zot".into(), "--trajectory kept/mine.zot: it exists already"),
+        ("export a --trajectory a/trajectory.bin".into(), "it exists already"),
+        ("eval --model model --data mine.jsonl --dump mine.jsonl".into(), "--dump mine.jsonl: it exists already"),
     ] {
         let output = zotune(place, &command).output()?;
         assert_eq!(output.status.code(), Some(2), "{command}: {}", stderr(&output));

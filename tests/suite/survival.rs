@@ -194,7 +194,7 @@ fn every_kind_of_run_is_stopped_by_signals_and_goes_on_to_the_same_bits() -> Res
                 continue; // It came to its end first.
             }
             assert_eq!(output.status.code(), Some(code), "{words}: {said}");
-            assert!(said.contains("go on with: zotune train --resume stopped"), "{said}");
+            assert!(said.contains("continue with: zotune train --resume stopped"), "{said}");
             assert!(said.lines().last().is_some_and(|l| l.starts_with("stopped behind step ")), "{said}");
         }
         let output = done(folder.path(), "train --resume stopped --json")?;
@@ -228,7 +228,7 @@ fn more_steps_can_be_asked_for_and_nothing_else_that_matters() -> Result<()> {
     }
     // Nothing to do is no error.
     let output = done(place, "train --resume grown --json")?;
-    assert!(stderr(&output).contains("has made all of its 40 steps"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("grown is finished (40 steps)"), "{}", stderr(&output));
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout)?["steps"], 40);
     done(place, "train --resume grown --max-steps 60 --save-steps 9 --eval-steps 6 --fsync every")?;
     let trajectory = Trajectory::open(&place.join("grown"))?;
@@ -276,7 +276,7 @@ fn a_run_that_is_made_longer_loses_nothing() -> Result<()> {
         let output = process.wait_with_output()?;
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(130), "{method}: {said}");
-        assert!(said.contains("resume  behind step 31") && !said.contains("made again"), "{method}: {said}");
+        assert!(said.contains("resume  continuing after step 31") && !said.contains("rebuilt"), "{method}: {said}");
         assert!(before.iter().all(Option::is_some) && left() == before, "{method}: what the run had left is another");
         assert!(run.join("loss.svg").is_file());
     }
@@ -387,9 +387,9 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     says("replay model --output-dir s", 2, "there is no trajectory to read")?;
     says("replay model/config.json --output-dir s", 1, "it is no trajectory of zotune's")?;
     says("train --resume model", 2, "there is no trajectory.bin")?;
-    says("export run --trajectory run/trajectory.bin", 2, "it is there already")?;
-    says("export run --trajectory nowhere/a.zot", 2, "it wants the name of a file in a folder that is there")?;
-    says("export run --trajectory model/config.json", 2, "it is there already")?;
+    says("export run --trajectory run/trajectory.bin", 2, "it exists already")?;
+    says("export run --trajectory nowhere/a.zot", 2, "--trajectory nowhere/a.zot: its folder does not exist")?;
+    says("export run --trajectory model/config.json", 2, "it exists already")?;
     done(place, "export run --trajectory a.zot")?;
     says(
         "eval --model model --task reviews --trajectory a.zot --dtype bf16",
@@ -422,7 +422,7 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     bytes[middle] ^= 1;
     std::fs::write(&checkpoint, bytes)?;
     let output = done(place, "train --resume run --max-steps 67")?;
-    assert!(stderr(&output).contains("checkpoint-66 is left out: model.safetensors is damaged"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("checkpoint-66 is skipped: model.safetensors is damaged"), "{}", stderr(&output));
     assert!(stderr(&output).contains("steps 61 to 66 are replayed"), "{}", stderr(&output));
     // So are the best weights, if their file is lost: those of the step with the least loss on dev, whichever that is.
     std::fs::remove_file(place.join("run/model.safetensors"))?;

@@ -102,7 +102,7 @@ fn an_adapter_of_a_run_goes_with_its_own_base_alone() -> Result<()> {
     copy_all(&place.join("model"), &place.join("same"))?;
     done(place, &format!("eval --model same --adapter lora {eval}"))?;
     done(place, "export lora/checkpoint-4 --merge --model same --output-dir merged")?;
-    says(place, &format!("eval --model other --adapter lora {eval} --dtype bf16"), 0, "is not compared with the run's")?;
+    says(place, &format!("eval --model other --adapter lora {eval} --dtype bf16"), 0, "cannot be compared with the run's")?;
     // One that came without a log is nobody's.
     std::fs::create_dir(place.join("bare"))?;
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -135,7 +135,7 @@ fn a_base_folder_that_is_gone_is_asked_of_nobody() -> Result<()> {
         says(place, words, 2, "the run began from the folder model, which is not there; name it with --model")?;
         assert!(!place.join("out").exists(), "{words}");
     }
-    says(place, "train --resume run", 0, "has made all of its 4 steps")?;
+    says(place, "train --resume run", 0, "is finished (4 steps)")?;
     done(place, "eval --adapter lora --model moved")?;
     done(place, "replay run --model moved --output-dir out")?;
     done(place, "train --resume run --max-steps 5 --model moved").map(drop)
@@ -186,7 +186,7 @@ fn a_finished_run_gets_its_weights_back() -> Result<()> {
         done(place, &format!("train {short} {flags} --output-dir {name}"))?;
         let run = place.join(name);
         let (weights, results) = (std::fs::read(run.join(file))?, std::fs::read(run.join("all_results.json"))?);
-        says(place, &format!("train --resume {name}"), 0, "has made all of its 4 steps")?;
+        says(place, &format!("train --resume {name}"), 0, "is finished (4 steps)")?;
         for damaged in [true, false] {
             match damaged {
                 true => damage(&run.join(file), tensor)?,
@@ -194,13 +194,13 @@ fn a_finished_run_gets_its_weights_back() -> Result<()> {
             }
             let output = done(place, &format!("train --resume {name}"))?;
             let said = crate::support::stderr(&output);
-            assert!(said.contains("has left are made again\n"), "{said}");
+            assert!(said.contains("are missing or have changed; they are rebuilt\n"), "{said}");
             assert_eq!(said.matches("No such file").count(), usize::from(!damaged), "{said}");
             assert!(std::fs::read(run.join(file))? == weights, "{name}: other weights");
             assert!(std::fs::read(run.join("all_results.json"))? == results, "{name}: other results");
             assert!(run.join("loss.svg").is_file());
         }
-        says(place, &format!("train --resume {name}"), 0, "has made all of its 4 steps")?;
+        says(place, &format!("train --resume {name}"), 0, "is finished (4 steps)")?;
     }
     Ok(())
 }
@@ -220,11 +220,11 @@ fn a_log_that_was_cut_between_records_is_said_to_be() -> Result<()> {
         place,
         "replay run --output-dir r",
         0,
-        "it ends behind step 7 of 12: its run was stopped, has diverged or goes on still; or the rest of it is lost",
+        "the log ends at step 7 of 12: the run was stopped, has diverged or is still running, or the log is incomplete",
     )?;
-    says(place, "export run --trajectory r.zot", 0, "it ends behind step 7 of 12")?;
-    says(place, "replay r.zot --output-dir s", 0, "it ends behind step 7 of 12")?;
-    says(place, "train --resume run", 0, "checkpoint-12 is removed: the trajectory ends behind step 7")?;
+    says(place, "export run --trajectory r.zot", 0, "the log ends at step 7 of 12")?;
+    says(place, "replay r.zot --output-dir s", 0, "the log ends at step 7 of 12")?;
+    says(place, "train --resume run", 0, "checkpoint-12 is removed: the log ends at step 7")?;
     assert!(std::fs::read(&log)? == bytes, "the run has come out otherwise");
     Ok(())
 }

@@ -231,21 +231,21 @@ fn what_is_done_otherwise_than_a_file_says_is_said() -> Result<()> {
     let fixture = Fixture::read()?;
     for (name, expected) in [
         ("opt", ""),
-        ("opt, nothing but its type", "nothing is put in front of a text, and OPT was trained with its begin token there"),
-        ("opt, a space in front, no begin token, an end token", "add_eos_token is true; the end token is left off"),
-        ("an end token behind", "its template ends every text in </s>, which is left off"),
+        ("opt, nothing but its type", "put no token before a text, but OPT was trained with its begin token there"),
+        (
+            "opt, a space in front, no begin token, an end token",
+            "add_eos_token is true, but zotune leaves the end token off",
+        ),
+        ("an end token behind", "its template ends every text with </s>; zotune leaves this token off"),
         (
             "llama 3, add_bos_token is not heard",
-            "add_bos_token is false, but model/tokenizer.json puts the begin token in front",
+            "add_bos_token is false, but model/tokenizer.json puts the begin token before a text",
         ),
-        (
-            "digits that GPT-2's class does not set apart",
-            "makes this tokenizer anew as GPT2Tokenizer has it, and does not cut",
-        ),
+        ("digits that GPT-2's class does not set apart", "rebuilds this tokenizer as GPT2Tokenizer and does not split"),
         ("llama 3", ""),
         ("llama 2", ""),
         ("gemma", ""),
-        ("qwen2, a tokenizer.json", "eos_token is 382, at which the model's generation does not stop (eos_token_id is [2])"),
+        ("qwen2, a tokenizer.json", "eos_token is 382, but generation does not stop at it (eos_token_id is [2])"),
     ] {
         let place = tempfile::tempdir()?;
         let mut files = fixture.files(name);

@@ -85,8 +85,7 @@ pub fn open(data: &Path) -> Result<Task> {
     }
     if let Some((count, first)) = joined {
         tracing::warn!(
-            "{count} completions make one word with their prompts, the first in {}: the two are joined as they are, without a \
-             space",
+            "{count} completions do not start with a space and form one word with their prompts (the first: {})",
             rows.place_of(&first)
         );
     }
@@ -313,17 +312,17 @@ impl RowKind {
     /// How the data are used, for people.
     fn describe(self, labels: &[String], unused: &BTreeSet<String>) -> String {
         let made = match self {
-            RowKind::Completion => "prompt and completion as they are, and the end of the text".into(),
-            RowKind::Text => "all of each text, and its end".into(),
+            RowKind::Completion => "prompt and completion unchanged, then the end token".into(),
+            RowKind::Text => "the whole text, then the end token".into(),
             RowKind::Labelled => {
-                let answers: Vec<String> = labels.iter().map(|label| format!("\" {label}\"")).collect();
-                format!("\"{{text}}\\nLabel:\" answered by {}", answers.join(", "))
+                let answers: Vec<String> = labels.iter().map(|label| quoted(&format!(" {label}"))).collect();
+                format!("prompt \"{{text}}\\nLabel:\", answers {}", answers.join(", "))
             }
         };
         let unused = match unused.is_empty() {
             true => String::new(),
-            false => format!("; left out: {}", listed(unused.iter().map(String::as_str))),
+            false => format!("; unused columns: {}", listed(unused.iter().map(String::as_str))),
         };
-        format!("{made}{unused}; for other words a task file: zotune tasks show sst2 > mine.toml")
+        format!("{made}{unused}")
     }
 }

@@ -77,7 +77,11 @@ impl OwnFiles {
         let mut others: Vec<String> = entries.filter(is_other).map(name).collect();
         others.sort();
         if !others.is_empty() {
-            tracing::warn!("--data {}: not read: {}", data.display(), listed(others.iter().map(String::as_str)));
+            tracing::warn!(
+                "--data {}: these files are not used: {}",
+                data.display(),
+                listed(others.iter().map(String::as_str))
+            );
         }
     }
 
@@ -99,8 +103,10 @@ impl OwnFiles {
     pub fn describe(&self) -> String {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match (&self.dev, &self.eval) {
-            (None, None) => "all drawn from one file".into(),
-            (None, Some(eval)) => format!("train and dev drawn from {}, eval from {}", name(&self.train), name(eval)),
+            (None, None) => "split at random from one file".into(),
+            (None, Some(eval)) => {
+                format!("train and dev split at random from {}, eval from {}", name(&self.train), name(eval))
+            }
             (Some(dev), eval) => format!("dev from {}, eval from {}", name(dev), eval.as_deref().map_or(name(dev), name)),
         }
     }

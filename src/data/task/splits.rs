@@ -86,7 +86,7 @@ impl Task {
         match asked {
             // MeZO's published commands ask for 1,000 of SST-2's 872 rows.
             Some(n) if n > count && files.has_file(Part::Eval) => {
-                tracing::info!("--num-eval {n}: {place} has {count} rows, and all of them are taken");
+                tracing::info!("--num-eval {n}: {place} has only {count} rows; all of them are used");
                 asked = Some(count);
             }
             Some(n) if n == 0 || n > count => return Err(usage!("num_eval {n}: {place} has {count} rows")),

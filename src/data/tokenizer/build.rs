@@ -72,12 +72,12 @@ impl File {
             let how = match class {
                 Class::Qwen2 => "",
                 _ => {
-                    "; \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json takes the file as it stands"
+                    "; to use the file as it is, set \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json"
                 }
             };
             tracing::warn!(
-                "{}: transformers 5 makes this tokenizer anew as {} has it, and does not cut text as the file says; zotune does \
-                 as it does{how}",
+                "{}: transformers 5 rebuilds this tokenizer as {} and does not split text as the file says; zotune does the \
+                 same{how}",
                 self.place,
                 class.name()
             );

@@ -63,8 +63,8 @@ impl Tokenizer {
         if bos_id.is_none() {
             if model_type == "opt" && front.is_empty() {
                 tracing::warn!(
-                    "by the tokenizer's files nothing is put in front of a text, and OPT was trained with its begin token there; \
-                     --bos-id 2 puts it"
+                    "the tokenizer's files put no token before a text, but OPT was trained with its begin token there; --bos-id 2 \
+                     adds it"
                 );
             }
             settings.warn_of_ignored_add_bos(front.first().copied(), settings.id(&inner, "bos_token"), &file.place);
@@ -72,7 +72,7 @@ impl Tokenizer {
         if let Some(last) = back.last() {
             let last = inner.id_to_token(*last).unwrap_or_default();
             tracing::warn!(
-                "{}: its template ends every text in {last}, which is left off: it is the answer that is scored",
+                "{}: its template ends every text with {last}; zotune leaves this token off, because it scores the answer",
                 file.place
             );
         }
@@ -86,8 +86,8 @@ impl Tokenizer {
         let lacking = self.inner.get_vocab(false).into_iter().filter(|(_, id)| *id as usize >= rows);
         if let Some((token, id)) = lacking.min_by_key(|(_, id)| *id) {
             tracing::warn!(
-                "the tokenizer has tokens, from {token:?} (id {id}) on, for which the model's embedding of {rows} rows has none: a \
-                 text with one of them is refused"
+                "the tokenizer has tokens (from {token:?}, id {id}) that the model's embedding of {rows} rows does not have: a text \
+                 with one of them is refused"
             );
         }
         Tokenizer { rows, ..self }
@@ -173,8 +173,8 @@ fn end(eos: Option<u32>, stops: &[u32]) -> Option<u32> {
     match (eos, stops.first()) {
         (Some(eos), Some(first)) if !stops.contains(&eos) => {
             tracing::warn!(
-                "the tokenizer's eos_token is {eos}, at which the model's generation does not stop (eos_token_id is {stops:?}): \
-                 completions end in {first}"
+                "the tokenizer's eos_token is {eos}, but generation does not stop at it (eos_token_id is {stops:?}): completions end \
+                 with {first}"
             );
             Some(*first)
         }

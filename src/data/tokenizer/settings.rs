@@ -55,7 +55,9 @@ impl Settings {
         let class = Class::find(model_type, declared, file.is_some_and(|file| file.byte_level), &place)?;
         let add_bos = flag("add_bos_token")?;
         if file.is_none() && flag("add_eos_token")? == Some(true) {
-            tracing::warn!("{place}: add_eos_token is true; the end token is left off: it is the answer that is scored");
+            tracing::warn!(
+                "{place}: add_eos_token is true, but zotune leaves the end token off, because it scores the answer"
+            );
         }
         let template = match (file, class) {
             (Some(_), Class::CodeLlama) => Some(true),
@@ -135,9 +137,9 @@ impl Settings {
     pub fn warn_of_ignored_add_bos(&self, first: Option<u32>, bos: Option<u32>, file: &str) {
         let begins = first.is_some() && first == bos;
         if let Some(wanted) = self.ignored_add_bos.filter(|wanted| self.template.is_none() && *wanted != begins) {
-            let what = if begins { "puts the begin token in front" } else { "puts no begin token in front" };
+            let what = if begins { "puts the begin token before a text" } else { "puts no begin token before a text" };
             tracing::warn!(
-                "{}: add_bos_token is {wanted}, but {file} {what}, and that is what counts, as in transformers 5",
+                "{}: add_bos_token is {wanted}, but {file} {what}; zotune follows the latter, as transformers 5 does",
                 self.place
             );
         }

@@ -230,7 +230,7 @@ pub fn unit() -> Option<PairUnit> {
         let agree = AGREE.get_or_init(|| {
             let agree = tiles_agree();
             if !agree {
-                tracing::warn!("this machine's AMX does not multiply as it should; bf16 goes without it");
+                tracing::warn!("AMX gives wrong products on this machine; bf16 is computed without it");
             }
             agree
         });

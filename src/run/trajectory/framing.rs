@@ -99,10 +99,7 @@ impl ValidPrefix {
     pub(super) fn torn(&self, bytes: &[u8]) -> Option<String> {
         let torn = bytes.len() - self.len;
         (torn > 0).then(|| {
-            format!(
-                "the last {torn} bytes, behind step {}, were not written whole; they are left out",
-                self.of_steps.len() - 1
-            )
+            format!("the last record ({torn} bytes, after step {}) is incomplete and is ignored", self.of_steps.len() - 1)
         })
     }
 }

@@ -52,7 +52,7 @@ impl Log {
                     return Err(usage!("another process is writing in {} ({FILE} is locked)", folder.display()));
                 }
                 Err(std::fs::TryLockError::Error(e)) => {
-                    tracing::warn!("cannot lock {}: {e}; see that no other process writes there", path.display());
+                    tracing::warn!("cannot lock {}: {e}; make sure that no other process writes there", path.display());
                     return Ok(file);
                 }
             }

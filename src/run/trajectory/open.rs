@@ -34,10 +34,10 @@ impl Trajectory {
         if self.done.is_none() {
             let (place, steps, of) = (place.display(), self.steps(), self.max_steps);
             let why = match steps == of {
-                true => "all its steps are there, and how it ended is not: its run was stopped before it was scored",
-                false => "its run was stopped, has diverged or goes on still",
+                true => "the run was stopped before its last evaluation",
+                false => "the run was stopped, has diverged or is still running",
             };
-            tracing::warn!("{place}: it ends behind step {steps} of {of}: {why}; or the rest of it is lost");
+            tracing::warn!("{place}: the log ends at step {steps} of {of}: {why}, or the log is incomplete");
         }
     }
 
