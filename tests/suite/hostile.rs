@@ -258,7 +258,11 @@ fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
         Ok(())
     };
     let huge = 1u64 << 63;
-    refused("train --model opt-mini --prefix-tuning --num-prefix 512", None, "a prefix of 512 leaves none for a prompt")?;
+    refused(
+        "train --model opt-mini --prefix-tuning --num-prefix 512",
+        None,
+        "--num-prefix 512: the model has positions for 512 tokens",
+    )?;
     refused(
         &format!("train {} --prefix-tuning --num-prefix {huge}", survival::RUN),
         None,
