@@ -257,9 +257,13 @@ fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
         Ok(())
     };
     let huge = 1u64 << 63;
-    refused("train --model opt-mini --prefix-tuning --num-prefix 512", None, "a prefix of 512 leaves none for a prompt")?;
-    refused(&format!("train {} --prefix-tuning --num-prefix {huge}", RUN), None, "--num-prefix 9223372036854775808")?;
-    refused(&format!("train {} --lora-r {huge}", RUN), None, "--lora-r 9223372036854775808: 65536 is the most")?;
+    refused(
+        "train --model opt-mini --prefix-tuning --num-prefix 512",
+        None,
+        "--num-prefix 512: the model has positions for 512 tokens",
+    )?;
+    refused(&format!("train {RUN} --prefix-tuning --num-prefix {huge}"), None, "--num-prefix 9223372036854775808")?;
+    refused(&format!("train {RUN} --lora-r {huge}"), None, "--lora-r 9223372036854775808: 65536 is the most")?;
     for knob in [
         "--num-directions",
         "--max-steps",

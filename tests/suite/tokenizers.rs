@@ -166,7 +166,8 @@ fn a_prompt_that_begins_with_the_begin_token_has_it_once() -> Result<()> {
     let fixture = Fixture::read()?;
     let tokenizer = fixture.open("llama 3")?;
     let plain = Example::encode(&row("the film was", &[" great", " bad"]), &tokenizer, 64)?;
-    assert_eq!(Example::encode(&row("<s>the film was", &[" great", " bad"]), &tokenizer, 64)?, plain);
+    let begun = Example::encode(&row("<s>the film was", &[" great", " bad"]), &tokenizer, 64)?;
+    assert_eq!(begun.candidates, plain.candidates);
     assert_eq!(plain.candidates[0].tokens.iter().filter(|id| **id == 0).count(), 1);
     Ok(())
 }
