@@ -24,7 +24,7 @@ impl Stop {
                     // Nothing is lost by it: what counts is written before it counts.
                     signal_hook::low_level::exit(128 + signal);
                 }
-                tracing::info!("finishing the step, then saving; once more stops at once");
+                tracing::info!("finishing this step, then saving; a second signal stops at once");
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;

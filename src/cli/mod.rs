@@ -1,6 +1,7 @@
 //! The verbs: what is typed in, what is said back. Results go to stdout, everything else to stderr.
 
 mod args;
+mod flags;
 mod format;
 mod screen;
 mod eval;
@@ -10,3 +11,4 @@ mod trajectory;
 mod verbs;
 
 pub use args::Cli;
+pub use flags::{WithFlags, with_flags};

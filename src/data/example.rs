@@ -67,7 +67,7 @@ impl Example {
             let tokens = cut_left(tokens, max_length);
             if option_len == 0 || option_len >= tokens.len() {
                 bail!(
-                    "an answer of {option_len} tokens leaves no room for a prompt in max_length {max_length}: {}",
+                    "an answer of {option_len} tokens leaves no room for a prompt (`max_length` {max_length}): {}",
                     end_of(text)
                 );
             }
@@ -91,8 +91,8 @@ impl Example {
         let shortened = examples.iter().filter(|e| e.shortened).count();
         if shortened > 0 {
             tracing::warn!(
-                "{of}{shortened} of {} completions leave no room for a prompt in {max_length} tokens and were cut on the right: their ends \
-                 are not seen",
+                "{of}{shortened} of {} completions leave no room for a prompt in {max_length} tokens and were cut on the \
+                 right: their ends are not used",
                 rows.len()
             );
         }

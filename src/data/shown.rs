@@ -63,14 +63,14 @@ impl Shown {
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let cut = if self.cut { ", too long and cut" } else { "" };
-        write!(f, "example {}{cut}: behind {:?}", self.row, self.prompt)?;
+        write!(f, "example {}{cut}: after {:?}", self.row, self.prompt)?;
         for (i, ShownCandidate { answer, tokens, before, scored }) in self.candidates.iter().enumerate() {
             let mark = if i == self.right { "->" } else { "  " };
             let ids = &tokens[tokens.len() - scored.len()..];
             let pieces: Vec<String> = scored.iter().zip(ids).take(40).map(|(piece, id)| format!("{piece} ({id})")).collect();
             let more = if scored.len() > 40 { " ..." } else { "" };
             let (before, pieces) = (before.join(" "), pieces.join(" "));
-            write!(f, "\n     {mark} {answer:?}; of {} tokens scored behind ... {before}: {pieces}{more}", tokens.len())?;
+            write!(f, "\n     {mark} {answer:?}; of {} tokens scored after ... {before}: {pieces}{more}", tokens.len())?;
         }
         Ok(())
     }

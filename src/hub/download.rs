@@ -27,7 +27,7 @@ pub fn fetch(
     if is_there() {
         return Ok(());
     }
-    let _lock = cache.lock(&remote.etag, || tracing::info!("waiting for another process that fetches {what}"))?;
+    let _lock = cache.lock(&remote.etag, || tracing::info!("waiting for another process that downloads {what}"))?;
     if is_there() {
         return Ok(());
     }
@@ -67,7 +67,7 @@ impl<'a> Download<'a> {
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         let len = file.metadata()?.len();
         let length = remote.size.map_or(String::new(), |size| format!(", {}", HumanBytes(size)));
-        let rest = if len > 0 { format!(", going on from {}", HumanBytes(len)) } else { String::new() };
+        let rest = if len > 0 { format!(", continuing after {}", HumanBytes(len)) } else { String::new() };
         tracing::info!("fetch   {what}{length}{rest}");
         let name = what.rsplit('/').next().unwrap_or(what);
         let bar = if client.settings().bars { bars::bar(name, remote.size.unwrap_or(0)) } else { ProgressBar::hidden() };
@@ -93,7 +93,7 @@ impl<'a> Download<'a> {
             if !failure.passes() || in_vain >= ATTEMPTS {
                 return Err(failure);
             }
-            tracing::debug!("{}; going on from {}", failure.say, HumanBytes(self.len));
+            tracing::debug!("{}; continuing after {}", failure.say, HumanBytes(self.len));
             if in_vain > 0 {
                 failure.pause(in_vain);
             }
@@ -117,7 +117,7 @@ impl<'a> Download<'a> {
         };
         let (start, total) = stretch(&response)
             .filter(|(start, _)| [0, self.len].contains(start))
-            .ok_or_else(|| Failure::lasting(format!("the server sends another part of {} than was asked for", self.what)))?;
+            .ok_or_else(|| Failure::lasting(format!("the server sends another part of {} than requested", self.what)))?;
         self.cut_to(start)?;
         match (self.size, total) {
             (Some(size), Some(total)) if size != total => return Err(self.wrong_length(size, total)),
@@ -171,7 +171,7 @@ impl<'a> Download<'a> {
             return Ok(());
         }
         self.cut_to(0)?;
-        Err(Failure::lasting(format!("what came is damaged: its {name} is {}, and the hub says {expected}", found[0])))
+        Err(Failure::lasting(format!("the download is damaged: its {name} is {}, but the hub says {expected}", found[0])))
     }
 
     /// A hash of what came, of so many bytes.
@@ -200,7 +200,8 @@ impl<'a> Download<'a> {
     }
 
     fn wrong_length(&mut self, size: u64, sent: u64) -> Failure {
-        let failure = Failure::lasting(format!("its length is wrong: the hub says {size} bytes, and {sent} are sent"));
+        let failure =
+            Failure::lasting(format!("its length is wrong: the hub says {size} bytes, but the server sends {sent}"));
         self.cut_to(0).err().unwrap_or(failure)
     }
 
@@ -214,10 +215,10 @@ impl<'a> Download<'a> {
         match self.len {
             0 => {
                 let _ = std::fs::remove_file(&self.path);
-                unavailable!("cannot download {}: {}; nothing of it is kept, try again", self.what, failure.say)
+                unavailable!("cannot download {}: {}; nothing was kept, try again", self.what, failure.say)
             }
             len => unavailable!(
-                "cannot download {}: {}; {}{size} are kept, and the same command goes on from there",
+                "cannot download {}: {}; {}{size} are kept, and the same command continues from there",
                 self.what,
                 failure.say,
                 HumanBytes(len)

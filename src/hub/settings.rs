@@ -125,7 +125,7 @@ fn token(variable: Option<String>, file: &Path) -> Result<Option<(String, String
             Ok(text) => Some((text.trim().to_string(), file.display().to_string())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => {
-                tracing::warn!("cannot read the token in {}: {e}; going on without one", file.display());
+                tracing::warn!("cannot read the token in {}: {e}; continuing without a token", file.display());
                 None
             }
         },
@@ -133,7 +133,7 @@ fn token(variable: Option<String>, file: &Path) -> Result<Option<(String, String
     let found = found.filter(|(token, _)| !token.is_empty());
     match &found {
         Some((token, place)) if !token.chars().all(|c| c.is_ascii_graphic()) => {
-            Err(usage!("{place} has characters that no token has; is it the token alone?"))
+            Err(usage!("{place} has characters that no token has; does it hold only the token?"))
         }
         _ => Ok(found),
     }

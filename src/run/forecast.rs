@@ -73,7 +73,7 @@ pub fn forecast(
     let weights = held.iter().zip(sizes).map(|((_, tensor), size)| tensor.dtype().size_in_bytes() * size).sum::<usize>();
     let num_weights: usize = sizes.iter().sum();
     if let Some(there) = machine_bytes().filter(|there| weights as u64 > *there) {
-        tracing::warn!("plan    the weights alone are {}, and this machine has {}", human(weights as u64), human(there));
+        tracing::warn!("plan    the weights alone need {}, but this machine has {}", human(weights as u64), human(there));
     }
     let trial = Trial::new(&plan, task, outline, examples, num_weights)?;
     release_freed();

@@ -17,5 +17,5 @@ pub struct Job {
 
 /// The command that goes on with a run.
 pub fn resume_command(config: &RunConfig) -> String {
-    format!("go on with: zotune train --resume {}", shell_quoted(&config.output_dir.to_string_lossy()))
+    format!("continue with: zotune train --resume {}", shell_quoted(&config.output_dir.to_string_lossy()))
 }

@@ -65,7 +65,7 @@ impl Known {
         }
         if common.task.is_none() && common.data.is_none() {
             return Err(usage!(
-                "{}: it was trained on rows that it does not name; say with --data or --task which ones are to be scored",
+                "{} does not record its training data; say with `data` or `task` which rows to score",
                 folder.display()
             ));
         }
@@ -206,7 +206,7 @@ pub fn check_is_model(name: &str) -> Result<()> {
         return Ok(());
     }
     let (base, place) = (shell_quoted(&plan.inputs.model), shell_quoted(name));
-    Err(usage!("{place} holds an adapter, not a model; take both: --model {base} --adapter {place}"))
+    Err(usage!("{place} is an adapter; give the base model too: `model {base}` `adapter {place}`"))
 }
 
 /// Whether it is known what a run was trained on; a file that was handed on does not name rows of one's own.
@@ -233,7 +233,7 @@ pub fn warn_of_base(inputs: &Inputs, task: &Task, rows: &[PromptedRow]) {
         Ok(Some(repeats)) => warn_of_seen(&known.folder, repeats, rows.len()),
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!("whether {} was trained on the evaluation rows cannot be told: {error:#}", known.folder.display())
+            tracing::warn!("cannot tell whether {} was trained on the evaluation rows: {error:#}", known.folder.display())
         }
     }
 }

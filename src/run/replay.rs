@@ -35,7 +35,7 @@ fn check_under(adapter: &Path, inputs: &Inputs, params: &mut Params) -> Result<(
         None => return Ok(()),
         Some(Ok(trajectory)) => trajectory.header,
         Some(Err(error)) => {
-            tracing::warn!("whether {} was trained on this model cannot be told: {error:#}", adapter.display());
+            tracing::warn!("cannot tell whether {} was trained on this model: {error:#}", adapter.display());
             return Ok(());
         }
     };
@@ -44,12 +44,14 @@ fn check_under(adapter: &Path, inputs: &Inputs, params: &mut Params) -> Result<(
     }
     if header.config.inputs.dtype != inputs.dtype {
         let (then, now) = (header.config.inputs.dtype.dtype().as_str(), inputs.dtype.dtype().as_str());
-        tracing::info!("        the adapter was trained in {then}: in {now} its base model is not compared with the run's");
+        tracing::info!(
+            "        the adapter was trained in {then}; in {now} its base model cannot be compared with the run's"
+        );
         return Ok(());
     }
     header
         .check_under_adapter(params)
-        .with_context(|| format!("--adapter {}: it goes with another model", adapter.display()))
+        .with_context(|| format!("`adapter` {}: it belongs to another model", adapter.display()))
 }
 
 /// [`replay`] of a language model's weights.

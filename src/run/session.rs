@@ -86,7 +86,7 @@ impl<'a> Session<'a> {
         let held = checked.is_ok();
         if let Some(other) = checked.err().filter(|_| self.known > 0) {
             tracing::info!(
-                "resume  {} is not that of step {best} and is made again: {other:#}",
+                "resume  {} does not hold the weights of step {best}, so it is rebuilt: {other:#}",
                 self.workload.weights_file()
             );
         }
@@ -101,13 +101,12 @@ impl<'a> Session<'a> {
         let first = self.start + 1;
         match self.known {
             0 => {}
-            known if known == self.start => tracing::info!("resume  behind step {known}"),
+            known if known == self.start => tracing::info!("resume  after step {known}"),
             known if self.log.trajectory().header.replays => {
                 tracing::info!("resume  steps {first} to {known} are replayed from the trajectory");
             }
             known => tracing::info!(
-                "resume  steps {first} to {known} are computed again: no log holds first-order gradients; --save-steps makes \
-                 them fewer"
+                "resume  steps {first} to {known} are computed again: the log does not hold first-order gradients; with a smaller `save_steps` they are fewer"
             ),
         }
         Ok(())
@@ -121,7 +120,7 @@ impl<'a> Session<'a> {
 
     /// The score of the weights. If it is `interruptible`, a signal ends it in the middle.
     fn score(&mut self, split: Split, interruptible: bool) -> Result<(Scored, Score)> {
-        let stopped = || format!("stopped while scoring; {}", resume_command(self.config));
+        let stopped = || format!("stopped during evaluation; {}", resume_command(self.config));
         let mut proceed = || if interruptible { self.stop.check(stopped) } else { Ok(()) };
         let weights = self.params.settle()?;
         let score = self.workload.score(weights, split, &mut proceed)?;
@@ -152,8 +151,8 @@ impl<'a> Session<'a> {
         let before = self.log.trajectory().dev.range(..step).next_back();
         if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
             tracing::warn!(
-                "the weights behind step {step} are those behind step {before}, to the bit: nothing has moved; both losses may be the \
-                 same (--zo-eps is too small) or the steps too small for {} (--learning-rate)",
+                "the weights after step {step} are identical to those after step {before}: nothing has moved; either both \
+                 losses are the same (`zo_eps` is too small) or the steps are too small for {} (`learning_rate`)",
                 self.params.dtype().as_str()
             );
         }
@@ -193,7 +192,7 @@ impl<'a> Session<'a> {
         }
         if asked {
             self.log.sync()?;
-            self.stop.check(|| format!("stopped behind step {step} of {}; {}", config.max_steps, resume_command(config)))?;
+            self.stop.check(|| format!("stopped after step {step} of {}; {}", config.max_steps, resume_command(config)))?;
         }
         Ok(())
     }
@@ -242,4 +241,5 @@ impl<'a> Session<'a> {
 }
 
 /// What to say when a model gives no numbers before anything was changed.
-pub(super) const DAMAGED: &str = "before training: the model's weights are damaged, or config.json is not theirs";
+pub(super) const DAMAGED: &str =
+    "before training: the model's weights are damaged, or its config.json does not belong to them";

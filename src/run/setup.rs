@@ -25,7 +25,7 @@ pub fn set_up(plan: &mut RunConfig, bench: &mut LoadedModel, num_train: usize) -
     resolve_config(plan, trained_adapter(plan, &bench.model).as_ref(), trained, estimated, num_train)?;
     let rate = plan.learning_rate.unwrap_or_default();
     if let Some(decay) = plan.settings.weight_decay.filter(|wd| *wd > 0.0 && 1.0 - (rate * wd) as f32 == 1.0) {
-        tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and does nothing");
+        tracing::warn!("weight decay {decay} at learning rate {rate:e} is too small for f32 and has no effect");
     }
     let optimizer = make_method(plan, &mut bench.params)?;
     warn_of_lost_looks(plan, &mut bench.params)?;
@@ -43,8 +43,8 @@ fn warn_of_lost_looks(plan: &RunConfig, params: &mut Params) -> Result<()> {
     let share = params.displaced_share(direction.term(direction_seed(plan.seed, 1, 0), eps as f32), ParamSet::Trained)?;
     if share < 0.5 {
         tracing::warn!(
-            "of the way to where the loss is looked at, --zo-eps {radius:e}, {:.0} % is lost to rounding in {}: slopes are of little \
-             worth; a larger --zo-eps or f32 has them",
+            "with `zo_eps` {radius:e}, rounding in {1} loses {0:.0} % of each step to the points where the loss is evaluated: \
+             the slopes are nearly useless; use a larger `zo_eps` or `dtype f32`",
             100.0 * (1.0 - share),
             plan.inputs.dtype.dtype().as_str()
         );
@@ -56,11 +56,11 @@ fn warn_of_lost_looks(plan: &RunConfig, params: &mut Params) -> Result<()> {
 pub fn assign_roles(plan: &RunConfig, model: &Model, params: &mut Params) -> Result<()> {
     let trained = trained(&plan.inputs, model, params)?;
     let wanted = methods::method(&plan.optimizer)?.fo_params(&plan.settings);
-    let mut differentiated = selected("--fo-params", &wanted, model, params)?;
+    let mut differentiated = selected("fo_params", &wanted, model, params)?;
     let named = !differentiated.is_empty();
     differentiated.retain(|id| trained.contains(id));
     if named && differentiated.is_empty() {
-        return Err(usage!("--fo-params {}: none of these weights is trained", String::from(wanted)));
+        return Err(usage!("`fo_params` {}: none of these weights is trained", String::from(wanted)));
     }
     let ids: Vec<ParamId> = params.ids().map(|(id, _)| id).collect();
     ids.into_iter().for_each(|id| params.set_role(id, Role::Frozen));
@@ -104,24 +104,24 @@ fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamI
     if inputs.is_adapted() {
         return Ok(adapter);
     }
-    let mut own = selected("--tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), model, params)?;
+    let mut own = selected("tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), model, params)?;
     own.retain(|id| !adapter.contains(id));
     Ok(own)
 }
 
-/// The weights that the `flag` names; patterns that match nothing are an error.
-fn selected(flag: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
+/// The weights that an `option` names; patterns that match nothing are an error.
+fn selected(option: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let blocks = model.num_blocks();
     match wanted {
         Selection::None => Ok(Vec::new()),
         Selection::All => Ok(params.ids().map(|(id, _)| id).collect()),
-        Selection::Last(n) if *n > blocks => Err(usage!("{flag} last:{n}: the model has {blocks} blocks")),
+        Selection::Last(n) if *n > blocks => Err(usage!("`{option}` last:{n}: the model has only {blocks} blocks")),
         Selection::Last(n) => Ok(model.last_blocks(*n)),
         Selection::Patterns(patterns) => {
             let names: Vec<&str> = params.ids().map(|(_, name)| name).collect();
             if let Some(idle) = patterns.iter().find(|p| !names.iter().any(|name| matches(p, name))) {
                 let example = names[names.len() / 2];
-                return Err(usage!("{flag} {idle}: no weight's name matches; they look like {example}"));
+                return Err(usage!("`{option}` {idle}: no weight has this name; names look like {example}"));
             }
             let matched = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
             Ok(params.ids().filter(|(_, name)| matched(name)).map(|(id, _)| id).collect())

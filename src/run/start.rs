@@ -126,7 +126,7 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
         match log.trajectory().check_kept(run) {
             Ok(()) => return Ok(Resumed::Finished(results.clone())),
             // Why, the run says when it comes to it.
-            Err(_) => tracing::warn!("the weights that {} has left are made again", run.display()),
+            Err(_) => tracing::warn!("the weights in {} are rebuilt", run.display()),
         }
     }
     if raw.common.model.is_none() {
@@ -151,7 +151,7 @@ impl Unfinished {
         header.check_data(&workload.data())?;
         if !header.replays && header.instruction_set != simd::instruction_set() {
             tracing::warn!(
-                "the run began on {} and goes on on {}: first-order gradients come out otherwise in their last bits",
+                "the run was started on {} and continues on {}: its first-order gradients will differ in their last bits",
                 header.instruction_set,
                 simd::instruction_set()
             );
@@ -182,7 +182,7 @@ impl Run {
                 return error;
             }
             let step = log.trajectory().steps();
-            error.context(format!("stopped behind step {step}; once what is below is mended, {}", resume_command(config)))
+            error.context(format!("stopped after step {step}; correct the fault below, then {}", resume_command(config)))
         })
     }
 

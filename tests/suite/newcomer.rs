@@ -56,13 +56,10 @@ fn a_run_that_has_diverged_stops_and_says_so() -> Result<()> {
         let steps = values(&place.join("stops"))?;
         assert!((10..40).contains(&steps.len()), "{method}: {} steps, {said}", steps.len());
         for expected in [
-            &format!(
-                "error: the run has diverged by step {}: 10 of the last {} steps had a training loss",
-                steps.len(),
-                steps.len().min(20)
-            ),
-            "stops has the weights from before training",
-            "try --learning-rate 1e-1, a tenth; --stop-if-diverged=false goes on all the same",
+            &format!("error: the run diverged at step {}: the training loss was above", steps.len()),
+            &format!("in 10 of the last {} steps", steps.len().min(20)),
+            "stops holds the weights from before training",
+            "try --learning-rate 1e-1 (a tenth); to continue anyway: --stop-if-diverged=false",
         ] {
             assert!(said.contains(expected), "{method}: {said} does not say {expected}");
         }
@@ -150,9 +147,7 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     assert!(!stderr(&plain).contains("word for word"), "{}", stderr(&plain));
     done(place, &format!("export {run} --trajectory mine.zot"))?;
     // (Where its author's rows lie it does not.)
-    assert!(
-        fails(place, "eval --trajectory mine.zot", 2)?.contains("mine.zot: it was trained on rows that it does not name;")
-    );
+    assert!(fails(place, "eval --trajectory mine.zot", 2)?.contains("mine.zot does not record its training data;"));
     let (walked, said) = scored("--trajectory mine.zot --data mine.jsonl --train-set-seed 3")?;
     assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &0.into()));
     assert!(said.contains("its evaluation rows and precision"), "{said}");
@@ -338,8 +333,16 @@ fn a_run_under_a_schedule_that_is_made_longer_says_that_it_is_another() -> Resul
         )?;
         let output = done(place, &format!("train --resume {schedule} --max-steps 12"))?;
         let said = stderr(&output);
-        assert_eq!(said.contains(&format!("the learning rate falls along a {schedule} to the last step")), says, "{said}");
-        assert_eq!(said.contains("A run begun with --max-steps 12 would have had other rates up to here"), says, "{said}");
+        assert_eq!(
+            said.contains(&format!("the learning rate follows a {schedule} schedule, which ends at the last step")),
+            says,
+            "{said}"
+        );
+        assert_eq!(
+            said.contains("A run started with --max-steps 12 would have had other rates before this step"),
+            says,
+            "{said}"
+        );
     }
     // The best step is a checkpoint: its weights are one file, and a run that goes on makes another of it.
     let results: Value = serde_json::from_slice(&std::fs::read(place.join("constant/all_results.json"))?)?;
@@ -354,7 +357,7 @@ fn a_run_under_a_schedule_that_is_made_longer_says_that_it_is_another() -> Resul
     );
     let before = std::fs::read(place.join(&checkpoint))?;
     let output = done(place, &format!("train --resume best --max-steps {} --save-total-limit 9", best + 4))?;
-    assert!(stderr(&output).contains(&format!("resume  behind step {best}")), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("resume  after step {best}")), "{}", stderr(&output));
     assert!(std::fs::read(place.join(&checkpoint))? == before, "a checkpoint changed with the run's model");
     done(place, &format!("eval --model {} --num-eval 4", checkpoint.trim_end_matches("/model.safetensors")))?;
     Ok(())
@@ -421,7 +424,7 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
     let words = "plan --model wide --task reviews --num-train 8 --num-dev 2 --num-eval 2 --batch-size 2 --max-steps 2";
     let output = done(place, words)?;
     let said = String::from_utf8(output.stdout.clone())?;
-    assert!(said.contains("but      it will not fit into memory: ") && said.contains("and this machine has "), "{said}");
+    assert!(said.contains("but      it will not fit into memory: ") && said.contains("but this machine has "), "{said}");
     assert!(stderr(&output).contains("of a model of this size that takes a while"), "{}", stderr(&output));
     Ok(())
 }
@@ -452,7 +455,7 @@ fn names_from_elsewhere_and_mistyped_places_are_met_with_what_is_meant() -> Resu
     std::fs::write(place.join("a.toml"), "epochs = 3\n")?;
     assert!(
         fails(place, "train --config a.toml", 2)?
-            .contains("a.toml, line 1: there is no knob \"epochs\": did you mean --max-steps? An epoch")
+            .contains("a.toml, line 1: there is no option \"epochs\": did you mean --max-steps? An epoch")
     );
 
     // A folder that was mistyped, beside those that are there; nobody is reachable where the hub is.
@@ -478,8 +481,7 @@ fn names_from_elsewhere_and_mistyped_places_are_met_with_what_is_meant() -> Resu
     // Three rows, of which one is left.
     write(&place.join("three.jsonl"), &labelled(3))?;
     let said = fails(place, "train --model model --data three.jsonl", 2)?;
-    let expected =
-        "--batch-size 16 (which is the default): there is only 1 training row: 1 train, 1 dev, 1 eval; give more rows, or";
+    let expected = "--batch-size 16 (the default): there is only 1 training row (1 dev, 1 eval); use --batch-size 1 or less";
     assert!(said.contains(expected), "{said}");
 
     // Mistakes in data are mistakes, whichever verb meets them.
@@ -528,14 +530,19 @@ fn mistakes_are_named_where_they_stand() -> Result<()> {
         ("# rates\nlearning_rate = 0", "", "m.toml, line 2: learning_rate 0: it must be"),
         ("lr = 0", "", "m.toml, line 1: lr 0: it must be"),
         ("lr = 0", "--learning-rate 0", "--learning-rate 0: it must be"),
-        ("max-steps = 2\nbatch_size = 301", "", "m.toml, line 2: batch_size 301: there are fewer training rows"),
+        (
+            "max-steps = 2\nbatch_size = 301",
+            "",
+            "m.toml, line 2: batch_size 301: there are only 300 training rows (100 dev, 200 eval); use batch_size = 300 or less",
+        ),
+        ("lora_alpha = 2", "", "m.toml, line 1: lora_alpha needs lora_r"),
         (
             "max_steps = 2\noptimizer = 'mezo'",
             "",
             "m.toml, line 2: optimizer: there is no method \"mezo\": MeZO's method is zo-sgd",
         ),
-        ("max_steps = 2\n[train]\nlr = 1", "", "m.toml, line 2: [train] begins a section, and all knobs stand outside"),
-        ("learning_rate = 1\nmax_steps = 2\nlearning-rate = 2", "", "m.toml, line 3: learning_rate is there twice"),
+        ("max_steps = 2\n[train]\nlr = 1", "", "m.toml, line 2: [train] begins a section, but options are set outside"),
+        ("learning_rate = 1\nmax_steps = 2\nlearning-rate = 2", "", "m.toml, line 3: learning_rate is set twice"),
     ] {
         std::fs::write(place.join("m.toml"), text)?;
         for verb in ["train", "plan"] {
@@ -550,7 +557,7 @@ fn mistakes_are_named_where_they_stand() -> Result<()> {
     let said = fails(place, "train --model model --learning-rate -1", 2)?;
     assert!(said.contains("--learning-rate -1"), "{said}");
     let said = fails(place, "train --model model --prefix-tuning --num-prefix 5000", 2)?;
-    assert!(said.contains("--num-prefix 5000: the model has positions for 256 tokens, and this leaves none"), "{said}");
+    assert!(said.contains("--num-prefix 5000: the model supports at most 256 tokens, so there is no room"), "{said}");
     let said = fails(place, "export model --merge --output-dir merged", 2)?;
     assert!(said.contains("model: there is no adapter in it to merge"), "{said}");
     Ok(())
@@ -566,19 +573,20 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
         ("--learning-rate 1e30 --eval-steps 1", "error: after step 1 (direction seed "),
         (
             "--learning-rate 1e4 --max-steps 40 --eval-steps 40",
-            "error: the run has diverged by step 11: 10 of the last 11 steps",
+            "error: the run diverged at step 11: the training loss was above",
         ),
     ] {
         let said = fails(place, &format!("train {RUN} --num-dev 20 {flags} --output-dir run"), 4)?;
         assert!(said.contains(begins), "{said} does not say {begins}");
-        for expected in ["run has the weights from before training", "try --learning-rate 1e"] {
+        for expected in ["run holds the weights from before training", "try --learning-rate 1e"] {
             assert!(said.contains(expected), "{flags}: {said} does not say {expected}");
         }
+        assert_eq!(said.contains("in 10 of the last 11 steps"), begins.contains("diverged"), "{said}");
         assert!(place.join("run/loss.svg").is_file(), "{flags}");
         if begins.contains("diverged") {
             let said = stderr(&done(place, "export run --trajectory run.zot")?);
             assert!(
-                said.contains("it ends behind step 11 of 40: its run was stopped, has diverged or goes on still"),
+                said.contains("the log ends at step 11 of 40 (the run was stopped, has diverged or is still running"),
                 "{said}"
             );
         }
@@ -587,7 +595,7 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
     // A replay that cannot be says so before anything is read.
     done(place, &format!("train {RUN} --max-steps 4 --optimizer adamw --lora-r 2 --output-dir lora"))?;
     let said = fails(place, "replay lora --output-dir again", 2)?;
-    assert!(said.contains("take the run's adapter_model.safetensors") && !said.contains("model   model"), "{said}");
+    assert!(said.contains("its best weights are in adapter_model.safetensors") && !said.contains("model   model"), "{said}");
     Ok(())
 }
 
@@ -614,7 +622,7 @@ fn what_is_said_to_be_typed_works_from_here() -> Result<()> {
     next("replay ../../runs/whole --output-dir replayed")?;
     next("export ../../runs/lora --merge --output-dir merged")?;
     let said = fails(&here, "eval --model ../../runs/lora", 2)?;
-    let (_, flags) = said.trim().split_once("take both: ").context(said.clone())?;
+    let (_, flags) = said.trim().split_once("give the base model too: ").context(said.clone())?;
     done(&here, &format!("eval {flags}"))?;
     let said = fails(&here, &format!("train --model ../../runs/lora --data {}", place.join("mine.jsonl").display()), 2)?;
     assert!(said.contains(flags), "{said}");
@@ -744,7 +752,7 @@ fn more_evaluation_rows_than_there_are_are_all_of_them() -> Result<()> {
                      --zo_eps 1e-3 --per_device_train_batch_size 16 --lr_scheduler_type constant --max_steps 1 --eval_steps 1";
     let output = done(place, &format!("train --model model {published} --output_dir run --json"))?;
     assert!(
-        stderr(&output).contains("--num-eval 1000: data/dev.tsv has 23 rows, and all of them are taken"),
+        stderr(&output).contains("--num-eval 1000: data/dev.tsv has only 23 rows; all of them are used"),
         "{}",
         stderr(&output)
     );

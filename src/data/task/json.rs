@@ -13,11 +13,12 @@ use crate::base::text::quoted;
 pub fn object(line: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str::<Once>(line) {
         Ok(Once(Value::Object(fields))) => Ok(fields),
-        Ok(Once(Value::Array(_))) => bail!("not a JSON object but a list; each row is an object in a line of its own"),
+        Ok(Once(Value::Array(_))) => bail!("not a JSON object but a list; write each row as an object on its own line"),
         Ok(Once(other)) => bail!("not a JSON object: {}", quoted(&other.to_string())),
         // A list that goes over lines.
-        Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; each row is an object in a line of its own"),
-        Err(error) => Err(anyhow::Error::new(error).context("not a JSON object")),
+        Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; write each row as an object on its own line"),
+        // Where in the line: its number in the file is the caller's to say.
+        Err(error) => bail!("not a JSON object: {}", error.to_string().replace(" at line 1 column ", " at column ")),
     }
 }
 
@@ -89,7 +90,7 @@ impl<'de> Visitor<'de> for Eye {
         let mut fields = Map::new();
         while let Some(name) = map.next_key::<String>()? {
             if fields.contains_key(&name) {
-                return Err(A::Error::custom(format!("{} stands there twice", quoted(&name))));
+                return Err(A::Error::custom(format!("the key {} occurs twice", quoted(&name))));
             }
             let Once(value) = map.next_value()?;
             fields.insert(name, value);

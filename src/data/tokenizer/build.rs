@@ -22,7 +22,8 @@ impl File {
             for part in ["vocab", "merges"] {
                 let own = fields.get_mut("model").and_then(|model| model.get_mut(part)).map(Value::take);
                 let own = own.filter(|own| if part == "vocab" { own.is_object() } else { own.is_array() });
-                model[part] = own.ok_or_else(|| anyhow!("{}: its model has no {part} as BPE has them", self.place))?;
+                model[part] =
+                    own.ok_or_else(|| anyhow!("{}: its model has no {part}, or not as BPE needs it", self.place))?;
             }
             fields.insert("model".into(), model);
             fields.insert("normalizer".into(), normalizer);
@@ -71,13 +72,11 @@ impl File {
             // A Qwen2 has no other class.
             let how = match class {
                 Class::Qwen2 => "",
-                _ => {
-                    "; \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json takes the file as it stands"
-                }
+                _ => "; \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json uses the file as it is",
             };
             tracing::warn!(
-                "{}: transformers 5 makes this tokenizer anew as {} has it, and does not cut text as the file says; zotune does \
-                 as it does{how}",
+                "{}: transformers 5 rebuilds this tokenizer as {} and does not cut text as the file says; zotune does the \
+                 same{how}",
                 self.place,
                 class.name()
             );

@@ -229,7 +229,7 @@ pub fn unit() -> Option<PairUnit> {
         let agree = AGREE.get_or_init(|| {
             let agree = tiles_agree();
             if !agree {
-                tracing::warn!("this machine's AMX does not multiply as it should; bf16 goes without it");
+                tracing::warn!("AMX on this machine gives wrong products; bf16 is computed without it");
             }
             agree
         });

@@ -205,7 +205,7 @@ pub fn machines() -> impl Iterator<Item = Machine> {
 pub fn on<R: Send>(machine: Machine, threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
     let most = Machine::allowed().map_err(anyhow::Error::msg)?;
     if machine > most {
-        bail!("{} cannot be tried where there is {}", machine.name(), most.name());
+        bail!("{} cannot be tried on a machine with {}", machine.name(), most.name());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| USED.set(machine as u8));
     Ok(pool.build().context("cannot start the threads")?.install(work))

@@ -68,7 +68,7 @@ impl Header {
 
     /// Refuses what no run asks for. A sum says that a header is as it was written, not by whom.
     pub(super) fn check(&self) -> Result<()> {
-        self.config.check_extremes().context("its header asks for what no run has")
+        self.config.check_extremes().context("its header has values that no run can have")
     }
 }
 
