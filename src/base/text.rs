@@ -54,8 +54,8 @@ pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// A text whose options in backquotes are renamed (see [`usage!`]). `rename` gets a name, and the value with the space or the = before it,
-/// if there is a value. Where it gives None, the backquotes and what is in them stay.
+/// A text whose options in backquotes are renamed (see [`usage!`]). `rename` gets a name, and the value with the space or the =
+/// before it, if there is a value. Where it gives None, the backquotes and what is in them stay.
 pub fn rename_options(text: &str, rename: impl Fn(&str, &str) -> Option<String>) -> std::borrow::Cow<'_, str> {
     if !text.contains('`') {
         return text.into();

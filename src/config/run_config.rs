@@ -138,8 +138,9 @@ impl RunConfig {
         }
         let at = |step| format!("{:.2e}", self.learning_rate_at(step));
         tracing::warn!(
-            "resume  the learning rate follows a {} schedule, which ends at the last step: it was {} at step {then} of {then}, and is now {} at \
-             step {}. A run started with `max_steps` {} would have had other rates before this step, and so other weights; with a constant rate there would be no difference",
+            "resume  the learning rate follows a {} schedule, which ends at the last step: it was {} at step {then} of {then}, \
+             and is now {} at step {}. A run started with `max_steps` {} would have had other rates before this step, and so \
+             other weights; with a constant rate there would be no difference",
             self.lr_scheduler_type.name(),
             at(then),
             at(then + 1),

@@ -106,7 +106,8 @@ impl<'a> Session<'a> {
                 tracing::info!("resume  steps {first} to {known} are replayed from the trajectory");
             }
             known => tracing::info!(
-                "resume  steps {first} to {known} are computed again: the log does not hold first-order gradients; with a smaller `save_steps` they are fewer"
+                "resume  steps {first} to {known} are computed again: the log does not hold first-order \
+                 gradients; with a smaller `save_steps` they are fewer"
             ),
         }
         Ok(())

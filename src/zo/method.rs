@@ -138,7 +138,8 @@ impl Method {
         {
             let name = knob.replace('-', "_");
             return Err(usage!(
-                "`{name}`: {} with `fo_params all` estimates no gradient, so this option has no effect; give other `fo_params` too",
+                "`{name}`: {} with `fo_params all` estimates no gradient, so this option has no effect; give \
+                 other `fo_params` too",
                 self.name
             ));
         }
