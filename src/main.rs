@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use tracing::Level;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 use zotune::base::errors::{Interrupted, exit_code};
 use zotune::base::memory::Counting;
 use zotune::base::text::{Plain, bounded};
-use zotune::cli::Cli;
+use zotune::cli::{Cli, WithFlags, with_flags};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -31,7 +33,10 @@ fn main() -> ExitCode {
     let filter: tracing_subscriber::EnvFilter = wanted.unwrap_or_else(|| level.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Plain(std::io::stderr()))
+        // Lines of debugging quote what the model reads, which stays as it is.
+        .with_writer(
+            (|| WithFlags(Plain(std::io::stderr()))).with_max_level(Level::INFO).or_else(|| Plain(std::io::stderr())),
+        )
         // The reader of stderr may close it; the run continues.
         .log_internal_errors(false)
         .with_ansi(false)
@@ -49,11 +54,12 @@ fn main() -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
         // The user asked for the interruption: no "error:" prefix.
-        let _ = writeln!(Plain(std::io::stderr()), "{interrupted}");
+        let _ = writeln!(Plain(std::io::stderr()), "{}", with_flags(&interrupted.to_string()));
         return ExitCode::from(exit_code(error));
     }
-    let causes: String = error.chain().skip(1).map(|cause| format!("  {}\n", bounded(&cause.to_string()))).collect();
+    let causes: String =
+        error.chain().skip(1).map(|cause| format!("  {}\n", bounded(&with_flags(&cause.to_string())))).collect();
     // A failed write to stderr has nowhere to be reported.
-    let _ = write!(Plain(std::io::stderr()), "error: {}\n{causes}", bounded(&error.to_string()));
+    let _ = write!(Plain(std::io::stderr()), "error: {}\n{causes}", bounded(&with_flags(&error.to_string())));
     ExitCode::from(exit_code(error))
 }

@@ -87,7 +87,7 @@ impl fmt::Display for Usage {
 
 impl fmt::Display for NotFinite {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let say = self.say.as_deref().unwrap_or("; in training a smaller --learning-rate usually helps");
+        let say = self.say.as_deref().unwrap_or("; in training, a smaller `learning_rate` usually helps");
         write!(f, "the loss is not finite {}: {:?}{say}", self.place, self.losses)
     }
 }
@@ -110,7 +110,13 @@ impl std::error::Error for Unavailable {}
 
 impl std::error::Error for Interrupted {}
 
-/// `usage!("...")` makes an [`anyhow::Error`] with exit code 2.
+/// `usage!("...")` is an [`anyhow::Error`] that exits with 2.
+///
+/// No message of the library names a flag, because its reader may have typed none: a lab sets fields, a config file has keys. A
+/// message names an option in backquotes, as a config file does: `` `max_steps` 0: it must be at least 1 ``. The value to set may be
+/// in the backquotes too: `` `stop_if_diverged=false` ``, `` `fo_params last:2` ``. Where the command line prints an error or a line
+/// of the log, it writes `--max-steps`, `--stop-if-diverged=false` and `--fo-params last:2` instead (cli/flags.rs). Other words in
+/// backquotes stay as they are. The same holds for all other errors and for what is logged.
 #[macro_export]
 macro_rules! usage {
     ($($arg:tt)*) => { anyhow::Error::new($crate::base::errors::Usage(format!($($arg)*))) };

@@ -44,14 +44,15 @@ pub fn check(tables: &[Table], place: &str, object: &Map<String, Value>) -> Resu
             Some((_, Use::Only(values), _)) if values.iter().any(|known| same(value, known)) => {}
             Some((_, Use::Only(values), why)) => {
                 bail!(
-                    "{place}: {name} is {}, which is not supported; {} is known ({why})",
+                    "{place}: {name} is {}, which is not supported; it must be {} ({why})",
                     short(value),
                     values.join(" or ")
                 )
             }
             Some((_, Use::Refused, why)) => bail!("{place}: {name} is {}, which is not supported ({why})", short(value)),
             None => bail!(
-                "{place}: {name} is {}, a field that is not known ({}); if it changes nothing that the model computes, remove it",
+                "{place}: {name} is {}, but zotune does not know this field ({}); remove it if it does not change what the \
+                 model computes",
                 short(value),
                 nearest(name, known().map(|field| field.0))
             ),

@@ -50,7 +50,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     match File::open(folder)?.sync_all() {
         // Some file systems cannot sync a folder; there is nothing to sync on those.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP | libc::EBADF)) => Ok(()),
-        forced => forced.with_context(|| format!("cannot force {} to the disk", folder.display())),
+        forced => forced.with_context(|| format!("cannot sync {} to the disk", folder.display())),
     }
 }
 

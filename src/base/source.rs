@@ -55,7 +55,7 @@ impl Source {
             Source::Builtin(_) => format!("built-in {name}"),
             Source::Folder(folder) => folder.join(name).display().to_string(),
             Source::Single(path, _) if has_file_name(path, name) => path.display().to_string(),
-            Source::Single(path, _) => format!("{} ({name} made of it)", path.display()),
+            Source::Single(path, _) => format!("{} ({name} made from it)", path.display()),
         }
     }
 

@@ -54,6 +54,33 @@ pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
+/// A text whose options in backquotes are renamed (see [`usage!`]). `rename` gets a name, and the value with the space or the =
+/// before it, if there is a value. Where it gives None, the backquotes and what is in them stay.
+pub fn rename_options(text: &str, rename: impl Fn(&str, &str) -> Option<String>) -> std::borrow::Cow<'_, str> {
+    if !text.contains('`') {
+        return text.into();
+    }
+    let (mut said, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('`') {
+        said += before;
+        let renamed = after.split_once('`').and_then(|(inside, next)| {
+            let (name, value) = inside.split_at(inside.find([' ', '=']).unwrap_or(inside.len()));
+            Some((rename(name, value)?, next))
+        });
+        match renamed {
+            Some((name, next)) => {
+                said += &name;
+                rest = next;
+            }
+            None => {
+                said.push('`');
+                rest = after;
+            }
+        }
+    }
+    (said + rest).into()
+}
+
 /// `did you mean "x"?` if a known name is similar, else the list of known names, or only their number if above 40.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
@@ -62,8 +89,8 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
     let best = known.iter().map(|k| (score(k), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
         Some((score, k)) if score > 0.8 => format!("did you mean \"{k}\"?"),
-        _ if known.len() > 40 => format!("none of the {} known ones is near", known.len()),
-        _ => format!("known are: {}", listed(known)),
+        _ if known.len() > 40 => format!("none of the {} known names is similar", known.len()),
+        _ => format!("the known ones are {}", listed(known)),
     }
 }
 

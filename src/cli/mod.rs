@@ -1,6 +1,7 @@
 //! The command line. Results go to stdout, everything else to stderr.
 
 mod args;
+mod flags;
 mod format;
 mod screen;
 mod eval;
@@ -10,3 +11,4 @@ mod trajectory;
 mod verbs;
 
 pub use args::Cli;
+pub use flags::{WithFlags, with_flags};

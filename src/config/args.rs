@@ -11,7 +11,7 @@ use super::trainable::TrainableArgs;
 use super::values::{Fsync, Precision, Schedule};
 use crate::base::Usage;
 use crate::base::numbers::number;
-use crate::base::text::nearest;
+use crate::base::text::{nearest, rename_options};
 use crate::zo::Settings;
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
@@ -155,13 +155,16 @@ impl RawArgs {
             let at = || line_of(text, &key).map_or(place.to_string(), |line| format!("{place}, line {line}"));
             let dashed = key.replace('_', "-");
             if value.is_table() {
-                return Err(usage!("{}: [{key}] begins a section, and all knobs stand outside of sections", at()));
+                return Err(usage!(
+                    "{}: [{key}] begins a section, but options are set outside of sections; remove this line",
+                    at()
+                ));
             }
             let known = arguments.get_arguments().find(|argument| is_called(argument, &dashed));
             let Some(argument) = known else {
                 let names: Vec<&str> = arguments.get_arguments().filter_map(|a| a.get_long()).collect();
                 let near = meant(&dashed).unwrap_or_else(|| nearest(&dashed, names));
-                return Err(usage!("{}: there is no knob \"{key}\": {near}", at()));
+                return Err(usage!("{}: there is no option \"{key}\": {near}", at()));
             };
             let name = argument.get_id().to_string();
             let value = serde_json::to_value(value)?;
@@ -173,24 +176,33 @@ impl RawArgs {
             if fields.insert(name.clone(), value).is_some() {
                 let of_it = |line: &&str| key_of(line).is_some_and(|key| is_called(argument, &key.replace('_', "-")));
                 let second = text.lines().enumerate().filter(|(_, line)| of_it(line)).nth(1).map_or(0, |(i, _)| i + 1);
-                return Err(usage!("{place}, line {second}: {name} is there twice"));
+                return Err(usage!("{place}, line {second}: {name} is set twice"));
             }
         }
         Ok(serde_json::from_value(Value::Object(fields))?)
     }
 
-    /// An error that begins with the name of a flag, as one that names the line of the file called `place` where the knob is set, if these
-    /// flags do not set it.
+    /// An error that begins with the name of an option in backquotes (see [`usage!`]), as one that names the line of the file called
+    /// `place` where the option is set, if these flags do not set it.
     pub fn blame_file(&self, error: anyhow::Error, text: &str, place: &str) -> anyhow::Error {
         let said = error.downcast_ref::<Usage>().map(|usage| usage.0.clone()).unwrap_or_default();
-        let Some(rest) = said.strip_prefix("--") else { return error };
-        let (flag, rest) = rest.split_at(rest.find(|c: char| c != '-' && !c.is_ascii_alphanumeric()).unwrap_or(rest.len()));
+        let Some((name, rest)) = said.strip_prefix('`').and_then(|rest| rest.split_once('`')) else { return error };
         let arguments = RawArgs::augment_args(Command::new("train"));
-        let Some(argument) = arguments.get_arguments().find(|argument| is_called(argument, flag)) else { return error };
+        let Some(argument) = arguments.get_arguments().find(|argument| is_called(argument, &name.replace('_', "-"))) else {
+            return error;
+        };
         let typed = serde_json::to_value(self).is_ok_and(|typed| !typed[argument.get_id().as_str()].is_null());
         let set = |line: &&str| key_of(line).is_some_and(|key| is_called(argument, &key.replace('_', "-")));
         match text.lines().enumerate().find(|(_, line)| set(line)).filter(|_| !typed) {
-            Some((i, line)) => usage!("{place}, line {}: {}{rest}", i + 1, key_of(line).unwrap_or(flag)),
+            Some((i, line)) => {
+                // The options of a file are set there, not typed.
+                let known = |name: &str| arguments.get_arguments().any(|a| is_called(a, &name.replace('_', "-")));
+                let as_set = |name: &str, value: &str| match value.get(1..) {
+                    Some(value) => known(name).then(|| format!("{name} = {value}")),
+                    None => known(name).then(|| name.into()),
+                };
+                usage!("{place}, line {}: {}{}", i + 1, key_of(line).unwrap_or(name), rename_options(rest, as_set))
+            }
             None => error,
         }
     }

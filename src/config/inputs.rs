@@ -52,7 +52,9 @@ impl Inputs {
         let name = &self.model;
         match self.revision.is_some() || name == "opt-mini" || Path::new(name).exists() {
             true => Ok(()),
-            false => Err(usage!("the run began from the folder {name}, which is not there; name it with --model")),
+            false => Err(usage!(
+                "the run started from the model folder {name}, which does not exist; say with `model` where it is now"
+            )),
         }
     }
 
@@ -83,9 +85,9 @@ impl Inputs {
     /// Checks options and fills in defaults. Errors are usage errors.
     pub fn check(common: Common) -> Result<Self> {
         if let Some(device) = common.device.as_deref().filter(|d| *d != "cpu") {
-            return Err(usage!("--device {device}: this build computes on: cpu"));
+            return Err(usage!("`device` {device}: this build supports only cpu"));
         }
-        positive("--threads", common.threads)?;
+        positive("threads", common.threads)?;
         let inputs = Inputs {
             model: common.model.unwrap_or("opt-mini".into()),
             revision: common.revision,
@@ -108,13 +110,13 @@ impl Inputs {
     /// Fails on numbers outside of the supported range.
     pub(super) fn check_extremes(&self) -> Result<()> {
         let TrainableArgs { lora_r, lora_alpha, num_prefix, .. } = &self.tuned;
-        within("--max-length", self.max_length, 1, MOST_TOKENS)?;
-        within("--num-eval", self.num_eval, 0, MOST_ROWS)?;
-        within("--eval-batch-size", Some(self.eval_batch_size), 1, MOST_BATCH)?;
-        within("--lora-r", *lora_r, 1, 1 << 16)?;
-        within("--num-prefix", *num_prefix, 1, 65_535)?;
+        within("max_length", self.max_length, 1, MOST_TOKENS)?;
+        within("num_eval", self.num_eval, 0, MOST_ROWS)?;
+        within("eval_batch_size", Some(self.eval_batch_size), 1, MOST_BATCH)?;
+        within("lora_r", *lora_r, 1, 1 << 16)?;
+        within("num_prefix", *num_prefix, 1, 65_535)?;
         match lora_alpha.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
-            Some(alpha) => Err(usage!("--lora-alpha {alpha}: it must be a number above 0")),
+            Some(alpha) => Err(usage!("`lora_alpha` {alpha}: it must be greater than 0")),
             None => Ok(()),
         }
     }

@@ -30,13 +30,20 @@ impl RunConfig {
     /// is computed.
     pub fn resumed(self, given: &RawArgs, folder: &Path) -> Result<Self> {
         if given.overwrite_output_dir == Some(true) {
-            return Err(usage!("--overwrite-output-dir: --resume goes on with what is there; take one of the two"));
+            return Err(usage!(
+                "`overwrite_output_dir` and `resume` exclude each other: a resumed run continues with the files \
+                in its folder"
+            ));
         }
         if let Some(other) = given.output_dir.as_deref().filter(|other| *other != folder) {
-            return Err(usage!("--output-dir {}: --resume goes on in {}", other.display(), folder.display()));
+            return Err(usage!(
+                "`output_dir` {}: `resume` continues the run in {}; leave `output_dir` out",
+                other.display(),
+                folder.display()
+            ));
         }
         if let Some(steps) = given.max_steps.filter(|steps| *steps < self.max_steps) {
-            return Err(usage!("--max-steps {steps}: it can only be raised; the run was to have {}", self.max_steps));
+            return Err(usage!("`max_steps` {steps}: the run has {}; it can only be increased", self.max_steps));
         }
         // The same checks as for a new run.
         let Value::Object(checked) = serde_json::to_value(RunConfig::check(given.clone())?)? else { return Ok(self) };
@@ -51,9 +58,8 @@ impl RunConfig {
             if CHANGEABLE.contains(&name.as_str()) {
                 config[&name] = value;
             } else if name != "output_dir" && name != "overwrite_output_dir" && *then != value {
-                let flag = name.replace('_', "-");
-                let then = if then.is_null() { "without it".into() } else { format!("with {then}") };
-                return Err(usage!("--{flag} {value}: the run was begun {then}, and --resume goes on with what was begun"));
+                let then = if then.is_null() { "was started without it".into() } else { format!("uses {then}") };
+                return Err(usage!("`{name}` {value}: the run {then}, and `resume` cannot change it"));
             }
         }
         Ok(RunConfig { output_dir: folder.into(), overwrite_output_dir: false, ..serde_json::from_value(config)? })
@@ -71,14 +77,14 @@ mod tests {
         let config = resumed("max_steps = 200\nlr = 1e-4\nfsync = \"every\"\nsave_steps = 0\nbatch_size = 16")?;
         assert_eq!((config.max_steps, config.eval_steps, config.save_steps, config.learning_rate), (200, 5, 0, Some(1e-4)));
         for (toml, expected) in [
-            ("max_steps = 99", "--max-steps 99: it can only be raised; the run was to have 100"),
-            ("lr = 2e-4", "--learning-rate 0.0002: the run was begun with 0.0001"),
-            ("zo_eps = 1e-2", "--zo-eps 0.01: the run was begun without it"),
-            ("optimizer = \"r-adazo\"", "--optimizer \"r-adazo\": the run was begun with \"zo-sgd\""),
-            ("dtype = \"bf16\"", "--dtype \"bf16\": the run was begun with \"f32\""),
-            ("micro_batch_size = 1", "--micro-batch-size 1"),
-            ("output_dir = \"other\"", "--output-dir other: --resume goes on in run"),
-            ("overwrite_output_dir = true", "--overwrite-output-dir"),
+            ("max_steps = 99", "`max_steps` 99: the run has 100; it can only be increased"),
+            ("lr = 2e-4", "`learning_rate` 0.0002: the run uses 0.0001"),
+            ("zo_eps = 1e-2", "`zo_eps` 0.01: the run was started without it"),
+            ("optimizer = \"r-adazo\"", "`optimizer` \"r-adazo\": the run uses \"zo-sgd\""),
+            ("dtype = \"bf16\"", "`dtype` \"bf16\": the run uses \"f32\""),
+            ("micro_batch_size = 1", "`micro_batch_size` 1"),
+            ("output_dir = \"other\"", "`output_dir` other: `resume` continues the run in run"),
+            ("overwrite_output_dir = true", "`overwrite_output_dir`"),
         ] {
             let error = resumed(toml).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");

@@ -65,7 +65,7 @@ impl RunConfig {
         let tuned = raw.tuned.checked()?;
         if raw.common.adapter.is_some() && tuned != TrainableArgs::default() {
             return Err(usage!(
-                "--adapter: it is trained further as it is; --tune, --lora-r and --prefix-tuning go without it"
+                "`adapter` cannot be combined with `tune`, `lora_r` or `prefix_tuning`: the adapter is trained as it is"
             ));
         }
         let inputs = Inputs { tuned, ..Inputs::check(raw.common)? };
@@ -105,28 +105,28 @@ impl RunConfig {
     /// Fails on numbers outside of the supported range, in options or in a trajectory's header.
     pub fn check_extremes(&self) -> Result<()> {
         self.inputs.check_extremes()?;
-        for (flag, steps, least) in [
-            ("--max-steps", Some(self.max_steps), 1),
-            ("--eval-steps", Some(self.eval_steps), 1),
-            ("--logging-steps", Some(self.logging_steps), 1),
-            ("--save-steps", Some(self.save_steps), 0),
-            ("--warmup-steps", Some(self.warmup_steps), 0),
-            ("--snapshot-steps", self.settings.snapshot_steps, 1),
+        for (name, steps, least) in [
+            ("max_steps", Some(self.max_steps), 1),
+            ("eval_steps", Some(self.eval_steps), 1),
+            ("logging_steps", Some(self.logging_steps), 1),
+            ("save_steps", Some(self.save_steps), 0),
+            ("warmup_steps", Some(self.warmup_steps), 0),
+            ("snapshot_steps", self.settings.snapshot_steps, 1),
         ] {
-            within(flag, steps, least, MOST_STEPS)?;
+            within(name, steps, least, MOST_STEPS)?;
         }
         for stage in &self.stages {
-            within("--max-steps", Some(stage.max_steps.max(stage.last)), 0, MOST_STEPS)?;
+            within("max_steps", Some(stage.max_steps.max(stage.last)), 0, MOST_STEPS)?;
         }
-        within("--batch-size", Some(self.batch_size), 1, MOST_BATCH)?;
-        within("--micro-batch-size", Some(self.micro_batch_size), 1, MOST_BATCH)?;
-        within("--num-train", self.num_train, 0, MOST_ROWS)?;
-        within("--num-dev", self.num_dev, 0, MOST_ROWS)?;
-        positive("--save-total-limit", Some(self.save_total_limit))?;
-        within("--num-directions", self.settings.num_directions, 1, MOST_DIRECTIONS)?;
-        within("--max-directions", self.settings.max_directions, 1, MOST_DIRECTIONS)?;
+        within("batch_size", Some(self.batch_size), 1, MOST_BATCH)?;
+        within("micro_batch_size", Some(self.micro_batch_size), 1, MOST_BATCH)?;
+        within("num_train", self.num_train, 0, MOST_ROWS)?;
+        within("num_dev", self.num_dev, 0, MOST_ROWS)?;
+        positive("save_total_limit", Some(self.save_total_limit))?;
+        within("num_directions", self.settings.num_directions, 1, MOST_DIRECTIONS)?;
+        within("max_directions", self.settings.max_directions, 1, MOST_DIRECTIONS)?;
         if let Some(x) = self.learning_rate.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
-            return Err(usage!("--learning-rate {x}: it must be a number above 0, within what f32 can hold"));
+            return Err(usage!("`learning_rate` {x}: it must be greater than 0 (and representable in f32)"));
         }
         self.settings.check()
     }
@@ -138,14 +138,14 @@ impl RunConfig {
         }
         let at = |step| format!("{:.2e}", self.learning_rate_at(step));
         tracing::warn!(
-            "resume  {} schedule up to --max-steps: the learning rate was {} at step {then} and is now {} at step {}",
+            "resume  {} schedule up to `max_steps`: the learning rate was {} at step {then} and is now {} at step {}",
             self.lr_scheduler_type.name(),
             at(then),
             at(then + 1),
             then + 1,
         );
         tracing::warn!(
-            "        the result is not that of a run started with --max-steps {}; with a constant rate it would be",
+            "        the result is not that of a run started with `max_steps` {}; with a constant rate it would be",
             self.max_steps
         );
     }
@@ -222,14 +222,14 @@ mod tests {
         let error = |toml: &str| config(toml).unwrap_err().to_string();
         assert_eq!(
             error("seed = 1\nlearning_rte = 1"),
-            "my.toml, line 2: there is no knob \"learning_rte\": did you mean \"learning-rate\"?"
+            "my.toml, line 2: there is no option \"learning_rte\": did you mean \"learning-rate\"?"
         );
         assert!(error("max_steps = \"many\"").starts_with("my.toml, line 1: max_steps: invalid type: string"));
-        assert_eq!(error("lr = -1.0"), "--learning-rate -1: it must be a number above 0, within what f32 can hold");
-        assert!(error("zo_eps = 1e-50").starts_with("--zo-eps 0.00000000000000"));
+        assert_eq!(error("lr = -1.0"), "`learning_rate` -1: it must be greater than 0 (and representable in f32)");
+        assert!(error("zo_eps = 1e-50").starts_with("`zo_eps` 0.00000000000000"));
         assert_eq!(error("weight_decay = nan"), "my.toml, line 1: weight_decay: it must be a finite number");
-        assert_eq!(error("batch_size = 0"), "--batch-size 0: it must be at least 1");
-        assert!(error("lr = 1.0\nlearning_rate = 1.0").ends_with("learning_rate is there twice"));
+        assert_eq!(error("batch_size = 0"), "`batch_size` 0: it must be at least 1");
+        assert!(error("lr = 1.0\nlearning_rate = 1.0").ends_with("learning_rate is set twice"));
     }
 
     #[test]

@@ -67,21 +67,21 @@ impl TrainableArgs {
             self.prefix_tuning = None;
         }
         if matches!(self.tune, Some(Selection::None)) {
-            return Err(usage!("--tune none: nothing would be trained"));
+            return Err(usage!("`tune` none: nothing would be trained"));
         }
         let ways = [
-            ("--tune", self.tune.is_some()),
-            ("--lora-r", self.lora_r.is_some()),
-            ("--prefix-tuning", self.prefix_tuning.is_some()),
+            ("tune", self.tune.is_some()),
+            ("lora_r", self.lora_r.is_some()),
+            ("prefix_tuning", self.prefix_tuning.is_some()),
         ];
-        let given: Vec<&str> = ways.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect();
-        if let [first, second, ..] = given[..] {
-            return Err(usage!("{first} and {second}: each says what is trained; take one of them"));
+        let given: Vec<String> = ways.iter().filter(|(_, given)| *given).map(|(name, _)| format!("`{name}`")).collect();
+        if let [first, second, ..] = &given[..] {
+            return Err(usage!("{first} and {second} exclude each other"));
         }
-        limits::positive("--lora-r", self.lora_r)?;
-        limits::positive("--num-prefix", self.num_prefix)?;
+        limits::positive("lora_r", self.lora_r)?;
+        limits::positive("num_prefix", self.num_prefix)?;
         if let Some(alpha) = self.lora_alpha.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
-            return Err(usage!("--lora-alpha {alpha}: it must be a number above 0"));
+            return Err(usage!("`lora_alpha` {alpha}: it must be greater than 0"));
         }
         match self.lora_r {
             Some(r) => {
@@ -89,15 +89,15 @@ impl TrainableArgs {
                 self.lora_target_modules.get_or_insert_with(|| Names(vec!["q_proj".into(), "v_proj".into()]));
             }
             None if self.lora_alpha.is_some() || self.lora_target_modules.is_some() => {
-                let flag = if self.lora_alpha.is_some() { "--lora-alpha" } else { "--lora-target-modules" };
-                return Err(usage!("{flag}: it goes with --lora-r, which is not given"));
+                let name = if self.lora_alpha.is_some() { "lora_alpha" } else { "lora_target_modules" };
+                return Err(usage!("`{name}` needs `lora_r`"));
             }
             None => {}
         }
         match self.prefix_tuning {
             Some(_) => drop(self.num_prefix.get_or_insert(5)),
             None if self.num_prefix.is_some() => {
-                return Err(usage!("--num-prefix: it goes with --prefix-tuning, which is not given"));
+                return Err(usage!("`num_prefix` needs `prefix_tuning`"));
             }
             None => {}
         }
@@ -121,16 +121,12 @@ mod tests {
         assert_eq!(whole, TrainableArgs::default());
         let error = |tuned: TrainableArgs| tuned.checked().unwrap_err().to_string();
         let both = TrainableArgs { lora_r: Some(8), tune: Some(Selection::Last(1)), ..TrainableArgs::default() };
-        assert_eq!(error(both), "--tune and --lora-r: each says what is trained; take one of them");
+        assert_eq!(error(both), "`tune` and `lora_r` exclude each other");
         assert!(
-            error(TrainableArgs { lora_alpha: Some(1.0), ..TrainableArgs::default() })
-                .starts_with("--lora-alpha: it goes with")
+            error(TrainableArgs { lora_alpha: Some(1.0), ..TrainableArgs::default() }).starts_with("`lora_alpha` needs")
         );
-        assert!(error(TrainableArgs { lora_r: Some(0), ..TrainableArgs::default() }).starts_with("--lora-r 0"));
-        assert!(
-            error(TrainableArgs { num_prefix: Some(3), ..TrainableArgs::default() })
-                .starts_with("--num-prefix: it goes with")
-        );
+        assert!(error(TrainableArgs { lora_r: Some(0), ..TrainableArgs::default() }).starts_with("`lora_r` 0"));
+        assert!(error(TrainableArgs { num_prefix: Some(3), ..TrainableArgs::default() }).starts_with("`num_prefix` needs"));
         assert!("q_proj,,v_proj".parse::<Names>().is_err());
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Example {
             let tokens = cut_left(tokens, max_length);
             if option_len == 0 || option_len >= tokens.len() {
                 bail!(
-                    "an answer of {option_len} tokens leaves no room for a prompt in max_length {max_length}: {}",
+                    "an answer of {option_len} tokens leaves no room for a prompt (`max_length` {max_length}): {}",
                     end_of(text)
                 );
             }

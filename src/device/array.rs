@@ -33,7 +33,7 @@ impl Array {
             DType::F32 => Buffer::F32(flat.to_vec1()?),
             DType::BF16 => Buffer::Bf16(flat.to_vec1()?),
             DType::F16 => Buffer::F16(flat.to_vec1()?),
-            other => bail!("weights are held in f32, f16 or bf16, not in {other:?}"),
+            other => bail!("weights are stored in f32, f16 or bf16, not in {other:?}"),
         };
         Self::new(tensor.dims(), buffer)
     }
@@ -57,7 +57,7 @@ impl Array {
     pub fn dims2(&self) -> candle_core::Result<(usize, usize)> {
         match self.shape[..] {
             [rows, columns] => Ok((rows, columns)),
-            _ => candle_core::bail!("a weight of the shape {:?} is no matrix", self.shape),
+            _ => candle_core::bail!("a weight of the shape {:?} is not a matrix", self.shape),
         }
     }
 

@@ -59,7 +59,7 @@ impl Buffer {
             DType::F32 => Buffer::F32(zeros(len)?),
             DType::BF16 => Buffer::Bf16(zeros(len)?),
             DType::F16 => Buffer::F16(zeros(len)?),
-            other => bail!("weights are held in f32, f16 or bf16, not in {other:?}"),
+            other => bail!("weights are stored in f32, f16 or bf16, not in {other:?}"),
         })
     }
 
@@ -110,7 +110,7 @@ impl Buffer {
 pub fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
     bytemuck::try_zeroed_vec(len).map_err(|()| {
         let bytes = len.saturating_mul(size_of::<T>()) as u64;
-        anyhow!("there is no memory for a tensor of {} more", crate::base::memory::human(bytes))
+        anyhow!("there is not enough memory for another tensor of {}", crate::base::memory::human(bytes))
     })
 }
 

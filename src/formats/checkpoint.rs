@@ -53,7 +53,7 @@ impl Checkpoint {
             Checkpoint { files: files.clone(), names: names.clone(), pickles: BTreeMap::new(), entries: BTreeMap::new() };
         for (i, name) in names.iter().enumerate() {
             if !files.has(name) {
-                bail!("{} is missing; the index beside it names it as a shard", files.place(name));
+                bail!("{} is missing, but the index beside it lists it as a shard", files.place(name));
             }
             if is_lfs_pointer(files, name)? {
                 bail!("{} is a git-lfs pointer, not the file itself; fetch it with: git lfs pull", files.place(name));
@@ -67,7 +67,7 @@ impl Checkpoint {
         }
         if checkpoint.entries.is_empty() {
             bail!(
-                "{} holds no tensors by name; a state dict as save_pretrained writes it is wanted",
+                "{} does not hold tensors by name; it must be a state dict as save_pretrained writes it",
                 files.place(&names[0])
             );
         }

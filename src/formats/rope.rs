@@ -19,8 +19,8 @@ pub const FIELDS: Table = Table {
     of: "",
     fields: &[
         ("rope_type", Use::Read, "default, linear, dynamic and llama3 are known; yarn, longrope and others are refused"),
-        ("type", Use::Read, "the older name of rope_type, which counts where both are there"),
-        ("rope_theta", Use::Read, "the base; before that which stands beside the object"),
+        ("type", Use::Read, "the older name of rope_type; it counts if both are there"),
+        ("rope_theta", Use::Read, "the base; it counts before the one beside the object"),
         ("factor", Use::Read, "of linear, dynamic and llama3; with default it must be 1"),
         ("low_freq_factor", Use::Read, "llama3's"),
         ("high_freq_factor", Use::Read, "llama3's"),
@@ -75,7 +75,7 @@ impl Rope {
     }
 
     fn unknown(&self) -> anyhow::Error {
-        anyhow::anyhow!("the rope type \"{}\" is not known; default, linear, dynamic and llama3 are", self.kind())
+        anyhow::anyhow!("the rope type \"{}\" is not supported; default, linear, dynamic and llama3 are", self.kind())
     }
 
     /// Sets the base if the object has none.
@@ -103,8 +103,8 @@ impl Rope {
         match self.kind() {
             "default" => match self.factor {
                 Some(factor) if factor != 1.0 => bail!(
-                    "config.json: the rope settings have the factor {factor} and the type \"default\", which does not scale; which \
-                     one is meant?"
+                    "config.json: the rope settings have the factor {factor}, but their type is \"default\", which does not \
+                     scale; correct one of the two"
                 ),
                 _ => Ok(plain.collect()),
             },

@@ -28,8 +28,8 @@ pub fn weight_files(files: &Source) -> Result<Vec<String>> {
         }
     }
     bail!(
-        "{} is missing (nor is there model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json); \
-         --model wants a folder in Hugging Face layout",
+        "{} is missing (and so are model.safetensors.index.json, pytorch_model.bin and pytorch_model.bin.index.json); `model` \
+         must name a folder in Hugging Face layout",
         files.place("model.safetensors")
     )
 }

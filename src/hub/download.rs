@@ -27,7 +27,7 @@ pub fn fetch(
     if is_cached() {
         return Ok(());
     }
-    let _lock = cache.lock(&remote.etag, || tracing::info!("waiting for another process that fetches {what}"))?;
+    let _lock = cache.lock(&remote.etag, || tracing::info!("waiting for another process that downloads {what}"))?;
     if is_cached() {
         return Ok(());
     }
@@ -93,7 +93,7 @@ impl<'a> Download<'a> {
             if !failure.is_transient() || stalled >= ATTEMPTS {
                 return Err(failure);
             }
-            tracing::debug!("{}; going on from {}", failure.say, HumanBytes(self.len));
+            tracing::debug!("{}; continuing after {}", failure.say, HumanBytes(self.len));
             if stalled > 0 {
                 failure.pause(stalled);
             }
@@ -117,7 +117,7 @@ impl<'a> Download<'a> {
         };
         let (start, total) = body_range(&response)
             .filter(|(start, _)| [0, self.len].contains(start))
-            .ok_or_else(|| Failure::lasting(format!("the server sends another part of {} than was asked for", self.what)))?;
+            .ok_or_else(|| Failure::lasting(format!("the server sends another part of {} than requested", self.what)))?;
         self.truncate(start)?;
         match (self.size, total) {
             (Some(size), Some(total)) if size != total => return Err(self.wrong_length(size, total)),
@@ -171,7 +171,7 @@ impl<'a> Download<'a> {
             return Ok(());
         }
         self.truncate(0)?;
-        Err(Failure::lasting(format!("what came is damaged: its {name} is {}, and the hub says {expected}", found[0])))
+        Err(Failure::lasting(format!("the download is damaged: its {name} is {}, but the hub says {expected}", found[0])))
     }
 
     /// A hash of the file, given its length.
@@ -200,7 +200,8 @@ impl<'a> Download<'a> {
     }
 
     fn wrong_length(&mut self, size: u64, sent: u64) -> Failure {
-        let failure = Failure::lasting(format!("its length is wrong: the hub says {size} bytes, and {sent} are sent"));
+        let failure =
+            Failure::lasting(format!("its length is wrong: the hub says {size} bytes, but the server sends {sent}"));
         self.truncate(0).err().unwrap_or(failure)
     }
 
@@ -214,10 +215,10 @@ impl<'a> Download<'a> {
         match self.len {
             0 => {
                 let _ = std::fs::remove_file(&self.path);
-                unavailable!("cannot download {}: {}; nothing of it is kept, try again", self.what, failure.say)
+                unavailable!("cannot download {}: {}; nothing was kept, try again", self.what, failure.say)
             }
             len => unavailable!(
-                "cannot download {}: {}; {}{size} are kept, and the same command goes on from there",
+                "cannot download {}: {}; {}{size} are kept, and the same command continues from there",
                 self.what,
                 failure.say,
                 HumanBytes(len)

@@ -180,7 +180,7 @@ impl Client {
         let what = match &error {
             ureq::Error::Io(e) => e.to_string(),
             ureq::Error::Timeout(what) => format!("no answer in time ({what})"),
-            ureq::Error::HostNotFound => "no such host; is there a network?".into(),
+            ureq::Error::HostNotFound => "no such host; is the network available?".into(),
             ureq::Error::Rustls(e) => format!("{e} (SSL_CERT_FILE names certificates of your own to trust)"),
             other => other.to_string(),
         };
@@ -223,7 +223,7 @@ impl Client {
     /// Sends one request. Only the hub gets the token.
     fn send(&self, head: bool, url: &str, start: Option<u64>) -> Result<Response<Body>, Failure> {
         let Settings { endpoint, token, etag_timeout, download_timeout, .. } = &self.settings;
-        let uri: Uri = url.parse().map_err(|_| Failure::lasting(format!("{} is no URL", shown(url))))?;
+        let uri: Uri = url.parse().map_err(|_| Failure::lasting(format!("{} is not a URL", shown(url))))?;
         let timeout = Some(if start.is_some() { *download_timeout } else { *etag_timeout });
         let mut request = if head { self.agent.head(url) } else { self.agent.get(url) };
         // Content-Length must be the length of the file itself.
@@ -253,7 +253,7 @@ impl Client {
         // Compression was not requested, and decompressing could expand the body a thousandfold.
         match answer.headers().get("content-encoding").filter(|encoding| encoding.as_bytes() != b"identity") {
             Some(encoding) => Err(Failure::lasting(format!(
-                "{} sends its answer in the encoding {:?}, which it was not asked for",
+                "{} sends its answer in the encoding {:?}, which zotune did not ask for",
                 shown(url),
                 encoding.to_str().unwrap_or("?")
             ))),
@@ -281,7 +281,7 @@ impl Client {
     }
 
     fn not_a_hub(&self, url: &str) -> Failure {
-        Failure::lasting(format!("{} does not answer as the hub does; is HF_ENDPOINT right?", shown(url)))
+        Failure::lasting(format!("{} does not answer like the hub; is HF_ENDPOINT right?", shown(url)))
     }
 }
 

@@ -50,7 +50,8 @@ impl Repo {
         let odd = ["--", "..", ".git/"].iter().any(|odd| format!("{}/", self.id).contains(odd));
         if parts.len() > 2 || odd || !parts.iter().all(is_part) {
             return Err(usage!(
-                "no {} on the hub can be called {:?}: it is name or org/name, of letters, digits, -, _ and ., 96 each at most",
+                "{1:?} cannot be the name of a {0} on the hub: it must be name or org/name, of letters, digits, -, _ and ., \
+                 96 each at most",
                 self.noun(),
                 self.id
             ));
@@ -59,7 +60,7 @@ impl Repo {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./+@=".contains(&b);
         let odd = revision.contains("..") || revision.contains("//") || revision.starts_with(['/', '-', '.']);
         if odd || !(1..=250).contains(&revision.len()) || !revision.bytes().all(plain) || revision.ends_with(['/', '.']) {
-            return Err(usage!("no revision can be called {revision:?}: it is a branch, a tag, or a commit's hash"));
+            return Err(usage!("{revision:?} cannot be a revision: it must be a branch, a tag, or a commit's hash"));
         }
         Ok(())
     }
@@ -117,7 +118,7 @@ pub(super) fn check_file(repo: &Repo, name: &str) -> Result<()> {
     let stays = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
     match name.split('/').all(stays) {
         true => Ok(()),
-        false => Err(usage!("{}: no file on the hub can be called {name:?}", repo.id)),
+        false => Err(usage!("{}: {name:?} cannot be the name of a file on the hub", repo.id)),
     }
 }
 
@@ -136,7 +137,7 @@ mod tests {
         {
             let error = Repo::model(bad, None).check().unwrap_err();
             assert!(
-                crate::base::errors::exit_code(&error) == 2 && error.to_string().contains("can be called"),
+                crate::base::errors::exit_code(&error) == 2 && error.to_string().contains("cannot be the name of a"),
                 "{bad}: {error}"
             );
         }

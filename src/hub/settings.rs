@@ -133,7 +133,7 @@ fn token(variable: Option<String>, file: &Path) -> Result<Option<(String, String
     let found = found.filter(|(token, _)| !token.is_empty());
     match &found {
         Some((token, place)) if !token.chars().all(|c| c.is_ascii_graphic()) => {
-            Err(usage!("{place} has characters that no token has; is it the token alone?"))
+            Err(usage!("{place} has characters that no token has; does it hold only the token?"))
         }
         _ => Ok(found),
     }

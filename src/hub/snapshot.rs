@@ -168,7 +168,8 @@ impl Hub {
     fn check_online(&self, repo: &Repo, missing: Option<&str>) -> Result<()> {
         let (Some(variable), Some(name)) = (&self.settings().offline, missing) else { return Ok(()) };
         Err(unavailable!(
-            "{name} of the {} {} (revision {}) is not in the cache, {}, and {variable} forbids the network; run once without it",
+            "{name} of the {} {} (revision {}) is not in the cache, {}, and {variable} is set; run once without it to \
+             download the file",
             repo.noun(),
             repo.id,
             repo.revision(),
@@ -185,22 +186,22 @@ impl Hub {
         let (settings, noun, id) = (self.settings(), repo.noun(), &repo.id);
         let page = format!("{}/{}", shown(&settings.endpoint), repo.named().url());
         let token = match &settings.token {
-            Some((_, place)) => format!("the token from {place} does not open it"),
+            Some((_, place)) => format!("the token from {place} gives no access to it"),
             None => "set HF_TOKEN to a token of yours (Settings, Access Tokens on the hub)".into(),
         };
         let revision = repo.revision();
         match (failure.status, failure.code.as_str()) {
             (Some(401 | 403), "GatedRepo") => unavailable!(
                 "the {noun} {id} is gated: accept its licence at {page}, and {}",
-                if settings.token.is_some() { format!("see that it is your account's token: {token}") } else { token }
+                if settings.token.is_some() { format!("check that the token is from your account: {token}") } else { token }
             ),
             (Some(404), "RevisionNotFound") => unavailable!("the {noun} {id} has no revision {revision:?}; see {page}"),
             (Some(404), "EntryNotFound") => {
                 unavailable!("the {noun} {id} has no {} at revision {revision:?}; see {page}", name.unwrap_or("such file"))
             }
             (Some(401 | 404), "RepoNotFound") | (Some(404), _) => unavailable!(
-                "there is no {noun} {id} at {}, or it is private, which looks the same from outside: check the name; \
-                 if it is private, {token}",
+                "there is no {noun} {id} at {}, or it is private (the hub gives the same answer): check the name; if it is \
+                 private, {token}",
                 shown(&settings.endpoint)
             ),
             (Some(401 | 403), _) => unavailable!(
@@ -208,11 +209,13 @@ impl Hub {
                 failure.say
             ),
             (Some(429), _) => unavailable!(
-                "the hub is asked too often from here: {}; wait some minutes{}",
+                "the hub has had too many requests from here: {}; wait some minutes{}",
                 failure.say,
-                if settings.token.is_some() { "" } else { ", or set HF_TOKEN, which has a larger allowance" }
+                if settings.token.is_some() { "" } else { ", or set HF_TOKEN, which allows more requests" }
             ),
-            (None, _) => unavailable!("{}; {id} is not whole in the cache, {}", failure.say, settings.cache.display()),
+            (None, _) => {
+                unavailable!("{}; the cache ({1}) has no complete copy of {id}", failure.say, settings.cache.display())
+            }
             _ => unavailable!("cannot get {id} from the hub: {}", failure.say),
         }
     }

@@ -41,7 +41,7 @@ impl<'a> Backward<'a> {
     pub fn begin(model: &'a Model, weights: Weights, batches: &'a [Batch]) -> Result<(Self, Vec<Vec<f32>>)> {
         let wanted = |id: ParamId| weights.role(id) == Role::Differentiated;
         let lowest = model.places.iter().filter(|place| wanted(place.id)).map(|place| place.segment).min();
-        let lowest = lowest.context("a backward pass was begun, but no weight is to be differentiated")?;
+        let lowest = lowest.context("a backward pass was started, but no weight needs a gradient")?;
         let (mut parts, mut log_probs) = (Vec::new(), Vec::new());
         for batch in batches {
             let packed = model.prepare(batch)?;

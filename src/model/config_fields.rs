@@ -8,7 +8,7 @@ const CLASSIFIER: &str = "of a classifier";
 
 const OUTPUT: &str = "what transformers returns beside the logits";
 
-const NOTE: &str = "a note of who wrote the file";
+const NOTE: &str = "a note about who wrote the file";
 
 const KERNEL: &str = "how transformers computes, not what";
 
@@ -19,20 +19,24 @@ pub const FIELDS: Table = Table {
     of: "",
     fields: &[
         ("model_type", Use::Read, "the architecture"),
-        ("bos_token_id", Use::NoEffect, "the tokenizer's files say what stands in front of a text; or `--bos-id`"),
-        ("eos_token_id", Use::Read, "where generation stops, if generation_config.json names none: what completions end in"),
+        ("bos_token_id", Use::NoEffect, "the tokenizer's files say what is added before a text; or `bos_id`"),
+        (
+            "eos_token_id",
+            Use::Read,
+            "where generation stops, if generation_config.json does not say it: what completions end with",
+        ),
         ("pad_token_id", Use::NoEffect, "nothing is padded"),
         ("unk_token_id", Use::NoEffect, "the tokenizer has it"),
         ("sep_token_id", Use::NoEffect, "the tokenizer has it"),
         ("decoder_start_token_id", Use::NoEffect, "of models that encode first"),
-        ("architectures", Use::NoEffect, "what transformers' class for language models is is decided by model_type"),
+        ("architectures", Use::NoEffect, "model_type decides what transformers' class for language models is"),
         (
             "auto_map",
             Use::NoEffect,
-            "code of the model's own, which is not run, as without trust_remote_code; a warning says so",
+            "the model's own code, which is not run, as without trust_remote_code; a warning says so",
         ),
         ("custom_pipelines", Use::NoEffect, "the same"),
-        ("dtype", Use::NoEffect, "--dtype says what weights are held in"),
+        ("dtype", Use::NoEffect, "`dtype` says in what weights are stored"),
         ("torch_dtype", Use::NoEffect, "the same"),
         ("quantization_config", Use::Refused, "quantised weights are not read, but for GGUF"),
         ("compression_config", Use::Refused, "quantised weights are not read, but for GGUF"),

@@ -93,7 +93,7 @@ fn decoder(design: Design, loader: &mut Loader) -> Result<Box<dyn Architecture>>
 }
 
 fn parse<T: serde::de::DeserializeOwned>(config: Value) -> Result<T> {
-    serde_json::from_value(config).context("config.json does not say what this architecture needs")
+    serde_json::from_value(config).context("config.json lacks a field that this architecture needs, or has a wrong value")
 }
 
 /// The content of config.json, and its path for errors.
@@ -101,7 +101,7 @@ pub fn read(source: &Source) -> Result<(Value, String)> {
     let place = source.place("config.json");
     let bytes = source.read("config.json")?.ok_or_else(|| {
         stored::instead_of_model(source)
-            .unwrap_or_else(|| anyhow!("{place} is missing; --model wants a folder in Hugging Face layout"))
+            .unwrap_or_else(|| anyhow!("{place} is missing; `model` must name a folder in Hugging Face layout"))
     })?;
     Ok((serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?, place))
 }
@@ -111,9 +111,9 @@ pub fn kind_of(config: &Value, place: &str) -> Result<&'static ArchitectureKind>
     let name = config.get("model_type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"model_type\""))?;
     let kind = ARCHITECTURES.iter().find(|kind| kind.name == name).ok_or_else(|| {
         let near = nearest(name, ARCHITECTURES.iter().map(|kind| kind.name));
-        anyhow!("{place}: the architecture \"{name}\" is not one that zotune knows: {near}")
+        anyhow!("{place}: zotune does not know the architecture \"{name}\": {near}")
     })?;
-    let object = config.as_object().with_context(|| format!("{place} is no object"))?;
+    let object = config.as_object().with_context(|| format!("{place} is not an object"))?;
     fields::check(&[&[FIELDS], kind.fields].concat(), place, object)?;
     Ok(kind)
 }

@@ -101,7 +101,7 @@ impl Loader {
         self.zeros = self.zeros.saturating_add(count(shape)?.saturating_mul(dtype.size_in_bytes()) as u64);
         if let Some(free) = memory::available_bytes().filter(|free| self.zeros > *free) {
             bail!(
-                "what is to be made beside the model takes {}, and {} are free",
+                "the new weights beside the model need {}, but only {} are free",
                 memory::human(self.zeros),
                 memory::human(free)
             );
@@ -242,8 +242,8 @@ impl Loader {
             && !checkpoint.has(HEAD)
         {
             bail!(
-                "the checkpoint has no {HEAD}, and config.json says that the head is a weight of its own; if it is the embedding, \
-                 say so there: \"tie_word_embeddings\": true"
+                "the checkpoint has no {HEAD}, but config.json says that the head is a separate weight; if it is the \
+                 embedding, write there: \"tie_word_embeddings\": true"
             );
         }
         let weight = if tied && !self.untied { embedding } else { self.weight(HEAD, shape)? };
@@ -279,5 +279,5 @@ impl Loader {
 /// The number of elements of a weight.
 fn count(shape: &[usize]) -> Result<usize> {
     let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
-    count.with_context(|| format!("config.json asks for a weight of the shape {shape:?}, which no machine holds"))
+    count.with_context(|| format!("config.json asks for a weight of the shape {shape:?}, too large for any machine"))
 }

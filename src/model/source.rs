@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::builtin::OPT_MINI;
-use crate::base::text::listed;
+use crate::base::text::{listed, nearest};
 use crate::base::{Source, Usage};
 use crate::data::tokenizer::Tokenizer;
 use crate::formats::gguf::folder;
@@ -29,7 +29,7 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
     };
     match revision {
         Some(revision) => {
-            Err(usage!("--revision {revision}: --model {name} is {what}; only models on the hub have revisions"))
+            Err(usage!("`revision` {revision}: `model` {name} is {what}; only models on the hub have revisions"))
         }
         None => Ok((source, None)),
     }
@@ -38,33 +38,37 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<(Source, Option<String
 fn from_hub(name: &str, revision: Option<&str>) -> Result<(Source, Option<String>)> {
     let is_path = name.starts_with(['/', '.', '~']) || name.ends_with(".gguf") || name.matches('/').count() > 1;
     if is_path || Path::new(name).exists() {
-        let what = if Path::new(name).exists() { "the file is no GGUF file" } else { "there is no such folder or file" };
+        let what = if Path::new(name).exists() { "the file is not a GGUF file" } else { "there is no such folder or file" };
         return Err(usage!(
-            "--model {name}: {what}; it wants a folder in Hugging Face layout, a GGUF file, a name on the hub as in \
-             facebook/opt-125m, or opt-mini, which is built in"
+            "`model` {name}: {what}; it must be a folder in Hugging Face layout, a GGUF file, a name on the hub (for example \
+             facebook/opt-125m), or opt-mini, which is built in"
         ));
     }
     let repo = Repo::model(name, revision);
-    repo.check().map_err(|why| usage!("--model {name:?}: there is no such folder, and {why}"))?;
+    repo.check().map_err(|why| usage!("`model` {name:?}: there is no such folder, and {why}"))?;
     let optional = std::iter::once("generation_config.json").chain(Tokenizer::FILES).map(FileRequest::Optional);
     let wanted: Vec<FileRequest> = std::iter::once(FileRequest::Required("config.json")).chain(optional).collect();
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted).map_err(|error| match name.contains('/') {
-        true => or_misspelt("--model", name, error),
-        false => error.context(format!("--model {name}: there is no such folder, and the hub does not give it")),
+        true => or_misspelt("model", name, error),
+        false => {
+            let near = Some(nearest(name, ["opt-mini"])).filter(|near| near.starts_with("did you mean"));
+            let near = near.map_or(String::new(), |near| format!("; {near}"));
+            error.context(format!("`model` {name}: there is no such folder, and it could not be fetched from the hub{near}"))
+        }
     })?;
     Ok((Source::Folder(snapshot.folder), Some(snapshot.commit)))
 }
 
 /// The error for a name that the hub does not have; if its first part is a local folder, the name is probably a
 /// misspelt path.
-fn or_misspelt(flag: &str, name: &str, error: anyhow::Error) -> anyhow::Error {
+fn or_misspelt(option: &str, name: &str, error: anyhow::Error) -> anyhow::Error {
     let Some((parent, _)) = name.split_once('/').filter(|(parent, _)| Path::new(parent).is_dir()) else { return error };
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.path().is_dir());
     let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     let there = if names.is_empty() { "none".into() } else { listed(names.iter().map(String::as_str)) };
-    usage!("{flag} {name}: there is no such folder in {parent}, which has {there}; and as a name on the hub: {error:#}")
+    usage!("`{option}` {name}: there is no such folder in {parent}, which has {there}; and as a name on the hub: {error:#}")
 }
 
 /// Downloads the weights of a model on the hub, unless they are cached.
@@ -85,9 +89,9 @@ pub fn find_adapter(place: &Path) -> Result<PathBuf> {
     let wanted = [FileRequest::Required(ADAPTER_CONFIG), FileRequest::FirstOf(&ADAPTER_FILES)];
     let snapshot = Hub::from_env()?.snapshot(&repo, &wanted);
     let name = place.to_string_lossy();
-    let snapshot = snapshot.map_err(|error| match or_misspelt("--adapter", &name, error) {
+    let snapshot = snapshot.map_err(|error| match or_misspelt("adapter", &name, error) {
         misspelt if misspelt.is::<Usage>() => misspelt,
-        error => error.context(format!("--adapter {name}: there is no such folder")),
+        error => error.context(format!("`adapter` {name}: there is no such folder")),
     });
     Ok(snapshot?.folder)
 }

@@ -85,8 +85,9 @@ pub fn restore(params: &mut Params, path: &Path, weight_name: impl Fn(&str) -> &
         let mut file = File::open(path)?;
         let (metadata, start) = read_header(&mut file)?;
         for (name, info) in metadata.tensors() {
-            let id =
-                params.id(weight_name(&name)).ok_or_else(|| anyhow!("it has a tensor {name} that the model has not"))?;
+            let id = params
+                .id(weight_name(&name))
+                .ok_or_else(|| anyhow!("it has a tensor {name} that the model does not have"))?;
             if params.role(id) != Role::Frozen {
                 file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
                 params.overwrite(id, &mut file)?;

@@ -69,7 +69,7 @@ impl Params {
         }
         let id = ParamId(self.params.len());
         if self.by_name.insert(name.to_string(), id).is_some() {
-            bail!("weight {name} is there twice");
+            bail!("weight {name} occurs twice");
         }
         let (decays, tensor_id) = (array.shape().len() >= 2, seed::tensor_id(name));
         self.params.push(Param { name: name.into(), array: Arc::new(array), decays, tensor_id, role: Role::Estimated });
@@ -249,7 +249,7 @@ impl Params {
             bail!("weights are merged while a walk is pending");
         }
         let (r, [b, a]) = (self.params[a.0].array.shape()[0], [b, a].map(|id| self.params[id.0].array.clone()));
-        let (View::F32(b), View::F32(a)) = (b.view(), a.view()) else { bail!("an adapter is held in f32") };
+        let (View::F32(b), View::F32(a)) = (b.view(), a.view()) else { bail!("an adapter is stored in f32") };
         add_product(self.params[id.0].numbers_mut()?, b, a, r, scale);
         Ok(())
     }

@@ -137,7 +137,7 @@ impl TrainState<'_> {
         let mut file = File::open(path)?;
         let (metadata, start) = file::read_header(&mut file)?;
         self.visit(&mut |name, mut slot| {
-            let info = metadata.info(name).ok_or_else(|| anyhow!("{STATE} has no {name}; it is of another method"))?;
+            let info = metadata.info(name).ok_or_else(|| anyhow!("{STATE} has no {name}; it is from another method"))?;
             let (from, to) = info.data_offsets;
             if !slot.resize(to - from) {
                 bail!("{STATE}: {name} has {} bytes, not {}", to - from, slot.bytes().len());
@@ -176,11 +176,11 @@ fn check(folder: &Path, step: u64, workload: &dyn Workload, params: &Params, log
     let empty = Facts::new();
     let said = metadata.metadata().as_ref().unwrap_or(&empty);
     let weights = said.get("weights").and_then(|digest| Digest::try_from(digest.clone()).ok());
-    let weights = weights.with_context(|| format!("{STATE} does not say of which weights it is"))?;
+    let weights = weights.with_context(|| format!("{STATE} does not say which weights it belongs to"))?;
     let due = facts(log, step, weights)?;
     if let Some((key, due)) = due.iter().find(|(key, due)| said.get(*key) != Some(*due)) {
         let found = said.get(key).map_or("nothing", String::as_str);
-        bail!("{STATE} is of another run or step: its {key} is {found}, not {due}");
+        bail!("{STATE} is from another run or step: its {key} is {found}, not {due}");
     }
     let stored = workload.stored(params, folder)?;
     log.trajectory().check_stored(&stored, weights).with_context(|| format!("{} is damaged", workload.weights_file()))

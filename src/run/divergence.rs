@@ -51,8 +51,8 @@ impl Limit {
     /// The error of a run that has diverged at `step`, counted from 1.
     pub fn passed_at(self, step: u64) -> Diverged {
         Diverged(format!(
-            "the run has diverged by step {step}: {TOO_MANY} of the last {} steps had a training loss above {:.1}, which is far above \
-             guessing and the {:.4} on dev before training",
+            "the run diverged at step {step}: the training loss was above {1:.1} in {TOO_MANY} of the last {0} steps (before \
+             training the dev loss was {2:.4})",
             step.min(WINDOW as u64),
             self.loss,
             self.untrained

@@ -12,7 +12,7 @@ impl Session<'_> {
             at.say = Some(format!("\n  {}", self.what_is_left()));
         }
         if let Some(Diverged(why)) = error.downcast_mut() {
-            *why += &format!("\n  {}; --stop-if-diverged=false goes on all the same", self.what_is_left());
+            *why += &format!("\n  {}; to continue anyway: `stop_if_diverged=false`", self.what_is_left());
         }
         error
     }
@@ -22,19 +22,19 @@ impl Session<'_> {
         let (good, best) = (self.limit().last_good(self.journal.losses()), self.best.0);
         let kept = match best {
             0 => "the weights from before training".into(),
-            best => format!("the weights of step {best}, which had the least loss on dev"),
+            best => format!("the weights of step {best} (the lowest dev loss)"),
         };
         let before = match checkpoint::newest(&config.output_dir, good) {
-            Some(step) => format!(", checkpoint-{step} those of step {step}, the last ones kept from before"),
+            Some(step) => format!("; checkpoint-{step} holds the last good weights that were kept, those of step {step}"),
             None if log.trajectory().header.replays && good > best => {
                 format!(
-                    "; zotune replay {} --to-step {good} --output-dir FOLDER makes the last ones from before",
+                    "; for the weights of the last good step: zotune replay {} --to-step {good} --output-dir FOLDER",
                     shell_quoted(&config.output_dir.to_string_lossy())
                 )
             }
             None => String::new(),
         };
         let rate = config.learning_rate.unwrap_or_default() / 10.0;
-        format!("{} has {kept}{before}\n  try --learning-rate {rate:.0e}, a tenth", config.output_dir.display())
+        format!("{} holds {kept}{before}\n  try `learning_rate {rate:.0e}` (a tenth)", config.output_dir.display())
     }
 }

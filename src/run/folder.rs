@@ -36,13 +36,16 @@ pub fn check(folder: &Path, overwrite: bool, read: &[&Path]) -> Result<()> {
     }
     let covers = |input: &&&Path| matches!((folder.canonicalize(), input.canonicalize()), (Ok(out), Ok(input)) if input.starts_with(&out));
     if let Some(input) = read.iter().find(covers) {
-        return Err(usage!("--output-dir {place}: {} is read from there; name another", input.display()));
+        return Err(usage!(
+            "`output_dir` {place}: {} is an input of this run and would be overwritten; choose another folder",
+            input.display()
+        ));
     }
     let link = std::fs::read_dir(folder).into_iter().flatten().flatten().find(|entry| entry.path().is_symlink());
     if let Some(link) = link.map(|entry| entry.path()) {
         let target = std::fs::read_link(&link).unwrap_or_default();
         return Err(usage!(
-            "{} is a link to {}, which would be written over; name another --output-dir",
+            "{} is a link to {}, which would be overwritten; choose another `output_dir`",
             link.display(),
             target.display()
         ));
@@ -56,12 +59,15 @@ fn check_empty(folder: &Path) -> Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(usage!("--output-dir {place}: {e}")),
+        Err(e) => return Err(usage!("`output_dir` {place}: {e}")),
     };
     let is_lock = |entry: &DirEntry| entry.file_name() == FILE && entry.metadata().is_ok_and(|file| file.len() == 0);
     if entries.flatten().any(|entry| !is_lock(&entry)) {
-        let run = if folder.join(FILE).is_file() { "; --resume goes on with the run there" } else { "" };
-        return Err(usage!("--output-dir {place} is not empty; name another, or add --overwrite-output-dir{run}"));
+        let run = match folder.join(FILE).is_file() {
+            true => format!(", or continue the run in it with `resume {place}`"),
+            false => String::new(),
+        };
+        return Err(usage!("`output_dir` {place} is not empty; choose another folder, or add `overwrite_output_dir`{run}"));
     }
     Ok(())
 }

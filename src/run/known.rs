@@ -66,7 +66,7 @@ impl PriorRun {
         }
         if common.task.is_none() && common.data.is_none() {
             return Err(usage!(
-                "{}: it was trained on rows that it does not name; say with --data or --task which ones are to be scored",
+                "{} does not record its training data; say with `data` or `task` which rows to score",
                 folder.display()
             ));
         }
@@ -207,7 +207,7 @@ pub fn check_is_model(name: &str) -> Result<()> {
         return Ok(());
     }
     let (base, place) = (shell_quoted(&config.inputs.model), shell_quoted(name));
-    Err(usage!("{place} holds an adapter, not a model; take both: --model {base} --adapter {place}"))
+    Err(usage!("{place} is an adapter; give the base model too: `model {base}` `adapter {place}`"))
 }
 
 /// Whether the run records what it was trained on; an exported trajectory does not record the path of own rows.

@@ -42,21 +42,21 @@ impl LoadedModel {
         let (model, params, sizes) = Model::open_meta(&source, inputs.dtype.dtype(), adapter)?;
         let Shape { vocab_size, max_length: longest } = model.shape();
         if let Some(id) = inputs.bos_id.filter(|id| *id as usize >= vocab_size) {
-            return Err(usage!("--bos-id {id}: the model's embedding has {vocab_size} rows"));
+            return Err(usage!("`bos_id` {id}: the vocabulary has {vocab_size} tokens"));
         }
         let tokenizer = tokenizer.with_rows(vocab_size);
         if let Some(asked) = inputs.max_length.filter(|n| *n > longest) {
-            return Err(usage!("--max-length {asked}: the model has positions for {longest} tokens"));
+            return Err(usage!("`max_length` {asked}: the model supports at most {longest} tokens"));
         }
         if let Some(asked) = inputs.tuned.num_prefix.filter(|_| longest < 2) {
             return Err(usage!(
-                "--num-prefix {asked}: the model has positions for {} tokens, and this leaves none for a prompt and an answer",
+                "`num_prefix` {asked}: the model supports at most {} tokens, so there is no room for a prompt and an answer",
                 model.positions()
             ));
         }
         if longest < 2 {
             return Err(usage!(
-                "the model has positions for {} tokens, and a prefix of {} leaves none for a prompt and an answer",
+                "the model supports at most {} tokens, so with a prefix of {} there is no room for a prompt and an answer",
                 model.positions(),
                 model.positions() - longest
             ));
@@ -92,11 +92,14 @@ impl LoadedModel {
     pub fn encode_splits(&self, rows: &Splits, batch_size: usize) -> Result<Splits<Example>> {
         let Splits { train, dev, eval } = rows;
         if batch_size > train.len() {
-            let there = if train.len() == 1 { "is only 1 training row" } else { "are fewer training rows" };
+            let rows = if train.len() == 1 {
+                "is only 1 training row".into()
+            } else {
+                format!("are only {} training rows", train.len())
+            };
             return Err(usage!(
-                "--batch-size {batch_size}{}: there {there}: {} train, {} dev, {} eval; give more rows, or --batch-size {}",
-                if batch_size == 16 { " (which is the default)" } else { "" },
-                train.len(),
+                "`batch_size` {batch_size}{}: there {rows} ({} dev, {} eval); use `batch_size {}` or less, or give more rows",
+                if batch_size == 16 { " (the default)" } else { "" },
                 dev.len(),
                 eval.len(),
                 train.len(),

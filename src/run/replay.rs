@@ -51,7 +51,7 @@ fn check_under(adapter: &Path, inputs: &Inputs, params: &mut Params) -> Result<(
     }
     header
         .check_under_adapter(params)
-        .with_context(|| format!("--adapter {}: it goes with another model", adapter.display()))
+        .with_context(|| format!("`adapter` {}: it belongs to another model", adapter.display()))
 }
 
 /// [`replay`] for a language model, with its roles assigned here.

@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
                 tracing::info!("resume  replaying {steps} from the log (no forward pass)");
             }
             _ => tracing::info!(
-                "resume  computing {steps} again: first-order gradients are not in the log; a smaller --save-steps shortens this"
+                "resume  computing {steps} again: first-order gradients are not in the log; a smaller `save_steps` shortens this"
             ),
         }
         Ok(())
@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
 
     /// Scores the weights on a split. A signal interrupts it only if `interruptible`.
     fn score(&mut self, split: Split, interruptible: bool) -> Result<(Scored, Score)> {
-        let stopped = || format!("stopped while scoring; {}", resume_command(self.config));
+        let stopped = || format!("stopped during evaluation; {}", resume_command(self.config));
         let mut proceed = || if interruptible { self.stop.check(stopped) } else { Ok(()) };
         let weights = self.params.settle()?;
         let score = self.workload.score(weights, split, &mut proceed)?;
@@ -155,8 +155,8 @@ impl<'a> Session<'a> {
         let before = self.log.trajectory().dev.range(..step).next_back();
         if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
             tracing::warn!(
-                "the weights of step {step} are identical to those of step {before}: either --zo-eps is so small that both losses are \
-                 equal, or --learning-rate is too small for {}",
+                "the weights of step {step} are identical to those of step {before}: either `zo_eps` is so small that both losses are \
+                 equal, or `learning_rate` is too small for {}",
                 self.params.dtype().as_str()
             );
         }
@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
         }
         if asked {
             self.log.sync()?;
-            self.stop.check(|| format!("stopped behind step {step} of {}; {}", config.max_steps, resume_command(config)))?;
+            self.stop.check(|| format!("stopped after step {step} of {}; {}", config.max_steps, resume_command(config)))?;
         }
         Ok(())
     }
@@ -245,4 +245,5 @@ impl<'a> Session<'a> {
 }
 
 /// Context of an error in the first scores.
-pub(super) const DAMAGED: &str = "before training: the model's weights are damaged, or config.json is not theirs";
+pub(super) const DAMAGED: &str =
+    "before training: the model's weights are damaged, or its config.json does not belong to them";

@@ -43,8 +43,8 @@ fn warn_of_rounded_displacement(config: &RunConfig, params: &mut Params) -> Resu
     let share = params.displaced_share(direction.term(direction_seed(config.seed, 1, 0), eps as f32), ParamSet::Trained)?;
     if share < 0.5 {
         tracing::warn!(
-            "rounding in {} removes {:.0} % of the perturbation (--zo-eps {radius:e}), so the gradient estimates are poor; use a \
-             larger --zo-eps or --dtype f32",
+            "rounding in {} removes {:.0} % of the perturbation (`zo_eps` {radius:e}), so the gradient estimates are poor; use a \
+             larger `zo_eps` or `dtype f32`",
             config.inputs.dtype.dtype().as_str(),
             100.0 * (1.0 - share)
         );
@@ -56,11 +56,11 @@ fn warn_of_rounded_displacement(config: &RunConfig, params: &mut Params) -> Resu
 pub fn assign_roles(config: &RunConfig, model: &Model, params: &mut Params) -> Result<()> {
     let trained = trained(&config.inputs, model, params)?;
     let wanted = methods::method(&config.optimizer)?.fo_params(&config.settings);
-    let mut differentiated = selected("--fo-params", &wanted, model, params)?;
+    let mut differentiated = selected("fo_params", &wanted, model, params)?;
     let named = !differentiated.is_empty();
     differentiated.retain(|id| trained.contains(id));
     if named && differentiated.is_empty() {
-        return Err(usage!("--fo-params {}: none of these weights is trained", String::from(wanted)));
+        return Err(usage!("`fo_params` {}: none of these weights is trained", String::from(wanted)));
     }
     let ids: Vec<ParamId> = params.ids().map(|(id, _)| id).collect();
     ids.into_iter().for_each(|id| params.set_role(id, Role::Frozen));
@@ -104,24 +104,24 @@ fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamI
     if inputs.is_adapted() {
         return Ok(adapter);
     }
-    let mut own = selected("--tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), model, params)?;
+    let mut own = selected("tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), model, params)?;
     own.retain(|id| !adapter.contains(id));
     Ok(own)
 }
 
-/// The weights that the `flag` selects. A pattern that matches none is a usage error.
-fn selected(flag: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
+/// The weights that the `option` selects. A pattern that matches none is a usage error.
+fn selected(option: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
     let blocks = model.num_blocks();
     match wanted {
         Selection::None => Ok(Vec::new()),
         Selection::All => Ok(params.ids().map(|(id, _)| id).collect()),
-        Selection::Last(n) if *n > blocks => Err(usage!("{flag} last:{n}: the model has {blocks} blocks")),
+        Selection::Last(n) if *n > blocks => Err(usage!("`{option}` last:{n}: the model has only {blocks} blocks")),
         Selection::Last(n) => Ok(model.last_blocks(*n)),
         Selection::Patterns(patterns) => {
             let names: Vec<&str> = params.ids().map(|(_, name)| name).collect();
             if let Some(idle) = patterns.iter().find(|p| !names.iter().any(|name| matches(p, name))) {
                 let example = names[names.len() / 2];
-                return Err(usage!("{flag} {idle}: no weight's name matches; they look like {example}"));
+                return Err(usage!("`{option}` {idle}: no weight has this name; names look like {example}"));
             }
             let matched = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
             Ok(params.ids().filter(|(_, name)| matched(name)).map(|(id, _)| id).collect())

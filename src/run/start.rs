@@ -184,7 +184,7 @@ impl Run {
                 return error;
             }
             let step = log.trajectory().steps();
-            error.context(format!("stopped behind step {step}; once what is below is mended, {}", resume_command(config)))
+            error.context(format!("stopped after step {step}; correct the fault below, then {}", resume_command(config)))
         })
     }
 

@@ -154,12 +154,18 @@ impl Method {
             && self.fo_params(settings) == Selection::All
             && let Some(knob) = settings.given()?.iter().find(|knob| TWO_POINT.contains(&knob.as_str()))
         {
-            return Err(usage!("--{knob}: {} with --fo-params all estimates nothing; give --fo-params too", self.name));
+            let name = knob.replace('-', "_");
+            return Err(usage!(
+                "`{name}`: {} with `fo_params all` estimates no gradient, so this option has no effect; give \
+                 other `fo_params` too",
+                self.name
+            ));
         }
         match settings.given()?.iter().find(|knob| !self.options().any(|own| own == **knob)) {
             Some(knob) => {
-                let options: Vec<&str> = self.options().collect();
-                Err(usage!("--{knob}: {} has no such knob; its knobs are: {}", self.name, options.join(", ")))
+                let name = knob.replace('-', "_");
+                let options: Vec<String> = self.options().map(|own| format!("`{}`", own.replace('-', "_"))).collect();
+                Err(usage!("`{name}` does not apply to {}; its options are: {}", self.name, options.join(", ")))
             }
             None => Ok(()),
         }

@@ -74,6 +74,6 @@ pub fn method(name: &str) -> anyhow::Result<&'static Method> {
             "mezo" => "MeZO's method is zo-sgd".into(),
             _ => nearest(name, METHODS.iter().map(|m| m.name)),
         };
-        usage!("--optimizer: there is no method \"{name}\": {meant}")
+        usage!("`optimizer`: there is no method \"{name}\": {meant}")
     })
 }

@@ -86,33 +86,30 @@ impl Settings {
     /// Checks the range of each number. Fails at the first that is out of range.
     pub fn check(&self) -> Result<()> {
         // The arithmetic is in f32, so the values must be normal and positive there.
-        for (flag, value) in [("--zo-eps", self.zo_eps), ("--zeta", self.zeta)] {
+        for (name, value) in [("zo_eps", self.zo_eps), ("zeta", self.zeta)] {
             if let Some(x) = value.filter(|x| !((*x as f32).is_normal() && *x > 0.0)) {
-                return Err(usage!("{flag} {x}: it must be a number above 0, within what f32 can hold"));
+                return Err(usage!("`{name}` {x}: it must be greater than 0 (and representable in f32)"));
             }
         }
-        let from_zero = [
-            ("--weight-decay", self.weight_decay),
-            ("--alpha", self.alpha),
-            ("--direction-tolerance", self.direction_tolerance),
-        ];
-        for (flag, value) in from_zero {
+        let from_zero =
+            [("weight_decay", self.weight_decay), ("alpha", self.alpha), ("direction_tolerance", self.direction_tolerance)];
+        for (name, value) in from_zero {
             if let Some(x) = value.filter(|x| !((*x as f32).is_finite() && *x >= 0.0)) {
-                return Err(usage!("{flag} {x}: it must be 0 or a number above it"));
+                return Err(usage!("`{name}` {x}: it must be 0 or greater"));
             }
         }
-        for (flag, value) in [("--momentum", self.momentum), ("--beta1", self.beta1), ("--beta2", self.beta2)] {
+        for (name, value) in [("momentum", self.momentum), ("beta1", self.beta1), ("beta2", self.beta2)] {
             if let Some(x) = value.filter(|x| !(0.0..1.0).contains(&(*x as f32))) {
-                return Err(usage!("{flag} {x}: it must be at least 0 and below 1"));
+                return Err(usage!("`{name}` {x}: it must be at least 0 and less than 1"));
             }
         }
         if let (Some(q), Some(most)) = (self.num_directions, self.max_directions)
             && most < q
         {
-            return Err(usage!("--max-directions {most}: it must be at least --num-directions, {q}"));
+            return Err(usage!("`max_directions` {most}: it must be at least `num_directions` ({q})"));
         }
         if self.direction_tolerance.is_some() && self.max_directions.is_none() {
-            return Err(usage!("--direction-tolerance: it says when to stop before --max-directions, which is not given"));
+            return Err(usage!("`direction_tolerance` needs `max_directions`"));
         }
         Ok(())
     }

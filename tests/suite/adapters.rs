@@ -220,14 +220,14 @@ fn what_cannot_be_is_refused_by_name() -> Result<()> {
     let error = |found: Result<(Model, Params)>| format!("{:#}", found.map(drop).expect_err("it opened"));
     let bad_target = error(adapted("opt-tiny", DType::F32, lora(2, 4.0, &["q_proj", "v_prj"])));
     assert!(
-        bad_target.contains("--lora-target-modules v_prj") && bad_target.contains("did you mean \"v_proj\"?"),
+        bad_target.contains("`lora_target_modules` v_prj") && bad_target.contains("did you mean \"v_proj\"?"),
         "{bad_target}"
     );
     let other = error(adapted("llama-tiny", DType::F32, Adapter::open(&fixture("adapters/opt-tiny-lora"))?));
     assert!(other.contains("model.decoder.layers.0.self_attn.q_proj.lora_A.weight"), "{other}");
-    assert!(other.contains("made for another model") && other.contains("opt-tiny"), "{other}");
+    assert!(other.contains("does not fit this model") && other.contains("opt-tiny"), "{other}");
     let narrow = error(adapted("llama-new-tiny", DType::F32, Adapter::open(&fixture("adapters/opt-tiny-prefix"))?));
-    assert!(narrow.contains("its num_attention_heads is 4, and the model asks for 1"), "{narrow}");
+    assert!(narrow.contains("its num_attention_heads is 4, but the model needs 1"), "{narrow}");
 
     let edited = |knob: &str, value: Value| -> Result<String> {
         let folder = tempfile::tempdir()?;
@@ -240,7 +240,7 @@ fn what_cannot_be_is_refused_by_name() -> Result<()> {
     };
     assert!(
         edited("use_dora", true.into())?
-            .contains("use_dora is true, which is not supported; false is known (merge it with PEFT")
+            .contains("use_dora is true, which is not supported; it must be false (merge it with PEFT")
     );
     assert!(edited("bias", "all".into())?.contains("bias is \"all\""));
     assert!(edited("peft_type", "IA3".into())?.contains("adapters of the type IA3"));
@@ -367,17 +367,20 @@ fn mistakes_about_adapters_exit_with_2_and_say_what_to_type() -> Result<()> {
         assert!(said.contains(expected), "{args}: {said}");
         Ok(())
     };
-    fails("eval --model run --task reviews", "take both: --model opt-mini --adapter run")?;
+    fails("eval --model run --task reviews", "give the base model too: --model opt-mini --adapter run")?;
     fails("eval --model opt-mini --adapter nowhere", "there is no such folder")?;
-    fails(&format!("{TRAIN} --lora-r 2 --prefix-tuning"), "--lora-r and --prefix-tuning: each says what is trained")?;
-    fails(&format!("{TRAIN} --lora-alpha 2"), "--lora-alpha: it goes with --lora-r")?;
-    fails(&format!("{TRAIN} --tune nothing"), "--tune nothing: no weight's name matches")?;
-    fails(&format!("{TRAIN} --adapter run --lora-r 2"), "--adapter: it is trained further as it is")?;
+    fails(&format!("{TRAIN} --lora-r 2 --prefix-tuning"), "--lora-r and --prefix-tuning exclude each other")?;
+    fails(&format!("{TRAIN} --lora-alpha 2"), "--lora-alpha needs --lora-r")?;
+    fails(&format!("{TRAIN} --tune nothing"), "--tune nothing: no weight has this name")?;
+    fails(
+        &format!("{TRAIN} --adapter run --lora-r 2"),
+        "--adapter cannot be combined with --tune, --lora-r or --prefix-tuning",
+    )?;
     fails(&format!("{TRAIN} --lora-r 2 --lora-target-modules q_prj"), "did you mean \"q_proj\"?")?;
-    fails("train --resume run --lora-r 3 --max-steps 2", "--lora-r 3: the run was begun with 2")?;
+    fails("train --resume run --lora-r 3 --max-steps 2", "--lora-r 3: the run uses 2")?;
     fails("export run", "--trajectory")?;
     let adapter = fixture("adapters/llama-tiny-lora");
-    fails(&format!("eval --model opt-mini --task reviews --adapter {}", adapter.display()), "made for another model")?;
+    fails(&format!("eval --model opt-mini --task reviews --adapter {}", adapter.display()), "does not fit this model")?;
     Ok(())
 }
 

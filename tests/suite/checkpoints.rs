@@ -92,7 +92,7 @@ fn damaged_folders_say_what_is_wrong_and_where() -> Result<()> {
     assert!(error.contains("no tensor model.decoder.layers.2."), "{error}");
     edit(folder.path(), "config.json", |c| drop(c.insert("model_type".into(), "lama".into())))?;
     let error = open_error(folder.path());
-    assert!(error.contains("\"lama\" is not one that zotune knows: did you mean \"llama\"?"), "{error}");
+    assert!(error.contains("zotune does not know the architecture \"lama\": did you mean \"llama\"?"), "{error}");
     edit(folder.path(), "config.json", |c| drop(c.remove("model_type")))?;
     assert!(open_error(folder.path()).contains("no \"model_type\""));
     std::fs::write(folder.path().join("config.json"), "{")?;

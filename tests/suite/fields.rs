@@ -77,7 +77,7 @@ fn the_document_says_what_the_tables_say() -> Result<()> {
     assert!(written == text, "docs/fields.md is not what the tables say; write it anew with ZOTUNE_WRITE_DOCS=1");
     for table in tables() {
         let names: BTreeSet<&str> = table.fields.iter().map(|field| field.0).collect();
-        assert_eq!(names.len(), table.fields.len(), "{} {}: a field stands there twice", table.file, table.of);
+        assert_eq!(names.len(), table.fields.len(), "{} {}: a field occurs twice", table.file, table.of);
     }
     Ok(())
 }

@@ -618,11 +618,11 @@ fn files_that_are_not_understood_say_why() -> Result<()> {
     let set = |key: &'static str, value: Value| with(&move |file: &mut Gguf| file.set(key, value.clone()));
     let without = |key: &'static str| with(&move |file: &mut Gguf| drop(file.metadata.remove(key)));
     for (found, expected) in [
-        (set("general.architecture", text("mamba"))?, "the architecture \"mamba\" is not one that zotune reads from GGUF"),
+        (set("general.architecture", text("mamba"))?, "zotune does not read the architecture \"mamba\" from GGUF"),
         (set("general.architecture", text("lama"))?, "did you mean \"llama\"?"),
-        (set("general.architecture", Value::U32(1))?, "general.architecture is Integer(1); a text is wanted"),
+        (set("general.architecture", Value::U32(1))?, "general.architecture is Integer(1); it must be a text"),
         (without("general.architecture")?, "has no general.architecture"),
-        (set("general.type", text("adapter"))?, "something of the type \"adapter\""),
+        (set("general.type", text("adapter"))?, "it is not a model; its type is \"adapter\""),
         (set("split.count", Value::U16(3))?, "--merge"),
         (set("llama.expert_count", Value::U32(8))?, "mixture of experts"),
         (without("llama.block_count")?, "has no llama.block_count"),
@@ -638,10 +638,13 @@ fn files_that_are_not_understood_say_why() -> Result<()> {
         (set("llama.attention.causal", Value::Bool(false))?, "attention.causal is false, which is not supported"),
         (
             set("llama.attn_logit_softcapping", Value::F32(50.0))?,
-            "attn_logit_softcapping is 50.0, a field that is not known",
+            "attn_logit_softcapping is 50.0, but zotune does not know this field",
         ),
         (set("llama.attention.scale", Value::F32(0.5))?, "attention.scale is 0.5, which is not supported"),
-        (set("llama.key_of_tomorrow", Value::U32(1))?, "under llama: key_of_tomorrow is 1, a field that is not known"),
+        (
+            set("llama.key_of_tomorrow", Value::U32(1))?,
+            "under llama: key_of_tomorrow is 1, but zotune does not know this field",
+        ),
         (set("tokenizer.ggml.key_of_tomorrow", Value::Bool(true))?, "under tokenizer: ggml.key_of_tomorrow"),
         (set("llama.attention.key_length_swa", Value::U32(4))?, "those of blocks that slide 4"),
         (set("tokenizer.ggml.pre", text("tekken"))?, "cuts text as \"tekken\" does"),
@@ -661,7 +664,7 @@ fn files_that_are_not_understood_say_why() -> Result<()> {
     let whole = std::fs::read(&path)?;
     let name = b"blk.0.attn_k.weight";
     let place = whole.windows(name.len()).position(|bytes| bytes == name).unwrap() + name.len() + 4 + 2 * 8;
-    for (number, named) in [(16u32, "IQ2_XXS"), (77, "type 77, which is not known")] {
+    for (number, named) in [(16u32, "IQ2_XXS"), (77, "type 77, which zotune does not know")] {
         let mut other = whole.clone();
         other[place..place + 4].copy_from_slice(&number.to_le_bytes());
         std::fs::write(&path, other)?;
@@ -706,7 +709,7 @@ fn every_verb_takes_a_file() -> Result<()> {
 
     std::fs::write(place.join("other.gguf"), "GGML")?;
     let said = zotune("eval --model other.gguf --task reviews", 2)?;
-    assert!(said.contains("--model other.gguf: the file is no GGUF file"), "{said}");
+    assert!(said.contains("--model other.gguf: the file is not a GGUF file"), "{said}");
     file.set("general.architecture", text("mamba"));
     file.write(&place.join("other.gguf"))?;
     let said = zotune("eval --model other.gguf --task reviews", 1)?;

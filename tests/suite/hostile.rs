@@ -41,9 +41,9 @@ fn steps_of_a_tokenizer_that_panic_or_explode_are_refused_by_name() -> Result<()
     for (parts, expected) in [
         (
             json!({ "normalizer": replace(json!({ "String": "" }), "x") }),
-            "Replace: its pattern is empty, and stands everywhere",
+            "Replace: its pattern is empty and matches everywhere",
         ),
-        (json!({ "normalizer": replace(json!({ "Regex": "x*" }), "x") }), "matches where nothing stands"),
+        (json!({ "normalizer": replace(json!({ "Regex": "x*" }), "x") }), "matches an empty text"),
         (json!({ "pre_tokenizer": { "type": "FixedLength", "length": 0 } }), "FixedLength: length is 0"),
         (json!({ "model": { "continuing_subword_prefix": "##" } }), "has a second half without continuing_subword_prefix"),
         (
@@ -164,12 +164,15 @@ fn tensors_of_a_gguf_file_lie_one_behind_the_other() -> Result<()> {
             bytes[a..a + 8].copy_from_slice(&offset(b));
         }
         let error = refused(open(&bytes));
-        assert!(error.contains("by the tensors before it and general.alignment 32 it is"), "{what}: {error}");
+        assert!(error.contains("after the tensors before it and with general.alignment 32 it is"), "{what}: {error}");
     }
     for (key, value) in [("llama.rope.freq_base", f32::NAN), ("llama.rope.freq_base", f32::INFINITY)] {
         let bytes = write(&|file| file.set(key, Metadata::F32(value)))?;
         let error = refused(open(&bytes));
-        assert!(error.contains(&format!("its metadata {key} is")) && error.contains("a finite number is wanted"), "{error}");
+        assert!(
+            error.contains(&format!("its metadata {key} is")) && error.contains("it must be a finite number"),
+            "{error}"
+        );
     }
     let bytes = write(&|file| file.set("llama.rope.freq_base", Metadata::F32(-1.0)))?;
     assert!(refused(open(&bytes)).contains("rope_theta is -1, which is not supported"));
@@ -214,14 +217,14 @@ fn an_exported_trajectory_holds_what_it_says_and_no_more() -> Result<()> {
         [json!([[1u64 << 63, 2], [12, 1]]), json!([[1u64 << 32, 1u64 << 32], [1, 12]]), json!([[0, u64::MAX], [1, 12]])]
     {
         let error = read(&|front| front["counts"] = counts.clone(), &[])?;
-        assert!(error.contains("bytes of values, and says that there are others"), "{error}");
+        assert!(error.contains("bytes of values, but announces another number"), "{error}");
     }
     let error = read(&|_| (), &vec![0; 200 << 20])?;
-    assert!(error.contains("and no trajectory's do; it is damaged"), "{error}");
+    assert!(error.contains("too much for a trajectory"), "{error}");
     let error = read(&|front| front["trajectory"]["header"]["config"]["num_directions"] = (1u64 << 63).into(), &[])?;
-    assert!(error.contains("its header asks for what no run has: --num-directions 9223372036854775808"), "{error}");
+    assert!(error.contains("its header has values that no run can have: `num_directions` 9223372036854775808"), "{error}");
     let error = read(&|front| front["trajectory"]["header"]["config"]["eval_steps"] = 0.into(), &[])?;
-    assert!(error.contains("--eval-steps 0: it must be at least 1"), "{error}");
+    assert!(error.contains("`eval_steps` 0: it must be at least 1"), "{error}");
     Ok(())
 }
 
@@ -239,7 +242,7 @@ fn a_parquet_file_that_unfolds_to_gigabytes_is_refused() -> Result<()> {
     let len = path.metadata()?.len();
     assert!(len < 1 << 20, "{len} bytes");
     let (error, held) = zotune::base::memory::peak_of(|| refused(Task::of(None, Some(&path))));
-    assert!(error.contains(&format!("the file is {len} bytes long, and its rows come to more than")), "{error}");
+    assert!(error.contains(&format!("the file is {len} bytes long, but its rows take more than")), "{error}");
     assert!(held < 64 << 20, "{held} bytes were held");
     Ok(())
 }
@@ -260,10 +263,10 @@ fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
     refused(
         "train --model opt-mini --prefix-tuning --num-prefix 512",
         None,
-        "--num-prefix 512: the model has positions for 512 tokens",
+        "--num-prefix 512: the model supports at most 512 tokens",
     )?;
     refused(&format!("train {RUN} --prefix-tuning --num-prefix {huge}"), None, "--num-prefix 9223372036854775808")?;
-    refused(&format!("train {RUN} --lora-r {huge}"), None, "--lora-r 9223372036854775808: 65536 is the most")?;
+    refused(&format!("train {RUN} --lora-r {huge}"), None, "--lora-r 9223372036854775808: the maximum is 65536")?;
     for knob in [
         "--num-directions",
         "--max-steps",

@@ -234,7 +234,7 @@ fn a_task_file_may_have_a_hub_section_of_its_own() -> Result<()> {
     assert!(found.iter().any(|row| row.answered[row.label] == "fine: five"), "{found:?}");
     for (change, expected) in [
         (("repo =", "repos ="), "unknown field `repos`"),
-        (("labels = [\"-\"", "labels = [\"+\""), "[hub] labels: \"+\" stands there twice"),
+        (("labels = [\"-\"", "labels = [\"+\""), "[hub] labels: \"+\" occurs twice"),
         (("labels = [\"-\", ", "labels = ["), "[hub] labels: 1 for 2 candidates"),
         (("rows/train.parquet", "rows/train.arrow"), "[hub] rows/train.arrow: it must be a file named .parquet"),
     ] {

@@ -291,3 +291,80 @@ fn every_config_and_every_task_loads() -> Result<()> {
     );
     Ok(())
 }
+
+/// The text of each string literal in a source, but for those in comments and in its module of tests.
+fn literals(source: &str) -> Vec<String> {
+    let (before, tests) = source.split_once("#[cfg(test)]\nmod tests").unwrap_or((source, ""));
+    let after = tests.split_once("\n}\n").map_or("", |(_, after)| after);
+    let code = format!("{before}{after}");
+    let (mut found, mut rest) = (Vec::new(), code.as_str());
+    while let Some(c) = rest.chars().next() {
+        let raw = rest.strip_prefix('r').map(|rest| rest.trim_start_matches('#')).filter(|rest| rest.starts_with('"'));
+        let len = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with(r"'\") {
+            // A character such as a quote; what is behind it ends it.
+            3 + rest[3..].find('\'').unwrap_or(0) + 1
+        } else if rest.starts_with("'\"'") {
+            3
+        } else if let Some(text) = raw {
+            let hashes = rest.len() - text.len() - 1;
+            let end = format!("\"{}", "#".repeat(hashes));
+            let len = text[1..].find(&end).unwrap_or(text.len() - 1);
+            found.push(text[1..1 + len].to_string());
+            1 + hashes + 1 + len + end.len()
+        } else if c == '"' {
+            let mut escaped = false;
+            let is_end = |c: char| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            };
+            let len = rest[1..].find(is_end).unwrap_or(rest.len() - 1);
+            found.push(rest[1..1 + len].to_string());
+            (len + 2).min(rest.len())
+        } else if c.is_alphanumeric() || c == '_' {
+            // A whole word, so that the r at its end begins no raw string.
+            rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+        } else {
+            c.len_utf8()
+        };
+        rest = &rest[len..];
+    }
+    found
+}
+
+/// Whether a text has a flag in it: two dashes and a letter.
+fn has_flag(text: &str) -> bool {
+    text.match_indices("--").any(|(at, _)| text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+/// The library names options as a config file does; the command line makes flags of them (see `usage!` in base/errors.rs). Whoever calls
+/// the library has typed no flag.
+#[test]
+fn only_the_command_line_speaks_of_flags() -> Result<()> {
+    let sample = "f(\"a \\\" --b\", '\"', '\\'', r#\"x \" --c\"#); // \"--d\"\n#[cfg(test)]\nmod tests {\n g(\"--e\");\n}\nh(\"--f\")";
+    assert_eq!(literals(sample), ["a \\\" --b", "x \" --c", "--f"]);
+    assert!(has_flag("a --b") && has_flag("--{x}--b") && !has_flag("a -- b, ---, --{name}, -b"));
+
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files)?;
+    let mut count = 0;
+    for file in files {
+        let name = file.strip_prefix(&src)?;
+        if name.starts_with("cli") || name == Path::new("config/args.rs") {
+            continue;
+        }
+        for literal in literals(&std::fs::read_to_string(&file)?) {
+            count += 1;
+            // Of another program.
+            let said = literal.replace("llama-gguf-split --merge", "");
+            // A run that ends says which command continues it.
+            let said = if name.starts_with("run") { said.split("zotune ").next().unwrap_or_default() } else { &said };
+            assert!(!has_flag(said), "{}: {literal:?} names a flag; write `name`, as in a config file", name.display());
+        }
+    }
+    assert!(count > 2000, "{count} texts");
+    Ok(())
+}

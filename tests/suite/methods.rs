@@ -615,14 +615,14 @@ fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
                 && knob != "weight-decay"
             {
                 // It has a two-point estimate only where something is left to estimate.
-                assert!(method.check(&settings).unwrap_err().to_string().contains("with --fo-params all"));
+                assert!(method.check(&settings).unwrap_err().to_string().contains("with `fo_params all`"));
                 settings.fo_params = Some(zotune::zo::Selection::Last(1));
             }
             let outcome = method.check(&settings);
             if method.options().any(|own| own == knob) {
                 outcome?;
             } else {
-                let expected = format!("--{knob}: {} has no such knob; its knobs are: ", method.name);
+                let expected = format!("`{}` does not apply to {}; its options are: ", knob.replace('-', "_"), method.name);
                 assert!(outcome.unwrap_err().to_string().starts_with(&expected));
             }
         }

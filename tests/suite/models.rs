@@ -222,10 +222,10 @@ fn a_sliding_window_bounds_the_length() -> Result<()> {
 #[test]
 fn what_a_relative_does_not_have_is_refused() -> Result<()> {
     for (name, changes, expected) in [
-        ("llama-tiny", json!({ "hidden_act": "relu" }), "hidden_act \"relu\" is not known"),
-        ("qwen2-tiny", json!({ "hidden_act": "gelu" }), "hidden_act \"gelu\" is not known"),
-        ("gemma-tiny", json!({ "hidden_act": "relu" }), "hidden_act \"relu\" is not known"),
-        ("gemma2-tiny", json!({ "hidden_activation": "relu" }), "hidden_activation \"relu\" is not known"),
+        ("llama-tiny", json!({ "hidden_act": "relu" }), "hidden_act \"relu\" is not supported"),
+        ("qwen2-tiny", json!({ "hidden_act": "gelu" }), "hidden_act \"gelu\" is not supported"),
+        ("gemma-tiny", json!({ "hidden_act": "relu" }), "hidden_act \"relu\" is not supported"),
+        ("gemma2-tiny", json!({ "hidden_activation": "relu" }), "hidden_activation \"relu\" is not supported"),
         ("gemma2-tiny", json!({ "attn_logit_softcapping": -50.0 }), "a soft cap is -50"),
         (
             "gemma3-tiny",
@@ -233,8 +233,8 @@ fn what_a_relative_does_not_have_is_refused() -> Result<()> {
             "\"chunked_attention\" for block 1",
         ),
         ("gemma3-tiny", json!({ "layer_types": ["full_attention"] }), "the kinds of 1 blocks"),
-        ("gemma3-tiny", json!({ "sliding_window": null }), "blocks slide"),
-        ("qwen2-tiny", json!({ "layer_types": ["sliding_attention", "full_attention"] }), "blocks slide"),
+        ("gemma3-tiny", json!({ "sliding_window": null }), "sliding blocks"),
+        ("qwen2-tiny", json!({ "layer_types": ["sliding_attention", "full_attention"] }), "sliding blocks"),
         (
             "llama-tiny",
             json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0 } }),
@@ -244,7 +244,7 @@ fn what_a_relative_does_not_have_is_refused() -> Result<()> {
         ("llama-tiny", json!({ "hidden_size": 18, "head_dim": null }), "not a multiple"),
         ("gemma3-tiny", json!({ "use_bidirectional_attention": true }), "use_bidirectional_attention"),
         ("gemma3-tiny", json!({ "sliding_window": 0 }), "sliding_window is 0"),
-        ("qwen3-tiny", json!({ "rope_parameters": { "rope_type": "yarn" } }), "rope type \"yarn\" is not known"),
+        ("qwen3-tiny", json!({ "rope_parameters": { "rope_type": "yarn" } }), "rope type \"yarn\" is not supported"),
     ] {
         let folder = copy_of(name)?;
         edit(folder.path(), "config.json", |config| config.extend(changes.as_object().unwrap().clone()))?;

@@ -56,13 +56,10 @@ fn a_run_that_has_diverged_stops_and_says_so() -> Result<()> {
         let steps = values(&place.join("stops"))?;
         assert!((10..40).contains(&steps.len()), "{method}: {} steps, {said}", steps.len());
         for expected in [
-            &format!(
-                "error: the run has diverged by step {}: 10 of the last {} steps had a training loss",
-                steps.len(),
-                steps.len().min(20)
-            ),
-            "stops has the weights from before training",
-            "try --learning-rate 1e-1, a tenth; --stop-if-diverged=false goes on all the same",
+            &format!("error: the run diverged at step {}: the training loss was above", steps.len()),
+            &format!("in 10 of the last {} steps", steps.len().min(20)),
+            "stops holds the weights from before training",
+            "try --learning-rate 1e-1 (a tenth); to continue anyway: --stop-if-diverged=false",
         ] {
             assert!(said.contains(expected), "{method}: {said} does not say {expected}");
         }
@@ -152,9 +149,7 @@ fn a_run_is_scored_on_its_own_rows_and_what_it_has_seen_is_said() -> Result<()> 
     assert!(!stderr(&plain).contains("evaluation rows were in"), "{}", stderr(&plain));
     done(place, &format!("export {run} --trajectory mine.zot"))?;
     // (Where its author's rows lie it does not.)
-    assert!(
-        fails(place, "eval --trajectory mine.zot", 2)?.contains("mine.zot: it was trained on rows that it does not name;")
-    );
+    assert!(fails(place, "eval --trajectory mine.zot", 2)?.contains("mine.zot does not record its training data;"));
     let (walked, said) = scored("--trajectory mine.zot --data mine.jsonl --train-set-seed 3")?;
     assert_eq!((&walked["loss"], &walked["rows_trained_on"]), (&own["loss"], &0.into()));
     assert!(said.contains("same evaluation rows and dtype as in the run"), "{said}");
@@ -425,7 +420,7 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
     let output = done(place, words)?;
     let said = String::from_utf8(output.stdout.clone())?;
     assert!(
-        said.contains("warning  it does not fit into memory: it needs ") && said.contains("and this machine has "),
+        said.contains("warning  it does not fit into memory: it needs ") && said.contains("but this machine has "),
         "{said}"
     );
     assert!(stderr(&output).contains("for a model of this size this takes a while"), "{}", stderr(&output));
@@ -458,7 +453,7 @@ fn names_from_elsewhere_and_mistyped_places_are_met_with_what_is_meant() -> Resu
     std::fs::write(place.join("a.toml"), "epochs = 3\n")?;
     assert!(
         fails(place, "train --config a.toml", 2)?
-            .contains("a.toml, line 1: there is no knob \"epochs\": did you mean --max-steps? An epoch")
+            .contains("a.toml, line 1: there is no option \"epochs\": did you mean --max-steps? An epoch")
     );
 
     // A folder that was mistyped, beside those that are there; nobody is reachable where the hub is.
@@ -484,8 +479,7 @@ fn names_from_elsewhere_and_mistyped_places_are_met_with_what_is_meant() -> Resu
     // Three rows, of which one is left.
     write(&place.join("three.jsonl"), &labelled(3))?;
     let said = fails(place, "train --model model --data three.jsonl", 2)?;
-    let expected =
-        "--batch-size 16 (which is the default): there is only 1 training row: 1 train, 1 dev, 1 eval; give more rows, or";
+    let expected = "--batch-size 16 (the default): there is only 1 training row (1 dev, 1 eval); use --batch-size 1 or less";
     assert!(said.contains(expected), "{said}");
 
     // Mistakes in data are mistakes, whichever verb meets them.
@@ -534,14 +528,19 @@ fn mistakes_are_named_where_they_stand() -> Result<()> {
         ("# rates\nlearning_rate = 0", "", "m.toml, line 2: learning_rate 0: it must be"),
         ("lr = 0", "", "m.toml, line 1: lr 0: it must be"),
         ("lr = 0", "--learning-rate 0", "--learning-rate 0: it must be"),
-        ("max-steps = 2\nbatch_size = 301", "", "m.toml, line 2: batch_size 301: there are fewer training rows"),
+        (
+            "max-steps = 2\nbatch_size = 301",
+            "",
+            "m.toml, line 2: batch_size 301: there are only 300 training rows (100 dev, 200 eval); use batch_size = 300 or less",
+        ),
+        ("lora_alpha = 2", "", "m.toml, line 1: lora_alpha needs lora_r"),
         (
             "max_steps = 2\noptimizer = 'mezo'",
             "",
             "m.toml, line 2: optimizer: there is no method \"mezo\": MeZO's method is zo-sgd",
         ),
-        ("max_steps = 2\n[train]\nlr = 1", "", "m.toml, line 2: [train] begins a section, and all knobs stand outside"),
-        ("learning_rate = 1\nmax_steps = 2\nlearning-rate = 2", "", "m.toml, line 3: learning_rate is there twice"),
+        ("max_steps = 2\n[train]\nlr = 1", "", "m.toml, line 2: [train] begins a section, but options are set outside"),
+        ("learning_rate = 1\nmax_steps = 2\nlearning-rate = 2", "", "m.toml, line 3: learning_rate is set twice"),
     ] {
         std::fs::write(place.join("m.toml"), text)?;
         for verb in ["train", "plan"] {
@@ -556,7 +555,7 @@ fn mistakes_are_named_where_they_stand() -> Result<()> {
     let said = fails(place, "train --model model --learning-rate -1", 2)?;
     assert!(said.contains("--learning-rate -1"), "{said}");
     let said = fails(place, "train --model model --prefix-tuning --num-prefix 5000", 2)?;
-    assert!(said.contains("--num-prefix 5000: the model has positions for 256 tokens, and this leaves none"), "{said}");
+    assert!(said.contains("--num-prefix 5000: the model supports at most 256 tokens, so there is no room"), "{said}");
     let said = fails(place, "export model --merge --output-dir merged", 2)?;
     assert!(said.contains("model: this folder has no adapter to merge"), "{said}");
     Ok(())
@@ -572,14 +571,15 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
         ("--learning-rate 1e30 --eval-steps 1", "error: after step 1 (direction seed "),
         (
             "--learning-rate 1 --max-steps 40 --eval-steps 40",
-            "error: the run has diverged by step 12: 10 of the last 12 steps",
+            "error: the run diverged at step 12: the training loss was above",
         ),
     ] {
         let said = fails(place, &format!("train {RUN} --model opt-mini --num-dev 20 {flags} --output-dir run"), 4)?;
         assert!(said.contains(begins), "{said} does not say {begins}");
-        for expected in ["run has the weights from before training", "try --learning-rate 1e"] {
+        for expected in ["run holds the weights from before training", "try --learning-rate 1e"] {
             assert!(said.contains(expected), "{flags}: {said} does not say {expected}");
         }
+        assert_eq!(said.contains("in 10 of the last 11 steps"), begins.contains("diverged"), "{said}");
         assert!(place.join("run/loss.svg").is_file(), "{flags}");
         if begins.contains("diverged") {
             let said = stderr(&done(place, "export run --trajectory run.zot")?);
@@ -593,7 +593,7 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
     // A replay that cannot be says so before anything is read.
     done(place, &format!("train {RUN} --max-steps 4 --optimizer adamw --lora-r 2 --output-dir lora"))?;
     let said = fails(place, "replay lora --output-dir again", 2)?;
-    assert!(said.contains("take the run's adapter_model.safetensors") && !said.contains("model   model"), "{said}");
+    assert!(said.contains("its best weights are in adapter_model.safetensors") && !said.contains("model   model"), "{said}");
     Ok(())
 }
 
@@ -620,7 +620,7 @@ fn what_is_said_to_be_typed_works_from_here() -> Result<()> {
     next("replay ../../runs/whole --output-dir replayed")?;
     next("export ../../runs/lora --merge --output-dir merged")?;
     let said = fails(&here, "eval --model ../../runs/lora", 2)?;
-    let (_, flags) = said.trim().split_once("take both: ").context(said.clone())?;
+    let (_, flags) = said.trim().split_once("give the base model too: ").context(said.clone())?;
     done(&here, &format!("eval {flags}"))?;
     let said = fails(&here, &format!("train --model ../../runs/lora --data {}", place.join("mine.jsonl").display()), 2)?;
     assert!(said.contains(flags), "{said}");

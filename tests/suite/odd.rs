@@ -162,7 +162,7 @@ fn views_of_damaged_storages_are_errors() -> Result<()> {
     let folder = copy_of("odd-views")?;
     let file = folder.path().join("pytorch_model.bin");
     let mut whole = std::fs::read(&file)?;
-    let place = whole.windows(6).position(|bytes| bytes == b"data/0").context("no storage")? + 600;
+    let place = whole.windows(6).position(|bytes| bytes == b"data/0").context("not a storage")? + 600;
     whole[place] ^= 1;
     std::fs::write(&file, whole)?;
     let error = error(folder.path())?;

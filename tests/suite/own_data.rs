@@ -135,13 +135,13 @@ fn every_data_file_in_a_folder_is_read_or_named() -> Result<()> {
         assert!(is_of(&found.dev, expected.0) && is_of(&found.eval, expected.1) && is_of(&found.train, None), "{names:?}");
     }
     for (names, expected) in [
-        (&["train.csv"][..], "train.jsonl and train.csv are there, and one file is wanted for the training data"),
-        (&["valid.jsonl", "dev.jsonl"], "valid.jsonl and dev.jsonl are there, and one file is wanted for validation"),
+        (&["train.csv"][..], "train.jsonl and train.csv are there, but zotune needs one file for the training data"),
+        (&["valid.jsonl", "dev.jsonl"], "valid.jsonl and dev.jsonl are there, but zotune needs one file for validation"),
         (
             &["test.jsonl", "eval.jsonl", "val.jsonl"],
-            "eval.jsonl and val.jsonl are there, and one file is wanted for validation",
+            "eval.jsonl and val.jsonl are there, but zotune needs one file for validation",
         ),
-        (&["test.csv", "test.tsv"], "test.csv and test.tsv are there, and one file is wanted for the test"),
+        (&["test.csv", "test.tsv"], "test.csv and test.tsv are there, but zotune needs one file for the test"),
     ] {
         let dir = tempfile::tempdir()?;
         for name in names.iter().chain(&["train.jsonl"]) {
@@ -270,47 +270,47 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
             "a.jsonl",
             "{\"prompt\": \"a\", \"completion\": \"b\"}\n\n{\"prompt\": \"a\", \"answer\": \"b\"}\n".into(),
             2,
-            "a.jsonl, line 3 has no \"completion\"; it has: answer, prompt; the rows before it have \"prompt\" and",
+            "a.jsonl, line 3 has no \"completion\" (columns: answer, prompt); the rows before it have \"prompt\" and",
         ),
         (
             "a.jsonl",
             "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"a\"}\n".into(),
             2,
-            "a.jsonl, line 2 has no \"label\"; it has: text",
+            "a.jsonl, line 2 has no \"label\" (columns: text",
         ),
         ("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\", \"label\": 1}\n".into(), 2, "a.jsonl, line 2 has a \"label\""),
-        ("a.jsonl", "{\"messages\": []}\n".into(), 2, "a.jsonl, line 1 has \"messages\", but chats are not taken"),
+        ("a.jsonl", "{\"messages\": []}\n".into(), 2, "a.jsonl, line 1 has \"messages\", but chats are not supported"),
         (
             "a.jsonl",
             "{\"question\": \"a\", \"answer\": \"b\"}\n".into(),
             2,
-            "a.jsonl, line 1 has answer, question; wanted are \"prompt\" and \"completion\", \"text\" and \"label\", or \"text\"",
+            "a.jsonl, line 1 has answer, question; needed are \"prompt\" and \"completion\", \"text\" and \"label\", or \"text\"",
         ),
         ("a.jsonl", "{\"prompt\": 7, \"completion\": \"b\"}\n".into(), 2, "\"prompt\" must be a string, but is 7"),
         ("a.jsonl", "{\"prompt\": \"a\", \"completion\": \"\"}\n".into(), 2, "\"completion\" is empty"),
+        ("a.jsonl", "{\"text\": \"a\", \"label\": 0.5}\n".into(), 2, "\"label\" must be text or an integer, but is 0.5"),
         (
             "a.jsonl",
-            "{\"text\": \"a\", \"label\": 0.5}\n".into(),
+            "{\"text\": \"a\", \"label\": 1}\n".repeat(20),
             2,
-            "\"label\" must be a word or a whole number, but is 0.5",
+            "all rows have the label \"1\"; at least two labels are needed",
         ),
-        ("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n".repeat(20), 2, "all rows have the label \"1\"; a choice needs two"),
         ("a.jsonl", many(40), 2, "more than 32 different labels"),
         ("a.jsonl", String::new(), 2, "a.jsonl has no rows"),
         (
             "a.jsonl",
             many(2),
             2,
-            "a.jsonl has 2 rows, fewer than num_train 1 + num_dev 1 + num_eval 1; give --num-train, --num-dev",
+            "a.jsonl has 2 rows, but 1 + 1 + 1 = 3 are asked for (--num-train, --num-dev and --num-eval)",
         ),
         (
             "a.jsonl",
             many(9),
             2,
-            "--batch-size 16 (which is the default): there are fewer training rows: 7 train, 1 dev, 1 eval; give more rows, or --batch-size 7",
+            "--batch-size 16 (the default): there are only 7 training rows (1 dev, 1 eval); use --batch-size 7 or less",
         ),
         ("a.csv", "text,label\na,1\nb\n".into(), 2, "a.csv, line 3: 1 fields, but the header names 2"),
-        ("a.csv", "sentence,label\na,1\n".into(), 2, "a.csv has sentence, label; wanted are"),
+        ("a.csv", "sentence,label\na,1\n".into(), 2, "a.csv has sentence, label; needed are"),
         ("a.csv", "text,label\na,1,x\n".into(), 2, "a.csv, line 2: 3 fields, but the header names 2"),
         // Columns that seem to be meant for known ones are not passed over.
         (
@@ -323,9 +323,9 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         ("a.tsv", "text\tlabel_text\na\tgood\n".into(), 2, "did you mean \"label\"?"),
         ("a.csv", "text,sentence\na,b\n".into(), 2, "did you mean \"text\"?"),
         ("a.csv", "text,class\na,b\n".into(), 2, "did you mean \"label\"?"),
-        ("a.csv", "Text,label\na,b\n".into(), 2, "a.csv has Text, label; wanted are"),
+        ("a.csv", "Text,label\na,b\n".into(), 2, "a.csv has Text, label; needed are"),
         ("a.csv", "Text,label\na,b\n".into(), 2, "; is \"Text\" meant for \"text\"?"),
-        ("a.csv", "text,label,label\na,b,c\n".into(), 2, "a.csv has 2 columns \"label\""),
+        ("a.csv", "text,label,label\na,b,c\n".into(), 2, "a.csv has 2 columns named \"label\""),
         (
             "a.jsonl",
             "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": true}\n".into(),
@@ -342,25 +342,20 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
             "a.jsonl",
             "{\"text\": \"a\", \"text\": \"b\"}\n".into(),
             2,
-            "a.jsonl, line 1: not a JSON object: \"text\" stands there twice",
+            "a.jsonl, line 1: not a JSON object: the key \"text\" occurs twice",
         ),
-        (
-            "a.jsonl",
-            "{\"text\": \"a\", \"label\": 1.0}\n".into(),
-            2,
-            "\"label\" must be a word or a whole number, but is 1.0",
-        ),
+        ("a.jsonl", "{\"text\": \"a\", \"label\": 1.0}\n".into(), 2, "\"label\" must be text or an integer, but is 1.0"),
         ("a.jsonl", "{\"text\": \"a\", \"label\": NaN}\n".into(), 2, "a.jsonl, line 1: not a JSON object"),
-        ("a.jsonl", "{\"prompt\": \"a\", \"completion\": null}\n".into(), 2, "a.jsonl, line 1 has prompt; wanted are"),
-        ("a.csv", "text,label\na,\n".into(), 2, "\"label\" must be a word or a whole number, but is \"\""),
+        ("a.jsonl", "{\"prompt\": \"a\", \"completion\": null}\n".into(), 2, "a.jsonl, line 1 has prompt; needed are"),
+        ("a.csv", "text,label\na,\n".into(), 2, "\"label\" must be text or an integer, but is \"\""),
+        ("a.csv", "text,label\n\"a,1\nb,2\n".into(), 2, "a.csv, line 2: a cell begins with a quote that is never closed"),
         (
-            "a.csv",
-            "text,label\n\"a,1\nb,2\n".into(),
+            "a.tsv",
+            "text\tlabel\nx\t0\n\"good\"\t1\n".into(),
             2,
-            "a.csv, line 2: the quote that a cell begins with there is never closed",
+            "a.tsv, line 3: it is not clear whether the quotes around a cell belong",
         ),
-        ("a.tsv", "text\tlabel\nx\t0\n\"good\"\t1\n".into(), 2, "a.tsv, line 3: the quotes around a cell there may be"),
-        ("a.parquet", "text".into(), 2, "a.parquet is no whole parquet file"),
+        ("a.parquet", "text".into(), 2, "a.parquet is not a complete parquet file"),
         ("a.txt", "text".into(), 2, "--data a.txt: its name must end in .jsonl, .csv, .tsv or .parquet"),
     ];
     for (name, text, code, expected) in cases {
@@ -385,16 +380,13 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
     for (args, expected) in [
         (
             &["--data", "a.jsonl", "--task", "sst2"][..],
-            "--data a.jsonl: the task sst2 wants the folder that train.tsv and dev.tsv",
+            "--data a.jsonl: task sst2 needs the folder with train.tsv and dev.tsv",
         ),
         (&["--data", "nowhere"], "--data nowhere: there is no such file or folder"),
         (&["--data", "/dev/null"], "--data /dev/null: it is neither a file nor a folder"),
         (&["--data", "folder"], "--data folder: there is no train.jsonl (or .csv, .tsv, .parquet) in it"),
         (&["--data", "a.jsonl", "--num-eval", "21"], "num_eval 21: a.jsonl has 20 rows"),
-        (
-            &["--data", "a.jsonl", "--num-eval", "20"],
-            "a.jsonl has 20 rows, fewer than num_train 1 + num_dev 2 + num_eval 20",
-        ),
+        (&["--data", "a.jsonl", "--num-eval", "20"], "a.jsonl has 20 rows, but 1 + 2 + 20 = 23 are asked for"),
     ] {
         let output = call(place, &[&["train"], args].concat())?;
         let said = String::from_utf8_lossy(&output.stderr);

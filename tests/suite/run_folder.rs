@@ -54,19 +54,19 @@ fn a_checkpoint_is_of_one_step_of_one_run() -> Result<()> {
         std::fs::remove_dir_all(place.join("renamed/checkpoint-24"))?;
         std::fs::rename(place.join("renamed/checkpoint-12"), place.join("renamed/checkpoint-24"))?;
         let renamed = resumed(place, "renamed")?;
-        assert!(renamed.2.contains("is of another run or step: its "), "{method}: {}", renamed.2);
+        assert!(renamed.2.contains("is from another run or step: its "), "{method}: {}", renamed.2);
         assert!((renamed.0, renamed.1) == (weights.clone(), results.clone()), "{method}: a checkpoint under another name");
 
         std::fs::remove_dir_all(place.join("mixed/checkpoint-24"))?;
         copy_all(&other.join("checkpoint-24"), &place.join("mixed/checkpoint-24"))?;
         let mixed = resumed(place, "mixed")?;
-        assert!(mixed.2.contains("is of another run or step: its trajectory is"), "{method}: {}", mixed.2);
+        assert!(mixed.2.contains("is from another run or step: its trajectory is"), "{method}: {}", mixed.2);
         assert!((mixed.0, mixed.1) == (weights, results), "{method}: another run's checkpoint");
 
         // With another run's log the folder is that run, and none of its checkpoints are.
         std::fs::copy(other.join("trajectory.bin"), place.join("swapped/trajectory.bin"))?;
         let swapped = resumed(place, "swapped")?;
-        assert!(swapped.2.contains("is of another run or step: its trajectory is"), "{method}: {}", swapped.2);
+        assert!(swapped.2.contains("is from another run or step: its trajectory is"), "{method}: {}", swapped.2);
         let (weights, results, _) = resumed(place, "other")?;
         assert!((swapped.0, swapped.1) == (weights, results), "{method}: another run's log");
     }
@@ -87,7 +87,7 @@ fn damage_to_frozen_weights_is_seen() -> Result<()> {
     }
     let (weights, results, _) = resumed(place, "run")?;
     let hurt = resumed(place, "hurt")?;
-    let damaged = format!("{frozen}, which is frozen, is not as the run began with it");
+    let damaged = format!("{frozen} is frozen, but it differs from what the run started with");
     assert!(
         hurt.2.contains("model.safetensors does not hold the weights of step") && hurt.2.matches(&damaged).count() > 1,
         "{}",
@@ -146,21 +146,21 @@ fn what_is_read_is_not_written_over() -> Result<()> {
     let over = "--output-dir a --overwrite-output-dir";
     let on_model = "--task reviews --num-train 8 --batch-size 4 --max-steps 1";
     for (command, said) in [
-        (format!("train --model a/checkpoint-2 {on_model} {over}"), "a/checkpoint-2 is read from there"),
-        (format!("train --model a {on_model} {over}"), "a is read from there"),
+        (format!("train --model a/checkpoint-2 {on_model} {over}"), "a/checkpoint-2 is an input of this run"),
+        (format!("train --model a {on_model} {over}"), "a is an input of this run"),
         (
             format!("train --model model --adapter lora {on_model} --output-dir lora --overwrite-output-dir"),
-            "lora is read from there",
+            "lora is an input of this run",
         ),
         (
             format!("train --model model --trajectory kept/mine.zot {on_model} --output-dir kept --overwrite-output-dir"),
-            "mine.zot is read",
+            "mine.zot is an input of this run",
         ),
         (format!("train --model model {on_model} --output-dir linked --overwrite-output-dir"), "is a link to "),
-        ("replay a --output-dir a --overwrite-output-dir".into(), "is read from there"),
-        ("replay kept/mine.zot --output-dir kept --overwrite-output-dir".into(), "kept/mine.zot is read from there"),
+        ("replay a --output-dir a --overwrite-output-dir".into(), "is an input of this run"),
+        ("replay kept/mine.zot --output-dir kept --overwrite-output-dir".into(), "kept/mine.zot is an input of this run"),
         ("replay a --output-dir linked --overwrite-output-dir".into(), "is a link to "),
-        ("export lora --merge --output-dir lora --overwrite-output-dir".into(), "is read from there"),
+        ("export lora --merge --output-dir lora --overwrite-output-dir".into(), "is an input of this run"),
         ("export a --trajectory kept/mine.zot".into(), "--trajectory kept/mine.zot: it exists already"),
         ("export a --trajectory a/trajectory.bin".into(), "it exists already"),
         ("eval --model model --data mine.jsonl --dump mine.jsonl".into(), "--dump mine.jsonl: it exists already"),

@@ -195,7 +195,7 @@ fn every_kind_of_run_is_stopped_by_signals_and_goes_on_to_the_same_bits() -> Res
             }
             assert_eq!(output.status.code(), Some(code), "{words}: {said}");
             assert!(said.contains("continue with: zotune train --resume stopped"), "{said}");
-            assert!(said.lines().last().is_some_and(|l| l.starts_with("stopped behind step ")), "{said}");
+            assert!(said.lines().last().is_some_and(|l| l.starts_with("stopped after step ")), "{said}");
         }
         let output = done(folder.path(), "train --resume stopped --json")?;
         let said = stderr(&output);
@@ -212,13 +212,13 @@ fn more_steps_can_be_asked_for_and_nothing_else_that_matters() -> Result<()> {
     let all = format!("{RUN} --lr-scheduler-type linear --optimizer zo-adamm --learning-rate 1e-3");
     done(place, &format!("train {all} --max-steps 40 --output-dir grown"))?;
     for (words, expected) in [
-        ("--learning-rate 1", "--learning-rate 1.0: the run was begun with 0.001"),
-        ("--optimizer zo-sgd", "--optimizer \"zo-sgd\": the run was begun with \"zo-adamm\""),
-        ("--zo-eps 1", "--zo-eps 1.0: the run was begun with 0.001"),
-        ("--batch-size 5", "--batch-size 5: the run was begun with 4"),
-        ("--num-dev 7", "--num-dev 7: the run was begun with 100"),
-        ("--seed 1", "--seed 1: the run was begun with 0"),
-        ("--max-steps 39", "--max-steps 39: it can only be raised"),
+        ("--learning-rate 1", "--learning-rate 1.0: the run uses 0.001"),
+        ("--optimizer zo-sgd", "--optimizer \"zo-sgd\": the run uses \"zo-adamm\""),
+        ("--zo-eps 1", "--zo-eps 1.0: the run uses 0.001"),
+        ("--batch-size 5", "--batch-size 5: the run uses 4"),
+        ("--num-dev 7", "--num-dev 7: the run uses 100"),
+        ("--seed 1", "--seed 1: the run uses 0"),
+        ("--max-steps 39", "--max-steps 39: the run has 40; it can only be increased"),
         ("--overwrite-output-dir", "--overwrite-output-dir"),
         ("--output-dir other", "--output-dir other"),
     ] {
@@ -347,7 +347,7 @@ fn a_disk_that_fills_up_ends_a_run_that_goes_on_when_there_is_space() -> Result<
         Ok(output) if String::from_utf8_lossy(&output.stdout).contains("first") => {
             let (told, said) = (String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output));
             assert!(told.contains("first 1") && told.contains("second 1") && told.contains("third 0"), "{told}{said}");
-            assert!(said.contains("No space left on device") && said.contains("stopped behind step "), "{said}");
+            assert!(said.contains("No space left on device") && said.contains("stopped after step "), "{said}");
             assert!(!told.contains(".partial"), "{told}");
             done(place, &format!("train {RUN} --output-dir roomy"))?;
             let [a, b] = ["kept", "roomy"].map(|run| std::fs::read(place.join(run).join("model.safetensors")));
@@ -374,18 +374,22 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     *bytes.last_mut().context("bytes")? ^= 1;
     std::fs::write(place.join("other/model.safetensors"), &bytes)?;
     says("replay run --model other --output-dir r", 6, "weight model.")?;
-    says("train --resume run --max-steps 70 --model other", 6, "is not the one that the run began from")?;
+    says("train --resume run --max-steps 70 --model other", 6, "differs from that of the run's base model")?;
     assert!(!place.join("r").exists(), "something was written");
     // The same weights in another place will do.
     std::fs::write(place.join("other/model.safetensors"), &stored)?;
     done(place, "replay run --model other --output-dir r")?;
     assert!(std::fs::read(place.join("r/model.safetensors"))? == std::fs::read(place.join("run/model.safetensors"))?);
     says("replay run --output-dir r", 2, "r is not empty")?;
-    says("replay run --output-dir model --overwrite-output-dir", 2, "model is read from there; name another")?;
+    says(
+        "replay run --output-dir model --overwrite-output-dir",
+        2,
+        "model is an input of this run and would be overwritten",
+    )?;
     says("replay run --output-dir s --to-step 61", 2, "--to-step 61: the trajectory has 60 steps")?;
-    says("replay nowhere --output-dir s", 2, "nowhere: there is no trajectory to read")?;
-    says("replay model --output-dir s", 2, "there is no trajectory to read")?;
-    says("replay model/config.json --output-dir s", 1, "it is no trajectory of zotune's")?;
+    says("replay nowhere --output-dir s", 2, "nowhere: cannot read the trajectory")?;
+    says("replay model --output-dir s", 2, "cannot read the trajectory")?;
+    says("replay model/config.json --output-dir s", 1, "it is not a zotune trajectory")?;
     says("train --resume model", 2, "there is no trajectory.bin")?;
     says("export run --trajectory run/trajectory.bin", 2, "it exists already")?;
     says("export run --trajectory nowhere/a.zot", 2, "--trajectory nowhere/a.zot: its folder does not exist")?;
@@ -394,16 +398,16 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     says(
         "eval --model model --task reviews --trajectory a.zot --dtype bf16",
         2,
-        "--dtype bf16: the trajectory was walked in f32",
+        "--dtype bf16: the run was trained in f32",
     )?;
-    says("eval --model other --task reviews --trajectory model", 2, "there is no trajectory to read")?;
+    says("eval --model other --task reviews --trajectory model", 2, "cannot read the trajectory")?;
 
     // A log that says other values than the run had: well formed, and found out at the first score behind them.
     let log = std::fs::read(place.join("run/trajectory.bin"))?;
     std::fs::create_dir(place.join("forged"))?;
     let forged = forge(&log, 20)?;
     std::fs::write(place.join("forged/trajectory.bin"), &forged)?;
-    for expected in ["behind step 24 the weights are others than the run's", "; at step 18 they agreed"] {
+    for expected in ["after step 24 the weights differ from the run's", "; at step 18 they were the same"] {
         says("replay forged --output-dir s --to-step 30", 6, expected)?;
     }
     done(place, "replay forged --output-dir s --to-step 18")?;

@@ -60,10 +60,10 @@ fn what_the_losses_are_computed_with_is_named_where_it_changed() -> Result<()> {
         "",
         "task.toml",
         &loss,
-        "the task's file has changed: loss is \"teacher-forcing\", and the run began with",
+        "the task file has changed: loss is \"teacher-forcing\", but the run was started with",
     )?;
     let prompt = || Ok(std::fs::write(place.join("task.toml"), task.replace("It was", "All in all it was"))?);
-    changed("run", "", "task.toml", &prompt, "the examples are not those that the run began with")?;
+    changed("run", "", "task.toml", &prompt, "the data differ from those of the run")?;
     let alpha =
         || edit(&place.join("lora"), "adapter_config.json", |config| drop(config.insert("lora_alpha".into(), json!(9))));
     changed("further", "lora", "adapter_config.json", &alpha, "adapter_config.json has changed: lora scale is 4.5")?;
@@ -87,7 +87,7 @@ fn an_adapter_of_a_run_goes_with_its_own_base_alone() -> Result<()> {
     damage(&place.join("other/model.safetensors"), "model.layers.0.mlp.up_proj.weight")?;
     let eval = "--task reviews --num-eval 4";
     let train = format!("{} --adapter lora {SHORT}", RUN.replace("--model model", "--model other"));
-    let expected = "weight model.layers.0.mlp.up_proj.weight of the base model is not the one that the run began from";
+    let expected = "wrong base model: weight model.layers.0.mlp.up_proj.weight differs from that of the run's base model";
     for words in [
         &format!("eval --model other --adapter lora {eval}"),
         &format!("eval --model other --adapter lora/checkpoint-4 {eval}"),
@@ -132,7 +132,12 @@ fn a_base_folder_that_is_gone_is_asked_of_nobody() -> Result<()> {
         "export lora --merge --output-dir out",
         "export lora/checkpoint-4 --merge --output-dir out",
     ] {
-        says(place, words, 2, "the run began from the folder model, which is not there; name it with --model")?;
+        says(
+            place,
+            words,
+            2,
+            "the run started from the model folder model, which does not exist; say with --model where it is now",
+        )?;
         assert!(!place.join("out").exists(), "{words}");
     }
     says(place, "train --resume run", 0, "is finished (4 steps)")?;
@@ -289,13 +294,16 @@ fn a_run_whose_folder_is_taken_away_stops_and_touches_no_other() -> Result<()> {
         let status = running.0.wait()?;
         let said = std::fs::read_to_string(place.join("said"))?;
         assert_eq!(status.code(), Some(1), "{said}");
-        assert!(said.contains("is no longer this run's: its folder was moved, removed or begun anew"), "{said}");
+        assert!(
+            said.contains("no longer belongs to this run: its folder was moved, removed or used for a new run"),
+            "{said}"
+        );
         if begun_anew {
             done(place, &format!("train {RUN} --seed 1 --output-dir alone"))?;
             assert!(outcome(&place.join("run"))? == outcome(&place.join("alone"))?, "the other run was written into");
         }
         let steps = Trajectory::open(&place.join("moved"))?.steps();
-        says(place, &format!("train --resume moved --max-steps {steps}"), 2, "it can only be raised")?;
+        says(place, &format!("train --resume moved --max-steps {steps}"), 2, "it can only be increased")?;
         done(place, "replay moved --output-dir r --overwrite-output-dir")?;
         std::fs::remove_dir_all(place.join("moved"))?;
         assert_eq!(place.join("run").exists(), begun_anew, "the folder came back");

@@ -185,8 +185,7 @@ fn a_token_without_a_row_is_refused_where_a_text_has_it() -> Result<()> {
         assert!(!tokenizer.encode("the film\n\n <mask>")?.is_empty());
         let rows = [row("the film", &[" was", " is"]), row(&format!("an {token} of"), &[" it", " one"])];
         let error = format!("{:#}", Example::encode_all(&rows, &tokenizer, 64).unwrap_err());
-        let expected =
-            format!("data.tsv, line 2: {token:?} is token {id}, for which the model's embedding of {has} rows has none");
+        let expected = format!("data.tsv, line 2: {token:?} is token {id}, but the model's embedding has only {has} rows");
         assert!(error.contains(&expected), "{error}");
         assert!(Example::encode_all(&rows[..1], &tokenizer, 64).is_ok());
     }
@@ -222,7 +221,7 @@ fn the_end_token_is_one_that_generation_stops_at() -> Result<()> {
     // One without a row in the embedding cannot be taught.
     assert_eq!(end("llama 3", stops(json!([400])), None)?, None);
     let error = end("llama 3", stops(json!("</s>")), None).unwrap_err();
-    assert!(error.to_string().contains("config.json: eos_token_id is \"</s>\", which is no token id"), "{error}");
+    assert!(error.to_string().contains("config.json: eos_token_id is \"</s>\", which is not a token id"), "{error}");
     Ok(())
 }
 
@@ -298,42 +297,45 @@ fn what_is_not_understood_of_a_tokenizer_is_refused() -> Result<()> {
             config("opt", "tokenizer_class", json!("T5Tokenizer")),
             "tokenizer_class is \"T5Tokenizer\", which zotune does not know",
         ),
-        (config("opt", "tokenizer_class", json!("LlamaTokenizer")), "vocab.json says nothing of how text is cut"),
+        (config("opt", "tokenizer_class", json!("LlamaTokenizer")), "vocab.json does not say how text is cut"),
         (of_llama("qwen2, nothing but its type"), "\"tokenizer_class\": \"GPT2Tokenizer\" or \"Qwen2Tokenizer\""),
-        (alone("tokenizer.model", "x"), "tokenizer.model (SentencePiece or tiktoken) in its place; transformers writes one"),
-        (alone("vocab.json", "{}"), "tokenizer.json is missing, and so is vocab.json or merges.txt"),
-        (alone("tokenizer.json", "[]"), "tokenizer.json is no JSON object"),
-        (config("opt", "add_bos_token", json!("yes")), "add_bos_token is \"yes\"; true or false is what it can be"),
+        (
+            alone("tokenizer.model", "x"),
+            "tokenizer.model (SentencePiece or tiktoken) instead; to create it with transformers",
+        ),
+        (alone("vocab.json", "{}"), "tokenizer.json is missing, and vocab.json or merges.txt is missing too"),
+        (alone("tokenizer.json", "[]"), "tokenizer.json is not a JSON object"),
+        (config("opt", "add_bos_token", json!("yes")), "add_bos_token is \"yes\"; it must be true or false"),
         (config("opt", "fix_mistral_regex", json!(true)), "fix_mistral_regex is true, which is not supported"),
         (
             config("qwen3, a space in front and a begin token", "auto_map", json!({ "AutoTokenizer": ["a.B", null] })),
             "auto_map is {",
         ),
-        (config("opt", "added_tokens_decoder", json!({ "x": { "content": "a" } })), "\"x\" is no token id"),
+        (config("opt", "added_tokens_decoder", json!({ "x": { "content": "a" } })), "\"x\" is not a token id"),
         (
             config("opt", "added_tokens_decoder", json!({ "999": { "content": "<a>" } })),
-            "\"<a>\" is to be token 999, but transformers gives it 380",
+            "\"<a>\" should be token 999, but transformers makes it 380",
         ),
         (
             config("opt", "added_tokens_decoder", json!({ "5": { "content": "<a>", "weight": 2 } })),
-            "weight is 2, a field that is not known",
+            "weight is 2, but zotune does not know this field",
         ),
         (
             config("opt", "extra_special_tokens", json!({ "b_token": "<b>", "a_token": "<a>" })),
-            "nothing says which ids they have",
+            "no file says which ids they have",
         ),
-        (config("opt", "bos_token", json!(5)), "5 is no token"),
-        (own("llama 3", "/model/dropout", json!(0.1)), "model, BPE: dropout is 0.1, which is not supported; 0 is known"),
-        (own("llama 3", "/model/sampling", json!(true)), "sampling is true, a field that is not known"),
+        (config("opt", "bos_token", json!(5)), "5 is not a token"),
+        (own("llama 3", "/model/dropout", json!(0.1)), "model, BPE: dropout is 0.1, which is not supported; it must be 0"),
+        (own("llama 3", "/model/sampling", json!(true)), "sampling is true, but zotune does not know this field"),
         (own("llama 3", "/version", json!("2.0")), "tokenizer.json: version is \"2.0\""),
-        (own("llama 3", "/encoder", json!({})), "tokenizer.json: encoder is {}, a field that is not known"),
+        (own("llama 3", "/encoder", json!({})), "tokenizer.json: encoder is {}, but zotune does not know this field"),
         (
             own("llama 3", "/pre_tokenizer/pretokenizers", json!([{ "type": "Splitt" }])),
-            "\"Splitt\" is no type that is known",
+            "zotune does not know the type \"Splitt\"",
         ),
         (own("llama 3", "/pre_tokenizer/pretokenizers", json!([{ "behavior": "x" }])), "has no \"type\""),
         (own("mistral", "/normalizer/normalizers/0/front", json!("x")), "normalizer, Prepend: front is \"x\""),
-        (own("gemma", "/model/type", json!("Unigram")), "a field that is not known"),
+        (own("gemma", "/model/type", json!("Unigram")), "but zotune does not know this field"),
     ] {
         assert!(said.contains(expected), "{said:?} does not say {expected:?}");
     }
@@ -342,13 +344,13 @@ fn what_is_not_understood_of_a_tokenizer_is_refused() -> Result<()> {
         files["tokenizer.json"]["added_tokens"][0]["id"] = 7.into();
         files["tokenizer_config.json"].as_object_mut().unwrap().remove("added_tokens_decoder");
     }));
-    assert!(said.contains("\"<s>\" is to be token 7, but transformers gives it 0"), "{said}");
+    assert!(said.contains("\"<s>\" should be token 7, but transformers makes it 0"), "{said}");
     // A template that says a text twice.
     let said = own("llama 3", "/post_processor/processors", {
         let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
         json!([{ "type": "TemplateProcessing", "single": [text, text], "pair": [text], "special_tokens": {} }])
     });
-    assert!(said.contains("2 times the text") || said.contains("tokenizer.json"), "{said}");
+    assert!(said.contains("repeats the text 2 times") || said.contains("tokenizer.json"), "{said}");
     Ok(())
 }
 
@@ -381,7 +383,7 @@ fn the_tables_refuse_what_they_do_not_know() -> Result<()> {
             }
         }
         let said = check("a_field_of_tomorrow", json!(1)).unwrap_err().to_string();
-        assert!(said.contains("a_field_of_tomorrow is 1, a field that is not known"), "{said}");
+        assert!(said.contains("a_field_of_tomorrow is 1, but zotune does not know this field"), "{said}");
         let names: std::collections::BTreeSet<&str> = table.fields.iter().map(|field| field.0).collect();
         assert_eq!(names.len(), table.fields.len(), "{} has a field twice", table.file);
     }

@@ -152,7 +152,7 @@ fn a_step_that_comes_out_otherwise_is_an_error() -> Result<()> {
     let moved = [known[0], f32::from_bits(known[1].to_bits() ^ 1)];
     for other in [&moved[..], &known[..1], &[]] {
         let error = log.step(7, other).unwrap_err().to_string();
-        assert!(error.starts_with("step 7 comes out otherwise than it did: "), "{error}");
+        assert!(error.starts_with("step 7 gives other values than before: "), "{error}");
     }
     assert!(std::fs::read(folder.path().join("trajectory.bin"))? == bytes, "something was written");
     Ok(())
@@ -211,7 +211,7 @@ fn a_log_reads_back_as_it_was_written_and_a_torn_tail_is_left_out() -> Result<()
                 assert!(cut >= header && is_prefix(&part, &written), "cut at {cut}");
                 whole += usize::from(torn.is_none());
             }
-            Err(e) => assert!(cut < header && e.to_string().contains("not written whole"), "cut at {cut}: {e}"),
+            Err(e) => assert!(cut < header && e.to_string().contains("is incomplete and is ignored"), "cut at {cut}: {e}"),
         }
     }
     assert_eq!(whole, 49, "a cut before each of the 49 records");

@@ -82,7 +82,7 @@ impl<'a> Cells<'a> {
         let cell = &self.text[self.at..self.at + len];
         let inner = cell.trim();
         if self.quoted && inner.len() > 1 && inner.starts_with('"') && inner.ends_with('"') {
-            bail!("line {}: the quote of {} stands behind a space; remove the space", self.line, quoted(cell));
+            bail!("line {}: there is a space before the quote of {}; remove the space", self.line, quoted(cell));
         }
         self.at += len;
         Ok(cell.into())
@@ -94,10 +94,7 @@ impl<'a> Cells<'a> {
         let (mut end, mut doubled) = (first, false);
         loop {
             let Some(len) = bytes[end..].iter().position(|b| *b == b'"') else {
-                bail!(
-                    "line {line}: the quote that a cell begins with there is never closed: {}",
-                    quoted(&self.text[first - 1..])
-                );
+                bail!("line {line}: a cell begins with a quote that is never closed: {}", quoted(&self.text[first - 1..]));
             };
             end += len;
             if bytes.get(end + 1) != Some(&b'"') {
@@ -115,7 +112,8 @@ impl<'a> Cells<'a> {
         if !matches!(self.byte(), None | Some(b'\r' | b'\n')) && self.byte() != Some(self.delimiter) {
             let behind = &self.text[first - 1..];
             bail!(
-                "line {line}: something stands behind the quote that ends a cell; quotes in a cell are doubled: {}",
+                "line {line}: there is text after the closing quote of a cell; a quote inside a cell must be doubled (\"\"): \
+                 {}",
                 quoted(behind)
             );
         }
@@ -187,8 +185,7 @@ fn doubled_line(text: &str) -> Option<u64> {
 /// some cell proves it: a quote inside is doubled, the header is quoted, or a cell contains a tab or a line end. They
 /// are text if some quote cannot be a delimiter. Ambiguous or contradictory files are an error.
 pub fn has_writers_quotes(text: &str) -> Result<bool> {
-    const SAY: &str =
-        "write the file as JSON lines or as CSV, or name its format in a task file: \"tsv-quoted\" or \"tsv-raw\"";
+    const SAY: &str = "save the file as .jsonl or .csv, or set format = \"tsv-quoted\" or \"tsv-raw\" in a task file";
     if !text.starts_with('"') && !["\t\"", "\n\"", "\r\""].iter().any(|begin| text.contains(begin)) {
         return Ok(false);
     }
@@ -196,25 +193,28 @@ pub fn has_writers_quotes(text: &str) -> Result<bool> {
     match (raw.error, quoted.error) {
         (None, Some(why)) => match doubled_line(text) {
             Some(line) => bail!(
-                "line {line}: quotes are doubled there, as a writer of quoted cells does it, but not all that begin a cell are a writer's ({why}); {SAY}"
+                "line {line}: quotes are doubled here, as in a file with quoted cells, but some cells that begin with a quote \
+                 do not follow that rule ({why}); {SAY}"
             ),
             None => Ok(false),
         },
         (Some(why), Some(other)) => {
-            bail!("{why}, fewer or more than the header; nor can its quotes be a writer's ({other})")
+            bail!("{why}, and the header has another number; nor does the file follow the rules of quoted cells ({other})")
         }
         (_, None) if quoted.quotes.is_none() => Ok(false),
         (Some(_), None) => match spanning_cell(text) {
             Some(line) => bail!(
-                "line {line}: the cell in quotes there goes over the end of a line and over a tab: a quote may not be closed; {SAY}"
+                "line {line}: a cell in quotes spans the end of a line and a tab, so a closing quote may be missing; {SAY}"
             ),
             None => Ok(true),
         },
         (None, None) => match (quoted.doubled, quoted.breaks, quoted.quotes) {
             (Some(_), None, _) => Ok(true),
-            (_, Some(line), _) => bail!("line {line}: the quotes there may be the text's own or its writer's; {SAY}"),
+            (_, Some(line), _) => {
+                bail!("line {line}: it is not clear whether the quotes belong to the text or mark the cell; {SAY}")
+            }
             (_, _, line) => bail!(
-                "line {}: the quotes around a cell there may be the text's own or its writer's; {SAY}",
+                "line {}: it is not clear whether the quotes around a cell belong to the text or mark the cell; {SAY}",
                 line.unwrap_or_default()
             ),
         },
@@ -261,9 +261,9 @@ mod tests {
     #[test]
     fn quotes_that_do_not_match_are_refused() {
         let error = |text: &str| all(text, b',', true).unwrap_err().to_string();
-        assert!(error("a,b\nx,\"y\nz,1\n").starts_with("line 2: the quote that a cell begins with there is never closed"));
-        assert!(error("a,b\n\"x\"y,1\n").starts_with("line 2: something stands behind the quote that ends a cell"));
-        assert!(error("a,b\nx, \"y\"\n").starts_with("line 2: the quote of \" \\\"y\\\"\" stands behind a space"));
+        assert!(error("a,b\nx,\"y\nz,1\n").starts_with("line 2: a cell begins with a quote that is never closed"));
+        assert!(error("a,b\n\"x\"y,1\n").starts_with("line 2: there is text after the closing quote of a cell"));
+        assert!(error("a,b\nx, \"y\"\n").starts_with("line 2: there is a space before the quote of \" \\\"y\\\"\""));
     }
 
     #[test]
@@ -283,19 +283,14 @@ mod tests {
         assert!(
             whose("text\tlabel\nx\t0\n\"good\"\t1\n")
                 .unwrap_err()
-                .starts_with("line 3: the quotes around a cell there may be")
+                .starts_with("line 3: it is not clear whether the quotes around a cell")
         );
-        assert!(whose("text\n\"a\nb\"\n").unwrap_err().starts_with("line 2: the quotes there may be"));
+        assert!(whose("text\n\"a\nb\"\n").unwrap_err().starts_with("line 2: it is not clear whether the quotes belong"));
         assert!(
-            whose("text\tlabel\n\"\"\"a\"\"\"\t1\n\"b\" c\t0\n")
-                .unwrap_err()
-                .starts_with("line 2: quotes are doubled there")
+            whose("text\tlabel\n\"\"\"a\"\"\"\t1\n\"b\" c\t0\n").unwrap_err().starts_with("line 2: quotes are doubled here")
         );
         // A quote that is closed only by the next line's, before a tab: three rows, not one.
         let swallowed = whose("text\tlabel\n\"a\nb\t1\nc\"\t0\n").unwrap_err();
-        assert!(
-            swallowed.starts_with("line 2: the cell in quotes there goes over the end of a line and over a tab"),
-            "{swallowed}"
-        );
+        assert!(swallowed.starts_with("line 2: a cell in quotes spans the end of a line and a tab"), "{swallowed}");
     }
 }

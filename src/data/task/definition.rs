@@ -64,7 +64,8 @@ impl Task {
         if path.extension().is_none_or(|e| e != "toml") {
             let near = nearest(name_or_path, BUILTIN.iter().map(|(name, _)| *name));
             return Err(usage!(
-                "there is no task \"{name_or_path}\": {near}\n  a task of your own is a file: zotune tasks show sst2 > mine.toml, then --task mine.toml"
+                "there is no task \"{name_or_path}\": {near}\n  to write a task of your own: zotune tasks show sst2 > \
+                 mine.toml, then `task mine.toml`"
             ));
         }
         let text = std::fs::read_to_string(path).map_err(|e| usage!("cannot read the task file {}: {e}", path.display()))?;
@@ -114,7 +115,9 @@ impl Task {
         match self.data.builtin.as_deref() {
             None => Ok(None),
             Some("reviews") => Ok(Some(REVIEWS)),
-            Some(other) => Err(usage!("task {}: there are no built-in data \"{other}\": known are: reviews", self.name)),
+            Some(other) => {
+                Err(usage!("task {}: there are no built-in data \"{other}\"; the known ones are reviews", self.name))
+            }
         }
     }
 
@@ -127,12 +130,11 @@ impl Task {
         let DataSection { train, eval, .. } = &self.data;
         match folder {
             Some(folder) if folder.is_file() => Err(usage!(
-                "--data {}: the task {} wants the folder that {train} and {eval} are in; without --task the file is trained on as \
-                 it is",
+                "`data` {}: task {} needs the folder with {train} and {eval}; to train on this file as it is, leave out `task`",
                 folder.display(),
                 self.name
             )),
-            Some(folder) if !folder.is_dir() => Err(usage!("--data {}: there is no such folder", folder.display())),
+            Some(folder) if !folder.is_dir() => Err(usage!("`data` {}: there is no such folder", folder.display())),
             Some(folder) => {
                 let is_local = [train, eval].into_iter().any(|name| folder.join(name).is_file());
                 match &self.hub {
@@ -143,7 +145,7 @@ impl Task {
             None => match (self.builtin_data()?, &self.hub) {
                 (Some(data), _) => Ok(Files::Local(data)),
                 (None, Some(_)) => Ok(Files::Hub(None)),
-                (None, None) => Err(usage!("task {} needs --data: a folder with {train} and {eval}", self.name)),
+                (None, None) => Err(usage!("task {} needs `data`: a folder with {train} and {eval}", self.name)),
             },
         }
     }
@@ -186,12 +188,12 @@ impl Task {
         values.iter().position(|v| v.trim() == value).with_context(|| {
             let (value, values) = (quoted(&value), listed(values.iter().map(String::as_str)));
             let advice = match (&self.own, BUILTIN.iter().any(|(name, _)| *name == self.name)) {
-                (Some(_), _) => "these are the labels of the training file".into(),
+                (Some(_), _) => "the training file has these labels".into(),
                 (None, true) => format!(
                     "give the labels of your data in a task file of your own: zotune tasks show {} > mine.toml",
                     self.name
                 ),
-                (None, false) => format!("they stand in the task file {}, under [label] values", self.name),
+                (None, false) => format!("the task file {} lists them under [label] values", self.name),
             };
             format!("label {value} is not one of {values}\n  {advice}")
         })

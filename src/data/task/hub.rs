@@ -68,7 +68,7 @@ impl HubSection {
                 .with_context(|| format!("{} is missing", folder.join(self.name(part)).display()))?,
             None => self
                 .fetch(self.name(part))
-                .context("the task's data are fetched from the hub; --data FOLDER takes them from where they are")?,
+                .context("cannot fetch the task's data from the hub; to use a local copy: `data FOLDER`")?,
         };
         Rows::open_path(&path)
     }

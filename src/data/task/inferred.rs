@@ -65,7 +65,7 @@ impl Task {
         match (name_or_path, data) {
             (Some(name), _) => Self::open(name),
             (None, Some(data)) => open(data),
-            (None, None) => Err(usage!("there is neither a --task nor --data of your own")),
+            (None, None) => Err(usage!("there is nothing to train on: give `task` or `data`")),
         }
     }
 }
@@ -91,7 +91,11 @@ pub fn open(data: &Path) -> Result<Task> {
     }
     let labels = in_order(labels);
     if kind == RowKind::Labelled && labels.len() < 2 {
-        bail!("{}: all rows have the label {}; a choice needs two", files.train.display(), quoted(&labels.join("")));
+        bail!(
+            "{}: all rows have the label {}; at least two labels are needed",
+            files.train.display(),
+            quoted(&labels.join(""))
+        );
     }
     let resolved = data.canonicalize().unwrap_or(data.into());
     let name = resolved.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -128,7 +132,11 @@ fn scan(rows: &Rows) -> Result<Scan> {
             None => found.insert(begun(RowKind::of(&row.columns(), &place())?, BTreeSet::new())),
         };
         row.check(found.kind.columns()).map_err(|e| {
-            anyhow::anyhow!("{} {e}; the rows before it have {}, and all must be of one kind", place(), found.kind.name())
+            anyhow::anyhow!(
+                "{} {e}; the rows before it have {}, and all rows need the same columns",
+                place(),
+                found.kind.name()
+            )
         })?;
         if wanted.is_none() {
             let names: Vec<&str> = row.fields.keys().map(String::as_str).collect();
@@ -194,18 +202,18 @@ impl Scan {
                 let is_label = value.is_string() || value.is_boolean() || value.is_i64() || value.is_u64();
                 let label = row.label("label").filter(|_| is_label);
                 let label =
-                    label.with_context(|| format!("\"label\" must be a word or a whole number, but is {}", shown(value)))?;
+                    label.with_context(|| format!("\"label\" must be text or an integer, but is {}", shown(value)))?;
                 if label.chars().count() > LONGEST_LABEL {
                     bail!(
-                        "the label {} is too long for a class; what is to be written freely goes under \"prompt\" and \"completion\"",
+                        "the label {} is too long for a class; for free text use the columns \"prompt\" and \"completion\"",
                         quoted(&label)
                     );
                 }
                 self.labels.insert(label);
                 if self.labels.len() > MOST_LABELS {
                     bail!(
-                        "with this row there are more than {MOST_LABELS} different labels, which are no classes; what is to be \
-                         written freely goes under \"prompt\" and \"completion\""
+                        "this row makes more than {MOST_LABELS} different labels (the limit); for free text use the columns \
+                         \"prompt\" and \"completion\""
                     );
                 }
             }
@@ -224,15 +232,15 @@ impl RowKind {
             _ if has(&["text", "label"]) => Ok(RowKind::Labelled),
             _ if has(&["text"]) => Ok(RowKind::Text),
             _ if has(&["messages"]) => bail!(
-                "{place} has \"messages\", but chats are not taken: write each as \"prompt\" and \"completion\", with the model's \
-                 own chat template in the prompt"
+                "{place} has \"messages\", but chats are not supported: write each as \"prompt\" and \"completion\", with the \
+                 model's own chat template in the prompt"
             ),
             _ => {
                 let near = columns.iter().find_map(|name| Some((name, likely_column(name).filter(|meant| meant != name)?)));
                 let near =
                     near.map_or(String::new(), |(name, meant)| format!("; is {} meant for \"{meant}\"?", quoted(name)));
                 bail!(
-                    "{place} has {}; wanted are {WANTED}, or a --task that names other columns{near}",
+                    "{place} has {}; needed are {WANTED}, or a task file (`task`) that names other columns{near}",
                     listed(columns.iter().copied())
                 )
             }
@@ -248,10 +256,10 @@ impl RowKind {
             let known = ALIASES.iter().map(|(known, _)| *known).find(|known| normalised(known) == same);
             // Only rows of text alone would ignore everything else.
             let Some(meant) = known.or_else(|| likely_column(name).filter(|_| self == RowKind::Text)) else { continue };
-            const SAY: &str = "rename it or leave it out, or say with a --task which columns are meant";
+            const SAY: &str = "rename or remove it, or describe the columns in a task file (`task`)";
             match (meant == *name, self) {
                 (true, RowKind::Text) => {
-                    bail!("{place} has a {}, but the first row has no value there; all must be of one kind", quoted(name))
+                    bail!("{place} has a {}, but the first row has none; all rows need the same columns", quoted(name))
                 }
                 (true, _) => bail!("{place} has {} and {}, which is not used with them; {SAY}", self.name(), quoted(name)),
                 _ => bail!(

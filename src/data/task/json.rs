@@ -14,12 +14,13 @@ pub fn object(line: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str::<UniqueNames>(line) {
         Ok(UniqueNames(Value::Object(fields))) => Ok(fields),
         Ok(UniqueNames(Value::Array(_))) => {
-            bail!("not a JSON object but a list; each row is an object in a line of its own")
+            bail!("not a JSON object but a list; write each row as an object on its own line")
         }
         Ok(UniqueNames(other)) => bail!("not a JSON object: {}", quoted(&other.to_string())),
         // A list over several lines.
-        Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; each row is an object in a line of its own"),
-        Err(error) => Err(anyhow::Error::new(error).context("not a JSON object")),
+        Err(_) if line.trim() == "[" => bail!("not a JSON object but a list; write each row as an object on its own line"),
+        // Where in the line: its number in the file is the caller's to say.
+        Err(error) => bail!("not a JSON object: {}", error.to_string().replace(" at line 1 column ", " at column ")),
     }
 }
 
@@ -91,7 +92,7 @@ impl<'de> Visitor<'de> for UniqueNamesVisitor {
         let mut fields = Map::new();
         while let Some(name) = map.next_key::<String>()? {
             if fields.contains_key(&name) {
-                return Err(A::Error::custom(format!("{} stands there twice", quoted(&name))));
+                return Err(A::Error::custom(format!("the key {} occurs twice", quoted(&name))));
             }
             let UniqueNames(value) = map.next_value()?;
             fields.insert(name, value);

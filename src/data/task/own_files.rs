@@ -27,19 +27,20 @@ impl OwnFiles {
         if data.is_file() {
             return match Format::of(data) {
                 Some(_) => Ok(OwnFiles { train: data.into(), dev: None, eval: None }),
-                None => Err(usage!("--data {place}: its name must end in .jsonl, .csv, .tsv or .parquet")),
+                None => Err(usage!("`data` {place}: its name must end in .jsonl, .csv, .tsv or .parquet")),
             };
         }
         if !data.is_dir() {
             return Err(match data.exists() {
-                true => usage!("--data {place}: it is neither a file nor a folder, and data are read more than once"),
-                false => usage!("--data {place}: there is no such file or folder"),
+                true => usage!(
+                    "`data` {place}: it is neither a file nor a folder; data must be in a file, because zotune \
+                    reads them more than once"
+                ),
+                false => usage!("`data` {place}: there is no such file or folder"),
             });
         }
         let train = Self::one(data, "the training data", &["train"])?.ok_or_else(|| {
-            usage!(
-                "--data {place}: there is no train.jsonl (or .csv, .tsv, .parquet) in it; data of another layout want a --task"
-            )
+            usage!("`data` {place}: there is no train.jsonl (or .csv, .tsv, .parquet) in it; for other layouts use `task`")
         })?;
         // With a test file, a file called eval is the validation file.
         let test = Self::one(data, "the test", &["test"])?;
@@ -61,7 +62,7 @@ impl OwnFiles {
             [] => Ok(None),
             [name] => Ok(Some(folder.join(name))),
             several => Err(usage!(
-                "--data {}: {} are there, and one file is wanted for {role}; move the others away",
+                "`data` {}: {} are there, but zotune needs one file for {role}; move the others away",
                 folder.display(),
                 several.join(" and ")
             )),
@@ -78,7 +79,7 @@ impl OwnFiles {
         others.sort();
         if !others.is_empty() {
             tracing::warn!(
-                "--data {}: these files are not used: {}",
+                "`data` {}: these files are not used: {}",
                 data.display(),
                 listed(others.iter().map(String::as_str))
             );

@@ -68,8 +68,7 @@ impl File {
             let fields = row.into_columns().into_iter().map(value).collect::<Result<Map<String, Value>>>()?;
             left = left.checked_sub(ROW + fields.values().map(|value| text_size(value, 8) as u64).sum::<u64>()).with_context(|| {
                 format!(
-                    "{}: the file is {} bytes long, and its rows come to more than {most} here; write it as JSON lines if they are \
-                     meant",
+                    "{}: the file is {} bytes long, but its rows take more than {most}; if that is right, save it as JSON lines",
                     here(),
                     self.len
                 )
@@ -89,7 +88,7 @@ impl File {
 
     fn reader(&self, place: &str) -> Result<SerializedFileReader<Self>> {
         let reader = unless_damaged(|| SerializedFileReader::new(self.clone()));
-        reader.with_context(|| format!("{place} is no whole parquet file"))
+        reader.with_context(|| format!("{place} is not a complete parquet file"))
     }
 
     /// The first column with a string that is not UTF-8.
@@ -135,7 +134,7 @@ impl File {
 
 /// Turns the crate's panics on some damaged files into errors.
 fn unless_damaged<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-    Ok(unless_panic(read).context("what stands there is no parquet")??)
+    Ok(unless_panic(read).context("the data there are not parquet")??)
 }
 
 impl Length for File {
@@ -175,7 +174,7 @@ const ROW: u64 = 32;
 const NOT_UTF8: &str = "Error reading BYTE_ARRAY as String";
 
 fn no_text(column: &str) -> String {
-    format!("column {} is no text in UTF-8; convert it, or leave the column out", quoted(column))
+    format!("column {} is not UTF-8 text; convert it, or leave the column out", quoted(column))
 }
 
 /// Fails if two columns of a group have the same name, of which a row would keep one.
@@ -184,7 +183,7 @@ fn check_unique_names(place: &str, group: &Type) -> Result<()> {
     for (i, field) in fields.iter().enumerate() {
         let same = |other: &&Arc<Type>| other.name() == field.name();
         if fields[..i].iter().any(|other| same(&other)) {
-            bail!("{place} has {} columns {}", fields.iter().filter(same).count(), quoted(field.name()));
+            bail!("{place} has {} columns named {}", fields.iter().filter(same).count(), quoted(field.name()));
         }
         if field.is_group() {
             check_unique_names(place, field)?;
@@ -261,7 +260,7 @@ mod tests {
         );
         let zstd = error("rows-zstd.parquet", None);
         assert!(zstd.starts_with("rows-zstd.parquet: column \"idx\" is compressed by ZSTD, which"), "{zstd}");
-        assert!(error("rows.jsonl", None).starts_with("rows.jsonl is no whole parquet file: "));
+        assert!(error("rows.jsonl", None).starts_with("rows.jsonl is not a complete parquet file: "));
     }
 
     /// Column types without a JSON equivalent, read as datasets does (scripts/make_cells.py); byte arrays that are not
@@ -274,16 +273,16 @@ mod tests {
         assert_eq!(found.into_iter().map(|row| row.fields).collect::<Vec<_>>(), expected);
         let error = |name, columns| format!("{:#}", rows(name, columns).unwrap_err());
         let both = Some(&["text", "label"][..]);
-        assert_eq!(error("cells/twice.parquet", both), "cells/twice.parquet has 2 columns \"text\"");
+        assert_eq!(error("cells/twice.parquet", both), "cells/twice.parquet has 2 columns named \"text\"");
         for name in ["cells/bytes.parquet", "cells/marked.parquet"] {
             assert_eq!(
                 error(name, both),
-                format!("{name}, row 2: column \"text\" is no text in UTF-8; convert it, or leave the column out")
+                format!("{name}, row 2: column \"text\" is not UTF-8 text; convert it, or leave the column out")
             );
         }
         // Binary columns beside the text are not read.
         assert_eq!(rows("cells/beside.parquet", both)?.len(), 2);
-        assert!(error("cells/beside.parquet", None).contains("row 2: column \"image\" is no text in UTF-8"));
+        assert!(error("cells/beside.parquet", None).contains("row 2: column \"image\" is not UTF-8 text"));
         Ok(())
     }
 

@@ -34,7 +34,7 @@ impl Row {
     /// Fails if a column of `columns` is missing or null.
     pub(super) fn check(&self, columns: &[&str]) -> Result<()> {
         match columns.iter().find(|c| self.fields.get(**c).is_none_or(Value::is_null)) {
-            Some(column) => bail!("has no \"{column}\"; it has: {}", listed(self.columns())),
+            Some(column) => bail!("has no \"{column}\" (columns: {})", listed(self.columns())),
             None => Ok(()),
         }
     }

@@ -34,11 +34,11 @@ impl<'a> RowFile<'a> {
                 let name = if part == Part::Train { &task.data.train } else { &task.data.eval };
                 let there = task.hub.as_ref().map_or(String::new(), |hub| format!(", or {}", hub.place(part)));
                 Rows::open(source, name, task.data.format)?
-                    .with_context(|| format!("{} is missing; the task {} reads it{there}", source.place(name), task.name))?
+                    .with_context(|| format!("{} is missing; task {} needs it{there}", source.place(name), task.name))?
             }
             Files::Hub(clone) => {
                 hub = task.hub.as_ref();
-                hub.context("the task has no [hub]")?.open(clone.as_deref(), part)?
+                hub.context("the task has no section [hub]")?.open(clone.as_deref(), part)?
             }
             Files::Own(own) => own.open(part)?,
         };
@@ -64,7 +64,7 @@ impl<'a> RowFile<'a> {
     /// The first `n` rows of the permutation of `seed`. More than there are is a usage error, which calls `n` `name`.
     pub fn first(&self, n: usize, name: &str, seed: u32) -> Result<Vec<Row>> {
         match n > self.count {
-            true => Err(usage!("{name} {n}: {} has {} rows", self.rows.place, self.count)),
+            true => Err(usage!("`{name}` {n}: {} has only {} rows", self.rows.place, self.count)),
             false => self.take(&permutation(seed, self.count)[..n]),
         }
     }

@@ -84,7 +84,8 @@ impl Rows {
 
     /// Opens an existing file, its format given by its extension.
     pub fn open_path(path: &Path) -> Result<Self> {
-        let format = Format::of(path).with_context(|| format!("{}: it is of no format that is read", path.display()))?;
+        let format =
+            Format::of(path).with_context(|| format!("{}: zotune does not know this file format", path.display()))?;
         let (folder, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         let rows = Self::open(&Source::Folder(folder.into()), &name.to_string_lossy(), format)?;
         rows.with_context(|| format!("{} is missing", path.display()))
@@ -144,7 +145,7 @@ const NO_TEXT: [(&[u8], &str); 8] = [
     (b"PAR1", "it is a parquet file; its name must end in .parquet"),
     (b"\xff\xfe", "it is UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "it is UTF-16; save it as UTF-8"),
-    (b"version https://git-lfs", "it is a pointer that git-lfs left; git lfs pull fetches the file"),
+    (b"version https://git-lfs", "it is a git-lfs pointer, not the file itself; fetch the file with: git lfs pull"),
 ];
 
 /// The file's text without a byte order mark. Fails if it is not UTF-8.
@@ -158,7 +159,7 @@ fn text_of<'a>(place: &str, bytes: &'a [u8]) -> Result<&'a str> {
         anyhow!("{place}, line {}: byte 0x{:02x} is not UTF-8; convert the file first", line(at), bytes[at])
     })?;
     if let Some(at) = bytes.iter().position(|b| *b == 0) {
-        bail!("{place}, line {}: there is a byte 0x00, which no text has; the file is damaged or no UTF-8", line(at));
+        bail!("{place}, line {}: there is a byte 0x00, which no text has; the file is damaged or not UTF-8", line(at));
     }
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
@@ -171,13 +172,13 @@ fn header_of(place: &str, cells: &[Cow<str>]) -> Result<Vec<String>> {
         let hidden = |c: &char| c.is_control() || matches!(*c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
         if let Some(c) = name.chars().find(hidden) {
             bail!(
-                "{place}: the column {} has the character U+{:04X} in its name, which nobody sees; remove it",
+                "{place}: the column {} has an invisible character (U+{:04X}) in its name; remove it",
                 quoted(name),
                 c as u32
             );
         }
         if !name.is_empty() && names[..i].contains(name) {
-            bail!("{place} has {} columns {}", names.iter().filter(|other| *other == name).count(), quoted(name));
+            bail!("{place} has {} columns named {}", names.iter().filter(|other| *other == name).count(), quoted(name));
         }
     }
     Ok(names)
@@ -280,32 +281,32 @@ mod tests {
             error(Format::Csv, b"text,Label\na,1\n"),
             "data has no column \"label\"; its columns are: text, Label; did you mean \"Label\"?"
         );
-        assert_eq!(error(Format::Csv, b"text,label, text\na,1,b\n"), "data has 2 columns \"text\"");
+        assert_eq!(error(Format::Csv, b"text,label, text\na,1,b\n"), "data has 2 columns named \"text\"");
         assert_eq!(
             error(Format::Csv, "text,la\u{200b}bel\na,1\n".as_bytes()),
-            "data: the column \"la\\u{200b}bel\" has the character U+200B in its name, which nobody sees; remove it"
+            "data: the column \"la\\u{200b}bel\" has an invisible character (U+200B) in its name; remove it"
         );
         assert_eq!(
             error(Format::Jsonl, b"{\"text\": \"a\", \"label\": 0, \"text\": \"b\"}"),
-            "data, line 1: not a JSON object: \"text\" stands there twice at line 1 column 32"
+            "data, line 1: not a JSON object: the key \"text\" occurs twice at column 32"
         );
         assert_eq!(
             error(Format::Jsonl, b"[{\"text\": \"a\", \"label\": 0}]"),
-            "data, line 1: not a JSON object but a list; each row is an object in a line of its own"
+            "data, line 1: not a JSON object but a list; write each row as an object on its own line"
         );
         for (bytes, expected) in [
             (&b"\x1f\x8b\x08"[..], "data: it is compressed by gzip; unpack it first"),
             (b"\xff\xfet\0", "data: it is UTF-16; save it as UTF-8"),
             (
                 b"text,label\na\0,1\n",
-                "data, line 2: there is a byte 0x00, which no text has; the file is damaged or no UTF-8",
+                "data, line 2: there is a byte 0x00, which no text has; the file is damaged or not UTF-8",
             ),
         ] {
             assert_eq!(error(Format::Csv, bytes), expected);
         }
         assert_eq!(error(Format::Tsv, b"text\tlabel\na\t1\nb\n"), "data, line 3: 1 fields, but the header names 2");
-        assert_eq!(error(Format::Jsonl, b"{\"text\": \"a\"}"), "data, line 1 has no \"label\"; it has: text");
-        assert_eq!(error(Format::Jsonl, b"{\"text\": null, \"label\": 0}"), "data, line 1 has no \"text\"; it has: label");
+        assert_eq!(error(Format::Jsonl, b"{\"text\": \"a\"}"), "data, line 1 has no \"label\" (columns: text)");
+        assert_eq!(error(Format::Jsonl, b"{\"text\": null, \"label\": 0}"), "data, line 1 has no \"text\" (columns: label)");
         assert!(
             error(Format::Jsonl, b"{\"text\": \"a\", \"label\": 0}\nnonsense\n")
                 .starts_with("data, line 2: not a JSON object")

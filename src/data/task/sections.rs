@@ -57,15 +57,15 @@ impl TaskFile {
                 bail!("[label] is missing: it says which of the {num_candidates} candidates is right");
             }
             if (self.loss, self.metric) != (Loss::TeacherForcing, Metric::Loss) {
-                bail!("one candidate is a completion: loss = \"teacher-forcing\" and metric = \"loss\"");
+                bail!("a single candidate is a completion, which needs loss = \"teacher-forcing\" and metric = \"loss\"");
             }
             return self.hub.as_ref().map_or(Ok(()), HubSection::check);
         };
         if num_candidates < 2 {
-            bail!("[prompt] candidates: a choice needs at least two; a completion is one, without [label]");
+            bail!("[prompt] candidates: a choice needs at least two; a completion needs one, and no [label]");
         }
         if self.metric == Metric::Loss {
-            bail!("metric = \"loss\" is for one candidate; a choice has an accuracy");
+            bail!("metric = \"loss\" is for a single candidate; for a choice use metric = \"accuracy\"");
         }
         let of_hub = self.hub.as_ref().and_then(|hub| hub.labels.as_ref());
         for (section, values) in
@@ -75,7 +75,7 @@ impl TaskFile {
                 bail!("{section}: {} for {num_candidates} candidates", values.len());
             }
             if let Some((_, twice)) = values.iter().enumerate().find(|(i, v)| values[..*i].contains(v)) {
-                bail!("{section}: \"{twice}\" stands there twice");
+                bail!("{section}: \"{twice}\" occurs twice");
             }
         }
         self.hub.as_ref().map_or(Ok(()), HubSection::check)

@@ -60,20 +60,21 @@ impl Task {
         let eval_apart = if files.has_file(Part::Eval) { 0 } else { self.num_eval(files, file, asked)? };
         let apart = dev_apart.saturating_add(eval_apart);
         if apart >= count || asked.num_train.is_some_and(|n| n > count - apart) {
-            let (num_eval, flags) = match eval_apart {
-                0 => (String::new(), "--num-train and --num-dev"),
-                n => (format!(" + num_eval {n}"), "--num-train, --num-dev and --num-eval"),
+            let num_train = asked.num_train.unwrap_or(1);
+            let total = apart.saturating_add(num_train);
+            let (num_eval, names) = match eval_apart {
+                0 => (String::new(), "`num_train` and `num_dev`"),
+                n => (format!(" + {n}"), "`num_train`, `num_dev` and `num_eval`"),
             };
             return Err(usage!(
-                "{place} has {count} rows, fewer than num_train {} + num_dev {dev_apart}{num_eval}; give {flags} that fit",
-                asked.num_train.map_or("1".into(), |n| n.to_string()),
+                "{place} has {count} rows, but {num_train} + {dev_apart}{num_eval} = {total} are asked for ({names})"
             ));
         }
         let usual = if matches!(files, Files::Own(_)) { usize::MAX } else { NUM_TRAIN };
         let num_train = asked.num_train.or(self.splits.num_train).unwrap_or(usual).min(count - apart);
         for (name, size) in [("num_train", num_train), ("num_dev", num_dev)] {
             if size == 0 {
-                return Err(usage!("{name} is 0: training needs a split that is not empty"));
+                return Err(usage!("`{name}` 0: it must be at least 1"));
             }
         }
         Ok((num_train, dev_apart))
@@ -86,10 +87,12 @@ impl Task {
         match asked {
             // MeZO's published commands ask for 1,000 of SST-2's 872 rows.
             Some(n) if n > count && files.has_file(Part::Eval) => {
-                tracing::info!("--num-eval {n}: {place} has only {count} rows; all of them are used");
+                tracing::info!("`num_eval` {n}: {place} has only {count} rows; all of them are used");
                 asked = Some(count);
             }
-            Some(n) if n == 0 || n > count => return Err(usage!("num_eval {n}: {place} has {count} rows")),
+            Some(n) if n == 0 || n > count => {
+                return Err(usage!("`num_eval` {n}: it must be between 1 and {count}, the rows of {place}"));
+            }
             _ => {}
         }
         let usual = if files.has_file(Part::Eval) { NUM_EVAL } else { files.default_size(file.count, NUM_EVAL) };

@@ -77,7 +77,7 @@ pub fn environment() -> Environment<'static> {
     env.set_formatter(|out, state, value| match value.is_none() {
         true => Err(Error::new(
             ErrorKind::InvalidOperation,
-            "a value that the template writes is null; leave the row out, or write {{ ... or \"\" }} where nothing is meant",
+            "a value in the template is null; remove the row, or write {{ ... or \"\" }} if an empty text is meant",
         )),
         false => minijinja::escape_formatter(out, state, value),
     });
@@ -97,7 +97,10 @@ fn lower_first(text: &str) -> String {
 }
 
 fn too_long(most: usize) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("it makes a text of more than {most} bytes, longer than any prompt"))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("it makes a text of more than {most} bytes, which is too long for a prompt"),
+    )
 }
 
 /// minijinja's `replace` with a bounded result.
@@ -131,7 +134,7 @@ pub fn render(env: &Environment, name: &str, values: &serde_json::Map<String, se
     if let Err(error) = rendered {
         return match error.kind() {
             ErrorKind::OutOfFuel => {
-                bail!("{name}: it goes through more than {FUEL} instructions, and no prompt needs so many")
+                bail!("{name}: it runs more than {FUEL} instructions (the limit)")
             }
             _ => Err(error.into()),
         };
@@ -180,7 +183,7 @@ fn tags(source: &str) -> Result<Vec<Tag<'_>>> {
         rest = behind.get(end + 2..).unwrap_or("");
         let is_raw = open == "{%" && inner == "raw";
         if found.len() == MOST_TAGS {
-            bail!("it has more than {MOST_TAGS} tags, and no prompt needs so many");
+            bail!("it has more than {MOST_TAGS} tags (the limit)");
         }
         found.push(Tag { inner, is_statement: open == "{%" });
         if is_raw {
@@ -216,27 +219,27 @@ fn end_of_tag(text: &str, close: &str) -> Option<usize> {
 /// Refuses a template that exceeds the bounds, before it is parsed.
 pub fn check(source: &str) -> Result<()> {
     if source.len() > LONGEST {
-        bail!("it is {} bytes long, and {LONGEST} is the most", source.len());
+        bail!("it is {} bytes long; the maximum is {LONGEST}", source.len());
     }
     let mut depths = vec![0usize];
     for Tag { inner, is_statement } in tags(source)? {
         if inner.len() > LONGEST_TAG {
-            bail!("the tag {} is {} bytes long, and {LONGEST_TAG} is the most", quoted(inner), inner.len());
+            bail!("the tag {} is {} bytes long; the maximum is {LONGEST_TAG}", quoted(inner), inner.len());
         }
         let bare: String = outside_texts(inner).map(|(_, c)| c).collect();
         let joins = bare.matches(['~', '+']).count();
         if bare.contains('*') {
-            bail!("the tag {} has a *, which prompts do not need: texts are not repeated", quoted(inner));
+            bail!("the tag {} uses *, which is not allowed: a template must not repeat texts", quoted(inner));
         }
         if joins > MOST_JOINS {
-            bail!("the tag {} joins {joins} times, and {MOST_JOINS} is the most; write several tags", quoted(inner));
+            bail!("the tag {} joins {joins} times; the maximum is {MOST_JOINS}; write several tags", quoted(inner));
         }
         if !is_statement {
             continue;
         }
         let word = bare.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
         if !STATEMENTS.contains(&word) {
-            bail!("the tag {} is none that a prompt has; {} are", quoted(inner), listed(STATEMENTS));
+            bail!("the tag {} is not allowed in a prompt; allowed are {}", quoted(inner), listed(STATEMENTS));
         }
         let (top, here) = (depths.len() - 1, depths.last().copied().unwrap_or_default());
         match word {
@@ -244,7 +247,7 @@ pub fn check(source: &str) -> Result<()> {
             "elif" => depths[top] += 1,
             "endif" | "endfor" => drop(depths.pop().filter(|_| top > 0)),
             "set" if joins > 0 || !bare.contains('=') => {
-                bail!("the tag {} keeps a text that is joined of others; join them where they are written", quoted(inner))
+                bail!("the tag {} stores a joined text; join texts where they are written", quoted(inner))
             }
             _ => {}
         }
@@ -252,10 +255,10 @@ pub fn check(source: &str) -> Result<()> {
             depths.push(0);
         }
         if word == "for" && bare.split_whitespace().any(|word| word == "recursive") {
-            bail!("the tag {} is recursive, which prompts do not need", quoted(inner));
+            bail!("the tag {} is recursive, which is not allowed", quoted(inner));
         }
         if depths.last().is_some_and(|depth| *depth > DEEPEST) {
-            bail!("the tag {} stands in more than {DEEPEST} others", quoted(inner));
+            bail!("the tag {} is inside more than {DEEPEST} other tags", quoted(inner));
         }
     }
     Ok(())
@@ -292,24 +295,27 @@ mod tests {
     fn what_would_not_end_or_not_fit_is_refused_by_name() {
         let error = |source: &str| format!("{:#}", made(source).unwrap_err());
         let nested = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-        assert_eq!(error(nested), "prompt: it goes through more than 200000 instructions, and no prompt needs so many");
-        assert!(error(&format!("{}{{{{ t }}}}", "{% set t = text ~ text %}".repeat(40))).contains("joined of others"));
-        assert!(error("{% set t %}{{ text }}{{ text }}{% endset %}").contains("joined of others"));
-        assert!(error(&format!("{{{{ text{} }}}}", "|trim".repeat(100_000))).contains("bytes long, and 1000 is the most"));
+        assert_eq!(error(nested), "prompt: it runs more than 200000 instructions (the limit)");
+        assert!(error(&format!("{}{{{{ t }}}}", "{% set t = text ~ text %}".repeat(40))).contains("stores a joined text"));
+        assert!(error("{% set t %}{{ text }}{{ text }}{% endset %}").contains("stores a joined text"));
+        assert!(error(&format!("{{{{ text{} }}}}", "|trim".repeat(100_000))).contains("bytes long; the maximum is 1000"));
         assert!(
             error(&format!("{{{{ text{} }}}}", " | replace('a', 'aaaaaaaaaaaaaaaa')".repeat(20)))
-                .contains("longer than any prompt")
+                .contains("which is too long for a prompt")
         );
-        assert!(error(&"{% if text %}".repeat(60)).contains("stands in more than 50 others"));
+        assert!(error(&"{% if text %}".repeat(60)).contains("is inside more than 50 other tags"));
         assert!(error(&"{{ text }}".repeat(1001)).contains("more than 1000 tags"));
-        assert!(error("{{ 'a' * 99999999 }}").contains("has a *"));
-        assert!(error("{% macro a() %}{% endmacro %}").contains("\"macro a()\" is none that a prompt has; if, elif"));
+        assert!(error("{{ 'a' * 99999999 }}").contains("uses *"));
+        assert!(
+            error("{% macro a() %}{% endmacro %}")
+                .contains("\"macro a()\" is not allowed in a prompt; allowed are if, elif")
+        );
         assert!(error("{{ text | pprint }}").contains("pprint"));
         let joined = "{{ range(20000) | list | join('xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx') }}";
-        assert!(error(joined).contains("more than 524308 bytes, longer than any prompt"), "{}", error(joined));
+        assert!(error(joined).contains("more than 524308 bytes, which is too long for a prompt"), "{}", error(joined));
         let long =
             "{% for a in range(2000) %}{% for b in range(50) %}".to_string() + &"x".repeat(500) + "{% endfor %}{% endfor %}";
-        assert!(error(&long).contains("longer than any prompt"), "{}", error(&long));
+        assert!(error(&long).contains("which is too long for a prompt"), "{}", error(&long));
     }
 
     /// The filters that expand a text by at most a small factor.

@@ -56,7 +56,7 @@ impl StepBounds {
             "ByteLevel" | "BertNormalizer" => 2,
             "Prepend" if text(step, "prepend").len() > LONGEST_PATTERN => bail!("Prepend: prepend is too long"),
             "FixedLength" if step.get("length").and_then(Value::as_u64) == Some(0) => {
-                bail!("FixedLength: length is 0, which cuts nothing; it must be above 0")
+                bail!("FixedLength: length is 0; it must be above 0")
             }
             _ => 1,
         };
@@ -81,16 +81,17 @@ fn pattern(step: &Value) -> Result<Pattern<'_>> {
     let is_regex = pattern.get("Regex").is_some();
     let said = text(pattern, if is_regex { "Regex" } else { "String" });
     if said.is_empty() {
-        bail!("{kind}: its pattern is empty, and stands everywhere; remove the step");
+        bail!("{kind}: its pattern is empty and matches everywhere; remove the step");
     }
     if said.len() > LONGEST_PATTERN {
-        bail!("{kind}: its pattern is {} bytes long, and {LONGEST_PATTERN} is the most", said.len());
+        bail!("{kind}: its pattern is {} bytes long; the maximum is {LONGEST_PATTERN}", said.len());
     }
     // Replacing an empty match does not terminate.
     if is_regex && kind == "Replace" {
-        let regex = SysRegex::new(said).map_err(|e| anyhow::anyhow!("{kind}: its pattern {} is none: {e}", quoted(said)))?;
+        let regex =
+            SysRegex::new(said).map_err(|e| anyhow::anyhow!("{kind}: its pattern {} is not valid: {e}", quoted(said)))?;
         if ["", "a", " "].iter().any(|text| regex.find_iter(text).any(|(start, end)| start == end)) {
-            bail!("{kind}: its pattern {} matches where nothing stands, which is not supported", quoted(said));
+            bail!("{kind}: its pattern {} matches an empty text, which is not supported", quoted(said));
         }
     }
     Ok(Pattern { text: said, is_regex })

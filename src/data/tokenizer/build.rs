@@ -22,7 +22,8 @@ impl File {
             for part in ["vocab", "merges"] {
                 let own = fields.get_mut("model").and_then(|model| model.get_mut(part)).map(Value::take);
                 let own = own.filter(|own| if part == "vocab" { own.is_object() } else { own.is_array() });
-                model[part] = own.ok_or_else(|| anyhow!("{}: its model has no {part} as BPE has them", self.place))?;
+                model[part] =
+                    own.ok_or_else(|| anyhow!("{}: its model has no {part}, or not as BPE needs it", self.place))?;
             }
             fields.insert("model".into(), model);
             fields.insert("normalizer".into(), normalizer);

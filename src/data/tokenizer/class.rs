@@ -66,8 +66,8 @@ impl Class {
         let Some((_, class)) = NAMES.iter().find(|(name, _)| *name == stem) else {
             let known: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
             bail!(
-                "{place}: tokenizer_class is {name:?}, which zotune does not know; it knows {}, and PreTrainedTokenizerFast takes \
-                 tokenizer.json as it stands",
+                "{place}: tokenizer_class is {name:?}, which zotune does not know; it knows {}, and PreTrainedTokenizerFast \
+                 uses tokenizer.json as it is",
                 known.join(", ")
             );
         };

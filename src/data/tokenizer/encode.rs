@@ -55,7 +55,7 @@ impl Tokenizer {
         };
         let mut inner = file.make(&settings)?;
         let added = unless_panic(|| settings.add_tokens(&mut inner));
-        added.with_context(|| format!("{} cannot take its tokens; the file is damaged", file.place))??;
+        added.with_context(|| format!("{}: its tokens cannot be added; the file is damaged", file.place))??;
         let (front, back) = match settings.template {
             Some(bos) => (Vec::from_iter(bos.then(|| settings.id(&inner, "bos_token")).flatten()), Vec::new()),
             None => affixes(&inner).with_context(|| file.place.clone())?,
@@ -63,7 +63,7 @@ impl Tokenizer {
         if bos_id.is_none() {
             if model_type == "opt" && front.is_empty() {
                 tracing::warn!(
-                    "the tokenizer's files put no token before a text, but OPT was trained with its begin token there; --bos-id 2 \
+                    "the tokenizer's files put no token before a text, but OPT was trained with its begin token there; `bos_id 2` \
                      adds it"
                 );
             }
@@ -115,13 +115,13 @@ impl Tokenizer {
         if let Some(id) = body.iter().find(|id| **id as usize >= self.rows) {
             let token = self.inner.id_to_token(*id).unwrap_or_default();
             bail!(
-                "{token:?} is token {id}, for which the model's embedding of {} rows has none; leave it out of the text, or give \
-                 the model the tokenizer that is its own",
+                "{token:?} is token {id}, but the model's embedding has only {} rows; remove it from the text, or use the \
+                 model's own tokenizer",
                 self.rows
             );
         }
         if body.iter().any(|id| Some(*id) == self.fill) {
-            bail!("{} asks Code Llama to fill a gap, which zotune does not do; leave it out of the text", class::FILL);
+            bail!("{} asks Code Llama to fill a gap, which zotune does not support; remove it from the text", class::FILL);
         }
         let front = if body.starts_with(&self.front) { &[][..] } else { &self.front };
         Ok([front, body].concat())
@@ -147,7 +147,7 @@ fn affixes(inner: &Inner) -> Result<(Vec<u32>, Vec<u32>)> {
     let whole = whole.map_err(|e| anyhow!("its post-processor does not work: {e}"))?;
     let own: Vec<usize> = (0..whole.len()).filter(|i| whole.get_special_tokens_mask()[*i] == 0).collect();
     let [at] = own[..] else {
-        bail!("its post-processor gives {} times the text that it is given; once is what zotune can score", own.len())
+        bail!("its post-processor repeats the text {} times; zotune can score a text only once", own.len())
     };
     Ok((whole.get_ids()[..at].to_vec(), whole.get_ids()[at + 1..].to_vec()))
 }
@@ -160,7 +160,7 @@ fn stops(files: &Source, config: &Map<String, Value>) -> Result<Vec<u32>> {
             let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
             let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
             ids.collect::<Option<Vec<u32>>>()
-                .ok_or_else(|| anyhow!("{}: eos_token_id is {value}, which is no token id", files.place(name)))
+                .ok_or_else(|| anyhow!("{}: eos_token_id is {value}, which is not a token id", files.place(name)))
         }
     };
     let generation = read_json(files, "generation_config.json")?.unwrap_or_default();

@@ -56,9 +56,9 @@ impl File {
         };
         if !matches!(class, Class::Gpt2 | Class::Qwen2) {
             bail!(
-                "{} says nothing of how text is cut, and the tokenizer class is {}, which does not read it; name the class that it \
-                 is of in tokenizer_config.json (\"tokenizer_class\": \"GPT2Tokenizer\" or \"Qwen2Tokenizer\"), or put the \
-                 model's tokenizer.json beside it",
+                "{} does not say how text is cut, and the tokenizer class {} does not read it; name the right class in \
+                 tokenizer_config.json (\"tokenizer_class\": \"GPT2Tokenizer\" or \"Qwen2Tokenizer\"), or put the model's \
+                 tokenizer.json beside it",
                 files.place("vocab.json"),
                 class.name()
             );
@@ -69,7 +69,7 @@ impl File {
         let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
         let pairs = merges.map(|line| line.split_once(' ').filter(|(_, b)| !b.contains(' ')).map(|(a, b)| json!([a, b])));
         let pairs: Option<Vec<Value>> = pairs.collect();
-        let pairs = pairs.ok_or_else(|| anyhow!("cannot read {place}: merges.txt has a line that is not two words"))?;
+        let pairs = pairs.ok_or_else(|| anyhow!("cannot read {place}: a line of merges.txt is not two words"))?;
         let model = json!({ "type": "BPE", "vocab": vocab, "merges": pairs });
         let fields = Map::from_iter([("model".to_string(), model)]);
         Ok(File { place, byte_level: true, added_tokens: Vec::new(), pad_token: None, whole: false, fields })
@@ -79,25 +79,26 @@ impl File {
 /// The error for a folder without a readable tokenizer.
 fn missing(files: &Source) -> String {
     let place = files.place("tokenizer.json");
-    let how = "transformers writes one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+    let how = "to create it with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
     if files.has("tokenizer.model") {
         let model = files.place("tokenizer.model");
-        return format!(
-            "{place} is missing, and zotune does not read {model} (SentencePiece or tiktoken) in its place; {how}"
-        );
+        return format!("{place} is missing, and zotune cannot read {model} (SentencePiece or tiktoken) instead; {how}");
     }
-    format!("{place} is missing, and so is vocab.json or merges.txt; {how}")
+    format!("{place} is missing, and vocab.json or merges.txt is missing too; {how}")
 }
 
 /// Fails if a step, or one nested in it, has an unknown type or field.
 fn check(step: &Value, place: &str) -> Result<()> {
     let Some(object) = step.as_object() else {
-        return if step.is_null() { Ok(()) } else { Err(anyhow!("{place} is {step}, and no step")) };
+        return if step.is_null() { Ok(()) } else { Err(anyhow!("{place} is {step}, which is not a step")) };
     };
     let kind = object.get("type").and_then(Value::as_str).ok_or_else(|| anyhow!("{place} has no \"type\""))?;
     let known: Vec<Table> = COMPONENTS.iter().filter(|table| table.of == kind).copied().collect();
     if known.is_empty() {
-        bail!("{place}: {kind:?} is no type that is known ({})", nearest(kind, COMPONENTS.iter().map(|table| table.of)));
+        bail!(
+            "{place}: zotune does not know the type {kind:?} ({})",
+            nearest(kind, COMPONENTS.iter().map(|table| table.of))
+        );
     }
     fields::check(&known, &format!("{place}, {kind}"), object)?;
     let inner = ["normalizers", "pretokenizers", "processors"].into_iter().filter_map(|name| object.get(name)?.as_array());

@@ -11,6 +11,6 @@ pub(super) fn read_json(files: &Source, name: &str) -> Result<Option<Map<String,
     let place = files.place(name);
     match serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))? {
         Value::Object(fields) => Ok(Some(fields)),
-        _ => bail!("{place} is no JSON object"),
+        _ => bail!("{place} is not a JSON object"),
     }
 }

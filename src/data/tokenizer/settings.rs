@@ -49,7 +49,7 @@ impl Settings {
         let flag = |key: &str| match config.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => bail!("{place}: {key} is {other}; true or false is what it can be"),
+            Some(other) => bail!("{place}: {key} is {other}; it must be true or false"),
         };
         let declared = config.get("tokenizer_class").and_then(Value::as_str).or(declared);
         let class = Class::find(model_type, declared, file.is_some_and(|file| file.byte_level), &place)?;
@@ -108,8 +108,8 @@ impl Settings {
             let found = inner.token_to_id(&token.content);
             if found != Some(*id) {
                 bail!(
-                    "{place}: {:?} is to be token {id}, but transformers gives it {}, as ids are given without a gap behind the \
-                     vocabulary; put it into the vocabulary, or give it that id",
+                    "{place}: {:?} should be token {id}, but transformers makes it {}, because added tokens follow the \
+                     vocabulary without gaps; put it into the vocabulary, or give it that id",
                     token.content,
                     found.map_or("none".into(), |id| id.to_string())
                 );
@@ -127,7 +127,8 @@ impl Settings {
         match new.len() {
             0 | 1 => Ok(()),
             _ => bail!(
-                "{}: {new:?} are in no vocabulary, and nothing says which ids they have; name them in added_tokens_decoder",
+                "{}: {new:?} are not in the vocabulary, and no file says which ids they have; name them in \
+                 added_tokens_decoder",
                 self.place
             ),
         }
@@ -185,18 +186,18 @@ impl Tokens {
         let extra = match config.get("extra_special_tokens") {
             Some(Value::Array(list)) => list.iter().map(|value| token(value, true)).collect::<Result<_>>()?,
             None | Some(Value::Null | Value::Object(_)) => Vec::new(),
-            Some(other) => bail!("{place}: extra_special_tokens is {other}; a list of tokens is what it can be"),
+            Some(other) => bail!("{place}: extra_special_tokens is {other}; it must be a list of tokens"),
         };
         let mut placed = BTreeMap::new();
         let mut put = |id: u32, token: AddedToken, place: &str| placed.insert(id, (token, place.to_string()));
         match &decoder {
             Some(Value::Object(tokens)) => {
                 for (id, value) in tokens {
-                    let id = id.parse().map_err(|_| anyhow!("{place}: added_tokens_decoder: {id:?} is no token id"))?;
+                    let id = id.parse().map_err(|_| anyhow!("{place}: added_tokens_decoder: {id:?} is not a token id"))?;
                     put(id, token(value, false)?, place);
                 }
             }
-            Some(other) => bail!("{place}: added_tokens_decoder is {other}; ids and their tokens are what it can be"),
+            Some(other) => bail!("{place}: added_tokens_decoder is {other}; it must map ids to tokens"),
             None => {
                 let place = files.place("added_tokens.json");
                 for (text, id) in read_json(files, "added_tokens.json")?.unwrap_or_default() {
@@ -300,7 +301,7 @@ fn content(value: &Value) -> Option<&str> {
 /// A token written as a string, or as an object with flags. Named tokens are special whatever their flag; `normalized`
 /// defaults to not special.
 fn added_token(value: &Value, special: bool, named: &BTreeSet<String>) -> Result<AddedToken> {
-    let text = content(value).ok_or_else(|| anyhow!("{value} is no token"))?;
+    let text = content(value).ok_or_else(|| anyhow!("{value} is not a token"))?;
     let Some(object) = value.as_object() else { return Ok(AddedToken::from(text, true)) };
     fields::check(&[ADDED_TOKEN], &format!("the token {text:?}"), object)?;
     let flag = |key: &str| object.get(key).and_then(Value::as_bool);

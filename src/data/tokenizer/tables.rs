@@ -5,13 +5,13 @@ use crate::base::{Field, Table};
 
 const DECODING: &str = "how tokens become text again";
 
-const LENGTH: &str = "how long a text may be is --max-length's to say";
+const LENGTH: &str = "`max_length` says how long a text may be";
 
 const OTHERS: &str = "other models' tokenizers have it";
 
 const BATCHES: &str = "how batches are padded; zotune does not pad";
 
-const HOW_OPENED: &str = "how somebody's program opened or wrote it";
+const HOW_OPENED: &str = "how some program opened or wrote it";
 
 /// tokenizer_config.json.
 pub const TOKENIZER_CONFIG: Table = Table {
@@ -24,16 +24,16 @@ pub const TOKENIZER_CONFIG: Table = Table {
             Read,
             "with vocab.json alone: beside tokenizer.json its post-processor counts, and a warning says so",
         ),
-        ("add_eos_token", NoEffect, "a template's end token is left off, for it is the answer that is scored"),
-        ("add_prefix_space", Read, "where the class makes the tokenizer anew; else tokenizer.json counts"),
-        ("legacy", Read, "LLaMA's class: a space in front of what follows a special token"),
+        ("add_eos_token", NoEffect, "a template's end token is left out, because the answer is what is scored"),
+        ("add_prefix_space", Read, "if the class rebuilds the tokenizer; otherwise tokenizer.json counts"),
+        ("legacy", Read, "LLaMA's class: a space before what follows a special token"),
         ("split_special_tokens", Read, "special tokens in a text are text"),
-        ("added_tokens_decoder", Read, "tokens, their flags, and the ids that they must come to"),
+        ("added_tokens_decoder", Read, "tokens, their flags, and the ids that they must get"),
         ("additional_special_tokens", Read, "tokens"),
         ("extra_special_tokens", Read, "tokens"),
         ("model_specific_special_tokens", Read, "tokens"),
-        ("bos_token", Read, "the begin token, where the template is made anew"),
-        ("eos_token", Read, "what completions end in, if generation stops at it"),
+        ("bos_token", Read, "the begin token, if the template is rebuilt"),
+        ("eos_token", Read, "what completions end with, if generation stops at it"),
         ("unk_token", Read, "a token"),
         ("sep_token", Read, "a token"),
         ("pad_token", Read, "a token"),
@@ -47,7 +47,11 @@ pub const TOKENIZER_CONFIG: Table = Table {
             "another pattern than tokenizer.json's; write it into tokenizer.json instead",
         ),
         ("auto_map", Refused, "its own program makes the tokens; with a tokenizer.json that needs none, remove the field"),
-        ("fast_tokenizer_files", Refused, "it names other files than tokenizer.json; put the one that counts in its place"),
+        (
+            "fast_tokenizer_files",
+            Refused,
+            "it names other files than tokenizer.json; replace tokenizer.json with the file that counts",
+        ),
         ("use_auth_token", NoEffect, HOW_OPENED),
         ("backend", NoEffect, HOW_OPENED),
         ("is_local", NoEffect, HOW_OPENED),
@@ -70,7 +74,7 @@ pub const TOKENIZER_CONFIG: Table = Table {
         ("model_type", NoEffect, "config.json's counts"),
         ("tokenizer_type", NoEffect, "tokenizer_class counts"),
         ("vocab_size", NoEffect, "the vocabulary counts"),
-        ("chat_template", NoEffect, "a text is what the task or the data say, as it stands"),
+        ("chat_template", NoEffect, "a text is what the task or the data say, as it is"),
         ("response_schema", NoEffect, "chat"),
         ("response_template", NoEffect, "chat"),
         ("chat_control_tokens", NoEffect, "chat"),
@@ -125,7 +129,7 @@ pub const SPECIAL_TOKENS_MAP: Table = Table {
         ("pad_token", Read, "goes before tokenizer_config.json's"),
         ("cls_token", Read, "goes before tokenizer_config.json's"),
         ("mask_token", Read, "goes before tokenizer_config.json's"),
-        ("additional_special_tokens", Read, "tokens, where tokenizer_config.json lists none"),
+        ("additional_special_tokens", Read, "tokens, if tokenizer_config.json lists none"),
         ("extra_special_tokens", Read, "tokens"),
         ("*_token", Read, "any other field that ends so and has a text: a token"),
     ],
@@ -137,7 +141,7 @@ pub const ADDED_TOKEN: Table = Table {
     of: "a token",
     fields: &[
         ("content", Read, "its text"),
-        ("id", Read, "the id that it must come to"),
+        ("id", Read, "the id that it must get"),
         ("single_word", Read, ""),
         ("lstrip", Read, ""),
         ("rstrip", Read, ""),
@@ -152,7 +156,7 @@ pub const GENERATION_CONFIG: Table = Table {
     file: "generation_config.json",
     of: "",
     fields: &[
-        ("eos_token_id", Read, "where generation stops: what completions end in; config.json's where it says none"),
+        ("eos_token_id", Read, "where generation stops: what completions end with; config.json's if it names none"),
         ("{any other}", NoEffect, "nothing is generated; the file is copied beside a model that is written"),
     ],
 };
@@ -162,12 +166,12 @@ pub const TOKENIZER_JSON: Table = Table {
     file: "tokenizer.json",
     of: "",
     fields: &[
-        ("version", Only(&["\"1.0\""]), "another version may mean another thing by the same words"),
-        ("added_tokens", Read, "where the class takes the file as it stands, or nothing beside says otherwise"),
-        ("normalizer", Read, "where the class takes the file as it stands"),
-        ("pre_tokenizer", Read, "where the class takes the file as it stands"),
-        ("post_processor", Read, "what it puts in front of a text; what it puts behind is left off"),
-        ("model", Read, "vocabulary and merges; the rest where the class takes the file as it stands"),
+        ("version", Only(&["\"1.0\""]), "another version may give the same words another meaning"),
+        ("added_tokens", Read, "if the class uses the file as it is, or no other file says otherwise"),
+        ("normalizer", Read, "if the class uses the file as it is"),
+        ("pre_tokenizer", Read, "if the class uses the file as it is"),
+        ("post_processor", Read, "what it adds before a text; what it adds after a text is left out"),
+        ("model", Read, "vocabulary and merges; the rest if the class uses the file as it is"),
         ("truncation", NoEffect, LENGTH),
         ("padding", Read, "its pad_token is a token; zotune does not pad"),
         ("decoder", NoEffect, DECODING),
@@ -180,7 +184,7 @@ pub const COMPONENTS: &[Table] = &[
         "BPE",
         &[
             TYPE,
-            ("dropout", Only(&["0"]), "it makes other tokens of a text each time; null is what can be scored"),
+            ("dropout", Only(&["0"]), "it cuts the same text differently each time; only null can be scored"),
             ("unk_token", Read, ""),
             ("continuing_subword_prefix", Read, ""),
             ("end_of_word_suffix", Read, ""),

@@ -206,7 +206,7 @@ pub fn machines() -> impl Iterator<Item = Machine> {
 pub fn on<R: Send>(machine: Machine, threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
     let limit = Machine::allowed().map_err(anyhow::Error::msg)?;
     if machine > limit {
-        bail!("{} cannot be tried where there is {}", machine.name(), limit.name());
+        bail!("{} cannot be tried on a machine with {}", machine.name(), limit.name());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| USED.set(machine as u8));
     Ok(pool.build().context("cannot start the threads")?.install(work))

@@ -61,18 +61,18 @@ impl GgufKind {
     /// The architecture of a file. Fails if it is not supported.
     pub fn of(header: &Header) -> Result<&'static GgufKind> {
         if let Some(other) = header.text("general.type")?.filter(|kind| *kind != "model") {
-            bail!("it holds no model but something of the type \"{other}\"");
+            bail!("it is not a model; its type is \"{other}\"");
         }
         if header.integer("split.count")?.is_some_and(|parts| parts > 1) {
-            bail!("it is one part of several; join them with: llama-gguf-split --merge FIRST_PART WHOLE");
+            bail!("it is one of several parts; join them with: llama-gguf-split --merge FIRST_PART WHOLE");
         }
         let name = required(header.text("general.architecture")?, "general.architecture")?;
         let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
             let near = nearest(name, KINDS.iter().map(|kind| kind.name));
-            anyhow!("the architecture \"{name}\" is not one that zotune reads from GGUF: {near}")
+            anyhow!("zotune does not read the architecture \"{name}\" from GGUF: {near}")
         })?;
         if kind.size(header, "expert_count")?.is_some_and(|n| n > 0) {
-            bail!("it is a mixture of experts, which zotune does not know");
+            bail!("it is a mixture of experts, which zotune does not support");
         }
         fields::check(header, name, matches!(name, "gemma2" | "gemma3"))?;
         Ok(kind)
@@ -116,7 +116,7 @@ impl GgufKind {
             ("rope.dimension_count_swa", "rotary positions of blocks that slide"),
         ] {
             if let Some(other) = self.size(header, name)?.filter(|other| *other != head_dim) {
-                bail!("its heads are {head_dim} wide, but {dim} {other}, which zotune does not know");
+                bail!("its heads are {head_dim} wide, but {dim} {other}, which zotune does not support");
             }
         }
         let embedding = header.tensors.get("token_embd.weight").context("it has no tensor token_embd.weight")?;
@@ -173,7 +173,7 @@ impl GgufKind {
         let (heads, _) = self.heads(header)?;
         let (hidden, blocks) = (self.required_size(header, "embedding_length")?, self.required_size(header, "block_count")?);
         if blocks > header.tensors.len() {
-            bail!("its metadata {} is {blocks}, and it has {} tensors", self.key("block_count"), header.tensors.len());
+            bail!("its metadata {} is {blocks}, but it has {} tensors", self.key("block_count"), header.tensors.len());
         }
         config["hidden_activation"] = "gelu_pytorch_tanh".into();
         // The metadata do not state it; llama.cpp too recognises the 27B models by their number of blocks.
@@ -222,7 +222,7 @@ impl GgufKind {
             })?;
             let flags = flags.unwrap_or_default();
             if flags.len() < blocks {
-                bail!("its metadata {key} is about {} blocks, and it has {blocks}", flags.len());
+                bail!("its metadata {key} is about {} blocks, but it has {blocks}", flags.len());
             }
             return Ok(flags[..blocks].to_vec());
         }
@@ -239,7 +239,7 @@ impl GgufKind {
         let scaled = match header.text(&self.key("rope.scaling.type"))?.unwrap_or("linear") {
             "none" => false,
             "linear" => factor != 0.0 && factor != 1.0,
-            other => bail!("its rotary positions are scaled by \"{other}\"; none, linear and LLaMA 3's are known"),
+            other => bail!("its rotary positions are scaled by \"{other}\"; none, linear and LLaMA 3's are supported"),
         };
         // llama.cpp stores LLaMA 3's scaling as its factors. The other numbers of the formula are the same in all such
         // models; the caller verifies them against the factors.
@@ -252,7 +252,10 @@ impl GgufKind {
                 "original_max_position_embeddings": 8192,
             })),
             (true, true) => {
-                bail!("its rotary positions are scaled by {factor} and by rope_freqs.weight, which is not known together")
+                bail!(
+                    "its rotary positions are scaled by {factor} and by rope_freqs.weight, and both together are not \
+                    supported"
+                )
             }
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use super::header::{Header, Value};
 use crate::base::{Table, Use, fields};
 
-const YARN: &str = "YaRN's and its relatives', which are not known";
+const YARN: &str = "YaRN's and similar ones, which are not supported";
 
 /// Keys with the architecture's name as prefix, such as `llama.`.
 pub const ARCHITECTURE: Table = Table {
@@ -43,7 +43,7 @@ pub const ARCHITECTURE: Table = Table {
         (
             "rope.scaling.type",
             Use::Read,
-            "none and linear are known, and LLaMA 3's, which lies in rope_freqs.weight; absent: linear",
+            "none and linear are supported, and LLaMA 3's, which is in rope_freqs.weight; absent: linear",
         ),
         ("rope.scaling.factor", Use::Read, "absent or 0: 1"),
         ("rope.scale_linear", Use::Read, "the older name of rope.scaling.factor"),
@@ -56,10 +56,10 @@ pub const ARCHITECTURE: Table = Table {
         ("rope.scaling.yarn_attn_factor", Use::Refused, YARN),
         ("rope.scaling.yarn_beta_fast", Use::Refused, YARN),
         ("rope.scaling.yarn_beta_slow", Use::Refused, YARN),
-        ("expert_count", Use::Only(&["0"]), "mixtures of experts are not known"),
-        ("expert_used_count", Use::Only(&["0"]), "mixtures of experts are not known"),
-        ("leading_dense_block_count", Use::Only(&["0"]), "mixtures of experts are not known"),
-        ("nextn_predict_layers", Use::Only(&["0"]), "blocks that predict the token after the next are not known"),
+        ("expert_count", Use::Only(&["0"]), "mixtures of experts are not supported"),
+        ("expert_used_count", Use::Only(&["0"]), "mixtures of experts are not supported"),
+        ("leading_dense_block_count", Use::Only(&["0"]), "mixtures of experts are not supported"),
+        ("nextn_predict_layers", Use::Only(&["0"]), "blocks that predict the token after the next are not supported"),
         ("logit_scale", Use::Refused, "Granite's"),
         ("embedding_scale", Use::Refused, "Granite's"),
         ("residual_scale", Use::Refused, "Granite's"),
@@ -84,7 +84,7 @@ pub const TOKENIZER: Table = Table {
     file: "GGUF metadata, under tokenizer",
     of: "",
     fields: &[
-        ("ggml.model", Use::Read, "gpt2 (byte-level BPE) and llama (SentencePiece BPE) are known"),
+        ("ggml.model", Use::Read, "gpt2 (byte-level BPE) and llama (SentencePiece BPE) are supported"),
         ("ggml.pre", Use::Read, "the pattern that text is cut by; an unknown one is refused"),
         ("ggml.tokens", Use::Read, ""),
         ("ggml.token_type", Use::Read, "absent: all are normal"),
@@ -96,7 +96,7 @@ pub const TOKENIZER: Table = Table {
         ("ggml.padding_token_id", Use::Read, ""),
         ("ggml.add_bos_token", Use::Read, "absent: true for SentencePiece BPE and LLaMA 3"),
         ("ggml.add_space_prefix", Use::Read, "absent: true for SentencePiece BPE; byte-level BPE does without"),
-        ("ggml.add_eos_token", Use::NoEffect, "an end token behind a text is no part of what is scored"),
+        ("ggml.add_eos_token", Use::NoEffect, "an end token after a text is not part of what is scored"),
         ("ggml.add_sep_token", Use::NoEffect, "of BERT"),
         ("ggml.remove_extra_whitespaces", Use::NoEffect, "of Unigram"),
         ("ggml.precompiled_charsmap", Use::NoEffect, "of Unigram"),
@@ -128,14 +128,14 @@ pub const OTHERS: Table = Table {
     of: "",
     fields: &[
         ("general.architecture", Use::Read, ""),
-        ("general.type", Use::Read, "model is known"),
+        ("general.type", Use::Read, "only model is supported"),
         ("general.alignment", Use::Read, "absent: 32"),
-        ("split.count", Use::Only(&["1"]), "a model in several files is to be joined first"),
+        ("split.count", Use::Only(&["1"]), "a model in several files must be joined first"),
         ("general.{name}, split.{name}", Use::NoEffect, "names, licences, where it comes from, how it was quantised"),
         (
             "{other}",
             Use::NoEffect,
-            "what stands under no name that llama.cpp knows (quantize.imatrix, mradermacher): it does not look",
+            "names that llama.cpp does not know (quantize.imatrix, mradermacher): it does not look at them",
         ),
     ],
 };

@@ -68,14 +68,14 @@ fn check_rope(config: &Map<String, Json>, factors: &[f32]) -> Result<()> {
     let head_dim = config["head_dim"].as_u64().unwrap_or_default() as usize;
     let (theta, positions) = (config["rope_theta"].as_f64(), 0);
     if factors.len() != head_dim / 2 {
-        bail!("its rope_freqs.weight has {} factors, and its heads are {head_dim} wide", factors.len());
+        bail!("its rope_freqs.weight has {} factors, but its heads are {head_dim} wide", factors.len());
     }
     let scaled: Option<Rope> = serde_json::from_value(config["rope_scaling"].clone())?;
     let plain = Rope::with_base(Rope::default(), theta).frequencies(head_dim, positions)?;
     let scaled = Rope::with_base(scaled.unwrap_or_default(), theta).frequencies(head_dim, positions)?;
     let close = |((plain, scaled), factor): ((&f64, &f64), &f32)| (plain / scaled / f64::from(*factor) - 1.0).abs() < 1e-3;
     if !plain.iter().zip(&scaled).zip(factors).all(close) {
-        bail!("its rope_freqs.weight is not LLaMA 3's scaling, and no other is known");
+        bail!("its rope_freqs.weight is not LLaMA 3's scaling, and no other is supported");
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ impl Header {
     pub fn read(file: Box<dyn ReadSeek>, len: u64) -> Result<Self> {
         let mut reader = Reader { file: BufReader::with_capacity(1 << 16, file), place: 0, len };
         if reader.bytes::<4>()? != *b"GGUF" {
-            bail!("it does not begin with GGUF, so it is no such file");
+            bail!("it does not begin with GGUF, so it is not a GGUF file");
         }
         match reader.u32()? {
             2 | 3 => {}
@@ -75,7 +75,7 @@ impl Header {
         for _ in 0..num_tensors {
             let name = reader.text()?;
             order.push(name.clone());
-            let info = reader.info().with_context(|| format!("what it says of tensor {name:?} cannot be read"))?;
+            let info = reader.info().with_context(|| format!("the description of tensor {name:?} cannot be read"))?;
             if tensors.insert(name.clone(), info).is_some() {
                 bail!("it has two tensors called {name}");
             }
@@ -83,7 +83,7 @@ impl Header {
         let mut header = Header { metadata, tensors };
         let alignment = header.integer("general.alignment")?.unwrap_or(32);
         if !alignment.is_power_of_two() || alignment > 1 << 20 {
-            bail!("its general.alignment is {alignment}, which is no power of two up to 2^20");
+            bail!("its general.alignment is {alignment}, which is not a power of two up to 2^20");
         }
         header.place_tensors(&order, reader.place.next_multiple_of(alignment as u64), alignment as u64, len)?;
         Ok(header)
@@ -98,12 +98,12 @@ impl Header {
             let bytes = info.bytes()?;
             let end = info.offset.checked_add(bytes.unwrap_or(0)).and_then(|end| end.checked_add(start));
             let Some(end) = end.filter(|end| *end <= len) else {
-                bail!("the file is {len} bytes long, and tensor {name} goes beyond its end; was the download cut short?");
+                bail!("the file is {len} bytes long, but tensor {name} goes beyond its end; was the download cut short?");
             };
             if info.offset != due {
                 bail!(
-                    "tensor {name} is to begin at byte {} of the data, and by the tensors before it and general.alignment {alignment} it is \
-                     {due}; the file is damaged, or convert the model again",
+                    "tensor {name} should begin at byte {} of the data, but after the tensors before it and with \
+                     general.alignment {alignment} it is {due}; the file is damaged, or convert the model again",
                     info.offset
                 );
             }
@@ -184,7 +184,7 @@ impl Header {
             Some(value) => format!("{value:?}"),
             None => "absent".into(),
         };
-        anyhow!("its metadata {key} is {found}; {wanted} is wanted")
+        anyhow!("its metadata {key} is {found}; it must be {wanted}")
     }
 }
 
@@ -200,7 +200,7 @@ impl Info {
         let Ok(kind) = self.stored else { return Ok(None) };
         let (block, bytes) = (kind.block_size() as u64, kind.type_size() as u64);
         if !self.shape.last().is_some_and(|row| (*row as u64).is_multiple_of(block)) {
-            bail!("a tensor has the shape {:?}, which is no whole number of {kind:?} blocks", self.shape);
+            bail!("a tensor has the shape {:?}, which is not a whole number of {kind:?} blocks", self.shape);
         }
         Ok(Some((numbers / block).checked_mul(bytes).context("its size overflows")?))
     }
@@ -237,7 +237,7 @@ impl Reader {
     fn count(&mut self, size: u64) -> Result<u64> {
         let count = self.u64()?;
         if count > MOST {
-            bail!("it claims {count} of something; it is damaged");
+            bail!("it announces {count} entries, too many for the file; it is damaged");
         }
         if count * size > self.len.saturating_sub(self.place) {
             return Err(self.truncated());
@@ -271,7 +271,7 @@ impl Reader {
             10 => Value::Integer(i64::try_from(self.u64()?).unwrap_or(i64::MAX)),
             11 => Value::Integer(i64::from_le_bytes(self.bytes()?)),
             12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
-            other => bail!("its type is {other}, which no version has; the file is damaged"),
+            other => bail!("its type is {other}, which does not exist; the file is damaged"),
         })
     }
 
@@ -328,5 +328,5 @@ fn block_type(number: u32) -> Result<GgmlDType, String> {
     ];
     let read = READ.iter().find(|(n, _)| *n == number).map(|(_, kind)| *kind);
     let named = || OTHERS.iter().find(|(n, _)| *n == number).map(|(_, name)| name.to_string());
-    read.ok_or_else(|| named().unwrap_or_else(|| format!("type {number}, which is not known")))
+    read.ok_or_else(|| named().unwrap_or_else(|| format!("type {number}, which zotune does not know")))
 }

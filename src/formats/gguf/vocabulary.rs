@@ -112,7 +112,7 @@ impl<'a> Tokens<'a> {
         })?;
         let kinds = kinds.unwrap_or_else(|| vec![NORMAL; texts.len()]);
         if kinds.len() != texts.len() {
-            bail!("it has {} tokens, but says of {} what they are", texts.len(), kinds.len());
+            bail!("it has {} tokens, but gives the types of {}", texts.len(), kinds.len());
         }
         Ok(Tokens { texts, kinds })
     }
@@ -155,7 +155,9 @@ pub fn tokenizer(header: &Header) -> Result<Vec<u8>> {
         "gpt2" => byte_level(header, &tokens)?,
         "llama" => sentence_piece(header, &tokens)?,
         other => {
-            bail!("its tokenizer is of the kind \"{other}\"; gpt2 (byte-level BPE) and llama (SentencePiece BPE) are known")
+            bail!(
+                "its tokenizer is of the kind \"{other}\"; gpt2 (byte-level BPE) and llama (SentencePiece BPE) are supported"
+            )
         }
     };
     Ok(serde_json::to_vec(&file)?)

@@ -42,7 +42,7 @@ pub struct Pickle {
 impl Pickle {
     /// Reads the tensors' descriptions, and verifies that each lies within its storage.
     pub fn open(path: &Path) -> Result<Self> {
-        let cut = "it is not a whole zip file as torch.save writes them; was the download cut short?";
+        let cut = "it is not a complete zip file as torch.save writes it; was the download cut short?";
         let file = File::open(path)?;
         let len = file.metadata()?.len();
         let mut archive = zip::ZipArchive::new(BufReader::new(file)).context(cut)?;
@@ -50,7 +50,7 @@ impl Pickle {
         let mut folders = listed.iter().filter_map(|name| name.strip_suffix("data.pkl"));
         let (folder, others) = (folders.next().context(cut)?.to_string(), folders.count());
         if others > 0 {
-            bail!("it has {} files data.pkl, and PyTorch's have one", others + 1);
+            bail!("it has {} files data.pkl; PyTorch writes one", others + 1);
         }
         let order = format!("{folder}byteorder");
         if listed.contains(&order) {
@@ -70,7 +70,7 @@ impl Pickle {
                 Err(what) => View::unsupported(what),
             };
             left = left.checked_sub(view.bytes()).with_context(|| {
-                format!("its tensors show many times the {len} bytes of the file, the last {}", quoted(&name))
+                format!("its tensors refer to many times the {len} bytes of the file, the last one to {}", quoted(&name))
             })?;
             views.insert(name, view);
         }
@@ -173,7 +173,7 @@ impl View {
         let storage = format!("{folder}data/{storage}");
         let stored = archive.by_name(&storage).map(|entry| entry.size()).with_context(|| {
             format!(
-                "tensor {name} looks at the storage {}, which the file has not; was the download cut short?",
+                "tensor {name} refers to the storage {}, which the file does not have; was the download cut short?",
                 quoted(&storage)
             )
         })?;
@@ -187,7 +187,7 @@ impl View {
         }
         if numbers.checked_mul(size).is_none_or(|bytes| bytes as u64 != stored) || end.is_some_and(|end| end > numbers) {
             bail!(
-                "tensor {name} looks at a storage of {numbers} numbers, and the file has {stored} bytes of it; it is damaged"
+                "tensor {name} refers to a storage of {numbers} numbers, but the file has {stored} bytes of it; it is damaged"
             );
         }
         let span = span.unwrap_or_default();

@@ -61,7 +61,7 @@ pub fn tensors(pickle: &[u8]) -> Result<Vec<NamedTensor>> {
         Machine { bytes: pickle, at: 0, objects: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
     let root = machine.run()?;
     let Object::Dict(entries) = machine.object(root) else {
-        bail!("its pickle is no dict of tensors; a state dict as save_pretrained writes it is wanted");
+        bail!("its pickle is not a dict of tensors; it must be a state dict as save_pretrained writes it");
     };
     let mut listed = Vec::new();
     for (key, value) in entries {
@@ -178,7 +178,7 @@ impl Machine<'_> {
             0x93 => {
                 let pair = self.pop_many(2)?;
                 let (Object::Text(module), Object::Text(name)) = (self.object(pair[0]), self.object(pair[1])) else {
-                    bail!("a class's name is no text");
+                    bail!("a class's name is not text");
                 };
                 let class = Object::Class(*module, *name);
                 self.push(class)?;
@@ -193,19 +193,19 @@ impl Machine<'_> {
             }
             // BUILD: an object's state does not affect tensors.
             b'b' => drop(self.pop()?),
-            other => bail!("the operation 0x{other:02x} is none that a state dict is written with; it is not read"),
+            other => bail!("a state dict does not use the operation 0x{other:02x}; it is not executed"),
         }
         Ok(())
     }
 
     fn call(&mut self, class: Id, arguments: Id) -> Result<()> {
         let Object::Tuple(items) = self.object(arguments) else {
-            bail!("a class is called with something else than a tuple")
+            bail!("a class is called with something other than a tuple")
         };
         let is_dict = self.class(class)? == "collections.OrderedDict";
         match (is_dict, items.is_empty()) {
             (true, true) => self.push(Object::Dict(Vec::new())),
-            (true, false) => bail!("an OrderedDict is made of something, which is not read"),
+            (true, false) => bail!("an OrderedDict is made from something, which zotune does not read"),
             _ => self.push(Object::Call(class, arguments)),
         }
     }
@@ -215,7 +215,7 @@ impl Machine<'_> {
         let (pairs, []) = pairs.as_chunks::<2>() else { bail!("a name without a value") };
         match &mut self.objects[top] {
             Object::Dict(entries) => entries.extend(pairs.iter().map(|[key, value]| (*key, *value))),
-            _ => bail!("names and values are put into something else than a dict"),
+            _ => bail!("names and values are put into something other than a dict"),
         }
         Ok(())
     }
@@ -241,7 +241,7 @@ impl Machine<'_> {
 
     fn integer(&mut self, len: usize, signed: bool) -> Result<()> {
         if len > 8 {
-            bail!("a whole number of {len} bytes, which no tensor has");
+            bail!("an integer of {len} bytes, which no tensor has");
         }
         let bytes = self.take(len)?;
         let is_negative = signed && bytes.last().is_some_and(|byte| byte & 0x80 != 0);
@@ -257,7 +257,7 @@ impl Machine<'_> {
 
     fn text_range(&mut self, len: usize) -> Result<TextRange> {
         let start = self.at;
-        std::str::from_utf8(self.take(len)?).context("a text that is no UTF-8")?;
+        std::str::from_utf8(self.take(len)?).context("a text is not UTF-8")?;
         Ok((start, self.at))
     }
 
@@ -277,7 +277,7 @@ impl Machine<'_> {
 
     fn push(&mut self, object: Object) -> Result<()> {
         if self.objects.len() == MOST_OBJECTS {
-            bail!("it has more than {MOST_OBJECTS} objects, and no state dict has");
+            bail!("it has more than {MOST_OBJECTS} objects, more than any state dict");
         }
         self.stack.push(Id::try_from(self.objects.len())?);
         self.objects.push(object);
@@ -319,7 +319,7 @@ impl Machine<'_> {
 
     fn recall(&mut self, size: usize) -> Result<()> {
         let place = self.length(size)?;
-        let known = self.memo.get(place).copied().flatten().context("it recalls what it did not remember")?;
+        let known = self.memo.get(place).copied().flatten().context("it recalls an object that it did not remember")?;
         self.stack.push(known);
         Ok(())
     }
@@ -335,14 +335,14 @@ impl Machine<'_> {
     fn class(&self, id: Id) -> Result<String> {
         match self.object(id) {
             Object::Class(module, name) => Ok(format!("{}.{}", self.text(*module), self.text(*name))),
-            _ => bail!("something is called that is no class"),
+            _ => bail!("something is called that is not a class"),
         }
     }
 
     fn tuple(&self, id: Id) -> Result<&[Id]> {
         match self.object(id) {
             Object::Tuple(items) => Ok(items),
-            _ => bail!("a tuple is wanted"),
+            _ => bail!("a tuple is needed"),
         }
     }
 
@@ -350,7 +350,7 @@ impl Machine<'_> {
     fn size(&self, id: Id) -> Result<usize> {
         match self.object(id) {
             Object::Integer(n) => usize::try_from(*n).map_err(|_| anyhow!("a size is {n}")),
-            _ => bail!("a size is no whole number"),
+            _ => bail!("a size is not an integer"),
         }
     }
 
@@ -375,7 +375,7 @@ impl Machine<'_> {
                 Ok(Some(Ok(self.strided([*storage, *first, *shape, *stride])?)))
             }
             ("torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", few) => {
-                bail!("{class} is told {} things, too few to make a tensor", few.len())
+                bail!("{class} has only {} arguments, too few to make a tensor", few.len())
             }
             (class, _) if class.starts_with("torch.") => Ok(Some(Err(class.to_string()))),
             _ => Ok(None),
@@ -387,8 +387,8 @@ impl Machine<'_> {
     }
 
     fn strided(&self, [storage, first, shape, stride]: [Id; 4]) -> Result<Strided> {
-        let Object::Storage(storage) = self.object(storage) else { bail!("it looks at something that is no storage") };
-        let [kind, class, key, _, numbers, ..] = self.tuple(*storage)? else { bail!("its storage is told too little of") };
+        let Object::Storage(storage) = self.object(storage) else { bail!("it refers to something that is not a storage") };
+        let [kind, class, key, _, numbers, ..] = self.tuple(*storage)? else { bail!("its storage has too few arguments") };
         let (Object::Text(kind), Object::Text(key)) = (self.object(*kind), self.object(*key)) else {
             bail!("its storage has no name");
         };
@@ -445,11 +445,11 @@ mod tests {
         let short = b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n)Rs.";
         assert_eq!(
             error(short),
-            "tensor \"w\" cannot be read: torch._utils._rebuild_tensor_v2 is told 0 things, too few to make a tensor"
+            "tensor \"w\" cannot be read: torch._utils._rebuild_tensor_v2 has only 0 arguments, too few to make a tensor"
         );
         // Tuples nested 100,000 deep must not overflow the stack.
         let deep = [&b"\x80\x02)"[..], &[0x85].repeat(100_000), b"."].concat();
-        assert!(error(&deep).starts_with("its pickle is no dict of tensors"));
+        assert!(error(&deep).starts_with("its pickle is not a dict of tensors"));
         // Lists of ten references to the last list, repeatedly: nothing is copied.
         let mut memo = b"\x80\x02(lq\x00".to_vec();
         for i in 0..40u8 {
@@ -458,12 +458,12 @@ mod tests {
             memo.extend([b't', b'q', i + 1]);
         }
         memo.push(b'.');
-        assert!(error(&memo).starts_with("its pickle is no dict of tensors"));
+        assert!(error(&memo).starts_with("its pickle is not a dict of tensors"));
         // A huge memo index, and a pop from an empty stack.
         assert!(error(b"\x80\x02Nr\xff\xff\xff\xff.").contains("it remembers a 4294967295th object"));
         assert!(error(b"\x80\x02\x87.").contains("at byte 2: its stack is empty"));
         assert!(error(b"\x80\x02N(R.").contains("its stack is empty"));
         // A call that would execute code.
-        assert!(error(b"cos\nsystem\n(S'id'\ntR.").contains("the operation 0x53 is none that a state dict is written with"));
+        assert!(error(b"cos\nsystem\n(S'id'\ntR.").contains("a state dict does not use the operation 0x53"));
     }
 }

@@ -8,7 +8,7 @@ use super::kind::{AdapterKind, Lora};
 use crate::base::text::nearest;
 use crate::base::{Table, Use, fields};
 
-const MERGE: &str = "merge it with PEFT, and take the merged model";
+const MERGE: &str = "merge it with PEFT, and use the merged model";
 
 const TENSORS: &str = "the tensors that are stored say which layers are adapted";
 
@@ -19,11 +19,15 @@ pub const FIELDS: Table = Table {
     file: "adapter_config.json",
     of: "",
     fields: &[
-        ("peft_type", Use::Read, "LORA and PREFIX_TUNING are known"),
-        ("base_model_name_or_path", Use::Read, "named where the adapter does not fit; --model says what is taken"),
+        ("peft_type", Use::Read, "LORA and PREFIX_TUNING are supported"),
+        (
+            "base_model_name_or_path",
+            Use::Read,
+            "named in an error if the adapter does not fit; `model` says which model is used",
+        ),
         ("task_type", Use::NoEffect, "which class transformers wraps; a classifier's head is refused as modules_to_save"),
         ("auto_mapping", Use::NoEffect, "the same"),
-        ("revision", Use::NoEffect, "of the base; --revision says what is taken"),
+        ("revision", Use::NoEffect, "of the base; `revision` says which one is used"),
         ("inference_mode", Use::NoEffect, TRAINING),
         ("peft_version", Use::NoEffect, "a note"),
         ("unsloth_fixed", Use::NoEffect, "a note"),
@@ -42,8 +46,8 @@ pub const LORA_FIELDS: Table = Table {
         (
             "init_lora_weights",
             Use::Only(&["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "\"mica\""]),
-            "the others begin by changing the base model's weights, which are then not those that the adapter goes with: save it \
-             with PEFT's path_initial_model_for_weight_conversion, or merge it with PEFT and take the merged model",
+            "the others first change the base model's weights, so that the adapter no longer fits the base model: save \
+             it with PEFT's path_initial_model_for_weight_conversion, or merge it with PEFT and use the merged model",
         ),
         ("target_modules", Use::NoEffect, TENSORS),
         ("exclude_modules", Use::NoEffect, TENSORS),
@@ -60,7 +64,7 @@ pub const LORA_FIELDS: Table = Table {
         ("qalora_group_size", Use::NoEffect, "of QALoRA, which is refused by use_qalora"),
         ("layer_replication", Use::Only(&["[]"]), MERGE),
         ("trainable_token_indices", Use::Only(&["[]", "{}"]), MERGE),
-        ("alora_invocation_tokens", Use::Refused, "activated LoRA acts behind its invocation alone, and cannot be merged"),
+        ("alora_invocation_tokens", Use::Refused, "activated LoRA acts only after its invocation, and cannot be merged"),
         ("arrow_config", Use::Refused, "a mixture of adapters"),
         ("use_bdlora", Use::Refused, MERGE),
         ("kasa_config", Use::Refused, MERGE),
@@ -111,7 +115,7 @@ struct Config {
 
 /// The kind of a stored adapter from its config at `place`. Fails on unsupported settings.
 pub fn kind(config: &Value, place: &str) -> Result<AdapterKind> {
-    let object = config.as_object().with_context(|| format!("{place} is no object"))?;
+    let object = config.as_object().with_context(|| format!("{place} is not an object"))?;
     let name = config["peft_type"].as_str().with_context(|| format!("{place}: it has no peft_type"))?;
     let (own, is_lora) = match name {
         "LORA" => (LORA_FIELDS, true),
@@ -121,8 +125,8 @@ pub fn kind(config: &Value, place: &str) -> Result<AdapterKind> {
         }
     };
     fields::check(&[FIELDS, own], place, object)?;
-    let config: Config =
-        serde_json::from_value(config.clone()).with_context(|| format!("{place}: it does not say what an adapter needs"))?;
+    let config: Config = serde_json::from_value(config.clone())
+        .with_context(|| format!("{place}: a field that an adapter needs is missing or wrong"))?;
     if !is_lora {
         return match config.num_virtual_tokens {
             Some(tokens @ 1..65_536) => Ok(AdapterKind::Prefix(tokens)),

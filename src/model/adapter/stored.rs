@@ -56,7 +56,7 @@ impl Adapter {
         let Some(bytes) = source.read(CONFIG)? else {
             let what =
                 if folder.is_dir() { format!("there is no {CONFIG} in it") } else { "there is no such folder".into() };
-            return Err(usage!("--adapter {}: {what}; it wants an adapter as PEFT writes it", folder.display()));
+            return Err(usage!("`adapter` {}: {what}; it must be an adapter as PEFT writes it", folder.display()));
         };
         let config: Value = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {place}"))?;
         let kind = peft::kind(&config, &place)?;
@@ -95,7 +95,7 @@ impl Adapter {
     pub fn check_merges(&self) -> Result<()> {
         match self.kind {
             AdapterKind::Lora(_) => Ok(()),
-            AdapterKind::Prefix(_) => Err(usage!("a prefix cannot be merged: no weight of the model does what it does")),
+            AdapterKind::Prefix(_) => Err(usage!("a prefix cannot be merged into the weights; only LoRA can")),
         }
     }
 
@@ -122,7 +122,7 @@ impl Adapter {
             return Ok(());
         };
         Err(usage!(
-            "--adapter {}: its {name} is {found}, and the model asks for {expected}: it was made for another model{}",
+            "`adapter` {}: it does not fit this model: its {name} is {found}, but the model needs {expected}{}",
             stored.folder.display(),
             self.made_for()
         ))
@@ -139,12 +139,12 @@ impl Adapter {
         match stored.shapes.get(name) {
             Some(found) if found == shape => Ok(()),
             Some(found) => Err(usage!(
-                "--adapter {}: its {name} has the shape {found:?}, and the model's layer asks for {shape:?}: it was made for \
-                 another model{}",
+                "`adapter` {}: it does not fit this model: its {name} has the shape {found:?}, but the model's layer needs \
+                 {shape:?}{}",
                 stored.folder.display(),
                 self.made_for()
             )),
-            None => Err(usage!("--adapter {}: it has no {name}", stored.folder.display())),
+            None => Err(usage!("`adapter` {}: it has no {name}", stored.folder.display())),
         }
     }
 
@@ -155,13 +155,13 @@ impl Adapter {
             let Some(left) = stored.shapes.keys().find(|name| !is_read(name)) else { return Ok(()) };
             if left.contains("embed_tokens.") || left.starts_with("lm_head.") {
                 return Err(usage!(
-                    "--adapter {}: it has {left}, but what embeds tokens and the head are not adapted here; merge it with PEFT, and take \
-                     the merged model",
+                    "`adapter` {}: it has {left}, but zotune does not support adapters of the embedding or the head; merge it \
+                     with PEFT, and use the merged model",
                     stored.folder.display()
                 ));
             }
             return Err(usage!(
-                "--adapter {}: the model has no layer for its {left}: it was made for another model{}",
+                "`adapter` {}: it does not fit this model: the model has no layer for its {left}{}",
                 stored.folder.display(),
                 self.made_for()
             ));
@@ -174,11 +174,11 @@ impl Adapter {
         let mut known: Vec<&str> = layers.iter().map(|name| last_part(name)).collect();
         known.sort();
         known.dedup();
-        Err(usage!("--lora-target-modules {idle}: the model has no linear layer of that name; {}", nearest(idle, known)))
+        Err(usage!("`lora_target_modules` {idle}: the model has no linear layer of that name; {}", nearest(idle, known)))
     }
 
     fn made_for(&self) -> String {
-        self.base().map_or(String::new(), |base| format!(", says its {CONFIG}: {base}"))
+        self.base().map_or(String::new(), |base| format!("; its base model is {base} ({CONFIG})"))
     }
 
     /// The adapter_config.json for PEFT: a stored adapter's own settings, else those of a new one, for the model `base`
@@ -241,8 +241,5 @@ pub fn instead_of_model(source: &Source) -> Option<anyhow::Error> {
     let config: Value = serde_json::from_slice(&source.read(CONFIG).ok()??).ok()?;
     let base = config["base_model_name_or_path"].as_str().unwrap_or("MODEL");
     let folder = text::shell_quoted(&folder.to_string_lossy());
-    Some(usage!(
-        "{folder} holds an adapter, not a model; take both: --model {} --adapter {folder}",
-        text::shell_quoted(base)
-    ))
+    Some(usage!("{folder} is an adapter; give the base model too: `model {}` `adapter {folder}`", text::shell_quoted(base)))
 }

@@ -18,11 +18,7 @@ pub const FIELDS: Table = Table {
         ("intermediate_size", Use::Read, ""),
         ("num_hidden_layers", Use::Read, ""),
         ("num_attention_heads", Use::Read, ""),
-        (
-            "num_key_value_heads",
-            Use::Read,
-            "absent: the architecture's usual number; null: as many as there are query heads",
-        ),
+        ("num_key_value_heads", Use::Read, "absent: the architecture's usual number; null: as many as query heads"),
         ("head_dim", Use::Read, "absent: the architecture's usual width, else hidden_size / num_attention_heads"),
         ("max_position_embeddings", Use::Read, "the longest prompt; absent: the architecture's usual length"),
         ("rms_norm_eps", Use::Read, "absent: 1e-6"),
@@ -47,7 +43,7 @@ pub const LLAMA_FIELDS: Table = Table {
     fields: &[
         ("attention_bias", Use::Read, "of queries, keys, values and the output"),
         ("mlp_bias", Use::Read, ""),
-        ("sliding_window", Use::NoEffect, "it sees all that is before a token; transformers does not look at it"),
+        ("sliding_window", Use::NoEffect, "it sees all tokens before it; transformers does not look at this"),
         ("layer_types", Use::NoEffect, "the same"),
         ("use_sliding_window", Use::NoEffect, "the same"),
         ("max_window_layers", Use::NoEffect, "the same"),
@@ -200,7 +196,7 @@ impl LlamaConfig {
     pub fn silu(&self, defaults: &Defaults) -> Result<Design> {
         match self.hidden_act.as_deref() {
             None | Some("silu" | "swish") => {}
-            Some(other) => bail!("config.json: hidden_act \"{other}\" is not known for this architecture; silu is"),
+            Some(other) => bail!("config.json: hidden_act \"{other}\" is not supported for this architecture; silu is"),
         }
         let design = self.design(Activation::Silu, defaults)?;
         let frequencies = vec![self.rope()?.frequencies(design.heads.dim, design.max_length)?];
@@ -236,7 +232,7 @@ impl LlamaConfig {
         let tied = match self.tie_word_embeddings {
             None => defaults.tied,
             Some(Some(tied)) => tied,
-            Some(None) => bail!("config.json: tie_word_embeddings is null; true or false is wanted"),
+            Some(None) => bail!("config.json: tie_word_embeddings is null; it must be true or false"),
         };
         let heads = Heads { queries, keys, dim };
         Ok(Design {
@@ -285,13 +281,15 @@ impl LlamaConfig {
         let Some(kinds) = &self.layer_types else { return Ok((0..self.num_hidden_layers).map(default).collect()) };
         if kinds.len() != self.num_hidden_layers {
             let (given, blocks) = (kinds.len(), self.num_hidden_layers);
-            bail!("config.json: layer_types names the kinds of {given} blocks, and num_hidden_layers is {blocks}");
+            bail!("config.json: layer_types names the kinds of {given} blocks, but num_hidden_layers is {blocks}");
         }
         let kind = |(i, kind): (usize, &String)| match kind.as_str() {
             "sliding_attention" => Ok(true),
             "full_attention" => Ok(false),
             _ => {
-                bail!("config.json: layer_types has {kind:?} for block {i}; sliding_attention and full_attention are known")
+                bail!(
+                    "config.json: layer_types has {kind:?} for block {i}; sliding_attention and full_attention are supported"
+                )
             }
         };
         kinds.iter().enumerate().map(kind).collect()
@@ -304,7 +302,7 @@ impl Design {
         if !local.contains(&true) {
             return Ok(self);
         }
-        let window = window.context("config.json: blocks slide (layer_types), but there is no sliding_window in use")?;
+        let window = window.context("config.json: layer_types has sliding blocks, but no sliding_window is in use")?;
         limits::check_sizes(&[("sliding_window", window)])?;
         Ok(Design { max_length: self.max_length.min(window), ..self })
     }

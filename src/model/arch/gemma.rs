@@ -93,7 +93,7 @@ impl GemmaConfig {
     pub fn gemma(&self) -> Result<Design> {
         match self.base.hidden_act.as_deref() {
             None | Some("gelu" | "gelu_pytorch_tanh") => {}
-            Some(other) => bail!("config.json: hidden_act \"{other}\" is not known for Gemma; gelu_pytorch_tanh is"),
+            Some(other) => bail!("config.json: hidden_act \"{other}\" is not supported for Gemma; gelu_pytorch_tanh is"),
         }
         let design = self.design(Activation::GeluNew, &GEMMA)?;
         let frequencies = vec![self.base.rope()?.frequencies(design.heads.dim, design.max_length)?];
@@ -170,7 +170,9 @@ impl GemmaConfig {
         match self.hidden_activation.as_deref() {
             Some("gelu_pytorch_tanh") | None => Ok(Activation::GeluNew),
             Some("gelu") => Ok(Activation::Gelu),
-            Some(other) => bail!("config.json: hidden_activation \"{other}\" is not known for Gemma; gelu_pytorch_tanh is"),
+            Some(other) => {
+                bail!("config.json: hidden_activation \"{other}\" is not supported for Gemma; gelu_pytorch_tanh is")
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ impl Opt {
     /// Loads the weights of the config.
     pub fn load(config: Config, loader: &mut Loader) -> Result<Self> {
         let Some(activation) = Activation::from_name(&config.activation_function) else {
-            bail!("config.json: activation_function \"{}\" is not known", config.activation_function);
+            bail!("config.json: activation_function \"{}\" is not supported", config.activation_function);
         };
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
         limits::check_sizes(&[

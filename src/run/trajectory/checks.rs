@@ -26,13 +26,13 @@ impl Header {
             what.into_iter().zip(numbers(data).into_iter().zip(numbers(&self.data))).find(|(_, (ours, then))| ours != then);
         if let Some((what, (ours, then))) = other {
             return Err(differs!(
-                "there are {ours} {what}, and the run began with {then}: the data or the model has changed"
+                "there are {ours} {what}, but the run was started with {then}: the data or the model has changed"
             ));
         }
         match data.digest == self.data.digest {
             true => Ok(()),
             false => Err(differs!(
-                "the examples are not those that the run began with: the data, the task's file or the tokenizer has changed"
+                "the data differ from those of the run: the data file, the task file or the tokenizer has changed"
             )),
         }
     }
@@ -59,14 +59,14 @@ impl Header {
         if let Some((ours, _)) = weights.iter().zip(&began).find(|(ours, then)| ours != *then) {
             let files: Vec<String> = self.model.iter().map(|(name, hash)| format!("{name} with SHA-256 {hash}")).collect();
             return Err(differs!(
-                "weight {} of the base model is not the one that the run began from, that of {base} ({})",
+                "wrong base model: weight {} differs from that of the run's base model {base} ({})",
                 ours.name,
                 files.join(", ")
             ));
         }
         match weights.len() == began.len() {
             true => Ok(()),
-            false => Err(differs!("the base model has {} weights, {base} had {}", weights.len(), began.len())),
+            false => Err(differs!("wrong base model: it has {} weights, but {base} had {}", weights.len(), began.len())),
         }
     }
 
@@ -75,12 +75,12 @@ impl Header {
         let mut both = function.iter().filter_map(|(name, ours)| Some((name, ours, self.function.get(name)?)));
         let Some((name, ours, then)) = both.find(|(_, ours, then)| ours != then) else { return Ok(()) };
         let (place, name) = match name.split_once(' ') {
-            Some(("task", name)) => ("the task's file", name),
+            Some(("task", name)) => ("the task file", name),
             Some(("model", name @ "lora scale")) => ("the adapter's adapter_config.json", name),
             Some(("model", name)) => ("the model's config.json", name),
             _ => ("the function", name.as_str()),
         };
-        Err(differs!("{place} has changed: {name} is {}, and the run began with {}", short(ours), short(then)))
+        Err(differs!("{place} has changed: {name} is {}, but the run was started with {}", short(ours), short(then)))
     }
 }
 
@@ -98,7 +98,8 @@ impl Trajectory {
         match self.header.replays {
             true => Ok(()),
             false => Err(usage!(
-                "the steps of {} have first-order gradients, which no log holds; take the run's {}",
+                "{} uses first-order gradients, which the log does not hold, so the run cannot be replayed; its best weights \
+                 are in {}",
                 self.header.config.optimizer,
                 kept_file(self.header.config.inputs.is_adapted())
             )),
@@ -110,12 +111,12 @@ impl Trajectory {
     pub fn check_stored(&self, stored: &[Stored], digest: Digest) -> Result<()> {
         let began = |name: &str| self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
         if let Some(other) = stored.iter().find(|stored| !stored.trained && began(&stored.name) != Some(stored.digest)) {
-            bail!("{}, which is frozen, is not as the run began with it", other.name);
+            bail!("{} is frozen, but it differs from what the run started with", other.name);
         }
         let trained: Vec<Digest> = stored.iter().filter(|stored| stored.trained).map(|stored| stored.digest).collect();
         match Digest::of_digests(&trained) == digest {
             true => Ok(()),
-            false => bail!("the trained weights are others than were written"),
+            false => bail!("the trained weights differ from those that were written"),
         }
     }
 
@@ -138,7 +139,7 @@ impl Trajectory {
             _ => String::new(),
         };
         let agreed = self.dev.range(..step).next_back().map_or(0, |(step, _)| *step);
-        Err(differs!("behind step {step} the weights are others than the run's{place}; at step {agreed} they agreed"))
+        Err(differs!("after step {step} the weights differ from the run's{place}; at step {agreed} they were the same"))
     }
 
     /// Fails unless `folder` holds the weights that a finished run kept. The error names what differs.
@@ -151,12 +152,12 @@ impl Trajectory {
             let began = self.header.weights.iter().find(|weight| weight.name == name).map(|weight| weight.digest);
             // Trained weights are in the order of all weights.
             if trained.next_if(|trained| **trained == digest).is_none() && began != Some(digest) {
-                bail!("its {name} is another");
+                bail!("its {name} differs");
             }
         }
         match trained.next() {
             None => Ok(()),
-            Some(_) => bail!("some of its trained weights are as they were before the run"),
+            Some(_) => bail!("some of its trained weights are still those from before the run"),
         }
     }
 }

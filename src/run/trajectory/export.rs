@@ -83,28 +83,28 @@ pub struct Exported {
 pub(super) fn read(bytes: &[u8]) -> Result<Trajectory> {
     let format = bytes.get(7).copied().unwrap_or_default();
     if format != MAGIC[7] {
-        bail!("it has format {format}, of another version of zotune; this one reads {}", MAGIC[7]);
+        bail!("it has format {format}, from another version of zotune; this version reads {}", MAGIC[7]);
     }
-    let (Some(sum), Some(body)) = (bytes.get(8..12), bytes.get(12..)) else { bail!("it is cut short") };
+    let (Some(sum), Some(body)) = (bytes.get(8..12), bytes.get(12..)) else { bail!("it is incomplete") };
     if crc32fast::hash(body).to_le_bytes() != sum {
-        bail!("it is damaged: its checksum is another");
+        bail!("it is damaged: its checksum is wrong");
     }
     let mut plain = Vec::new();
     let most = most(body.len());
     DeflateDecoder::new(body).take(most + 1).read_to_end(&mut plain).context("it is damaged")?;
     if plain.len() as u64 > most {
-        bail!("its {} bytes unfold to more than {most}, and no trajectory's do; it is damaged", bytes.len());
+        bail!("it is damaged: its {} bytes unpack to more than {most}, too much for a trajectory", bytes.len());
     }
     let len = plain.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
-    let json = plain.get(4..4 + len).context("it is cut short")?;
-    let front: Preamble = serde_json::from_slice(json).context("it is of another version of zotune")?;
+    let json = plain.get(4..4 + len).context("it is incomplete")?;
+    let front: Preamble = serde_json::from_slice(json).context("it is from another version of zotune")?;
     let (mut trajectory, columns) = (front.trajectory, &plain[4 + len..]);
     trajectory.header.check()?;
     // Each step has at least one value, so the counts cannot demand more than the columns hold.
     let of = |(count, steps): &(usize, usize)| count.checked_mul(*steps).filter(|_| *count > 0);
     let total = front.counts.iter().try_fold(0usize, |total, counts| total.checked_add(of(counts)?));
     if total.and_then(|total| total.checked_mul(4)) != Some(columns.len()) {
-        bail!("it has {} bytes of values, and says that there are others", columns.len());
+        bail!("it has {} bytes of values, but announces another number", columns.len());
     }
     let mut end = 0;
     for count in front.counts.iter().flat_map(|(count, steps)| std::iter::repeat_n(*count, *steps)) {

@@ -110,7 +110,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, ValidPrefix)> {
     let (mut trajectory, mut of_steps) = (Trajectory::new(header), vec![chain]);
     while let Ok((record, end)) = record_at(bytes, at, chain) {
         let steps = trajectory.steps();
-        let known = record.ok_or_else(|| anyhow!("behind step {steps} stands a record of a newer version of zotune"))?;
+        let known = record.ok_or_else(|| anyhow!("the record after step {steps} is from a newer version of zotune"))?;
         trajectory.push(known)?;
         (at, chain) = (end, word(bytes, end - 4).unwrap_or_default());
         if trajectory.steps() > steps {
@@ -119,8 +119,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, ValidPrefix)> {
     }
     if whole_behind(bytes, at, chain) {
         bail!(
-            "the record of step {} is damaged (byte {at} of {}), and what follows it cannot be used without it; the run's \
-             model.safetensors and checkpoints do not depend on it",
+            "the record of step {} is damaged (byte {at} of {}), so later steps cannot be replayed; the run's \
+             model.safetensors and checkpoints are not affected",
             trajectory.steps() + 1,
             bytes.len()
         );
@@ -130,23 +130,22 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Trajectory, ValidPrefix)> {
 
 fn read_header(bytes: &[u8]) -> Result<(Header, usize, u32)> {
     let start = MAGIC.len() + 4;
-    let unwritten =
-        || anyhow!("its beginning was not written whole: the run had not begun, and there is nothing to go on from");
+    let unwritten = || anyhow!("its beginning is incomplete: the run had not started, so there is nothing to continue");
     if bytes.len() < start {
         return Err(unwritten());
     }
     if bytes[..7] != MAGIC[..7] {
-        bail!("it is no trajectory of zotune's");
+        bail!("it is not a zotune trajectory");
     }
     if bytes[7] != MAGIC[7] {
-        bail!("it has format {}, of another version of zotune; this one reads {}", bytes[7], MAGIC[7]);
+        bail!("it has format {}, from another version of zotune; this version reads {}", bytes[7], MAGIC[7]);
     }
     let len = word(bytes, MAGIC.len()).unwrap_or_default() as usize;
     let (Some(json), Some(sum)) = (bytes.get(start..start + len), word(bytes, start + len)) else { return Err(unwritten()) };
     if checksum(0, json) != sum {
         bail!("its header is damaged");
     }
-    let header: Header = serde_json::from_slice(json).context("its header is of another version of zotune")?;
+    let header: Header = serde_json::from_slice(json).context("its header is from another version of zotune")?;
     header.check()?;
     Ok((header, start + len + 4, sum))
 }

@@ -69,7 +69,7 @@ impl Header {
 
     /// Refuses extreme values. The checksum detects damage, not forgery.
     pub(super) fn check(&self) -> Result<()> {
-        self.config.check_extremes().context("its header asks for what no run has")
+        self.config.check_extremes().context("its header has values that no run can have")
     }
 }
 

@@ -79,7 +79,7 @@ impl Log {
     pub fn resume(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         if !path.is_file() {
-            return Err(usage!("--resume {}: there is no {FILE}; it is no run that can be gone on with", folder.display()));
+            return Err(usage!("`resume` {}: it is not a run folder (there is no {FILE})", folder.display()));
         }
         let mut file = Self::lock(folder)?;
         let mut bytes = Vec::new();
@@ -115,7 +115,10 @@ impl Log {
     pub fn check_place(&self) -> Result<()> {
         match is_at(&self.file, &self.path) {
             true => Ok(()),
-            false => bail!("{} is no longer this run's: its folder was moved, removed or begun anew", self.path.display()),
+            false => bail!(
+                "{} no longer belongs to this run: its folder was moved, removed or used for a new run",
+                self.path.display()
+            ),
         }
     }
 
@@ -130,7 +133,7 @@ impl Log {
         match values.len() == known.len() && values.iter().zip(known).all(|(a, b)| a.to_bits() == b.to_bits()) {
             true => Ok(()),
             false => Err(differs!(
-                "step {step} comes out otherwise than it did: {values:?} instead of {known:?}; was it another machine, or \
+                "step {step} gives other values than before: {values:?} instead of {known:?}; was that another machine, or \
                  another version of zotune?"
             )),
         }

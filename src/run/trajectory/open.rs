@@ -14,7 +14,7 @@ impl Trajectory {
     /// Reads a run folder's log, a log, or a file that [`export`] wrote.
     pub fn open(place: &Path) -> Result<Self> {
         let path = if place.is_dir() { place.join(FILE) } else { place.to_path_buf() };
-        let bytes = std::fs::read(&path).map_err(|e| usage!("{}: there is no trajectory to read: {e}", path.display()))?;
+        let bytes = std::fs::read(&path).map_err(|e| usage!("{}: cannot read the trajectory: {e}", path.display()))?;
         let (trajectory, torn) = Self::read(&bytes).with_context(|| path.display().to_string())?;
         if let Some(torn) = torn {
             tracing::warn!("{}: {torn}", path.display());
@@ -63,7 +63,7 @@ impl Trajectory {
         }
         if let Some(other) = common.dtype.filter(|dtype| *dtype != then) {
             return Err(usage!(
-                "--dtype {}: the trajectory was walked in {}, and its weights come out of no other",
+                "`dtype` {}: the run was trained in {}, and its weights can only be rebuilt in that",
                 other.dtype().as_str(),
                 then.dtype().as_str()
             ));
