@@ -11,7 +11,7 @@ pub trait Element: Copy + Pod + Send + Sync {
     fn narrow(x: f32) -> Self;
     /// From f32 by stochastic rounding: to a neighbour, with expectation x; a representable number is unchanged. `random` is
     /// uniform over 16 bits.
-    fn narrow_stochastic(x: f32, random: u32) -> Self;
+    fn narrow_at_random(x: f32, random: u32) -> Self;
     /// Whether every f32 is representable.
     const EXACT: bool;
 }
@@ -26,7 +26,7 @@ impl Element for f32 {
         x
     }
     #[inline(always)]
-    fn narrow_stochastic(x: f32, _random: u32) -> Self {
+    fn narrow_at_random(x: f32, _random: u32) -> Self {
         x
     }
     const EXACT: bool = true;
@@ -47,7 +47,7 @@ impl Element for bf16 {
     }
     /// Adds 16 random bits below the last bit kept and truncates. NaN stays NaN.
     #[inline(always)]
-    fn narrow_stochastic(x: f32, random: u32) -> Self {
+    fn narrow_at_random(x: f32, random: u32) -> Self {
         let bits = x.to_bits();
         let result = if x.is_nan() { bits | 0x0040_0000 } else { bits.wrapping_add(random) };
         bf16::from_bits((result >> 16) as u16)
@@ -90,7 +90,7 @@ impl Element for f16 {
     }
     /// As for bf16; subnormal results, whose spacing is 2^-24, in fixed point. NaN stays NaN.
     #[inline(always)]
-    fn narrow_stochastic(x: f32, random: u32) -> Self {
+    fn narrow_at_random(x: f32, random: u32) -> Self {
         const TOO_LARGE: u32 = (127 + 16) << 23;
         const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
         let bits = x.to_bits();
@@ -141,7 +141,7 @@ mod tests {
     /// Over all 65,536 random numbers the mean is x, and each result is a neighbour of x.
     fn stochastic_rounding_is_unbiased<T: Element>(numbers: &[f32], precision: f64) {
         for &x in numbers {
-            let results: Vec<f32> = (0..1 << 16).map(|random| T::narrow_stochastic(x, random).widen()).collect();
+            let results: Vec<f32> = (0..1 << 16).map(|random| T::narrow_at_random(x, random).widen()).collect();
             let mean = results.iter().map(|r| f64::from(*r)).sum::<f64>() / 65_536.0;
             let (low, high) = results.iter().fold((f32::MAX, f32::MIN), |(a, b), r| (a.min(*r), b.max(*r)));
             let spacing = f64::from(high) - f64::from(low);
@@ -153,7 +153,7 @@ mod tests {
             assert!(itself.widen() != x || spacing == 0.0, "{x:e} can be held");
         }
         for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let (a, b) = (T::narrow_stochastic(x, 0).widen(), T::narrow_stochastic(x, 0xffff).widen());
+            let (a, b) = (T::narrow_at_random(x, 0).widen(), T::narrow_at_random(x, 0xffff).widen());
             assert!(a.to_bits() == b.to_bits() && (a == x || a.is_nan() && x.is_nan()), "{x}: {a} and {b}");
         }
     }

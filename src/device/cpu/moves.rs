@@ -76,6 +76,6 @@ pub(super) fn round_stochastically<T: Element>(from: &[f32; GROUP], key: Key, gr
         draw_half_words(key, group, &mut random);
     }
     for ((t, x), r) in to.iter_mut().zip(from).zip(&random) {
-        *t = T::narrow_stochastic(*x, *r);
+        *t = T::narrow_at_random(*x, *r);
     }
 }

@@ -77,7 +77,7 @@ impl StateSlice<'_> {
             StateSlice::F32(values) => values[start..start + from.len()].copy_from_slice(from),
             StateSlice::Bf16(values) => {
                 for ((h, x), word) in values[start..start + from.len()].iter_mut().zip(from).zip(words) {
-                    *h = bf16::narrow_stochastic(*x, word >> (16 * half) & 0xffff);
+                    *h = bf16::narrow_at_random(*x, word >> (16 * half) & 0xffff);
                 }
             }
         }
