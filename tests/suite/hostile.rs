@@ -11,7 +11,7 @@ use zotune::data::tokenizer::Tokenizer;
 use zotune::model::Model;
 use zotune::run::trajectory::Trajectory;
 
-use crate::gguf::Gguf;
+use crate::support::gguf::Gguf;
 use crate::support::{Column, RUN, alone, copy_of, done, edit, stderr, workplace, write_parquet, zotune};
 
 fn refused<T>(read: Result<T>) -> String {

@@ -19,7 +19,7 @@ use zotune::zo::{Batches, Estimate, Method, Optimizer, Order, Problem, Settings}
 
 use crate::support::{Regression, at, example, fixture_json, flat, numbers, open, tokens};
 
-const D: usize = 40_000;
+pub(crate) const D: usize = 40_000;
 
 /// One step of a method's rule over dense vectors in f64, written from its equations: theta, gradient, terms, step from 1.
 type Reference = Box<dyn FnMut(&mut [f64], &[f64], &[Term], i32)>;
@@ -78,7 +78,7 @@ fn reference(name: &str, lr: f64, amsgrad: bool) -> Reference {
 }
 
 /// One weight "w" of D numbers, in the role that it has in `method`.
-fn params(dtype: DType, method: &Method) -> Result<Params> {
+pub(crate) fn params(dtype: DType, method: &Method) -> Result<Params> {
     let mut params = Params::new(dtype);
     let w: Vec<f32> = (0..D).map(|i| 0.5 * (i as f32 * 0.3).sin()).collect();
     let id = params.insert("w", Array::of(&Tensor::from_vec(w, (D / 100, 100), &Device::Cpu)?.to_dtype(dtype)?)?)?;
@@ -95,7 +95,7 @@ fn values(weights: Weights) -> Result<Vec<f32>> {
 }
 
 /// Two terms a step, in the list that a method's weights go by.
-fn estimate(method: &Method, step: u64) -> Estimate {
+pub(crate) fn estimate(method: &Method, step: u64) -> Estimate {
     let coeff = |k: u64| ((step * 7 + k * 3) as f32).sin() * 3.0;
     let terms = (0..2).map(|k| Term::gaussian(100 * step + k, coeff(k))).collect();
     match method.order {
@@ -105,13 +105,13 @@ fn estimate(method: &Method, step: u64) -> Estimate {
 }
 
 /// A first-order gradient beside them.
-fn first_order(step: u64) -> Vec<f64> {
+pub(crate) fn first_order(step: u64) -> Vec<f64> {
     (0..D).map(|i| f64::from(((i as u64 + 13 * step) as f32 * 0.7).cos())).collect()
 }
 
 /// Steps of a rule alone. Of zeroth order: with the way back from -eps pending along the first term, as a two-point estimate
 /// leaves it.
-fn drive(method: &Method, rule: &mut dyn Rule, params: &mut Params, lr: f32, steps: u64) -> Result<Vec<f32>> {
+pub(crate) fn drive(method: &Method, rule: &mut dyn Rule, params: &mut Params, lr: f32, steps: u64) -> Result<Vec<f32>> {
     for step in 1..=steps {
         let estimate = estimate(method, step);
         if method.order == Order::Zeroth {
@@ -137,7 +137,7 @@ fn cases() -> Vec<(&'static Method, Settings)> {
     cases
 }
 
-fn make(method: &Method, settings: &Settings, params: &Params) -> Result<Optimizer> {
+pub(crate) fn make(method: &Method, settings: &Settings, params: &Params) -> Result<Optimizer> {
     let settings =
         method.resolve(settings, 1e-3, params.count_over(ParamSet::Trained), params.count_over(ParamSet::Estimated), 3);
     method.make(&settings, params)
@@ -253,7 +253,7 @@ fn every_method_gives_the_same_bits_twice_and_for_any_number_of_threads() -> Res
 }
 
 /// Two weights over a regression's numbers, the second frozen if asked.
-fn regression_params(method: &Method, dtype: DType, frozen: bool) -> Result<Params> {
+pub(crate) fn regression_params(method: &Method, dtype: DType, frozen: bool) -> Result<Params> {
     let mut params = Params::new(dtype);
     for (name, len) in [("a", 20), ("b", 10)] {
         let id = params.insert(name, Array::of(&Tensor::full(0.5f32, len, &Device::Cpu)?.to_dtype(dtype)?)?)?;
@@ -390,156 +390,6 @@ fn state_is_counted() -> Result<()> {
     Ok(())
 }
 
-/// A step's directions: the slope along each, and its numbers.
-type Drawn = Vec<(f64, Vec<f64>)>;
-
-/// What is printed of a method's rule, with its numbers, is what the rule does: the definition is evaluated here as it is written.
-#[test]
-fn a_printed_rule_is_what_is_done() -> Result<()> {
-    let (lr, steps) = (1e-2f32, 6);
-    let other = |method: &Method, knob: &str| -> Option<Settings> {
-        let mut settings = Settings::default();
-        match knob {
-            "weight-decay" => settings.weight_decay = Some(0.5),
-            "momentum" => settings.momentum = Some(0.8),
-            "beta1" => settings.beta1 = Some(0.7),
-            "beta2" => settings.beta2 = Some(0.95),
-            "zeta" => settings.zeta = Some(1e-2),
-            "amsgrad" => settings.amsgrad = Some(true),
-            _ => return None,
-        }
-        method.options().any(|own| own == knob).then_some(settings)
-    };
-    let mut tried = 0;
-    for method in METHODS {
-        let varied = ["weight-decay", "momentum", "beta1", "beta2", "zeta", "amsgrad"];
-        for settings in varied.iter().filter_map(|knob| other(method, knob)).chain([Settings::default()]) {
-            let mut params = params(DType::F32, method)?;
-            let start: Vec<f64> = flat(params.settle()?)?;
-            let mut optimizer = make(method, &settings, &params)?;
-            let definition = optimizer.rule.definition();
-            let mut printed = crate::printed::Printed::parse(&definition)?;
-            let found = drive(method, optimizer.rule.as_mut(), &mut params, lr, steps)?;
-            let drawn = |seed| -> Vec<f64> { direction(seed, "w", D).into_iter().map(f64::from).collect() };
-            let estimates: Vec<(Vec<f64>, Drawn)> = (1..=steps)
-                .map(|step| {
-                    let estimate = estimate(method, step);
-                    let zeroth = method.order == Order::Zeroth;
-                    let terms = if zeroth { estimate.terms } else { estimate.correction };
-                    let q = terms.len() as f64;
-                    let directions = terms.iter().map(|t| (q * f64::from(t.coeff), drawn(t.seed))).collect();
-                    (if zeroth { vec![0.0; D] } else { first_order(step) }, directions)
-                })
-                .collect();
-            for i in (0..D).step_by(997) {
-                let mut theta = start[i];
-                printed.begin();
-                for (t, (g, directions)) in (1..).zip(&estimates) {
-                    let directions: Vec<(f64, f64)> = directions.iter().map(|(c, z)| (*c, z[i])).collect();
-                    let along = directions.iter().map(|(c, z)| c * z).sum::<f64>() / directions.len() as f64;
-                    theta = printed.step(theta, g[i] + along, &directions, f64::from(lr), t)?;
-                }
-                assert!(
-                    (f64::from(found[i]) - theta).abs() < 5e-5,
-                    "{}: \"{definition}\" gives {theta}, and the rule {}",
-                    method.name,
-                    found[i]
-                );
-            }
-            tried += 1;
-        }
-    }
-    assert!(tried > 40, "{tried}");
-    Ok(())
-}
-
-/// On the sphere of d weights the radius goes as far as eps goes along z, whose length is about sqrt d; R-AdaZO's own radius is a number.
-#[test]
-fn the_default_radius_goes_equally_far_on_the_sphere() -> Result<()> {
-    use zotune::zo::Distribution;
-    use zotune::zo::Preset;
-    let eps = |name: &str, settings: Settings| -> Result<f64> {
-        Ok(method(name)?.resolve(&settings, 1e-3, 40_000, 40_000, 3).zo_eps.unwrap())
-    };
-    let along = |distribution| Settings { distribution: Some(distribution), ..Settings::default() };
-    assert_eq!(eps("zo-sgd", Settings::default())?, 1e-3);
-    assert_eq!(eps("zo-sgd", along(Distribution::Rademacher))?, 1e-3);
-    assert!((eps("zo-sgd", along(Distribution::Sphere))? - 0.2).abs() < 1e-12);
-    assert!((eps("vamo", Settings::default())? - 0.2).abs() < 1e-12);
-    assert_eq!(eps("r-adazo", Settings { preset: Some(Preset::Paper), ..Settings::default() })?, 5e-3);
-    Ok(())
-}
-
-/// Every knob that a method has shows in what is printed of it.
-#[test]
-fn every_knob_shows_in_what_is_printed() -> Result<()> {
-    use zotune::config::RawArgs;
-    use zotune::config::RunConfig;
-    let knobs = [
-        "preset = \"paper\"",
-        "perturbation-mode = \"one-side\"",
-        "perturbation-mode = \"two-side\"",
-        "num-directions = 23",
-        "distribution = \"sphere\"",
-        "distribution = \"gaussian\"",
-        "distribution = \"rademacher\"",
-        "zo-eps = 7e-3",
-        "fresh-batch-per-direction = true",
-        "weight-decay = 0.5",
-        "momentum = 0.5",
-        "beta1 = 0.5",
-        "beta2 = 0.5",
-        "zeta = 0.5",
-        "amsgrad = true",
-        "state-dtype = \"bf16\"",
-        "alpha = 0.5",
-        "snapshot-steps = 57",
-        "max-directions = 57",
-        "max-directions = 57\ndirection-tolerance = 0.3",
-        "fo-params = \"last:1\"",
-    ];
-    for method in METHODS {
-        let printed = |toml: &str| -> Result<String> {
-            let mut settings = RunConfig::check(RawArgs::from_toml(toml, "test")?)?.settings;
-            if method.order == Order::Mixed && settings.fo_params.is_none() {
-                // So that something is left to estimate.
-                settings.fo_params = Some(zotune::zo::Selection::Last(2));
-            }
-            let mut params = regression_params(method, DType::F32, false)?;
-            if method.order == Order::Mixed {
-                params.set_role(params.id("b").unwrap(), Role::Estimated);
-            }
-            let optimizer = make(method, &settings, &params)?;
-            Ok(format!("{}; {}", optimizer.rule.definition(), optimizer.estimator.definition()))
-        };
-        let plain = printed("")?;
-        let mut shown = std::collections::BTreeSet::new();
-        for toml in knobs {
-            let last = toml.lines().last().unwrap().split(' ').next().unwrap();
-            if method.options().any(|knob| knob == last) {
-                let found = printed(toml)?;
-                // What a method has anyhow says nothing new.
-                if found != plain {
-                    shown.insert(last);
-                }
-            }
-        }
-        let missing: Vec<&str> = method.options().filter(|knob| !shown.contains(knob)).collect();
-        assert!(missing.is_empty(), "{}: {missing:?} do not show in {plain}", method.name);
-    }
-    // VAMO's snapshot looks along what is asked for, and what it estimates beside is MeZO's.
-    let method = method("vamo")?;
-    let settings = Settings {
-        distribution: Some(zotune::zo::Distribution::Rademacher),
-        fo_params: Some(zotune::zo::Selection::Last(1)),
-        ..Settings::default()
-    };
-    let definition = make(method, &settings, &params(DType::F32, method)?)?.estimator.definition();
-    let (beside, snapshot) = definition.split_once(", corrected by").unwrap();
-    assert!(beside.contains("N(0, I)") && snapshot.contains("z of signs, +1 or -1"), "{definition}");
-    Ok(())
-}
-
 /// Weights whose gradient is estimated and weights that are differentiated, side by side in one step of SGD.
 #[test]
 fn a_hybrid_step_is_both_gradients() -> Result<()> {
@@ -558,74 +408,6 @@ fn a_hybrid_step_is_both_gradients() -> Result<()> {
     for i in 0..30 {
         let g = if i < 20 { exact[i] } else { slope * f64::from(z[i - 20]) };
         assert!((after[i] - (before[i] - 0.1 * g)).abs() < 2e-4, "number {i}: {} from {}, g = {g}", after[i], before[i]);
-    }
-    Ok(())
-}
-
-/// `--help` lists the methods in prose; the table is what is true.
-#[test]
-fn help_names_every_method() {
-    use clap::Args;
-    let mut train = zotune::config::RawArgs::augment_args(clap::Command::new("train"));
-    let help = train.render_long_help().to_string();
-    let listed: Vec<&str> = help.split([' ', ',', '\n']).collect();
-    for method in METHODS {
-        assert!(listed.contains(&method.name), "--help does not name {}", method.name);
-        for knob in method.options() {
-            assert!(
-                [" ", "["].iter().any(|end| help.contains(&format!("--{knob}{end}"))),
-                "--help has no --{knob}, which {} has",
-                method.name
-            );
-        }
-    }
-}
-
-#[test]
-fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
-    use zotune::config::RawArgs;
-    use zotune::config::RunConfig;
-    let knobs = [
-        "preset = \"paper\"",
-        "perturbation-mode = \"one-side\"",
-        "num-directions = 2",
-        "distribution = \"sphere\"",
-        "zo-eps = 1e-3",
-        "fresh-batch-per-direction = true",
-        "weight-decay = 0.5",
-        "momentum = 0.5",
-        "beta1 = 0.5",
-        "beta2 = 0.5",
-        "zeta = 0.5",
-        "amsgrad = true",
-        "state-dtype = \"bf16\"",
-        "fo-params = \"last:1\"",
-        "alpha = 0.5",
-        "snapshot-steps = 5",
-        "max-directions = 5",
-    ];
-    for method in METHODS {
-        for toml in knobs {
-            let knob = toml.split(' ').next().unwrap();
-            let mut settings = RunConfig::check(RawArgs::from_toml(toml, "test")?)?.settings;
-            assert_eq!(settings.given()?, [knob]);
-            if method.name == "sgd"
-                && method.options().any(|own| own == knob)
-                && knob != "fo-params"
-                && knob != "weight-decay"
-            {
-                // It has a two-point estimate only where something is left to estimate.
-                assert!(method.check(&settings).unwrap_err().to_string().contains("with `fo_params all`"));
-                settings.fo_params = Some(zotune::zo::Selection::Last(1));
-            }
-            let outcome = method.check(&settings);
-            if method.options().any(|own| own == knob) {
-                outcome?;
-            } else {
-                let expected = format!("`{}` does not apply to {}; its options are: ", knob.replace('-', "_"), method.name);
-                assert!(outcome.unwrap_err().to_string().starts_with(&expected));
-            }
-        }
     }
     Ok(())
 }

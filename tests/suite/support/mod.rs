@@ -2,9 +2,12 @@
 
 mod examples;
 mod fixtures;
+pub mod gguf;
+pub mod hub_home;
 mod parquet;
 mod process;
 mod random_llama;
+pub mod rows;
 mod runs;
 
 pub use examples::{at, at_copies, example};
