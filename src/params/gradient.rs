@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::base::SetAside;
-use crate::device::cpu::simd;
+use crate::device::cpu::math;
 
 /// The first-order gradient of one weight, f32 [len] for any storage precision. Its bytes are counted as set aside.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ vectorize! {
     fn squared_norm(x: &[f32]) -> f64 {
         let mut total = 0f64;
         for run in x.chunks(1024) {
-            total += f64::from(simd::sum(run, #[inline(always)] |x| x * x));
+            total += f64::from(math::sum(run, #[inline(always)] |x| x * x));
         }
         total
     }

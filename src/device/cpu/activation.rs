@@ -1,6 +1,6 @@
 //! Elementwise activation functions and their derivatives.
 
-use super::simd;
+use super::math;
 use rayon::prelude::*;
 
 use crate::device::Activation;
@@ -40,12 +40,12 @@ vectorize! {
                 for x in xs {
                     let inner = 0.797_884_6 * *x * (*x * *x).mul_add(0.044_715, 1.0);
                     // (1 + tanh a) / 2 = 1 / (1 + e^-2a), accurate far below 0 too
-                    *x /= 1.0 + simd::exp(-2.0 * inner);
+                    *x /= 1.0 + math::exp(-2.0 * inner);
                 }
             }
             Activation::Silu => {
                 for x in xs {
-                    *x /= 1.0 + simd::exp(-*x);
+                    *x /= 1.0 + math::exp(-*x);
                 }
             }
         }
@@ -65,7 +65,7 @@ vectorize! {
             Activation::Gelu => {
                 for i in 0..dy.len() {
                     let cdf = 0.5 * (1.0 + candle_core::cpu::erf::erf_f64(f64::from(x[i]) * std::f64::consts::FRAC_1_SQRT_2));
-                    let density = 0.398_942_3 * simd::exp(-0.5 * x[i] * x[i]);
+                    let density = 0.398_942_3 * math::exp(-0.5 * x[i] * x[i]);
                     dy[i] *= x[i].mul_add(density, cdf as f32);
                 }
             }
@@ -73,14 +73,14 @@ vectorize! {
                 for i in 0..dy.len() {
                     let (x, xx) = (x[i], x[i] * x[i]);
                     let inner = 0.797_884_6 * x * xx.mul_add(0.044_715, 1.0);
-                    let half = 1.0 / (1.0 + simd::exp(-2.0 * inner));
+                    let half = 1.0 / (1.0 + math::exp(-2.0 * inner));
                     // d/dx [x h] = h + 2 x h (1 - h) d inner/dx, h = (1 + tanh inner) / 2
                     dy[i] *= half + 2.0 * x * half * (1.0 - half) * 0.797_884_6 * xx.mul_add(0.134_145, 1.0);
                 }
             }
             Activation::Silu => {
                 for i in 0..dy.len() {
-                    let sigmoid = 1.0 / (1.0 + simd::exp(-x[i]));
+                    let sigmoid = 1.0 / (1.0 + math::exp(-x[i]));
                     dy[i] *= sigmoid * (1.0 + x[i] * (1.0 - sigmoid));
                 }
             }

@@ -8,9 +8,9 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::cap::{cap, cap_slopes};
+use super::math;
 use super::matrix::{Matrix, SharedMut, multiply};
 use super::points::rows_per_point;
-use super::simd;
 use super::tile::{Rows, VectorUnit};
 use crate::device::{Heads, QueryBlock, Scores};
 
@@ -323,11 +323,11 @@ vectorize! {
         for x in row.iter_mut() {
             *x *= factor;
         }
-        let max = simd::max(row);
+        let max = math::max(row);
         for x in row.iter_mut() {
-            *x = simd::exp(*x - max);
+            *x = math::exp(*x - max);
         }
-        let scale = 1.0 / simd::sum(row, |x| x);
+        let scale = 1.0 / math::sum(row, |x| x);
         for x in row.iter_mut() {
             *x *= scale;
         }
@@ -337,7 +337,7 @@ vectorize! {
 vectorize! {
     /// dp <- p (dp - sum(p dp))
     fn softmax_backward(dp: &mut [f32], p: &[f32]) {
-        let mean = simd::dot(dp, p);
+        let mean = math::dot(dp, p);
         for i in 0..dp.len() {
             dp[i] = p[i] * (dp[i] - mean);
         }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::activation::CHUNK;
 
-use super::simd;
+use super::math;
 
 /// cap tanh(x / cap) elementwise, in place, on all threads.
 pub fn cap_all(xs: &mut [f32], limit: f32) {
@@ -24,7 +24,7 @@ vectorize! {
     pub fn cap(xs: &mut [f32], factor: f32, cap: f32) {
         let factor = factor / cap;
         for x in xs {
-            *x = cap * simd::tanh(factor * *x);
+            *x = cap * math::tanh(factor * *x);
         }
     }
 }
@@ -34,7 +34,7 @@ vectorize! {
     pub fn cap_slopes(xs: &mut [f32], factor: f32, cap: f32) {
         let factor = factor / cap;
         for x in xs {
-            *x = simd::tanh_slope(factor * *x);
+            *x = math::tanh_slope(factor * *x);
         }
     }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::activation::{activate, multiply_by_slope};
-use super::simd;
+use super::math;
 use crate::device::Activation;
 
 /// activation(gate) * up: gate and up side by side, x [tokens, 2 * inner] -> [tokens, inner].
@@ -46,7 +46,7 @@ vectorize! {
     fn swiglu(y: &mut [f32], gate: &[f32], up: &[f32]) {
         for i in 0..y.len() {
             let x = gate[i];
-            y[i] = x / (1.0 + simd::exp(-x)) * up[i];
+            y[i] = x / (1.0 + math::exp(-x)) * up[i];
         }
     }
 }
@@ -56,7 +56,7 @@ vectorize! {
     fn differentiate_swiglu(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
         for i in 0..dy.len() {
             let (x, u) = (gate[i], up[i]);
-            let sigmoid = 1.0 / (1.0 + simd::exp(-x));
+            let sigmoid = 1.0 / (1.0 + math::exp(-x));
             gate[i] = dy[i] * u * (sigmoid * (1.0 + x * (1.0 - sigmoid)));
             up[i] = dy[i] * (x * sigmoid);
         }

@@ -1,6 +1,6 @@
 //! Gram matrices of directions.
 
-use super::simd;
+use super::math;
 use super::source::Source;
 use crate::direction::Key;
 use crate::direction::group::GROUP;
@@ -21,7 +21,7 @@ vectorize! {
             }
             for a in 0..q {
                 for b in 0..=a {
-                    products[a * q + b] += f64::from(simd::dot(&drawn[a], &drawn[b]));
+                    products[a * q + b] += f64::from(math::dot(&drawn[a], &drawn[b]));
                 }
             }
         }

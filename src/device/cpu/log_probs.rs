@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::simd;
+use super::math;
 
 /// ln of the sum of e^x over each row of logits [rows, vocab]: [rows].
 pub fn log_sums(logits: &[f32], vocab: usize) -> Vec<f32> {
@@ -29,11 +29,11 @@ pub fn differentiate_log_probs(logits: &[f32], vocab: usize, picks: &[(usize, u3
 vectorize! {
     /// ln of the sum of e^x over `xs`.
     fn log_sum_exp(xs: &[f32]) -> f32 {
-        let max = simd::max(xs);
+        let max = math::max(xs);
         // f32 sums over chunks, added in f64: accurate for a vocabulary of 50,000.
         let mut total = 0f64;
         for chunk in xs.chunks(1024) {
-            total += f64::from(simd::sum(chunk, #[inline(always)] |x| simd::exp(x - max)));
+            total += f64::from(math::sum(chunk, #[inline(always)] |x| math::exp(x - max)));
         }
         if max.is_finite() { max + libm::log(total) as f32 } else { f32::NAN }
     }
@@ -43,7 +43,7 @@ vectorize! {
     /// x <- weight * e^(x - log_sum)
     fn scaled_softmax(xs: &mut [f32], weight: f32, log_sum: f32) {
         for x in xs.iter_mut() {
-            *x = weight * simd::exp(*x - log_sum);
+            *x = weight * math::exp(*x - log_sum);
         }
     }
 }

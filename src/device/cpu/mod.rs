@@ -5,6 +5,7 @@
 
 #[macro_use]
 pub mod simd;
+pub mod math;
 pub mod convert;
 pub mod activation;
 pub mod cap;
@@ -25,6 +26,7 @@ pub mod norm;
 pub mod low_rank;
 pub mod embed;
 pub mod tile;
+mod amx;
 pub mod pairs;
 pub mod transpose;
 pub mod product;

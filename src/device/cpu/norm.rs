@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::math;
 use super::points::chunks_by_point;
-use super::simd;
 use super::small::SmallWeight;
 use crate::device::Heads;
 
@@ -109,8 +109,8 @@ vectorize! {
     fn normalise(row: &mut [f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, centred: bool) {
         let n = row.len() as f32;
         // Two passes, to avoid cancellation where activations have a large mean.
-        let mean = if centred { simd::sum(row, |x| x) / n } else { 0.0 };
-        let variance = simd::sum(row, |x| (x - mean) * (x - mean)) / n;
+        let mean = if centred { math::sum(row, |x| x) / n } else { 0.0 };
+        let variance = math::sum(row, |x| (x - mean) * (x - mean)) / n;
         let scale = 1.0 / (variance + eps).sqrt();
         for (x, w) in row.iter_mut().zip(weight) {
             *x = (*x - mean) * scale * *w;
@@ -128,15 +128,15 @@ vectorize! {
     /// mean(g) unless centred).
     fn differentiate(x: &mut [f32], dy: &mut [f32], weight: &[f32], eps: f32, centred: bool) {
         let n = x.len() as f32;
-        let mean = if centred { simd::sum(x, |x| x) / n } else { 0.0 };
-        let variance = simd::sum(x, |x| (x - mean) * (x - mean)) / n;
+        let mean = if centred { math::sum(x, |x| x) / n } else { 0.0 };
+        let variance = math::sum(x, |x| (x - mean) * (x - mean)) / n;
         let scale = 1.0 / (variance + eps).sqrt();
         for i in 0..x.len() {
             x[i] = (x[i] - mean) * scale;
             dy[i] *= weight[i];
         }
-        let mean_gn = simd::dot(x, dy) / n;
-        let mean_g = if centred { simd::sum(dy, |g| g) / n } else { 0.0 };
+        let mean_gn = math::dot(x, dy) / n;
+        let mean_g = if centred { math::sum(dy, |g| g) / n } else { 0.0 };
         for i in 0..x.len() {
             dy[i] = (dy[i] - mean_g - x[i] * mean_gn) * scale;
         }

@@ -1,5 +1,6 @@
 //! PyTorch state dicts, read without executing anything.
 
+mod machine;
 mod unpickle;
 mod state_dict;
 

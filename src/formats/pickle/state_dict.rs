@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use candle_core::DType;
 
+use super::machine::LONGEST;
 use super::unpickle::{self, Strided};
 use crate::base::text::quoted;
 use crate::formats::{Layout, Strides};
@@ -60,7 +61,7 @@ impl Pickle {
                 bail!("its numbers are written {}-endian; save it again on a little-endian machine", order.trim());
             }
         }
-        let pickle = member(&mut archive, &format!("{folder}data.pkl"), unpickle::LONGEST)?;
+        let pickle = member(&mut archive, &format!("{folder}data.pkl"), LONGEST)?;
         let mut views = BTreeMap::new();
         // Several tensors may view the same numbers; bounds their total size by a multiple of the file's.
         let mut left = len.saturating_mul(4).saturating_add(64 << 20);
