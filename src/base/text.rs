@@ -94,6 +94,12 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
     }
 }
 
+/// As a shell takes it.
+pub fn shell_quoted(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,10 +109,4 @@ mod tests {
         assert_eq!(plain("a\tb\nc \u{e9}"), "a\tb\nc \u{e9}");
         assert_eq!(plain("\u{1b}]0;x\u{7}\r\u{9b}1m\u{202e}"), "\\u001b]0;x\\u0007\\u000d\\u009b1m\\u202e");
     }
-}
-
-/// As a shell takes it.
-pub fn shell_quoted(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=+:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
