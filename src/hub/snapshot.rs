@@ -213,9 +213,11 @@ impl Hub {
                 failure.say,
                 if settings.token.is_some() { "" } else { ", or set HF_TOKEN, which allows more requests" }
             ),
-            (None, _) => {
-                unavailable!("{}; the cache ({1}) has no complete copy of {id}", failure.say, settings.cache.display())
-            }
+            (None, _) => unavailable!(
+                "{}; the cache ({}) has no complete copy of {id}; check the network, or give a local folder",
+                failure.say,
+                settings.cache.display()
+            ),
             _ => unavailable!("cannot get {id} from the hub: {}", failure.say),
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint;
 use crate::base::files;
+use crate::base::text::shell_quoted;
 use crate::config::{Inputs, RunConfig};
 use crate::device::cpu::simd;
 use crate::model::Model;
@@ -63,11 +64,14 @@ fn check_empty(folder: &Path) -> Result<()> {
     };
     let is_lock = |entry: &DirEntry| entry.file_name() == FILE && entry.metadata().is_ok_and(|file| file.len() == 0);
     if entries.flatten().any(|entry| !is_lock(&entry)) {
-        let run = match folder.join(FILE).is_file() {
-            true => format!(", or continue the run in it with `resume {place}`"),
-            false => String::new(),
+        let others = match folder.join(FILE).is_file() {
+            true => {
+                let run = shell_quoted(&folder.to_string_lossy());
+                format!("add `overwrite_output_dir`, or continue the run in it with `resume {run}`")
+            }
+            false => "or add `overwrite_output_dir`".into(),
         };
-        return Err(usage!("`output_dir` {place} is not empty; choose another folder, or add `overwrite_output_dir`{run}"));
+        return Err(usage!("`output_dir` {place} is not empty; choose another folder, {others}"));
     }
     Ok(())
 }
