@@ -1,4 +1,4 @@
-//! RawArgs as typed: flags, and the keys of a TOML file. Nothing here is checked beyond its type.
+//! Options as typed: flags, and the keys of a TOML file. Nothing here is checked beyond its type.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use crate::base::Usage;
 use crate::base::numbers::number;
 use crate::base::text::{nearest, rename_options};
 use crate::zo::Settings;
+use crate::zo::methods::{DEFAULT_METHOD, METHODS};
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
@@ -66,6 +67,11 @@ pub struct Common {
     pub eval_batch_size: Option<usize>,
 }
 
+fn optimizer_help() -> String {
+    let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
+    format!("The training method: {} [default: {DEFAULT_METHOD}]", names.join(", "))
+}
+
 /// Everything that `train` takes. As typed: None where nothing was said.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
@@ -74,9 +80,8 @@ pub struct RawArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
-    /// The training method: zo-sgd, zo-sgd-momentum, zo-sign, zo-sign-scalar, zo-conservative, zo-rmsprop, zo-adamm, zo-adam,
-    /// r-adazo, meazo, mezo-svrg, vamo, sgd, adamw, svrg [default: zo-sgd]
-    #[arg(long, help_heading = "Training")]
+    /// The name of the training method. The help lists the names of the table of methods.
+    #[arg(long, help = optimizer_help(), help_heading = "Training")]
     pub optimizer: Option<String>,
     /// Learning rate [default: depends on the method and the number of weights; the run prints it. zo-sgd: 0.016 / sqrt(number of
     /// weights), that is 1e-5 for 2.6 M and 1.4e-6 for 135 M weights, x 40 for a prefix; other zeroth-order methods: a multiple of that.

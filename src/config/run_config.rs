@@ -11,6 +11,7 @@ use super::limits::{MOST_BATCH, MOST_DIRECTIONS, MOST_ROWS, MOST_STEPS, positive
 use super::trainable::TrainableArgs;
 use super::values::{Fsync, Schedule};
 use crate::data::task::Sizes;
+use crate::zo::methods::DEFAULT_METHOD;
 use crate::zo::{Settings, StepContext};
 
 /// The config of `zotune train` without options: configs/reviews.toml, built in.
@@ -69,7 +70,7 @@ impl RunConfig {
             ));
         }
         let inputs = Inputs { tuned, ..Inputs::check(raw.common)? };
-        let optimizer = raw.optimizer.unwrap_or("zo-sgd".into());
+        let optimizer = raw.optimizer.unwrap_or_else(|| DEFAULT_METHOD.into());
         let seed = raw.seed.unwrap_or(0);
         let max_steps = raw.max_steps.unwrap_or(20_000);
         let batch_size = raw.batch_size.unwrap_or(16);

@@ -26,6 +26,9 @@ const ZO_BENCH: &str = "ZO-Bench, Zhang et al. 2024, arXiv 2402.11592";
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014";
 const ADAMM: &str = "Chen et al. 2019, as Algorithm 1 of arXiv 2502.01014";
 
+/// The method of a run that names none.
+pub const DEFAULT_METHOD: &str = "zo-sgd";
+
 /// All methods, zeroth-order ones first. The number is the default learning rate: of `zeroth`, a multiple of ZO-SGD's
 /// ([`Method::zeroth`]); of the others, absolute.
 #[rustfmt::skip]
