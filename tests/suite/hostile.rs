@@ -264,7 +264,7 @@ fn knobs_at_their_extremes_are_refused_by_name() -> Result<()> {
     refused(
         "train --model opt-mini --prefix-tuning --num-prefix 512",
         None,
-        "with a prefix of 512 there is no room for a prompt",
+        "--num-prefix 512: the model supports at most 512 tokens, so there is no room for a prompt",
     )?;
     refused(
         &format!("train {} --prefix-tuning --num-prefix {huge}", survival::RUN),

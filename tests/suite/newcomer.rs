@@ -424,7 +424,7 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
     let words = "plan --model wide --task reviews --num-train 8 --num-dev 2 --num-eval 2 --batch-size 2 --max-steps 2";
     let output = done(place, words)?;
     let said = String::from_utf8(output.stdout.clone())?;
-    assert!(said.contains("but      it will not fit into memory: ") && said.contains("but this machine has "), "{said}");
+    assert!(said.contains("but      it will not fit into memory: ") && said.contains("and this machine has "), "{said}");
     assert!(stderr(&output).contains("of a model of this size that takes a while"), "{}", stderr(&output));
     Ok(())
 }
