@@ -190,7 +190,10 @@ fn rows_that_have_changed_since_the_run_are_not_its_own() -> Result<()> {
     assert!(said.contains(&format!("run: other than the run's: {changed}")) && !said.contains("its task"), "{said}");
     assert!(said.contains("whether the run was trained on these rows cannot be told: the rows that it was trained on"));
     let further = "train --model run --data mine.jsonl --batch-size 8 --max-steps 1 --output-dir further";
-    assert!(stderr(&done(place, further)?).contains("cannot be told: the rows that it was trained on"));
+    assert!(
+        stderr(&done(place, further)?)
+            .contains("cannot tell whether run was trained on the evaluation rows: the rows that it was trained on")
+    );
     // One evaluation row alone: the others are counted.
     let task = Task::of(None, Some(&file))?;
     write(&file, &rows)?;
