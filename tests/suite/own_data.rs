@@ -112,7 +112,7 @@ fn a_folder_may_have_files_for_dev_and_eval() -> Result<()> {
     assert_eq!(sizes(&splits(dir.path(), more)?), (40, 11, 7));
     std::fs::remove_file(dir.path().join("valid.jsonl"))?;
     std::fs::remove_file(dir.path().join("test.jsonl"))?;
-    assert!(splits(dir.path(), more).err().unwrap().to_string().contains("num_eval 1000"));
+    assert!(splits(dir.path(), more).err().unwrap().to_string().contains("`num_eval` 1000: it must be between 1 and "));
     Ok(())
 }
 
@@ -385,7 +385,7 @@ fn rows_that_do_not_fit_are_named() -> Result<()> {
         (&["--data", "nowhere"], "--data nowhere: there is no such file or folder"),
         (&["--data", "/dev/null"], "--data /dev/null: it is neither a file nor a folder"),
         (&["--data", "folder"], "--data folder: there is no train.jsonl (or .csv, .tsv, .parquet) in it"),
-        (&["--data", "a.jsonl", "--num-eval", "21"], "num_eval 21: a.jsonl has 20 rows"),
+        (&["--data", "a.jsonl", "--num-eval", "21"], "--num-eval 21: it must be between 1 and 20, the rows of a.jsonl"),
         (&["--data", "a.jsonl", "--num-eval", "20"], "a.jsonl has 20 rows, but 1 + 2 + 20 = 23 are asked for"),
     ] {
         let output = call(place, &[&["train"], args].concat())?;
