@@ -283,7 +283,7 @@ fn loss_name(task: &Task) -> &'static str {
     match (task.loss, task.metric) {
         (Loss::Classification, _) => "classification over the answers",
         (Loss::TeacherForcing, Metric::Accuracy) => "language-modelling loss on the right answer",
-        (Loss::TeacherForcing, Metric::Loss) => "language-modelling loss on the completion",
+        (Loss::TeacherForcing, Metric::Loss) => "language-modelling loss on the tokens after the prompt",
     }
 }
 

@@ -331,7 +331,7 @@ fn streams_that_go_away_and_odd_names_are_met_calmly() -> Result<()> {
         .args([std::ffi::OsStr::new("eval"), std::ffi::OsStr::new("--model"), std::ffi::OsStr::from_bytes(b"caf\xe9")])
         .output()?;
     assert_eq!(odd.status.code(), Some(2));
-    assert!(stderr(&odd).contains("is not UTF-8"), "{}", stderr(&odd));
+    assert!(stderr(&odd).contains("is not valid UTF-8"), "{}", stderr(&odd));
     let run = format!("{} {} 2>&- | true", env!("CARGO_BIN_EXE_zotune"), SMALL.join(" "));
     let closed = Command::new("bash").args(["-c", &format!("set -o pipefail; {run}")]).current_dir(place.path()).status()?;
     assert_eq!(closed.code(), Some(0));
@@ -420,7 +420,8 @@ fn plan_says_what_a_run_takes() -> Result<()> {
 #[test]
 fn vamo_logs_its_correction_and_its_snapshots() -> Result<()> {
     let place = workplace()?;
-    let args = [&SMALL[..], &["--optimizer", "vamo", "--batch-size", "8", "--q", "3", "--logging-steps", "1"]].concat();
+    let args =
+        [&SMALL[..], &["--optimizer", "vamo", "--batch-size", "8", "--q", "3", "--logging-steps", "1", "-v"]].concat();
     let output = call(place.path(), &args)?;
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("backpropagation, corrected by 3.85"), "{}", stderr(&output));

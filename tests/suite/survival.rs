@@ -427,7 +427,7 @@ fn what_is_damaged_or_of_another_run_is_named() -> Result<()> {
     std::fs::write(&checkpoint, bytes)?;
     let output = done(place, "train --resume run --max-steps 67")?;
     assert!(stderr(&output).contains("checkpoint-66 is skipped: model.safetensors is damaged"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("steps 61 to 66 are replayed"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("replaying steps 61 to 66 from the log"), "{}", stderr(&output));
     // So are the best weights, if their file is lost: those of the step with the least loss on dev, whichever that is.
     std::fs::remove_file(place.join("run/model.safetensors"))?;
     done(place, "train --resume run --max-steps 68")?;
