@@ -116,7 +116,7 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
     let output = done(place, words)?;
     let said = String::from_utf8(output.stdout.clone())?;
     assert!(
-        said.contains("warning  it does not fit into memory: it needs ") && said.contains("but this machine has "),
+        said.contains("warning  it does not fit into memory: it needs ") && said.contains("and this machine has "),
         "{said}"
     );
     assert!(stderr(&output).contains("for a model of this size this takes a while"), "{}", stderr(&output));
