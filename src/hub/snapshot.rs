@@ -178,7 +178,7 @@ impl Hub {
     }
 
     fn warn(&self, repo: &Repo, commit: &str, failure: &Failure) {
-        tracing::warn!("{}; continuing with {}, which is in the cache", failure.say, at_commit(&repo.id, commit));
+        tracing::warn!("{}; using {} from the cache", failure.say, at_commit(&repo.id, commit));
     }
 
     /// The error for a failure: its cause and the remedy.

@@ -76,7 +76,7 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
         for expected in ["run holds the weights from before training", "try --learning-rate 1e"] {
             assert!(said.contains(expected), "{flags}: {said} does not say {expected}");
         }
-        assert_eq!(said.contains("in 10 of the last 11 steps"), begins.contains("diverged"), "{said}");
+        assert_eq!(said.contains("in 10 of the last 12 steps"), begins.contains("diverged"), "{said}");
         assert!(place.join("run/loss.svg").is_file(), "{flags}");
         if begins.contains("diverged") {
             let said = stderr(&done(place, "export run --trajectory run.zot")?);

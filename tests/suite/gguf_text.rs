@@ -121,7 +121,7 @@ fn sentencepieces_are_found_as_sentencepiece_finds_them() -> Result<()> {
 
 #[test]
 fn damaged_files_say_what_is_wrong() -> Result<()> {
-    if !alone("gguf::damaged_files_say_what_is_wrong")? {
+    if !alone("gguf_text::damaged_files_say_what_is_wrong")? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;

@@ -63,7 +63,7 @@ fn a_model_is_fetched_into_the_shared_cache_and_needs_no_network_again() -> Resu
     let output = home.run(&hub, &EVAL, &[])?;
     assert!(output.status.success() && stderr(&output).contains("from the cache"), "{}", stderr(&output));
     let output = home.run(&hub, &EVAL, &[("HF_ENDPOINT", "http://127.0.0.1:1")])?;
-    assert!(output.status.success() && stderr(&output).contains("continuing with facebook/opt-tiny@27dcfa7"));
+    assert!(output.status.success() && stderr(&output).contains("using facebook/opt-tiny@27dcfa7 from the cache"));
     Ok(())
 }
 
