@@ -81,7 +81,7 @@ fn a_run_that_came_to_nothing_says_what_is_left() -> Result<()> {
         if begins.contains("diverged") {
             let said = stderr(&done(place, "export run --trajectory run.zot")?);
             assert!(
-                said.contains("the log ends at step 11 of 40: the run was stopped, has diverged or is still running"),
+                said.contains("the log ends at step 12 of 40: the run was stopped, has diverged or is still running"),
                 "{said}"
             );
         }
