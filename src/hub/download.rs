@@ -80,11 +80,12 @@ impl<'a> Download<'a> {
 
     /// Resumes after every break, until the download is complete or [`ATTEMPTS`] in a row bring nothing.
     fn finish(&mut self, again: &dyn Fn() -> Result<Remote, Failure>) -> Result<(), Failure> {
-        let mut stalled = 0;
+        // Against the longest part so far: a server that refuses the rest and breaks off the whole makes no progress.
+        let (mut stalled, mut longest) = (0, self.len);
         loop {
-            let before = self.len;
             let Err(failure) = self.request_rest() else { return Ok(()) };
-            stalled = if self.len > before { 0 } else { stalled + 1 };
+            stalled = if self.len > longest { 0 } else { stalled + 1 };
+            longest = longest.max(self.len);
             let is_stale = matches!(failure.status, Some(401 | 403 | 410)) && self.len > 0 && stalled == 1;
             if is_stale && let Some(remote) = again().ok().filter(|remote| remote.etag == self.etag) {
                 self.url = remote.url;

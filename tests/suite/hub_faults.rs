@@ -50,6 +50,22 @@ fn a_connection_that_breaks_goes_on_where_it_broke() -> Result<()> {
     Ok(())
 }
 
+/// The whole breaks off at one place, and the rest is refused: each second answer looks like progress, and none is.
+#[test]
+fn a_download_that_turns_in_a_circle_is_given_up() -> Result<()> {
+    let (hub, home) = (hub()?, Home::new()?);
+    let (bytes, _) = weights()?;
+    hub.play(move |r| {
+        r.is_cdn.then(|| match r.header("range") {
+            Some(_) => Answer::new(416, ""),
+            None => Answer { cut: Some(10_000), ..file(r, &bytes) },
+        })
+    });
+    assert!(!home.refused(&hub, &[])?.is_empty());
+    assert!(hub.count(|r| r.is_cdn) < 12);
+    Ok(())
+}
+
 #[test]
 fn a_download_that_is_given_up_is_kept_and_gone_on_with() -> Result<()> {
     let (hub, home) = (hub()?, Home::new()?);
