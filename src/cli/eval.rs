@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::args::EvalArgs;
+use super::flags::with_flags;
 use super::format::worth;
 use super::screen::{check_new, describe_model, load, on_threads, progress_bar, say};
 use crate::base::errors::given;
@@ -90,7 +91,7 @@ fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, as_json: bool, dump_to
         }
         if let Some(run) = &run {
             result["run"] = serde_json::to_value(&run.folder)?;
-            result["other_than_the_run"] = serde_json::to_value(&run.differences)?;
+            result["other_than_the_run"] = run.differences.iter().map(|said| with_flags(said)).collect();
             result["rows_trained_on"] = repeats.map(|found| found.eval_in_train).into();
             result["rows_of_dev"] = repeats.map(|found| found.eval_in_dev).into();
         }

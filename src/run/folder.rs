@@ -187,13 +187,20 @@ pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     }
 }
 
-/// Records in run.json that the run resumes after `step`, and its config. The results of a finished run stay until a
-/// longer one replaces them.
-pub fn go_on(config: &RunConfig, step: u64, command: &[String]) -> Result<()> {
-    let folder = &config.output_dir;
+/// Goes on with a run: extends the log to the config's `max_steps`, if that is more, and records the process in
+/// run.json. The results of a finished run stay until a longer one replaces them.
+pub fn go_on(config: &mut RunConfig, log: &mut Log, command: &[String]) -> Result<()> {
+    let then = log.trajectory().max_steps;
+    if config.max_steps > then {
+        log.extend(config.max_steps)?;
+        config.stages = log.trajectory().stages.clone();
+        config.warn_of_schedule(then);
+    }
+    log.set_fsync(config.fsync);
+    let (folder, step) = (&config.output_dir, log.trajectory().steps());
     checkpoint::clear(folder, Some(step))?;
     let mut run = read_run(folder).unwrap_or_else(|| json!({}));
-    run["config"] = serde_json::to_value(config)?;
+    run["config"] = serde_json::to_value(&*config)?;
     match run["resumed"].as_array_mut() {
         Some(sessions) => sessions.push(session(step, command)),
         None => run["resumed"] = json!([session(step, command)]),

@@ -85,10 +85,10 @@ impl PriorRun {
             let now = named(&common.task, &common.data);
             differences.push(format!("data {now} (run: {})", named(&then.task, &then.data)));
         }
-        let mut differ = |flag: &str, now: Option<String>, then: Option<String>| {
+        let mut differ = |option: &str, now: Option<String>, then: Option<String>| {
             if now != then {
                 let said = |value: Option<String>| value.unwrap_or("default".into());
-                differences.push(format!("--{flag} {} (run: {})", said(now), said(then)));
+                differences.push(format!("`{option} {}` (run: {})", said(now), said(then)));
             }
         };
         let dtype = *common.dtype.get_or_insert(then.dtype);
@@ -97,13 +97,13 @@ impl PriorRun {
         common.bos_id = common.bos_id.or(then.bos_id);
         common.max_length = common.max_length.or(then.max_length);
         let text = |n: Option<usize>| n.map(|n| n.to_string());
-        differ("bos-id", text(common.bos_id.map(|id| id as usize)), text(then.bos_id.map(|id| id as usize)));
-        differ("max-length", text(common.max_length), text(then.max_length));
+        differ("bos_id", text(common.bos_id.map(|id| id as usize)), text(then.bos_id.map(|id| id as usize)));
+        differ("max_length", text(common.max_length), text(then.max_length));
         if rows == Rows::Own {
             common.num_eval = common.num_eval.or(then.num_eval);
             let seed = *common.train_set_seed.get_or_insert(then.train_set_seed);
-            differ("num-eval", text(common.num_eval), text(then.num_eval));
-            differ("train-set-seed", text(Some(seed as usize)), text(Some(then.train_set_seed as usize)));
+            differ("num_eval", text(common.num_eval), text(then.num_eval));
+            differ("train_set_seed", text(Some(seed as usize)), text(Some(then.train_set_seed as usize)));
         }
         let seed = common.train_set_seed.unwrap_or_default();
         let same_split = rows == Rows::Own && common.num_eval == then.num_eval && seed == then.train_set_seed;

@@ -68,7 +68,7 @@ pub fn replay_model(
     trajectory.header.check_base(params)?;
     trajectory.header.check_function(&model_function(model))?;
     assign_roles(&config, model, params)?;
-    replay(trajectory, params, to, done)
+    follow(trajectory, params, to, done)
 }
 
 /// Replays a trajectory from its start to step `to`. The roles of the weights are assigned. Fails with
@@ -77,6 +77,11 @@ pub fn replay_model(
 pub fn replay(trajectory: &Trajectory, params: &mut Params, to: u64, done: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
     trajectory.check_replays()?;
     trajectory.header.check_base(params)?;
+    follow(trajectory, params, to, done)
+}
+
+/// The steps of [`replay`], after its checks.
+fn follow(trajectory: &Trajectory, params: &mut Params, to: u64, done: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
     let config = trajectory.config();
     let mut optimizer = make_method(&config, params)?;
     for step in 1..=to {

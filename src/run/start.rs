@@ -20,7 +20,7 @@ use crate::config::{Inputs, RawArgs, RunConfig};
 use crate::data::Shown;
 use crate::data::task::{Repeats, Task};
 use crate::device::cpu::simd;
-use crate::zo::{Batches, Optimizer, Workload, methods};
+use crate::zo::{Batches, Optimizer, methods};
 
 /// Reads the weights of an opened model, and replays the trajectory that the inputs name.
 pub type Load<'a> = &'a dyn Fn(LoadedModel, &Inputs) -> Result<LoadedModel>;
@@ -106,8 +106,6 @@ pub enum Resumed {
 /// A run to be continued, without its weights.
 pub struct Unfinished {
     log: Log,
-    /// The number of steps before it was extended.
-    max_steps: u64,
     earlier: Option<Value>,
     /// The opened run.
     pub planned: PlannedRun,
@@ -135,22 +133,19 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
         config.inputs.check_began_here()?;
     }
     let planned = open(config)?;
-    Ok(Resumed::Unfinished(Box::new(Unfinished { log, max_steps: known.max_steps, earlier, planned })))
+    Ok(Resumed::Unfinished(Box::new(Unfinished { log, earlier, planned })))
 }
 
 impl Unfinished {
     /// Continues the run. Fails if the model, the task or the data differ from those it began with.
     pub fn go_on(self, load: Load, command: &[String]) -> Result<Run> {
-        let Unfinished { mut log, max_steps, earlier, planned } = self;
+        let Unfinished { mut log, earlier, planned } = self;
         let PlannedRun { mut job, opened, forecast, repeats, .. } = planned;
         let mut loaded = load(opened, &job.config.inputs)?;
         loaded.begin_adapter(&job.config)?;
         let header = &log.trajectory().header;
-        // The model first: another model's tokenizer makes other examples of the same rows.
-        header.check_base(&mut loaded.params)?;
         let workload = language_task(&job.config, &job.task, &loaded.model, &job.examples, loaded.max_length);
-        header.check_function(&workload.function())?;
-        header.check_data(&workload.data())?;
+        header.check_continues(&mut loaded.params, &workload)?;
         if !header.replays && header.instruction_set != simd::instruction_set() {
             tracing::warn!(
                 "the run was started on {} and continues on {}: first-order gradients differ in their last bits",
@@ -159,13 +154,7 @@ impl Unfinished {
             );
         }
         let optimizer = set_up(&mut job.config, &mut loaded, job.examples.train.len())?;
-        if job.config.max_steps > max_steps {
-            log.extend(job.config.max_steps)?;
-            job.config.stages = log.trajectory().stages.clone();
-            job.config.warn_of_schedule(max_steps);
-        }
-        log.set_fsync(job.config.fsync);
-        folder::go_on(&job.config, log.trajectory().steps(), command)?;
+        folder::go_on(&mut job.config, &mut log, command)?;
         Ok(Run { job, loaded, optimizer, log, forecast, repeats, earlier })
     }
 }

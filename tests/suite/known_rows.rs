@@ -147,7 +147,7 @@ fn rows_that_have_changed_since_the_run_are_not_its_own() -> Result<()> {
 fn rows_of_a_trajectory_that_was_handed_on_are_known_by_their_digest() -> Result<()> {
     let folder = workplace()?;
     let place = folder.path();
-    crate::run_folder::copy_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tasks/reviews"), &place.join("reviews"))?;
+    crate::support::copy_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tasks/reviews"), &place.join("reviews"))?;
     let words = "--model model --task reviews --data reviews --num-eval 20";
     done(place, &format!("train {words} --num-dev 20 --max-steps 2 --output-dir run"))?;
     done(place, "export run --trajectory run.zot")?;

@@ -51,14 +51,8 @@ fn run(folder: &Path, optimizer: &str, max_steps: u64) -> Result<Results> {
     let mut optimizer = make_method(&config, &mut params)?;
     let mut log = if folder.join("trajectory.bin").is_file() {
         let mut log = Log::resume(folder)?;
-        log.trajectory().header.check_base(&mut params)?;
-        log.trajectory().header.check_function(&lab.function())?;
-        log.trajectory().header.check_data(&lab.data())?;
-        if max_steps > log.trajectory().max_steps {
-            log.extend(max_steps)?;
-            config.stages = log.trajectory().stages.clone();
-        }
-        folder::go_on(&config, log.trajectory().steps(), &[])?;
+        log.trajectory().header.check_continues(&mut params, &lab)?;
+        folder::go_on(&mut config, &mut log, &[])?;
         log
     } else {
         let header = Header::new(&config, "as tested", &lab, &mut params)?;

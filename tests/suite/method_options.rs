@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use candle_core::DType;
+use zotune::config::{RawArgs, RunConfig};
 use zotune::device::cpu::drawn::direction;
 use zotune::params::Role;
 use zotune::zo::methods::{METHODS, method};
@@ -90,34 +91,34 @@ fn the_default_radius_goes_equally_far_on_the_sphere() -> Result<()> {
     Ok(())
 }
 
+/// Options of methods and values for them. The last line is the option; a line before it is one that it needs.
+const KNOBS: &[&str] = &[
+    "preset = \"paper\"",
+    "perturbation-mode = \"one-side\"",
+    "perturbation-mode = \"two-side\"",
+    "num-directions = 23",
+    "distribution = \"sphere\"",
+    "distribution = \"gaussian\"",
+    "distribution = \"rademacher\"",
+    "zo-eps = 7e-3",
+    "fresh-batch-per-direction = true",
+    "weight-decay = 0.5",
+    "momentum = 0.5",
+    "beta1 = 0.5",
+    "beta2 = 0.5",
+    "zeta = 0.5",
+    "amsgrad = true",
+    "state-dtype = \"bf16\"",
+    "alpha = 0.5",
+    "snapshot-steps = 57",
+    "max-directions = 57",
+    "max-directions = 57\ndirection-tolerance = 0.3",
+    "fo-params = \"last:1\"",
+];
+
 /// Every knob that a method has shows in what is printed of it.
 #[test]
 fn every_knob_shows_in_what_is_printed() -> Result<()> {
-    use zotune::config::RawArgs;
-    use zotune::config::RunConfig;
-    let knobs = [
-        "preset = \"paper\"",
-        "perturbation-mode = \"one-side\"",
-        "perturbation-mode = \"two-side\"",
-        "num-directions = 23",
-        "distribution = \"sphere\"",
-        "distribution = \"gaussian\"",
-        "distribution = \"rademacher\"",
-        "zo-eps = 7e-3",
-        "fresh-batch-per-direction = true",
-        "weight-decay = 0.5",
-        "momentum = 0.5",
-        "beta1 = 0.5",
-        "beta2 = 0.5",
-        "zeta = 0.5",
-        "amsgrad = true",
-        "state-dtype = \"bf16\"",
-        "alpha = 0.5",
-        "snapshot-steps = 57",
-        "max-directions = 57",
-        "max-directions = 57\ndirection-tolerance = 0.3",
-        "fo-params = \"last:1\"",
-    ];
     for method in METHODS {
         let printed = |toml: &str| -> Result<String> {
             let mut settings = RunConfig::check(RawArgs::from_toml(toml, "test")?)?.settings;
@@ -134,7 +135,7 @@ fn every_knob_shows_in_what_is_printed() -> Result<()> {
         };
         let plain = printed("")?;
         let mut shown = std::collections::BTreeSet::new();
-        for toml in knobs {
+        for toml in KNOBS {
             let last = toml.lines().last().unwrap().split(' ').next().unwrap();
             if method.options().any(|knob| knob == last) {
                 let found = printed(toml)?;
@@ -181,29 +182,8 @@ fn help_names_every_method() {
 
 #[test]
 fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
-    use zotune::config::RawArgs;
-    use zotune::config::RunConfig;
-    let knobs = [
-        "preset = \"paper\"",
-        "perturbation-mode = \"one-side\"",
-        "num-directions = 2",
-        "distribution = \"sphere\"",
-        "zo-eps = 1e-3",
-        "fresh-batch-per-direction = true",
-        "weight-decay = 0.5",
-        "momentum = 0.5",
-        "beta1 = 0.5",
-        "beta2 = 0.5",
-        "zeta = 0.5",
-        "amsgrad = true",
-        "state-dtype = \"bf16\"",
-        "fo-params = \"last:1\"",
-        "alpha = 0.5",
-        "snapshot-steps = 5",
-        "max-directions = 5",
-    ];
     for method in METHODS {
-        for toml in knobs {
+        for toml in KNOBS.iter().filter(|toml| toml.lines().count() == 1) {
             let knob = toml.split(' ').next().unwrap();
             let mut settings = RunConfig::check(RawArgs::from_toml(toml, "test")?)?.settings;
             assert_eq!(settings.given()?, [knob]);

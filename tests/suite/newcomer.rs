@@ -84,7 +84,7 @@ fn a_plan_counts_snapshots_and_the_disk_and_says_what_will_not_fit() -> Result<(
 
     // What stands beside an adapter's weights is larger than they are, and in each checkpoint too.
     std::fs::create_dir(place.join("wordy"))?;
-    crate::run_folder::copy_all(&place.join("model"), &place.join("wordy"))?;
+    crate::support::copy_all(&place.join("model"), &place.join("wordy"))?;
     let vocab = std::fs::read_to_string(place.join("model/vocab.json"))?;
     std::fs::write(place.join("wordy/vocab.json"), format!("{}{vocab}", " ".repeat(1 << 20)))?;
     let words = format!("{RUN} --model wordy --lora-r 2 --save-total-limit 2");

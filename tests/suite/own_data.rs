@@ -10,13 +10,10 @@ use zotune::config::{Common, Inputs};
 use zotune::data::task::{PromptedRow, Sizes, Splits, Task};
 use zotune::run::LoadedModel;
 
+use crate::support::rows::write;
 use crate::support::{Column, call, write_parquet};
 
 const LABELS: [&str; 2] = ["good", "bad {{ x }}"];
-
-fn write(path: &Path, rows: &[Value]) -> Result<()> {
-    Ok(std::fs::write(path, rows.iter().map(|row| format!("{row}\n")).collect::<String>())?)
-}
 
 fn completions(n: usize) -> Vec<Value> {
     (0..n).map(|i| json!({ "prompt": format!("Film {i}: "), "completion": format!("number {}", i * i) })).collect()

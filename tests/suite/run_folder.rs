@@ -7,16 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
-use crate::support::{RUN, done, outcome, stderr, workplace, zotune};
-
-pub(crate) fn copy_all(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry?.file_name()));
-        if from.is_dir() { copy_all(&from, &to)? } else { std::fs::copy(from, to).map(drop)? }
-    }
-    Ok(())
-}
+use crate::support::{RUN, copy_all, done, outcome, stderr, workplace, zotune};
 
 /// Turns a bit of a tensor over in a safetensors file.
 pub(crate) fn damage(file: &Path, tensor: &str) -> Result<()> {

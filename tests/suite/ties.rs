@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use zotune::run::trajectory::Trajectory;
 
-use crate::run_folder::{copy_all, damage};
+use crate::run_folder::damage;
 use crate::support::edit;
-use crate::support::{RUN, done, outcome, says, workplace, zotune};
+use crate::support::{RUN, copy_all, done, outcome, says, workplace, zotune};
 
 /// A run of few steps, which is made longer to be gone on with.
 const SHORT: &str = "--max-steps 4 --eval-steps 2 --num-dev 4 --num-eval 2 --save-steps 2";

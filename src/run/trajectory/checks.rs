@@ -14,11 +14,19 @@ use crate::model::adapter::stored::is_adapters;
 use crate::model::save::{kept_digests, kept_file};
 use crate::params::digest::trained_digests;
 use crate::params::{Params, Stored};
-use crate::zo::Data;
+use crate::zo::{Data, Workload};
 
 impl Header {
+    /// Fails if the run cannot continue with these weights, before its first step, and this workload.
+    pub fn check_continues(&self, params: &mut Params, workload: &dyn Workload) -> Result<()> {
+        // The weights first: another model's tokenizer makes other examples of the same rows.
+        self.check_base(params)?;
+        self.check_function(&workload.function())?;
+        self.check_data(&workload.data())
+    }
+
     /// Fails if `data` are not the examples that the run began with.
-    pub fn check_data(&self, data: &Data) -> Result<()> {
+    fn check_data(&self, data: &Data) -> Result<()> {
         let numbers = |data: &Data| [data.train, data.dev, data.eval, data.max_length];
         let what =
             ["examples in the training split", "in the dev split", "in the evaluation split", "tokens at most in each"];
@@ -36,9 +44,7 @@ impl Header {
             )),
         }
     }
-}
 
-impl Header {
     /// Fails at the first weight that differs from those the run began from.
     pub fn check_base(&self, params: &mut Params) -> Result<()> {
         // An adapter created on top of this trajectory's result is not part of it.

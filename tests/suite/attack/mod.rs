@@ -24,7 +24,7 @@ use runs::{attack_checkpoint, attack_log, attack_zot, checkpoints, read_checkpoi
 use serde_json::Value;
 
 use crate::mutate::{self, Rng};
-use crate::support::{FIXTURES, alone, copy_of};
+use crate::support::{FIXTURES, alone, copy_all, copy_of};
 use crate::tokenizers;
 
 /// What reading a hostile input may hold beyond what the original holds, in bytes.
@@ -56,21 +56,6 @@ struct Tally {
 
 thread_local!(static PANIC: RefCell<Option<String>> = const { RefCell::new(None) });
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let (path, place) = {
-            let entry = entry?;
-            (entry.path(), to.join(entry.file_name()))
-        };
-        match path.is_dir() {
-            true => copy(&path, &place)?,
-            false => std::fs::copy(&path, &place).map(|_| ())?,
-        }
-    }
-    Ok(())
-}
-
 /// Reads, and gives what it took.
 fn measured(target: &Target, folder: &Path) -> (Result<Result<Vec<u8>>, String>, usize, Duration) {
     let start = Instant::now();
@@ -86,7 +71,7 @@ fn attack(target: &Target, first: usize, inputs: usize) -> Result<Tally> {
     let folder = place.path().join("input");
     let show = std::env::var_os("ZOTUNE_ATTACK_SHOW").is_some();
     for original in &target.originals {
-        copy(original.path(), &folder)?;
+        copy_all(original.path(), &folder)?;
         let (read, peak, _) = measured(target, &folder);
         let read = read.map_err(anyhow::Error::msg)?.with_context(|| format!("an original of {}", target.name))?;
         honest.push((read, peak));
@@ -97,7 +82,7 @@ fn attack(target: &Target, first: usize, inputs: usize) -> Result<Tally> {
             target.name.bytes().fold(number as u64, |seed, byte| seed.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte));
         let mut rng = Rng::new(seed);
         let which = rng.below(target.originals.len());
-        copy(target.originals[which].path(), &folder)?;
+        copy_all(target.originals[which].path(), &folder)?;
         let sealed = (target.attack)(&mut rng, &folder)?;
         // What aborts leaves its number here.
         std::fs::write(place.path().join("number"), number.to_string())?;

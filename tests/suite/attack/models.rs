@@ -13,10 +13,10 @@ use zotune::data::tokenizer::Tokenizer;
 use zotune::model::Model;
 use zotune::model::adapter::Adapter;
 
-use super::{copy, damage, damage_json};
+use super::{damage, damage_json};
 use crate::mutate::{self, Rng};
 use crate::support::gguf::Gguf;
-use crate::support::{copy_of, fixture};
+use crate::support::{copy_all, copy_of, fixture};
 
 /// The bytes of all weights.
 fn weights(params: &mut zotune::params::Params) -> Result<Vec<u8>> {
@@ -203,8 +203,8 @@ pub(super) fn adapters() -> Result<Vec<tempfile::TempDir>> {
     let of = |name: &str| {
         let folder = tempfile::tempdir()?;
         let (architecture, _) = name.split_once("-tiny").context("an adapter's name")?;
-        copy(&fixture(&format!("{architecture}-tiny")), &folder.path().join("model"))?;
-        copy(&fixture("adapters").join(name), &folder.path().join("adapter"))?;
+        copy_all(&fixture(&format!("{architecture}-tiny")), &folder.path().join("model"))?;
+        copy_all(&fixture("adapters").join(name), &folder.path().join("adapter"))?;
         Ok(folder)
     };
     ["llama-tiny-lora", "llama-tiny-prefix", "opt-tiny-lora-all", "opt-tiny-prefix"].into_iter().map(of).collect()

@@ -13,9 +13,9 @@ use zotune::run::LoadedModel;
 use zotune::run::replay::replay_model;
 use zotune::run::trajectory::Trajectory;
 
-use super::{copy, damage};
+use super::damage;
 use crate::mutate::{self, Rng};
-use crate::support::{RUN, done, stderr, workplace, zotune};
+use crate::support::{RUN, copy_all, done, stderr, workplace, zotune};
 
 /// Runs and what is exported of them, each beside its base model.
 pub(super) fn trajectories() -> Result<(Vec<tempfile::TempDir>, Vec<tempfile::TempDir>)> {
@@ -26,7 +26,7 @@ pub(super) fn trajectories() -> Result<(Vec<tempfile::TempDir>, Vec<tempfile::Te
         done(work.path(), "export run --trajectory run.zot")?;
         for (file, folders) in [("run/trajectory.bin", &mut logs), ("run.zot", &mut zots)] {
             let folder = tempfile::tempdir()?;
-            copy(&work.path().join("model"), &folder.path().join("model"))?;
+            copy_all(&work.path().join("model"), &folder.path().join("model"))?;
             std::fs::copy(work.path().join(file), folder.path().join("trajectory"))?;
             folders.push(folder);
         }

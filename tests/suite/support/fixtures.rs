@@ -44,11 +44,18 @@ pub fn open(name: &str) -> Result<(Model, Params)> {
 /// A model folder of its own that a test may damage.
 pub fn copy_of(name: &str) -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
-    for entry in std::fs::read_dir(fixture(name))? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
-    }
+    copy_all(&fixture(name), folder.path())?;
     Ok(folder)
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry?.file_name()));
+        if from.is_dir() { copy_all(&from, &to)? } else { std::fs::copy(from, to).map(drop)? }
+    }
+    Ok(())
 }
 
 /// Edits the JSON object in `folder/name`.

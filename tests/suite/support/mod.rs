@@ -11,7 +11,7 @@ pub mod rows;
 mod runs;
 
 pub use examples::{at, at_copies, example};
-pub use fixtures::{FIXTURES, copy_of, edit, fixture, fixture_json, numbers, open, tokens};
+pub use fixtures::{FIXTURES, copy_all, copy_of, edit, fixture, fixture_json, numbers, open, tokens};
 pub use parquet::{Column, write_parquet};
 pub use process::{alone, call, done, says, shared, skipped, stderr, zotune};
 pub use random_llama::Llama;

@@ -1,7 +1,5 @@
 //! Rows of data, and what a command says of them.
 
-#![cfg(unix)]
-
 use std::path::Path;
 use std::process::Output;
 
