@@ -17,6 +17,13 @@ pub struct AffineMove {
     pub rounding: Option<Key>,
 }
 
+impl AffineMove {
+    /// Whether the move adds the terms and does nothing else to a weight held as `T`.
+    fn is_a_walk<T: Element>(&self) -> bool {
+        self.scale == 1.0 && (T::EXACT || self.rounding.is_none())
+    }
+}
+
 vectorize! {
     /// Applies the moves in order, in one pass, with the bits of separate passes.
     ///
@@ -44,6 +51,14 @@ fn move_group<T: Element>(weights: &mut [T; GROUP], group: u64, moves: &[AffineM
     let mut sum = [0f32; GROUP];
     let mut sources = sources.iter_mut();
     for affine_move in moves {
+        if let ([(_, coeff)], true) = (&affine_move.terms[..], affine_move.is_a_walk::<T>()) {
+            // One addition to a weight needs no sum.
+            if let Some(source) = sources.next() {
+                source.seek(group, &mut z);
+                source.add(*coeff, &z, weights);
+            }
+            continue;
+        }
         for j in 0..GROUP {
             sum[j] = weights[j].widen();
         }

@@ -41,20 +41,22 @@ impl Source {
         }
     }
 
-    /// sum += coeff z over the current group; `z` as left by [`Source::seek`].
+    /// to += coeff z over the current group; `z` as left by [`Source::seek`].
     #[inline(always)]
-    pub(super) fn add(&self, coeff: f32, z: &[f32; GROUP], sum: &mut [f32; GROUP]) {
+    pub(super) fn add<T: Element>(&self, coeff: f32, z: &[f32; GROUP], to: &mut [T; GROUP]) {
         match self.key.direction {
             Direction::Gaussian => {
                 for j in 0..GROUP {
-                    sum[j] = coeff.mul_add(z[j], sum[j]);
+                    to[j] = T::narrow(coeff.mul_add(z[j], to[j].widen()));
                 }
             }
             Direction::Rademacher => {
-                let (first, second) = sum.split_at_mut(HALF);
+                let (first, second) = to.split_at_mut(HALF);
                 for j in 0..HALF {
-                    first[j] += flip_sign(coeff, self.words[j] << self.shift);
-                    second[j] += flip_sign(coeff, self.words[j] << (self.shift - 1));
+                    first[j] = T::narrow(first[j].widen() + flip_sign(coeff, self.words[j] << self.shift));
+                }
+                for j in 0..HALF {
+                    second[j] = T::narrow(second[j].widen() + flip_sign(coeff, self.words[j] << (self.shift - 1)));
                 }
             }
         }
