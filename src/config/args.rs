@@ -131,6 +131,12 @@ pub struct RawArgs {
     /// [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
     pub stop_if_diverged: Option<bool>,
+    /// Stop after so many evaluations on dev in a row without a lower dev loss. The best weights are kept as ever [default: never stop early]
+    #[arg(long, value_name = "EVALUATIONS", help_heading = "Output")]
+    pub early_stopping_patience: Option<u64>,
+    /// With --early-stopping-patience: a dev loss counts as lower only if it is lower by more than this [default: 0]
+    #[arg(long, value_name = "LOSS", value_parser = number, allow_negative_numbers = true, help_heading = "Output")]
+    pub early_stopping_threshold: Option<f64>,
     /// Steps between checkpoints (model folder and optimizer state). 0: no checkpoints; a zeroth-order run can then be resumed from
     /// its log [default: --eval-steps]
     #[arg(long, help_heading = "Output")]

@@ -9,7 +9,7 @@ use super::args::RawArgs;
 use super::run_config::RunConfig;
 
 /// Options that do not change what is computed: the length of the run, intervals, threads, locations.
-const CHANGEABLE: [&str; 13] = [
+const CHANGEABLE: [&str; 15] = [
     "max_steps",
     "eval_steps",
     "logging_steps",
@@ -17,6 +17,8 @@ const CHANGEABLE: [&str; 13] = [
     "save_total_limit",
     "fsync",
     "stop_if_diverged",
+    "early_stopping_patience",
+    "early_stopping_threshold",
     "threads",
     "model",
     "revision",

@@ -53,6 +53,10 @@ pub struct RunConfig {
     pub logging_steps: u64,
     #[serde(default = "yes")]
     pub stop_if_diverged: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping_patience: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping_threshold: Option<f64>,
     pub save_steps: u64,
     pub save_total_limit: usize,
     pub fsync: Fsync,
@@ -93,6 +97,8 @@ impl RunConfig {
             eval_steps,
             logging_steps: raw.logging_steps.unwrap_or(10),
             stop_if_diverged: raw.stop_if_diverged.unwrap_or(true),
+            early_stopping_patience: raw.early_stopping_patience,
+            early_stopping_threshold: raw.early_stopping_threshold,
             save_steps: raw.save_steps.unwrap_or(eval_steps),
             save_total_limit: raw.save_total_limit.unwrap_or(1),
             fsync: raw.fsync.unwrap_or_default(),
@@ -112,9 +118,16 @@ impl RunConfig {
             ("logging_steps", Some(self.logging_steps), 1),
             ("save_steps", Some(self.save_steps), 0),
             ("warmup_steps", Some(self.warmup_steps), 0),
+            ("early_stopping_patience", self.early_stopping_patience, 1),
             ("snapshot_steps", self.settings.snapshot_steps, 1),
         ] {
             within(name, steps, least, MOST_STEPS)?;
+        }
+        if let (Some(x), None) = (self.early_stopping_threshold, self.early_stopping_patience) {
+            return Err(usage!("`early_stopping_threshold` {x} has no effect without `early_stopping_patience`"));
+        }
+        if let Some(x) = self.early_stopping_threshold.filter(|x| !(x.is_finite() && *x >= 0.0)) {
+            return Err(usage!("`early_stopping_threshold` {x}: it must be 0 or greater"));
         }
         for stage in &self.stages {
             within("max_steps", Some(stage.max_steps.max(stage.last)), 0, MOST_STEPS)?;

@@ -187,13 +187,18 @@ pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     }
 }
 
-/// Goes on with a run: extends the log to the config's `max_steps`, if that is more, and records the process in
-/// run.json. The results of a finished run stay until a longer one replaces them.
+/// Goes on with a run: extends the log to the config's `max_steps`, if that is more or the run had stopped early, and
+/// records the process in run.json. The results of a finished run stay until a longer one replaces them.
 pub fn go_on(config: &mut RunConfig, log: &mut Log, command: &[String]) -> Result<()> {
     let then = log.trajectory().max_steps;
-    if config.max_steps > then {
+    let steps = log.trajectory().steps();
+    let had_stopped =
+        log.trajectory().done.is_some() && steps < then && config.stops_early(log.trajectory(), steps).is_none();
+    if config.max_steps > then || had_stopped {
         log.extend(config.max_steps)?;
         config.stages = log.trajectory().stages.clone();
+    }
+    if config.max_steps > then {
         config.warn_of_schedule(then);
     }
     log.set_fsync(config.fsync);

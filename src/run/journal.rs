@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::learning::Change;
 use super::log_line::{self, LogLine};
 use super::pace::{Pace, roughly};
 use crate::base::{Peaks, memory};
@@ -91,6 +92,9 @@ pub struct Totals {
     pub forwards: u64,
     /// Backward passes.
     pub backwards: u64,
+    /// How the training loss changed; None if there are fewer than eight steps.
+    #[serde(flatten)]
+    pub change: Option<Change>,
     /// The largest memory of a step, beside what was allocated before it.
     #[serde(skip)]
     pub peaks: Peaks,
@@ -330,6 +334,7 @@ impl Journal {
         let steps = self.losses.len() as f64;
         Totals {
             train_loss: self.recent_loss(),
+            change: Change::over(&self.losses),
             seconds_per_step: median(&self.step_times),
             forward_seconds_per_step: median(&self.forward_times),
             walk_seconds_per_step: median(&self.walk_times),

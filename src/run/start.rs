@@ -117,7 +117,9 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     let mut known = log.trajectory().config();
     known.inputs = folder::inputs_of(log.trajectory(), run);
     let config = known.clone().resumed(raw, run)?;
-    let finished = log.trajectory().done.is_some() && config.max_steps == known.max_steps;
+    let steps = log.trajectory().steps();
+    let at_its_end = steps == config.max_steps || config.stops_early(log.trajectory(), steps).is_some();
+    let finished = log.trajectory().done.is_some() && config.max_steps == known.max_steps && at_its_end;
     let results = std::fs::read(run.join("all_results.json")).ok().filter(|_| finished);
     let earlier: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(results) = &earlier {

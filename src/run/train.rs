@@ -39,6 +39,9 @@ pub fn train(
 fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
     let (config, limit) = (run.config, run.limit());
     for step in run.start + 1..=config.max_steps {
+        if run.stopped_early(step - 1) {
+            break;
+        }
         let (clock, walked) = (Instant::now(), run.params.pass_time());
         let at = config.step_context(step);
         problem.begin(step);
@@ -64,6 +67,7 @@ fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
         let (learning_rate, cost, replayed) = (config.learning_rate_at(step), problem.cost(), replayed.is_some());
         let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, pass_time, replayed };
         run.journal.step(done, dev.as_ref())?;
+        run.warn_if_it_does_not_learn(&estimate, gradient_norm);
         run.keep_the_best(step, dev)?;
         run.checkpoint_if_due(step)?;
     }

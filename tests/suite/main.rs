@@ -27,6 +27,7 @@ mod models;
 mod mutate;
 mod newcomer;
 mod diverged;
+mod early_stopping;
 mod known_rows;
 mod messages;
 mod noise;
