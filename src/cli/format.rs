@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::base::memory::human;
 use crate::base::text::shell_quoted;
 use crate::config::{Inputs, Precision, RunConfig, TrainableArgs};
-use crate::data::task::{Repeats, Task};
+use crate::data::task::{Loss, Metric, Repeats, Task};
 use crate::model::save::kept_file;
 use crate::run::pace::duration;
 use crate::run::trajectory::Trajectory;
@@ -245,4 +245,13 @@ pub fn short(x: f64) -> String {
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
     if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
+}
+
+/// The task's loss, for people.
+pub fn loss_name(task: &Task) -> &'static str {
+    match (task.loss, task.metric) {
+        (Loss::Classification, _) => "classification over the answers",
+        (Loss::TeacherForcing, Metric::Accuracy) => "language-modelling loss on the right answer",
+        (Loss::TeacherForcing, Metric::Loss) => "language-modelling loss on the tokens after the prompt",
+    }
 }

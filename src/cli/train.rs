@@ -5,14 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::args::{JobArgs, TrainArgs};
-use super::format::{human_count, outlook, parts, short, steps, summary, trained};
+use super::format::{human_count, loss_name, outlook, parts, short, steps, summary, trained};
 use super::screen::{describe_model, load, on_threads, progress_bar, say};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
 use crate::config::run_config::DEFAULT_JOB;
 use crate::config::{RawArgs, RunConfig, TrainableArgs};
-use crate::data::task::{Loss, Metric, Repeats, Task};
+use crate::data::task::Repeats;
 use crate::params::ParamSet;
 use crate::report::plot::draw_losses;
 use crate::run::job::resume_command;
@@ -277,14 +277,6 @@ fn describe(run: &Run) {
     warn_of_repeats(*repeats, &run.job);
     tracing::info!("plan    {}", outlook(forecast, config));
     tracing::info!("run     {}  (after a stop, {})", config.output_dir.display(), resume_command(config));
-}
-
-fn loss_name(task: &Task) -> &'static str {
-    match (task.loss, task.metric) {
-        (Loss::Classification, _) => "classification over the answers",
-        (Loss::TeacherForcing, Metric::Accuracy) => "language-modelling loss on the right answer",
-        (Loss::TeacherForcing, Metric::Loss) => "language-modelling loss on the tokens after the prompt",
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod limits;
 mod trainable;
 mod values;
+pub(crate) mod offered;
 pub mod args;
 mod inputs;
 pub mod run_config;

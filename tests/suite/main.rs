@@ -38,6 +38,7 @@ mod points;
 mod printed;
 mod real_data;
 mod run_folder;
+mod shell;
 mod snapshots;
 mod support;
 mod survival;
