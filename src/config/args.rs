@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::offered::{Offered, method_names, model_names, task_names};
 use super::trainable::TrainableArgs;
-use super::values::{Fsync, Precision, Schedule};
+use super::values::{Fsync, Precision, Schedule, Tracker};
 use crate::base::Usage;
 use crate::base::numbers::number;
 use crate::base::text::{nearest, rename_options};
@@ -143,6 +143,9 @@ pub struct RawArgs {
     /// [default: 5]
     #[arg(long, value_name = "every|SECONDS|never", help_heading = "Output")]
     pub fsync: Option<Fsync>,
+    /// Also write what is logged for a tracker [default: none]
+    #[arg(long, value_name = "TRACKER", help_heading = "Output")]
+    pub report_to: Option<Tracker>,
     /// Folder for the run [default: runs/TASK-MODEL-OPTIMIZER-SEED]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub output_dir: Option<PathBuf>,

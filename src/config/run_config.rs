@@ -9,7 +9,7 @@ use super::args::RawArgs;
 use super::inputs::Inputs;
 use super::limits::{MOST_BATCH, MOST_DIRECTIONS, MOST_ROWS, MOST_STEPS, positive, within};
 use super::trainable::TrainableArgs;
-use super::values::{Fsync, Schedule};
+use super::values::{Fsync, Schedule, Tracker};
 use crate::data::task::Sizes;
 use crate::zo::methods::DEFAULT_METHOD;
 use crate::zo::{Settings, StepContext};
@@ -60,6 +60,8 @@ pub struct RunConfig {
     pub save_steps: u64,
     pub save_total_limit: usize,
     pub fsync: Fsync,
+    #[serde(default, skip_serializing_if = "Tracker::is_none")]
+    pub report_to: Tracker,
     pub output_dir: PathBuf,
     pub overwrite_output_dir: bool,
 }
@@ -102,6 +104,7 @@ impl RunConfig {
             save_steps: raw.save_steps.unwrap_or(eval_steps),
             save_total_limit: raw.save_total_limit.unwrap_or(1),
             fsync: raw.fsync.unwrap_or_default(),
+            report_to: raw.report_to.unwrap_or_default(),
             output_dir,
             overwrite_output_dir: raw.overwrite_output_dir.unwrap_or(false),
         };

@@ -2,6 +2,7 @@
 
 pub mod log_line;
 pub mod pace;
+pub mod progress;
 mod divergence;
 pub mod learning;
 mod loaded;
@@ -29,6 +30,7 @@ pub use job::Job;
 pub use learning::Verdict;
 pub use loaded::LoadedModel;
 pub use pace::Pace;
+pub use progress::Progress;
 pub use results::{Memory, Results};
 pub use start::{PlannedRun, Resumed, Run, Unfinished};
 pub use train::train;

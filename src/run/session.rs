@@ -1,13 +1,13 @@
 //! The state of a training process.
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 
 use super::checkpoint::TrainState;
 use super::divergence::Limit;
 use super::job::resume_command;
 use super::journal::Journal;
 use super::learning::Watch;
+use super::progress::Progress;
 use super::results::{About, Memory, Results};
 use super::trajectory::{Done, Log, Scored};
 use crate::base::memory::peak_rss_bytes;
@@ -48,10 +48,10 @@ impl<'a> Session<'a> {
         optimizer: &'a mut Optimizer,
         log: &'a mut Log,
         stop: &'a Stop,
-        bar: ProgressBar,
+        progress: Progress,
     ) -> Result<Self> {
         let known = log.trajectory().steps();
-        let journal = Journal::open(config, known, bar)?;
+        let journal = Journal::open(config, known, progress)?;
         let nothing = Scored { loss: f64::INFINITY, accuracy: None, digest: Digest(0) };
         let (start, best, kept, watch, eval_peak) = (0, (0, nothing), 0, Watch::default(), 0);
         let mut run =

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::folder;
 use super::forecast::{Comparison, Forecast, forecast};
 use super::job::{Job, resume_command};
 use super::loaded::LoadedModel;
+use super::progress::Progress;
 use super::results::Results;
 use super::setup::{language_task, set_up};
 use super::train::train;
@@ -163,10 +163,10 @@ impl Unfinished {
 
 impl Run {
     /// Trains to the last step. If an error leaves the run resumable, it says how to resume.
-    pub fn train(&mut self, stop: &Stop, bar: ProgressBar) -> Result<Results> {
+    pub fn train(&mut self, stop: &Stop, progress: Progress) -> Result<Results> {
         let Run { job: Job { config, task, examples }, loaded, optimizer, log, .. } = self;
         let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
-        let trained = train(config, &workload, &mut loaded.params, optimizer, log, stop, bar);
+        let trained = train(config, &workload, &mut loaded.params, optimizer, log, stop, progress);
         trained.map_err(|error| {
             let says_so = error.chain().any(|e| {
                 e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Diverged>() || e.is::<Differs>() || e.is::<Usage>()

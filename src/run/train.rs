@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 
 use super::journal::Step;
+use super::progress::Progress;
 use super::results::Results;
 use super::session::Session;
 use super::trajectory::Log;
@@ -26,9 +26,9 @@ pub fn train(
     optimizer: &mut Optimizer,
     log: &mut Log,
     stop: &Stop,
-    bar: ProgressBar,
+    progress: Progress,
 ) -> Result<Results> {
-    let mut run = Session::open(config, workload, params, optimizer, log, stop, bar)?;
+    let mut run = Session::open(config, workload, params, optimizer, log, stop, progress)?;
     if let Err(error) = steps(&mut run, workload.problem().as_mut()) {
         return Err(run.explain(error));
     }

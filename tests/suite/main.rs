@@ -43,6 +43,7 @@ mod snapshots;
 mod support;
 mod survival;
 mod tasks;
+mod tensorboard;
 mod ties;
 mod tokenizers;
 mod trajectory;
