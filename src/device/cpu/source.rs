@@ -52,11 +52,11 @@ impl Source {
             }
             Direction::Rademacher => {
                 let (first, second) = to.split_at_mut(HALF);
-                for j in 0..HALF {
-                    first[j] = T::narrow(first[j].widen() + flip_sign(coeff, self.words[j] << self.shift));
+                for (to, word) in first.iter_mut().zip(&self.words) {
+                    *to = T::narrow(to.widen() + flip_sign(coeff, word << self.shift));
                 }
-                for j in 0..HALF {
-                    second[j] = T::narrow(second[j].widen() + flip_sign(coeff, self.words[j] << (self.shift - 1)));
+                for (to, word) in second.iter_mut().zip(&self.words) {
+                    *to = T::narrow(to.widen() + flip_sign(coeff, word << (self.shift - 1)));
                 }
             }
         }
