@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use terminal_size::{Width, terminal_size_of};
 
 use super::format::human_count;
 use crate::base::text::plain;
@@ -63,6 +64,14 @@ pub(super) fn progress_bar(len: u64, quiet: bool, style: &str) -> Result<Progres
         return Ok(ProgressBar::hidden());
     }
     Ok(ProgressBar::new(len).with_style(ProgressStyle::with_template(style)?.progress_chars("=> ")))
+}
+
+/// The style of a training run's bar: in a narrow terminal the bar is short, and what does not fit is cut off.
+pub(super) fn training_style() -> &'static str {
+    match terminal_size_of(std::io::stderr()) {
+        Some((Width(width), _)) if width < 100 => "{pos}/{len} [{bar:8}] {wide_msg}",
+        _ => "{pos:>8}/{len} [{bar:20}] {wide_msg}",
+    }
 }
 
 /// The progress bar of a download.

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::args::{JobArgs, TrainArgs};
 use super::format::{human_count, loss_name, outlook, parts, short, steps, summary, trained};
-use super::screen::{describe_model, load, on_threads, progress_bar, say};
+use super::screen::{describe_model, load, on_threads, progress_bar, say, training_style};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
@@ -221,7 +221,7 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
 fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     describe(&run);
     // The journal estimates the remaining time after the first step.
-    let bar = progress_bar(run.job.config.max_steps, quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
+    let bar = progress_bar(run.job.config.max_steps, quiet, training_style())?;
     let events = event_file(&run)?;
     let results = run.train(&Stop::listen()?, Progress { bar, on_line: on_line(&events) }).inspect_err(|_| {
         // The plot shows the progress so far; if it fails, the error of the run matters more.

@@ -323,13 +323,14 @@ impl Journal {
         let tokens = self.totals.tokens as f64 / step as f64;
         let share = |dev: &Scored| dev.accuracy.map_or(String::new(), |share| format!(" {:.1} %", 100.0 * share));
         let dev = self.last_dev.map_or(String::new(), |dev| format!("  dev {:.3}{}", dev.loss, share(&dev)));
+        // A narrow terminal cuts the end off.
         self.bar.set_message(format!(
-            "loss {:.3}{dev}  {:.1} it/s  {:.0} tok/s  peak {}  {}",
+            "loss {:.3}{dev}{}  {:.1} it/s  {:.0} tok/s  peak {}",
             self.recent_loss(),
+            self.left(step).map_or(String::new(), |left| format!("  {left}")),
             1.0 / seconds,
             tokens / seconds,
             memory::human(memory::peak_rss_bytes()),
-            self.left(step).unwrap_or_default()
         ));
     }
 
