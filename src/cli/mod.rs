@@ -6,6 +6,7 @@ mod format;
 mod screen;
 mod eval;
 mod merge;
+mod report;
 mod train;
 mod trajectory;
 mod verbs;

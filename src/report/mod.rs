@@ -1,3 +1,18 @@
-//! Plots of a run.
+//! Reports on runs: plots, tables, and a page.
 
+mod escape;
+mod runs;
+mod groups;
+mod curves;
+mod summary;
+mod table;
+mod svg;
 pub mod plot;
+mod figures;
+mod png;
+mod page;
+pub mod written;
+pub mod serve;
+
+pub use summary::{Report, Row, Spread, Target};
+pub use table::as_text;

@@ -36,6 +36,7 @@ mod packing;
 mod points;
 mod printed;
 mod real_data;
+mod report;
 mod run_folder;
 mod snapshots;
 mod support;
