@@ -34,7 +34,7 @@ pub fn report_verb(args: ReportArgs, quiet: bool) -> Result<()> {
         .to_string());
     }
     notes.iter().for_each(|note| tracing::warn!("{note}"));
-    let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0 as usize);
+    let width = terminal_size::terminal_size_of(std::io::stdout()).map_or(WIDTH, |(width, _)| width.0 as usize);
     say(&as_text(&report, width))?;
     if !quiet {
         say(&format!("\nA ± B: mean and standard deviation over the seeds. Page, tables and figures: {}", page.display()))?;

@@ -7,7 +7,7 @@ use super::svg::{Bars, Chart, Series, Style, cut_text, round_ticks};
 use super::table::{MIB, parts};
 use crate::run::Memory;
 
-/// The most points of a smoothed curve that are drawn; they are closer than a tenth of its window.
+/// The most points of a smoothed curve that are drawn; they are a thirtieth of its window apart.
 const MOST_POINTS: usize = 300;
 
 /// A figure: where it belongs and how it is drawn.

@@ -161,16 +161,7 @@ fn check_question(a: &RunRecord, b: &RunRecord) -> Result<()> {
         differ.push(format!("{hint} ({}; {})", names.0, names.1));
     }
     if a.record["data"]["digest"] != b.record["data"]["digest"] {
-        let settings = |run: &RunRecord| serde_json::to_value(&run.config).unwrap_or_default();
-        let (of_a, of_b) = (settings(a), settings(b));
-        let is_of_rows = |key: &&&str| !["model", "revision", "trajectory", "adapter", "task"].contains(*key);
-        let before = differ.len();
-        for key in QUESTION.iter().filter(is_of_rows).filter(|key| of_a[**key] != of_b[**key]) {
-            differ.push(format!("`{key}` ({}; {})", value(&of_a[*key]), value(&of_b[*key])));
-        }
-        if differ.len() == before && before == 0 {
-            differ.push("the rows that they are trained and scored on".into());
-        }
+        differ.extend(rows_differ(a, b, differ.is_empty()));
     }
     match differ.is_empty() {
         true => Ok(()),
@@ -181,6 +172,25 @@ fn check_question(a: &RunRecord, b: &RunRecord) -> Result<()> {
             differ.join(", in ")
         )),
     }
+}
+
+/// Why two runs have other rows, as far as their settings say. If they say nothing, the rows themselves, where no other reason
+/// is known (`unexplained`).
+fn rows_differ(a: &RunRecord, b: &RunRecord, unexplained: bool) -> Vec<String> {
+    let settings = |run: &RunRecord| serde_json::to_value(&run.config).unwrap_or_default();
+    let (of_a, of_b) = (settings(a), settings(b));
+    let is_of_rows = |key: &&&str| !["model", "revision", "trajectory", "adapter", "task"].contains(*key);
+    let other = QUESTION.iter().filter(is_of_rows).filter(|key| of_a[**key] != of_b[**key]);
+    let mut differ: Vec<String> =
+        other.map(|key| format!("`{key}` ({}; {})", value(&of_a[*key]), value(&of_b[*key]))).collect();
+    let lengths = [a, b].map(|run| run.record["data"]["max_length"].clone());
+    if differ.is_empty() && lengths[0] != lengths[1] {
+        differ.push(format!("the length that rows are cut to ({}; {})", lengths[0], lengths[1]));
+    }
+    if differ.is_empty() && unexplained {
+        differ.push("the rows that they are trained and scored on".into());
+    }
+    differ
 }
 
 /// A path that is the same however it was typed; other names stay.

@@ -3,7 +3,7 @@
 mod escape;
 mod runs;
 mod groups;
-mod curves;
+pub mod curves;
 mod summary;
 mod table;
 mod svg;

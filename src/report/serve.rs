@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::escape::html;
 use super::page::page;
@@ -72,7 +72,8 @@ impl Server {
                 // A reader that went away needs no answer.
                 let _ = answer(stream, &current);
             };
-            std::thread::Builder::new().name("report".into()).spawn(answer).context("cannot answer a request")?;
+            // Where no thread is to be had, the browser asks again.
+            let _ = std::thread::Builder::new().name("report".into()).spawn(answer);
         }
         Ok(())
     }

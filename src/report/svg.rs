@@ -306,7 +306,7 @@ fn legend<'a>(body: &mut String, mut y: f64, entries: impl Iterator<Item = (&'a 
 fn picture(height: f64, about: &str, data: &str, body: &str) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         font-family=\"DejaVu Sans, Verdana, Arial, sans-serif\" role=\"img\"{data}><title>{}</title>\
+         font-family=\"DejaVu Sans, Verdana, Arial, sans-serif\" role=\"img\" aria-label=\"{}\"{data}>\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>{body}</svg>",
         html(about)
     )
