@@ -3,12 +3,15 @@
 use super::curves::{AXES, Axis, Band, MEASURES, Measure, of_group, thinned};
 use super::plot::{cut, ticks};
 use super::summary::Report;
-use super::svg::{Bars, Chart, Series, Style, cut_text, round_ticks};
+use super::svg::{Bars, COLOURS, Chart, Series, Style, cut_text, round_ticks};
 use super::table::{MIB, parts};
 use crate::run::Memory;
 
 /// The most points of a smoothed curve that are drawn; they are a thirtieth of its window apart.
 const MOST_POINTS: usize = 300;
+
+/// The colours of the parts of memory, in the order of [`parts`]: the program itself is grey.
+const PART_COLOURS: [&str; 7] = [COLOURS[0], COLOURS[1], COLOURS[5], COLOURS[2], COLOURS[3], COLOURS[4], "#999999"];
 
 /// A figure: where it belongs and how it is drawn.
 pub struct Figure {
@@ -139,7 +142,7 @@ fn memory(report: &Report) -> Option<Figure> {
     let draw = |alone: bool| Bars {
         title: "peak memory by part".into(),
         x_label: "peak resident memory (MiB)".into(),
-        parts: kept.iter().map(|at| parts(first)[*at].0.into()).collect(),
+        parts: kept.iter().map(|at| (parts(first)[*at].0.into(), PART_COLOURS[*at])).collect(),
         bars: known
             .iter()
             .map(|(i, name, memory)| {

@@ -147,7 +147,7 @@ fn commands(report: &Report) -> String {
         report.groups.groups.iter().enumerate().flat_map(|(i, group)| group.runs.iter().map(move |run| (i, group, run)));
     let rows = runs.map(|(i, group, run)| {
         let words = run.record["command"].as_array().into_iter().flatten().filter_map(|word| word.as_str());
-        let command: Vec<String> = words.map(shell_quoted).collect();
+        let command: Vec<String> = words.map(|word| format!("<span>{}</span>", html(&shell_quoted(word)))).collect();
         let steps = (run.steps(), run.config.max_steps);
         let state = if run.scores.is_some() { "finished".into() } else { format!("step {} of {}", steps.0, steps.1) };
         format!(
@@ -156,7 +156,7 @@ fn commands(report: &Report) -> String {
             html(&group.label),
             run.config.seed,
             html(&run.folder.display().to_string()),
-            html(&command.join(" "))
+            command.join(" ")
         )
     });
     format!(

@@ -224,8 +224,8 @@ pub struct Bars {
     pub title: String,
     /// The name and the unit of the x axis.
     pub x_label: String,
-    /// The parts, in the order in which they are stacked.
-    pub parts: Vec<String>,
+    /// The parts and their colours, in the order in which they are stacked.
+    pub parts: Vec<(String, &'static str)>,
     /// A name, a class and the size of each part.
     pub bars: Vec<(String, String, Vec<f64>)>,
     /// Whether the picture has its own title.
@@ -258,7 +258,8 @@ impl Bars {
             let mut begin = 0.0;
             for (part, size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0.0) {
                 let (from, to) = (x(begin), x(begin + size));
-                let (fill, said) = (COLOURS[part % COLOURS.len()], format!("{}: {size:.1}", self.parts[part]));
+                let (name, fill) = &self.parts[part];
+                let said = format!("{name}: {size:.1}");
                 body += &format!(
                     "<rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"20\" fill=\"{fill}\" stroke=\"#fff\">\
                      <title>{}</title></rect>",
@@ -272,8 +273,8 @@ impl Bars {
         }
         body += &format!("<path d=\"M{NAMES} {top}V{bottom}H{right}\" fill=\"none\" stroke=\"{INK}\"/>");
         body += &text((NAMES + right) / 2.0, bottom + 39.0, "middle", FONT, &self.x_label);
-        let samples = self.parts.iter().enumerate().map(|(part, name)| {
-            let fill = COLOURS[part % COLOURS.len()];
+        let samples = self.parts.iter().map(|(name, fill)| {
+            let fill = *fill;
             let square = move |x: f64, y: f64| {
                 format!("<rect x=\"{:.1}\" y=\"{:.1}\" width=\"14\" height=\"14\" fill=\"{fill}\"/>", x + 14.0, y - 7.0)
             };

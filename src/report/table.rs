@@ -173,6 +173,9 @@ pub fn legend(report: &Report) -> Vec<String> {
             .into(),
         "Memory: the finished run of the group with the largest peak.".into(),
     ];
+    if let Some(at) = report.baseline {
+        said.push(format!("Speed-up: the mean of {} divided by that of the method.", report.rows[at].group));
+    }
     said.extend(report.untrained_text());
     said
 }
