@@ -243,7 +243,7 @@ fn no_gain<'a>(mut runs: impl Iterator<Item = &'a RunRecord>, loss: f64) -> Opti
     (loss >= untrained).then(|| {
         format!(
             "the target loss {loss} is no lower than the dev loss before training ({untrained:.4}), because a run does not \
-             come below it; choose a target with `to_loss`"
+             come below it; name a lower one"
         )
     })
 }
