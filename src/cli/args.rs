@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::base::numbers::number;
 use crate::config::args::meant;
 use crate::config::offered::{Offered, method_names, task_names};
 use crate::config::{Common, Precision, RawArgs};
@@ -52,6 +53,10 @@ pub(super) enum Verb {
     Replay(ReplayArgs),
     /// Export a run to share it: its trajectory as a small file, or the base model with its adapter merged in
     Export(ExportArgs),
+    #[command(args_override_self = true)]
+    /// Compare runs: curves, memory and tables, as a page that opens in a browser, as SVG, PNG, Markdown and CSV. Runs that differ only
+    /// in their seed are one method; the report has their mean and spread
+    Report(ReportArgs),
     /// List the tasks, print a task file as a starting point for your own, or show an example token by token
     Tasks(TasksArgs),
     /// List the training methods: equation, source, default learning rate, options
@@ -163,6 +168,34 @@ pub(super) struct ExportArgs {
     pub(super) overwrite_output_dir: bool,
     /// Print the result as one JSON object
     #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// Run folders, folders with runs at any depth (a sweep), or patterns in quotes. A run may still be running
+    #[arg(value_name = "RUN", required = true)]
+    pub(super) runs: Vec<String>,
+    /// Folder for the report [default: report, in the folder if one is given, else in the current one]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "watch")]
+    pub(super) output_dir: Option<PathBuf>,
+    /// Write into a folder that is not empty and has no earlier report; files of other names stay
+    #[arg(long, alias = "overwrite", conflicts_with = "watch")]
+    pub(super) overwrite_output_dir: bool,
+    /// The training loss whose cost is compared [default: the lowest that every run reaches]
+    #[arg(long, value_name = "LOSS", value_parser = number, allow_negative_numbers = true)]
+    pub(super) to_loss: Option<f64>,
+    /// Report how many times faster than this method the others reach that loss: its name in the report
+    #[arg(long, value_name = "METHOD")]
+    pub(super) baseline: Option<String>,
+    /// Write nothing; show the page at 127.0.0.1 and keep it current while runs are running. Ctrl-C ends it
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// The port of --watch; 0: any that is free
+    #[arg(long, default_value_t = 7878, requires = "watch")]
+    pub(super) port: u16,
+    /// Print the numbers of the report as one JSON object
+    #[arg(long, conflicts_with = "watch")]
     pub(super) json: bool,
 }
 

@@ -7,6 +7,7 @@ mod screen;
 mod eval;
 mod merge;
 mod methods;
+mod report;
 mod shell;
 mod tasks;
 mod train;

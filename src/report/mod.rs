@@ -1,5 +1,20 @@
-//! Plots of a run.
+//! Reports on runs: plots, tables, and a page.
 
+mod escape;
+mod runs;
+mod groups;
+pub mod curves;
+mod summary;
+mod table;
+mod svg;
 pub mod plot;
+mod figures;
+mod png;
+mod page;
+pub mod written;
+pub mod serve;
 mod events;
 pub mod tensorboard;
+
+pub use summary::{Report, Row, Spread, Target};
+pub use table::as_text;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::zo::SnapshotReport;
@@ -60,14 +60,24 @@ pub struct LogLine {
     pub rss_peak_bytes: u64,
 }
 
-/// Reads a run's log. Fails on an invalid line.
-pub fn read_log(folder: &Path) -> Result<Vec<LogLine>> {
+/// Reads the whole lines of a run's log, and says whether a line that is not whole follows: it is being written, or the
+/// process was killed. Fails on an invalid line, and on one whose step is not above that of the line before.
+pub fn read_log_so_far(folder: &Path) -> Result<(Vec<LogLine>, bool)> {
     let path = folder.join("trainer_log.jsonl");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let lines = text.lines().enumerate();
-    lines
-        .map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), i + 1)))
-        .collect()
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut log: Vec<LogLine> = Vec::new();
+    for (i, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        if !line.ends_with(b"\n") {
+            return Ok((log, true));
+        }
+        let place = || format!("{}, line {}", path.display(), i + 1);
+        let next: LogLine = serde_json::from_slice(line).with_context(place)?;
+        if let Some(before) = log.last().map(|line| line.step).filter(|before| *before >= next.step) {
+            bail!("{}: step {} follows step {before}", place(), next.step);
+        }
+        log.push(next);
+    }
+    Ok((log, false))
 }
 
 /// The length in bytes of the valid lines up to step `last`, and the last of them.

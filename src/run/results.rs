@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::journal::Totals;
 use crate::config::RunConfig;
@@ -92,7 +92,7 @@ impl About {
 }
 
 /// A run's memory in bytes, each part at its peak.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// The weights, in the precision held.
     pub weights_bytes: usize,

@@ -37,6 +37,7 @@ mod packing;
 mod points;
 mod printed;
 mod real_data;
+mod report;
 mod run_folder;
 mod shell;
 mod snapshots;

@@ -1,0 +1,223 @@
+//! Curves of runs and of groups, and where a run reaches a loss.
+
+use super::groups::Group;
+use super::runs::RunRecord;
+
+/// What the x axis counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axis {
+    /// Updates.
+    Steps,
+    /// Function evaluations; a backward pass counts as two.
+    Evaluations,
+    /// Tokens fed in forward passes.
+    Tokens,
+    /// Wall time since the start of training.
+    Seconds,
+}
+
+/// All axes.
+pub const AXES: [Axis; 4] = [Axis::Steps, Axis::Evaluations, Axis::Tokens, Axis::Seconds];
+
+impl Axis {
+    /// Its name in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Axis::Steps => "steps",
+            Axis::Evaluations => "evaluations",
+            Axis::Tokens => "tokens",
+            Axis::Seconds => "seconds",
+        }
+    }
+
+    /// Its name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Axis::Steps => "steps",
+            Axis::Evaluations => "function evaluations",
+            Axis::Tokens => "tokens",
+            Axis::Seconds => "seconds",
+        }
+    }
+}
+
+/// What the y axis shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// The running mean of the training loss.
+    TrainLoss,
+    /// The loss on the dev split.
+    DevLoss,
+    /// The accuracy there, in percent.
+    DevAccuracy,
+}
+
+/// All measures.
+pub const MEASURES: [Measure; 3] = [Measure::TrainLoss, Measure::DevLoss, Measure::DevAccuracy];
+
+impl Measure {
+    /// Its name in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::TrainLoss => "train-loss",
+            Measure::DevLoss => "dev-loss",
+            Measure::DevAccuracy => "dev-accuracy",
+        }
+    }
+
+    /// Its name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Measure::TrainLoss => "training loss",
+            Measure::DevLoss => "dev loss",
+            Measure::DevAccuracy => "dev accuracy",
+        }
+    }
+
+    /// The label of its axis: the name with the unit.
+    pub fn label(self) -> &'static str {
+        match self {
+            Measure::TrainLoss => "training loss (nats)",
+            Measure::DevLoss => "dev loss (nats)",
+            Measure::DevAccuracy => "dev accuracy (%)",
+        }
+    }
+}
+
+/// A point of one run's curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Updates made.
+    pub step: u64,
+    /// What was spent by then, in the order of [`AXES`].
+    pub spent: [f64; 4],
+    /// The measure.
+    pub value: f64,
+}
+
+/// A point of a group's curve: the mean over its runs, the least and the largest of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Band {
+    /// The mean of what was spent, in the order of [`AXES`].
+    pub spent: [f64; 4],
+    /// The mean of the measure.
+    pub mean: f64,
+    /// The least.
+    pub low: f64,
+    /// The largest.
+    pub high: f64,
+}
+
+/// The number of steps of a run's running mean: a tenth of the steps it is to make, as of its `train_loss`; at least one.
+pub fn window(run: &RunRecord) -> u64 {
+    run.config.max_steps.div_ceil(10).max(1)
+}
+
+/// The curve of a run. That of the training loss begins where its running mean is over the whole window, if it has come so far.
+pub fn of_run(run: &RunRecord, measure: Measure) -> Vec<Point> {
+    let point = |at: usize, value: f64| {
+        let line = &run.log[at];
+        let evaluations = run.evaluations(line.function_evaluations, line.backwards);
+        Point { step: line.step, spent: [line.step as f64, evaluations, line.tokens as f64, line.seconds], value }
+    };
+    let all = 0..run.log.len();
+    match measure {
+        Measure::TrainLoss => {
+            let means = all.filter_map(|at| Some(point(at, running_mean(run, at)?)));
+            let means: Vec<Point> = means.filter(|point| point.value.is_finite()).collect();
+            let begin = means.partition_point(|point| point.step < window(run));
+            if begin < means.len() { means[begin..].to_vec() } else { means }
+        }
+        Measure::DevLoss => all.filter_map(|at| Some(point(at, run.log[at].dev_loss?))).collect(),
+        Measure::DevAccuracy => all.filter_map(|at| Some(point(at, 100.0 * run.log[at].dev_accuracy?))).collect(),
+    }
+}
+
+/// The mean training loss of the last [`window`] steps up to line `at`, or of all steps if there are fewer. A line has the
+/// mean over the steps since the line before; of the oldest line as many steps count as are in the window.
+fn running_mean(run: &RunRecord, at: usize) -> Option<f64> {
+    run.log[at].loss?;
+    let begin = run.log[at].step.saturating_sub(window(run));
+    let (mut sum, mut count) = (0.0, 0.0);
+    for i in (0..=at).rev() {
+        let line = &run.log[i];
+        if line.step <= begin {
+            break;
+        }
+        let before = if i == 0 { 0 } else { run.log[i - 1].step };
+        let steps = (line.step - before.max(begin)) as f64;
+        if let Some(loss) = line.loss {
+            sum += steps * loss;
+            count += steps;
+        }
+    }
+    Some(sum / count)
+}
+
+/// The points at which the running mean is over its whole window.
+fn settled(run: &RunRecord) -> impl Iterator<Item = Point> {
+    let window = window(run);
+    of_run(run, Measure::TrainLoss).into_iter().filter(move |point| point.step >= window)
+}
+
+/// What a run had spent at the first line of its log whose running mean, over its whole window, is at or below `loss`.
+pub fn reaches(run: &RunRecord, loss: f64) -> Option<Point> {
+    settled(run).find(|point| point.value <= loss)
+}
+
+/// The lowest loss that every run reaches in the sense of [`reaches`], rounded up to four digits; None if no run has got so far.
+pub fn common_loss<'a>(runs: impl Iterator<Item = &'a RunRecord>) -> Option<f64> {
+    let lowest = |run: &RunRecord| settled(run).map(|point| point.value).reduce(f64::min);
+    let highest = runs.filter_map(lowest).reduce(f64::max)?;
+    Some((1e4 * highest).ceil() / 1e4)
+}
+
+/// The curve of a group: at every step at which one of its runs has a point, from where all have one to where the shortest ends.
+/// Between points a run's curve is a straight line. Runs without a point are left out.
+pub fn of_group(group: &Group, measure: Measure) -> Vec<Band> {
+    let curves: Vec<Vec<Point>> = group.runs.iter().map(|run| of_run(run, measure)).filter(|c| !c.is_empty()).collect();
+    let first = curves.iter().filter_map(|curve| curve.first()).map(|point| point.step).max().unwrap_or(0);
+    let last = curves.iter().filter_map(|curve| curve.last()).map(|point| point.step).min().unwrap_or(0);
+    let mut steps: Vec<u64> = curves.iter().flatten().map(|p| p.step).filter(|s| (first..=last).contains(s)).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    steps.into_iter().filter_map(|step| band(&curves, step)).collect()
+}
+
+fn band(curves: &[Vec<Point>], step: u64) -> Option<Band> {
+    let points: Vec<Point> = curves.iter().map(|curve| between(curve, step)).collect::<Option<_>>()?;
+    let mean = |of: &dyn Fn(&Point) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let values = || points.iter().map(|point| point.value);
+    Some(Band {
+        spent: std::array::from_fn(|axis| mean(&|point| point.spent[axis])),
+        mean: mean(&|point| point.value),
+        low: values().reduce(f64::min)?,
+        high: values().reduce(f64::max)?,
+    })
+}
+
+/// A curve at a step between its first and its last.
+fn between(curve: &[Point], step: u64) -> Option<Point> {
+    let at = curve.partition_point(|point| point.step < step);
+    let next = curve.get(at)?;
+    if next.step == step {
+        return Some(*next);
+    }
+    let before = curve.get(at.checked_sub(1)?)?;
+    let share = (step - before.step) as f64 / (next.step - before.step) as f64;
+    let mix = |a: f64, b: f64| a + share * (b - a);
+    Some(Point {
+        step,
+        spent: std::array::from_fn(|axis| mix(before.spent[axis], next.spent[axis])),
+        value: mix(before.value, next.value),
+    })
+}
+
+/// At most `most` points, evenly spread by index, with the first and the last.
+pub fn thinned<T: Copy>(points: &[T], most: usize) -> Vec<T> {
+    let last = points.len().saturating_sub(1);
+    if points.len() <= most || most < 2 {
+        return points.to_vec();
+    }
+    (0..most).map(|i| points[i * last / (most - 1)]).collect()
+}

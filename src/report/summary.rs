@@ -1,0 +1,263 @@
+//! The numbers of a report: of each group what it reached and what it took.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::curves::{common_loss, reaches};
+use super::groups::{Group, Groups};
+use super::runs::{RunRecord, Scores, Selection};
+use crate::run::Memory;
+
+/// A mean over seeds with the standard deviation (n - 1); None for one run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "said above")]
+pub struct Spread {
+    pub mean: f64,
+    pub sd: Option<f64>,
+}
+
+impl Spread {
+    /// Of these values; None if there are none.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+        (!values.is_empty()).then(|| Spread { mean, sd: (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt()) })
+    }
+}
+
+/// How the runs of a group come to the target loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "reached")]
+pub enum Target {
+    /// Every run reaches it; what that takes.
+    ByAll {
+        /// Updates.
+        steps: Spread,
+        /// Function evaluations.
+        evaluations: Spread,
+        /// Tokens.
+        tokens: Spread,
+        /// Wall time.
+        seconds: Spread,
+        /// How many times fewer function evaluations than the baseline, if there is one and it reaches the target.
+        speed_up_evaluations: Option<f64>,
+        /// How many times less wall time.
+        speed_up_seconds: Option<f64>,
+    },
+    /// Not every run reaches it, so there is no mean.
+    NotByAll {
+        /// The runs that do.
+        runs: usize,
+    },
+}
+
+/// The numbers of a group. Scores and costs are those of its finished runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The group's label.
+    pub group: String,
+    /// The method.
+    pub optimizer: String,
+    /// The peak learning rate.
+    pub learning_rate: Option<f64>,
+    /// The seeds of its runs.
+    pub seeds: Vec<u64>,
+    /// How many of them are finished.
+    pub finished: usize,
+    /// Updates that a run makes.
+    pub steps: u64,
+    /// Function evaluations, mean; a backward pass counts as two.
+    pub evaluations: Option<f64>,
+    /// Tokens fed in forward passes, mean.
+    pub tokens: Option<f64>,
+    /// Wall time of training with its evaluations on dev, mean.
+    pub seconds: Option<f64>,
+    /// The mean training loss of the last tenth of the steps.
+    pub train_loss: Option<Spread>,
+    /// The loss of the kept weights on the evaluation split.
+    pub eval_loss: Option<Spread>,
+    /// Their accuracy there, as a share.
+    pub eval_accuracy: Option<Spread>,
+    /// How it comes to the target loss; None if there is no target yet.
+    pub target: Option<Target>,
+    /// Memory by part, of the finished run with the largest peak.
+    pub memory: Option<Memory>,
+}
+
+/// A report's content.
+pub struct Report {
+    /// The groups of runs.
+    pub groups: Groups,
+    /// A row for each group.
+    pub rows: Vec<Row>,
+    /// The target loss; None if no run has logged enough.
+    pub target: Option<f64>,
+    /// Whether the target was given.
+    pub target_given: bool,
+    /// The baseline's group.
+    pub baseline: Option<usize>,
+    /// What a reader must know, in sentences.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Of the runs at these places. The errors of [`Selection::read`] and [`Groups::of`], and a usage error for a bad target.
+    pub fn of(places: &[String], to_loss: Option<f64>, baseline: Option<&str>) -> Result<Self> {
+        let Selection { runs, mut notes } = Selection::read(places)?;
+        let groups = Groups::of(runs)?;
+        let baseline = baseline.map(|name| groups.named(name)).transpose()?;
+        if let Some(loss) = to_loss.filter(|loss| !loss.is_finite()) {
+            return Err(usage!("`to_loss` {loss}: it must be a finite number"));
+        }
+        let all = || groups.groups.iter().flat_map(|group| &group.runs);
+        let target = to_loss.or_else(|| common_loss(all()));
+        let mut rows: Vec<Row> = groups.groups.iter().map(|group| row(group, target)).collect();
+        if let Some(at) = baseline {
+            compare_with(&mut rows, at);
+        }
+        notes.extend(groups.groups.iter().filter_map(short_curves));
+        notes.extend(others(all(), "machines or numbers of threads, so seconds do not compare", machine));
+        notes.extend(others(all(), "versions of zotune", version));
+        if let Some(loss) = target.filter(|_| to_loss.is_none()) {
+            notes.extend(no_gain(all(), loss));
+        }
+        Ok(Report { groups, rows, target, target_given: to_loss.is_some(), baseline, notes })
+    }
+
+    /// How the target is defined, for people; None if there is none.
+    pub fn target_text(&self) -> Option<String> {
+        let loss = self.target?;
+        let why = if self.target_given { "as given" } else { "the lowest that every run reaches" };
+        Some(format!(
+            "Training loss {loss} ({why}): the first line of a run's log at which the mean over the last tenth of its \
+             steps is at or below it."
+        ))
+    }
+
+    /// The scores before training, for people; None if no run is finished.
+    pub fn untrained_text(&self) -> Option<String> {
+        let runs = self.groups.groups.iter().flat_map(|group| &group.runs);
+        let scores = runs.filter_map(|run| run.scores.as_ref()).next()?;
+        let loss = scores.untrained_eval_loss.map(|loss| format!("loss {loss:.3}"));
+        let accuracy = scores.untrained_eval_accuracy.map(|share| format!("accuracy {:.1} %", 100.0 * share));
+        let said: Vec<String> = loss.into_iter().chain(accuracy).collect();
+        Some(format!("Before training, on the evaluation split: {}.", said.join(", ")))
+    }
+}
+
+fn row(group: &Group, target: Option<f64>) -> Row {
+    let config = &group.runs[0].config;
+    let finished: Vec<(&RunRecord, &Scores)> =
+        group.runs.iter().filter_map(|run| Some((run, run.scores.as_ref()?))).collect();
+    let mean = |of: &dyn Fn(&RunRecord, &Scores) -> f64| {
+        Spread::of(&finished.iter().map(|(run, scores)| of(run, scores)).collect::<Vec<_>>()).map(|spread| spread.mean)
+    };
+    // One loss that was not finite leaves no mean.
+    let spread = |of: fn(&Scores) -> Option<f64>| {
+        let values: Option<Vec<f64>> = finished.iter().map(|(_, scores)| of(scores)).collect();
+        Spread::of(&values?)
+    };
+    let largest = finished.iter().map(|(_, scores)| scores.memory).max_by_key(|memory| memory.peak_rss_bytes);
+    Row {
+        group: group.label.clone(),
+        optimizer: config.optimizer.clone(),
+        learning_rate: config.learning_rate,
+        seeds: group.runs.iter().map(|run| run.config.seed).collect(),
+        finished: finished.len(),
+        steps: config.max_steps,
+        evaluations: mean(&|run, scores| run.evaluations(scores.function_evaluations, scores.backwards)),
+        tokens: mean(&|_, scores| scores.tokens_per_step * scores.steps as f64),
+        seconds: mean(&|_, scores| scores.train_seconds),
+        train_loss: spread(|scores| scores.train_loss),
+        eval_loss: spread(|scores| scores.eval_loss),
+        eval_accuracy: spread(|scores| scores.eval_accuracy),
+        target: target.map(|loss| reached(group, loss)),
+        memory: largest,
+    }
+}
+
+fn reached(group: &Group, loss: f64) -> Target {
+    let points: Vec<_> = group.runs.iter().filter_map(|run| reaches(run, loss)).collect();
+    let of = |axis: usize| Spread::of(&points.iter().map(|point| point.spent[axis]).collect::<Vec<_>>());
+    match (of(0), of(1), of(2), of(3)) {
+        (Some(steps), Some(evaluations), Some(tokens), Some(seconds)) if points.len() == group.runs.len() => {
+            Target::ByAll { steps, evaluations, tokens, seconds, speed_up_evaluations: None, speed_up_seconds: None }
+        }
+        _ => Target::NotByAll { runs: points.len() },
+    }
+}
+
+/// Fills in the speed-up over the group at `baseline`, whose own is 1.
+fn compare_with(rows: &mut [Row], baseline: usize) {
+    let Some(Target::ByAll { evaluations: base, seconds: base_seconds, .. }) = rows[baseline].target else { return };
+    for row in rows {
+        if let Some(Target::ByAll { evaluations, seconds, speed_up_evaluations, speed_up_seconds, .. }) = &mut row.target {
+            *speed_up_evaluations = Some(base.mean / evaluations.mean);
+            // A clock that stands still gives no ratio.
+            *speed_up_seconds = Some(base_seconds.mean / seconds.mean).filter(|ratio| ratio.is_finite());
+        }
+    }
+}
+
+/// Says where a group's curves end before those of some of its runs.
+fn short_curves(group: &Group) -> Option<String> {
+    let shortest = group.runs.iter().min_by_key(|run| run.steps())?;
+    let longest = group.runs.iter().map(RunRecord::steps).max()?;
+    (shortest.steps() < longest).then(|| {
+        format!(
+            "{}: its curves end at step {}, where its shortest run ends ({})",
+            group.label,
+            shortest.steps(),
+            shortest.folder.display()
+        )
+    })
+}
+
+/// Says if a property of the runs differs between them.
+fn others<'a>(
+    runs: impl Iterator<Item = &'a RunRecord>,
+    what: &str,
+    of: fn(&RunRecord) -> Option<String>,
+) -> Option<String> {
+    let all: BTreeSet<String> = runs.filter_map(of).collect();
+    let listed: Vec<String> = all.iter().cloned().collect();
+    (all.len() > 1).then(|| format!("the runs are of different {what}: {}", listed.join("; ")))
+}
+
+fn machine(run: &RunRecord) -> Option<String> {
+    let machine = &run.record["machine"];
+    Some(format!("{}, {} threads", machine["cpu"].as_str()?, machine["threads"].as_u64()?))
+}
+
+fn version(run: &RunRecord) -> Option<String> {
+    let versions = &run.record["versions"];
+    Some(format!("{} {}", versions["zotune"].as_str()?, versions["commit"].as_str()?))
+}
+
+/// Says if the target is no lower than a loss before training.
+fn no_gain<'a>(mut runs: impl Iterator<Item = &'a RunRecord>, loss: f64) -> Option<String> {
+    let untrained = runs.find_map(|run| run.log.first().filter(|line| line.step == 0)?.dev_loss)?;
+    (loss >= untrained).then(|| {
+        format!(
+            "the target loss {loss} is no lower than the dev loss before training ({untrained:.4}), because a run does not \
+             come below it; name a lower one"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_the_standard_deviation_of_a_sample() {
+        assert_eq!(Spread::of(&[]), None);
+        assert_eq!(Spread::of(&[2.0]), Some(Spread { mean: 2.0, sd: None }));
+        // 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 over 3.
+        let spread = Spread::of(&[1.0, 2.0, 3.0, 6.0]).unwrap();
+        assert_eq!((spread.mean, spread.sd), (3.0, Some((14.0f64 / 3.0).sqrt())));
+    }
+}

@@ -1,0 +1,291 @@
+//! The tables of a report: for people, in Markdown, as CSV, in a terminal.
+
+use super::escape::{csv, markdown, shortened};
+use super::summary::{Report, Row, Spread, Target};
+use crate::run::Memory;
+
+/// A table of texts.
+pub struct Table {
+    /// What it is about.
+    pub title: &'static str,
+    /// What a reader must know of it first.
+    pub about: Option<String>,
+    /// Its columns.
+    pub headers: Vec<String>,
+    /// Its rows, each as long as the headers.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// The parts of a run's memory: their names for people and in files, and their bytes.
+pub fn parts(memory: &Memory) -> [(&'static str, &'static str, usize); 7] {
+    [
+        ("weights", "weights_bytes", memory.weights_bytes),
+        ("optimizer state", "optimizer_state_bytes", memory.optimizer_state_bytes),
+        ("snapshot", "snapshot_bytes", memory.snapshot_bytes),
+        ("gradients", "gradient_peak_bytes", memory.gradient_peak_bytes),
+        ("activations", "activation_peak_bytes", memory.activation_peak_bytes),
+        ("random numbers", "noise_scratch_bytes", memory.noise_scratch_bytes),
+        ("program and data", "rest_bytes", memory.rest_bytes),
+    ]
+}
+
+/// The unit of memory in tables and figures.
+pub const MIB: f64 = (1 << 20) as f64;
+
+/// The three tables: what was reached, what a target loss took, memory.
+pub fn tables(report: &Report) -> Vec<Table> {
+    let mut all = vec![results(report)];
+    all.extend(report.target.map(|_| to_target(report)));
+    all.extend(report.rows.iter().any(|row| row.memory.is_some()).then(|| memory(report)));
+    all
+}
+
+fn results(report: &Report) -> Table {
+    let has_accuracy = report.rows.iter().any(|row| row.eval_accuracy.is_some());
+    let mut headers = vec!["method", "seeds", "lr", "steps", "evaluations", "tokens", "seconds", "train loss", "eval loss"];
+    headers.extend(has_accuracy.then_some("accuracy %"));
+    headers.push("peak MiB");
+    let cells = |row: &Row| {
+        let mut cells = vec![
+            row.group.clone(),
+            seeds(row),
+            row.learning_rate.map_or("-".into(), short),
+            row.steps.to_string(),
+            whole(row.evaluations),
+            whole(row.tokens),
+            row.seconds.map_or("-".into(), seconds),
+            spread(row.train_loss, |x| format!("{x:.3}")),
+            spread(row.eval_loss, |x| format!("{x:.3}")),
+        ];
+        cells.extend(has_accuracy.then(|| spread(row.eval_accuracy.map(percent), |x| format!("{x:.1}"))));
+        cells.push(row.memory.map_or("-".into(), |memory| format!("{:.0}", memory.peak_rss_bytes as f64 / MIB)));
+        cells
+    };
+    table("Results", headers, report, cells)
+}
+
+fn to_target(report: &Report) -> Table {
+    let with_baseline = report.baseline.is_some();
+    let mut headers = vec!["method", "reached by", "steps", "evaluations", "tokens", "seconds"];
+    headers.extend(with_baseline.then_some(["speed-up in evaluations", "speed-up in seconds"]).into_iter().flatten());
+    let cells = |row: &Row| {
+        let mut cells = vec![row.group.clone()];
+        let times = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
+        match row.target {
+            Some(Target::ByAll { steps, evaluations, tokens, seconds: time, speed_up_evaluations, speed_up_seconds }) => {
+                cells.push(format!("{0} of {0}", row.seeds.len()));
+                cells.extend([steps, evaluations, tokens].map(|x| spread(Some(x), |x| format!("{x:.0}"))));
+                cells.push(spread(Some(time), seconds));
+                if with_baseline {
+                    cells.extend([times(speed_up_evaluations), times(speed_up_seconds)]);
+                }
+            }
+            Some(Target::NotByAll { runs }) => {
+                cells.push(format!("{runs} of {}", row.seeds.len()));
+                cells.resize(6, "not reached".into());
+                cells.resize(headers.len(), "-".into());
+            }
+            None => cells.resize(headers.len(), "-".into()),
+        }
+        cells
+    };
+    Table { about: report.target_text(), ..table("To the target loss", headers.clone(), report, cells) }
+}
+
+fn memory(report: &Report) -> Table {
+    let has = |at: &usize| report.rows.iter().filter_map(|row| row.memory).any(|memory| shown(parts(&memory)[*at].2) != "-");
+    let kept: Vec<usize> = (0..7).filter(has).collect();
+    let names = report.rows.iter().find_map(|row| row.memory).map(|memory| parts(&memory).map(|(name, ..)| name));
+    let mut headers = vec!["method", "peak"];
+    headers.extend(names.into_iter().flat_map(|names| kept.iter().map(move |at| names[*at])));
+    let cells = |row: &Row| {
+        let mut cells = vec![row.group.clone()];
+        match row.memory {
+            Some(memory) => {
+                cells.push(format!("{:.0}", memory.peak_rss_bytes as f64 / MIB));
+                cells.extend(kept.iter().map(|at| shown(parts(&memory)[*at].2)));
+            }
+            None => cells.resize(headers.len(), "-".into()),
+        }
+        cells
+    };
+    table("Memory by part, MiB", headers.clone(), report, cells)
+}
+
+/// Bytes in MiB; less than half of one is a dash.
+fn shown(bytes: usize) -> String {
+    let mib = bytes as f64 / MIB;
+    if mib >= 0.5 { format!("{mib:.0}") } else { "-".into() }
+}
+
+fn table(title: &'static str, headers: Vec<&str>, report: &Report, cells: impl Fn(&Row) -> Vec<String>) -> Table {
+    Table {
+        title,
+        about: None,
+        headers: headers.into_iter().map(String::from).collect(),
+        rows: report.rows.iter().map(cells).collect(),
+    }
+}
+
+/// How many runs, and how many of them are finished if not all.
+fn seeds(row: &Row) -> String {
+    let all = row.seeds.len();
+    if row.finished == all { all.to_string() } else { format!("{all} ({} finished)", row.finished) }
+}
+
+fn whole(value: Option<f64>) -> String {
+    value.map_or("-".into(), |value| format!("{value:.0}"))
+}
+
+fn percent(share: Spread) -> Spread {
+    Spread { mean: 100.0 * share.mean, sd: share.sd.map(|sd| 100.0 * sd) }
+}
+
+fn seconds(seconds: f64) -> String {
+    if seconds < 99.5 { format!("{seconds:.1}") } else { format!("{seconds:.0}") }
+}
+
+fn spread(spread: Option<Spread>, number: impl Fn(f64) -> String) -> String {
+    match spread {
+        Some(Spread { mean, sd: Some(sd) }) => format!("{} ± {}", number(mean), number(sd)),
+        Some(Spread { mean, sd: None }) => number(mean),
+        None => "-".into(),
+    }
+}
+
+/// A number with three significant digits.
+fn short(x: f64) -> String {
+    let text = format!("{x:.2e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    if exponent == "0" { digits.into() } else { format!("{digits}e{exponent}") }
+}
+
+/// How the numbers of the tables come about, in sentences.
+pub fn legend(report: &Report) -> Vec<String> {
+    let mut said = vec![
+        "A ± B: mean A and standard deviation B (n - 1) over the seeds.".to_string(),
+        "Evaluations: function evaluations; a backward pass counts as two, a pass over the training set as the mini-batches \
+         that it is worth."
+            .into(),
+        "Train loss: the mean of the last tenth of the steps. Eval loss and accuracy: the weights with the lowest dev loss, on \
+         the evaluation split. Seconds include the scoring on the dev split."
+            .into(),
+        "Memory: the finished run of the group with the largest peak.".into(),
+    ];
+    if let Some(at) = report.baseline {
+        said.push(format!("Speed-up: the mean of {} divided by that of the method.", report.rows[at].group));
+    }
+    said.extend(report.untrained_text());
+    said
+}
+
+/// The file table.md.
+pub fn as_markdown(report: &Report) -> String {
+    let mut text = String::from("# Report\n");
+    for table in tables(report) {
+        text += &format!("\n## {}\n\n", table.title);
+        table.about.iter().for_each(|about| text += &format!("{}\n\n", markdown(about)));
+        let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| markdown(c)).collect::<Vec<_>>().join(" | "));
+        text += &line(&table.headers);
+        text += &format!("|{}\n", "---|".repeat(table.headers.len()));
+        table.rows.iter().for_each(|row| text += &line(row));
+    }
+    text += "\n";
+    for said in legend(report).iter().chain(&report.notes) {
+        text += &format!("- {}\n", markdown(said));
+    }
+    text
+}
+
+/// The file table.csv: one line a group, every number with all its digits. What is not known is an empty cell.
+pub fn as_csv(report: &Report) -> String {
+    let mut lines: Vec<Vec<(String, String)>> = Vec::new();
+    for row in &report.rows {
+        let mut cells = vec![
+            ("group".to_string(), row.group.clone()),
+            ("optimizer".into(), row.optimizer.clone()),
+            ("learning_rate".into(), row.learning_rate.map_or(String::new(), |x| x.to_string())),
+            ("seeds".into(), row.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")),
+            ("finished".into(), row.finished.to_string()),
+            ("steps".into(), row.steps.to_string()),
+        ];
+        let mut add =
+            |name: &str, value: Option<f64>| cells.push((name.into(), value.map_or(String::new(), |x| x.to_string())));
+        add("function_evaluations", row.evaluations);
+        add("tokens", row.tokens);
+        add("train_seconds", row.seconds);
+        let scores = [("train_loss", row.train_loss), ("eval_loss", row.eval_loss), ("eval_accuracy", row.eval_accuracy)];
+        for (name, spread) in scores {
+            add(&format!("{name}_mean"), spread.map(|spread| spread.mean));
+            add(&format!("{name}_sd"), spread.and_then(|spread| spread.sd));
+        }
+        add("target_loss", report.target);
+        let (reached, spent, ratios) = match row.target {
+            Some(Target::ByAll { steps, evaluations, tokens, seconds, speed_up_evaluations, speed_up_seconds }) => {
+                let spent = [steps, evaluations, tokens, seconds].map(Some);
+                (Some(row.seeds.len()), spent, [speed_up_evaluations, speed_up_seconds])
+            }
+            Some(Target::NotByAll { runs }) => (Some(runs), [None; 4], [None; 2]),
+            None => (None, [None; 4], [None; 2]),
+        };
+        add("target_reached_by", reached.map(|runs| runs as f64));
+        for (name, spread) in ["steps", "function_evaluations", "tokens", "seconds"].into_iter().zip(spent) {
+            add(&format!("target_{name}_mean"), spread.map(|spread| spread.mean));
+            add(&format!("target_{name}_sd"), spread.and_then(|spread| spread.sd));
+        }
+        add("speed_up_function_evaluations", ratios[0]);
+        add("speed_up_seconds", ratios[1]);
+        add("peak_rss_bytes", row.memory.map(|memory| memory.peak_rss_bytes as f64));
+        let none = Memory::default();
+        for (at, (_, name, _)) in parts(&none).into_iter().enumerate() {
+            add(name, row.memory.map(|memory| parts(&memory)[at].2 as f64));
+        }
+        lines.push(cells);
+    }
+    let names = lines.first().map_or(Vec::new(), |cells| cells.iter().map(|(name, _)| csv(name)).collect());
+    let rows = lines.iter().map(|cells| cells.iter().map(|(_, value)| csv(value)).collect::<Vec<_>>());
+    std::iter::once(names).chain(rows).map(|cells| cells.join(",") + "\n").collect()
+}
+
+/// The tables for a terminal of `width` characters. Columns that do not fit are left out, and said so.
+pub fn as_text(report: &Report, width: usize) -> String {
+    let mut text = String::new();
+    for table in tables(report) {
+        text += &format!("{}\n", table.title);
+        table.about.iter().for_each(|about| text += &format!("{about}\n"));
+        text += &format!("{}\n", fitted(&table, width));
+    }
+    text.trim_end().into()
+}
+
+/// The columns of a table that fit, with two spaces between; the first is to the left, the others to the right.
+fn fitted(table: &Table, width: usize) -> String {
+    const LABEL: usize = 36;
+    let cell = |line: &[String], at: usize| if at == 0 { shortened(&line[0], LABEL) } else { line[at].clone() };
+    let lines: Vec<&[String]> = std::iter::once(&table.headers[..]).chain(table.rows.iter().map(|row| &row[..])).collect();
+    let length = |at: usize| lines.iter().map(|line| cell(line, at).chars().count()).max().unwrap_or(0);
+    let (mut used, mut columns) = (0, Vec::new());
+    for at in 0..table.headers.len() {
+        used += length(at) + 2;
+        if used <= width.max(LABEL) + 2 {
+            columns.push((at, length(at)));
+        }
+    }
+    let mut text = String::new();
+    for line in &lines {
+        let cells = columns.iter().map(|&(at, length)| match at {
+            0 => format!("{:<length$}", cell(line, 0)),
+            at => format!("{:>length$}", cell(line, at)),
+        });
+        text += &format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    let left_out: Vec<&str> = (0..table.headers.len())
+        .filter(|at| !columns.iter().any(|(kept, _)| kept == at))
+        .map(|at| &*table.headers[at])
+        .collect();
+    if !left_out.is_empty() {
+        text += &format!("(too wide to be shown here: {})\n", left_out.join(", "));
+    }
+    text
+}
