@@ -7,6 +7,7 @@ mod screen;
 mod eval;
 mod merge;
 mod train;
+mod sweep;
 mod trajectory;
 mod verbs;
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::args::{Cli, TasksArgs, TasksVerb, Verb};
 use super::screen::{check_threads, download_bar, say};
-use super::{eval, merge, train, trajectory};
+use super::{eval, merge, sweep, train, trajectory};
 use crate::base::text::nearest;
 use crate::data::task::Task;
 use crate::data::task::definition::BUILTIN;
@@ -27,6 +27,7 @@ impl Cli {
             Verb::Replay(args) => trajectory::replay_verb(args, quiet),
             Verb::Export(args) if args.merge => merge::merge_verb(args),
             Verb::Export(args) => trajectory::export_verb(args),
+            Verb::Sweep(args) => sweep::sweep_verb(args, quiet),
             Verb::Tasks(args) => tasks_verb(args),
         }
     }

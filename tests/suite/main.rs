@@ -40,6 +40,7 @@ mod run_folder;
 mod snapshots;
 mod support;
 mod survival;
+mod sweep;
 mod tasks;
 mod ties;
 mod tokenizers;
