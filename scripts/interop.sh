@@ -9,9 +9,10 @@
 # The comparison is made in float32: for a run stored in bf16 or f16 add --dtype f32.
 #       scripts/interop.sh hub
 #       scripts/interop.sh tokenizers
+#       scripts/interop.sh tensorboard
 # The second form checks the cache of the hub alone, which the first one checks at its end too: what zotune fetched, Python's
 # huggingface_hub finds, and the other way round. The third one compares token ids and scores for each way to write a
-# tokenizer, with small random models.
+# tokenizer, with small random models. The fourth one reads a run's event file with TensorBoard's own reader.
 # Uses target/release/zotune. PYTHON names a Python that has torch and transformers; without it a
 # virtual environment is made in a temporary folder and removed at the end.
 set -eu
@@ -27,8 +28,13 @@ if [ "${1:-}" = tokenizers ]; then
     "$PYTHON" "$here/interop_tokenizers.py" --zotune "$zotune"
     exit
 fi
+if [ "${1:-}" = tensorboard ]; then
+    . "$here/python_env.sh"
+    "$PYTHON" "$here/interop_events.py" --zotune "$zotune"
+    exit
+fi
 if [ $# -lt 3 ]; then
-    echo "usage: scripts/interop.sh hub|tokenizers, or scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [options of zotune eval]" >&2
+    echo "usage: scripts/interop.sh hub|tokenizers|tensorboard, or scripts/interop.sh MODEL_FOLDER RUN_FOLDER DATA_FOLDER [options of zotune eval]" >&2
     exit 2
 fi
 model=$1 run=$2 data=$3

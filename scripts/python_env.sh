@@ -9,6 +9,6 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 if [ -z "${PYTHON:-}" ]; then
     python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet torch transformers safetensors numpy peft
+    "$work/venv/bin/pip" install --quiet torch transformers safetensors numpy peft tensorboard
     PYTHON=$work/venv/bin/python
 fi

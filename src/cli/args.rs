@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::config::args::meant;
+use crate::config::offered::{Offered, method_names, task_names};
 use crate::config::{Common, Precision, RawArgs};
 
 pub(super) const EXIT_CODES: &str = "Exit codes:
@@ -54,8 +56,22 @@ pub(super) enum Verb {
     /// Train every combination of the options in a file, each as a process of its own, and print a table: per group the setting with the
     /// lowest dev loss, and its scores on the evaluation split. The same command continues a sweep that was stopped
     Sweep(SweepArgs),
-    /// List the tasks, or print a task file as a starting point for your own
+    /// List the tasks, print a task file as a starting point for your own, or show an example token by token
     Tasks(TasksArgs),
+    /// List the training methods: equation, source, default learning rate, options
+    Methods(MethodsArgs),
+    /// Print the completions of a shell: zotune completions bash > ~/.local/share/bash-completion/completions/zotune
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, in roff: zotune man train | man -l -
+    Man {
+        /// The command that the page is about [default: zotune itself]
+        verb: Option<String>,
+    },
+    /// Print the JSON schema of config files, for editors that complete TOML by one
+    Schema,
 }
 
 #[derive(Debug, Args)]
@@ -165,7 +181,7 @@ pub(super) struct SweepArgs {
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,
     /// Give all settings a few steps first, and let the better half (by dev loss, in each group) go on with twice as many, until all
-    /// steps. At most ROUNDS rounds [default: until one setting is left]. Needs a constant learning rate
+    /// steps. At most ROUNDS rounds [default: until one setting is left]. Needs a constant learning rate, and no early stopping
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true)]
     pub(super) halving: Option<Option<u32>>,
     /// Run only the groups with these names, separated by commas
@@ -191,11 +207,31 @@ pub(super) struct TasksArgs {
 pub(super) enum TasksVerb {
     /// List the built-in tasks
     List,
-    /// Print the file of a built-in task
-    Show {
-        /// Name of the task: sst2, copa, ...
-        name: String,
-    },
+    /// Print the file of a built-in task, or one of its examples
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// Name of the task: sst2, copa, ... With --example also a task file
+    #[arg(value_parser = Offered(task_names), hide_possible_values = true)]
+    pub(super) name: String,
+    /// Show the first training row as the model reads it: prompt, answers and tokens
+    #[arg(long)]
+    pub(super) example: bool,
+    /// With --example: the model whose tokenizer is used [default: opt-mini]
+    #[arg(long, value_name = "FOLDER_OR_NAME", requires = "example")]
+    pub(super) model: Option<String>,
+    /// With --example: the folder with the task's data files [default: download them from the hub]
+    #[arg(long, value_name = "FOLDER", requires = "example")]
+    pub(super) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MethodsArgs {
+    /// Explain this method's options too
+    #[arg(value_parser = Offered(method_names), hide_possible_values = true)]
+    pub(super) name: Option<String>,
 }
 
 impl Cli {

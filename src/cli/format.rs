@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::base::memory::human;
 use crate::base::text::shell_quoted;
 use crate::config::{Inputs, Precision, RunConfig, TrainableArgs};
-use crate::data::task::{Repeats, Task};
+use crate::data::task::{Loss, Metric, Repeats, Task};
 use crate::model::save::kept_file;
 use crate::run::pace::duration;
 use crate::run::trajectory::Trajectory;
-use crate::run::{Comparison, Forecast, Memory, Results};
+use crate::run::{Comparison, Forecast, Memory, Results, Verdict};
 use crate::zo::{Answers, Selection};
 
 /// The results, the files written, and a useful next command.
@@ -38,6 +38,7 @@ pub fn summary(
         0 => "no step lowered the dev loss, so the weights before training were kept; try another --learning-rate".into(),
         step => format!("best step {step}, by dev loss"),
     };
+    let advice = advice(results);
     let passes = if totals.backwards > 0 { "forward and backward passes" } else { "forward passes" };
     // A process that only finished another's run has no step times.
     let own = totals.seconds_per_step.is_finite();
@@ -66,7 +67,7 @@ pub fn summary(
     let file = kept_file(config.inputs.is_adapted());
     let checkpoint = if config.save_steps > 0 { format!(", checkpoint-{}", results.steps) } else { String::new() };
     format!(
-        "{what} on {new}: {before} -> {after}   ({loss}; {kept})\n{worth}\
+        "{what} on {new}: {before} -> {after}   ({loss}; {kept})\n{advice}{worth}\
          time     {} in {}{times}\n         {} loss evaluations, {:.0} tokens per step\n\
          memory   {}\n\
          forecast was {} ({}), {} per step{deviation}\n\
@@ -85,6 +86,29 @@ pub fn summary(
         human(results.trajectory_bytes),
         next_command(config),
     )
+}
+
+/// What to try if the learning rate was probably too small or too large; empty if not.
+fn advice(results: &Results) -> String {
+    let Some(change) = results.totals.change else { return String::new() };
+    let (change_of, rate) = (format!("from {:.4} to {:.4}", change.first, change.last), results.learning_rate);
+    match change.verdict(results.untrained_dev_loss, results.dev_loss) {
+        Verdict::TooSmall => format!(
+            "         the training loss changed less than its noise ({change_of}, first and last quarter of the steps; standard \
+             error {:.4}):\n         --learning-rate {} is probably too small for {}; try {}, or train longer\n",
+            change.error,
+            short(rate),
+            steps(results.steps),
+            short(10.0 * rate)
+        ),
+        Verdict::TooLarge => format!(
+            "         the training loss rose ({change_of}, first and last quarter of the steps):\n         \
+             --learning-rate {} is probably too large; try {}\n",
+            short(rate),
+            short(rate / 10.0)
+        ),
+        Verdict::Learned => String::new(),
+    }
 }
 
 /// How far a forecast was off, as a share of what came.
@@ -221,4 +245,13 @@ pub fn short(x: f64) -> String {
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
     if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
+}
+
+/// The task's loss, for people.
+pub fn loss_name(task: &Task) -> &'static str {
+    match (task.loss, task.metric) {
+        (Loss::Classification, _) => "classification over the answers",
+        (Loss::TeacherForcing, Metric::Accuracy) => "language-modelling loss on the right answer",
+        (Loss::TeacherForcing, Metric::Loss) => "language-modelling loss on the tokens after the prompt",
+    }
 }

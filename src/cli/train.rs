@@ -1,23 +1,27 @@
 //! `train` and `plan`: from options to results.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::Result;
 
 use super::args::{JobArgs, TrainArgs};
-use super::format::{human_count, outlook, parts, short, steps, summary, trained};
+use super::format::{human_count, loss_name, outlook, parts, short, steps, summary, trained};
 use super::screen::{describe_model, load, on_threads, progress_bar, say};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
 use crate::config::run_config::DEFAULT_JOB;
-use crate::config::{RawArgs, RunConfig};
-use crate::data::task::{Loss, Metric, Repeats, Task};
+use crate::config::{RawArgs, RunConfig, Tracker};
+use crate::data::task::Repeats;
 use crate::params::ParamSet;
 use crate::report::plot::draw_losses;
+use crate::report::tensorboard::{EventFile, log_until};
 use crate::run::job::resume_command;
 use crate::run::pace::duration;
-use crate::run::{Forecast, Job, PlannedRun, Resumed, Run, folder, start};
+use crate::run::progress::OnLine;
+use crate::run::{Forecast, Job, PlannedRun, Progress, Resumed, Run, folder, start};
 use crate::zo::method;
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
@@ -207,12 +211,14 @@ fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
     describe(&run);
     // The journal estimates the remaining time after the first step.
     let bar = progress_bar(run.job.config.max_steps, quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
-    let results = run.train(&Stop::listen()?, bar).inspect_err(|_| {
+    let events = event_file(&run)?;
+    let results = run.train(&Stop::listen()?, Progress { bar, on_line: on_line(&events) }).inspect_err(|_| {
         // The plot shows the progress so far; if it fails, the error of the run matters more.
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
     let (all, comparison, written) = run.finish(&results)?;
     let written = written.and_then(|()| draw(&run));
+    let written = written.and_then(|()| events.map_or(Ok(()), |events| events.borrow_mut().end(&results)));
     let Job { config, task, examples } = &run.job;
     let said = || summary(config, task, &results, &comparison, examples.eval.len(), run.repeats);
     match (as_json, &run.earlier) {
@@ -221,6 +227,21 @@ fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
         (false, Some(_)) => tracing::info!("the weights in {} are rebuilt", config.output_dir.display()),
     }
     written
+}
+
+/// The run's event file, if it has one. It is begun with the lines of earlier processes.
+fn event_file(run: &Run) -> Result<Option<Rc<RefCell<EventFile>>>> {
+    let config = &run.job.config;
+    if config.report_to == Tracker::None {
+        return Ok(None);
+    }
+    let events = EventFile::begin(config, &log_until(&config.output_dir, run.log.trajectory().steps())?)?;
+    Ok(Some(Rc::new(RefCell::new(events))))
+}
+
+fn on_line(events: &Option<Rc<RefCell<EventFile>>>) -> Option<OnLine> {
+    let events = events.clone()?;
+    Some(Box::new(move |line| events.borrow_mut().line(line)))
 }
 
 /// Plots the run's log.
@@ -266,14 +287,6 @@ fn describe(run: &Run) {
     warn_of_repeats(*repeats, &run.job);
     tracing::info!("plan    {}", outlook(forecast, config));
     tracing::info!("run     {}  (after a stop, {})", config.output_dir.display(), resume_command(config));
-}
-
-fn loss_name(task: &Task) -> &'static str {
-    match (task.loss, task.metric) {
-        (Loss::Classification, _) => "classification over the answers",
-        (Loss::TeacherForcing, Metric::Accuracy) => "language-modelling loss on the right answer",
-        (Loss::TeacherForcing, Metric::Loss) => "language-modelling loss on the tokens after the prompt",
-    }
 }
 
 #[cfg(test)]

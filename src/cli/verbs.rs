@@ -2,12 +2,9 @@
 
 use anyhow::Result;
 
-use super::args::{Cli, TasksArgs, TasksVerb, Verb};
-use super::screen::{check_threads, download_bar, say};
-use super::{eval, merge, sweep, train, trajectory};
-use crate::base::text::nearest;
-use crate::data::task::Task;
-use crate::data::task::definition::BUILTIN;
+use super::args::{Cli, Verb};
+use super::screen::{check_threads, download_bar};
+use super::{eval, merge, methods, shell, sweep, tasks, train, trajectory};
 use crate::device::cpu::simd;
 use crate::hub::bars;
 
@@ -28,25 +25,11 @@ impl Cli {
             Verb::Export(args) if args.merge => merge::merge_verb(args),
             Verb::Export(args) => trajectory::export_verb(args),
             Verb::Sweep(args) => sweep::sweep_verb(args, quiet),
-            Verb::Tasks(args) => tasks_verb(args),
-        }
-    }
-}
-
-fn tasks_verb(args: TasksArgs) -> Result<()> {
-    match args.verb.unwrap_or(TasksVerb::List) {
-        TasksVerb::List => {
-            for (name, _) in BUILTIN {
-                say(&format!("{name:<8} {}", Task::open(name)?.description))?;
-            }
-            Ok(())
-        }
-        TasksVerb::Show { name } => {
-            let known = BUILTIN.iter().find(|(n, _)| *n == name);
-            let (_, text) = known.ok_or_else(|| {
-                usage!("there is no task \"{name}\": {}", nearest(&name, BUILTIN.iter().map(|(name, _)| *name)))
-            })?;
-            say(text.trim_end())
+            Verb::Tasks(args) => tasks::tasks_verb(args),
+            Verb::Methods(args) => methods::methods_verb(args),
+            Verb::Completions { shell } => shell::completions_verb(shell),
+            Verb::Man { verb } => shell::man_verb(verb),
+            Verb::Schema => shell::schema_verb(),
         }
     }
 }

@@ -7,13 +7,13 @@ use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::offered::{Offered, method_names, model_names, task_names};
 use super::trainable::TrainableArgs;
-use super::values::{Fsync, Precision, Schedule};
+use super::values::{Fsync, Precision, Schedule, Tracker};
 use crate::base::Usage;
 use crate::base::numbers::number;
 use crate::base::text::{nearest, rename_options};
 use crate::zo::Settings;
-use crate::zo::methods::{DEFAULT_METHOD, METHODS};
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
@@ -22,6 +22,7 @@ pub struct Common {
     /// The model: a folder in Hugging Face format, a name on the hub (facebook/opt-125m), a GGUF file, or opt-mini (built in)
     /// [default: opt-mini]
     #[arg(long, value_name = "FOLDER_OR_NAME", alias = "model-name-or-path", help_heading = "Model and data")]
+    #[arg(value_parser = Offered(model_names), hide_possible_values = true)]
     pub model: Option<String>,
     /// The branch, tag or commit of a model on the hub [default: main]
     #[arg(long, help_heading = "Model and data")]
@@ -35,6 +36,7 @@ pub struct Common {
     /// The task: sst2, copa, rte, cb, wsc, reviews (data built in), or your own task file [default: with --data, chosen by the
     /// columns of the data; else reviews]
     #[arg(long, alias = "task-name", help_heading = "Model and data")]
+    #[arg(value_parser = Offered(task_names), hide_possible_values = true)]
     pub task: Option<String>,
     /// With --task: the folder with the task's data files [default: download them from the hub]. Without --task: your own data,
     /// one file, or a folder with train.jsonl and valid.jsonl and/or test.jsonl (also .csv, .tsv, .parquet). Columns: prompt and
@@ -67,11 +69,6 @@ pub struct Common {
     pub eval_batch_size: Option<usize>,
 }
 
-fn optimizer_help() -> String {
-    let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
-    format!("The training method: {} [default: {DEFAULT_METHOD}]", names.join(", "))
-}
-
 /// Everything that `train` takes. As typed: None where nothing was said.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
@@ -80,12 +77,10 @@ pub struct RawArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
-    /// The name of the training method. The help lists the names of the table of methods.
-    #[arg(long, help = optimizer_help(), help_heading = "Training")]
+    /// The training method; zotune methods explains each [default: zo-sgd]
+    #[arg(long, value_name = "METHOD", value_parser = Offered(method_names), help_heading = "Training")]
     pub optimizer: Option<String>,
-    /// Learning rate [default: depends on the method and the number of weights; the run prints it. zo-sgd: 0.016 / sqrt(number of
-    /// weights), that is 1e-5 for 2.6 M and 1.4e-6 for 135 M weights, x 40 for a prefix; other zeroth-order methods: a multiple of that.
-    /// sgd, svrg, vamo: 1e-3; adamw: 1e-5; x 10 for LoRA, x 300 for a prefix. If --fo-params names only some of the weights: as zo-sgd]
+    /// Learning rate [default: by method and number of weights, see zotune methods; the run prints it]
     #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
     pub learning_rate: Option<f64>,
     /// What of the model is trained.
@@ -131,6 +126,12 @@ pub struct RawArgs {
     /// [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Output")]
     pub stop_if_diverged: Option<bool>,
+    /// Stop after so many evaluations on dev in a row without a lower dev loss. The best weights are kept as ever [default: never stop early]
+    #[arg(long, value_name = "EVALUATIONS", help_heading = "Output")]
+    pub early_stopping_patience: Option<u64>,
+    /// With --early-stopping-patience: a dev loss counts as lower only if it is lower by more than this [default: 0]
+    #[arg(long, value_name = "LOSS", value_parser = number, allow_negative_numbers = true, help_heading = "Output")]
+    pub early_stopping_threshold: Option<f64>,
     /// Steps between checkpoints (model folder and optimizer state). 0: no checkpoints; a zeroth-order run can then be resumed from
     /// its log [default: --eval-steps]
     #[arg(long, help_heading = "Output")]
@@ -142,6 +143,9 @@ pub struct RawArgs {
     /// [default: 5]
     #[arg(long, value_name = "every|SECONDS|never", help_heading = "Output")]
     pub fsync: Option<Fsync>,
+    /// Also write what is logged for a tracker [default: none]
+    #[arg(long, value_name = "TRACKER", help_heading = "Output")]
+    pub report_to: Option<Tracker>,
     /// Folder for the run [default: runs/TASK-MODEL-OPTIMIZER-SEED]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub output_dir: Option<PathBuf>,

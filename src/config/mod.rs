@@ -4,6 +4,7 @@
 mod limits;
 mod trainable;
 mod values;
+pub(crate) mod offered;
 pub mod args;
 mod inputs;
 pub mod run_config;
@@ -13,4 +14,4 @@ pub use args::{Common, RawArgs};
 pub use inputs::Inputs;
 pub use run_config::{RunConfig, Stage};
 pub use trainable::TrainableArgs;
-pub use values::{Fsync, Precision, Schedule};
+pub use values::{Fsync, Precision, Schedule, Tracker};

@@ -9,14 +9,17 @@ use super::args::RawArgs;
 use super::run_config::RunConfig;
 
 /// Options that do not change what is computed: the length of the run, intervals, threads, locations.
-const CHANGEABLE: [&str; 13] = [
+const CHANGEABLE: [&str; 16] = [
     "max_steps",
     "eval_steps",
     "logging_steps",
     "save_steps",
     "save_total_limit",
     "fsync",
+    "report_to",
     "stop_if_diverged",
+    "early_stopping_patience",
+    "early_stopping_threshold",
     "threads",
     "model",
     "revision",

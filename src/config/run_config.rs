@@ -9,7 +9,7 @@ use super::args::RawArgs;
 use super::inputs::Inputs;
 use super::limits::{MOST_BATCH, MOST_DIRECTIONS, MOST_ROWS, MOST_STEPS, positive, within};
 use super::trainable::TrainableArgs;
-use super::values::{Fsync, Schedule};
+use super::values::{Fsync, Schedule, Tracker};
 use crate::data::task::Sizes;
 use crate::zo::methods::DEFAULT_METHOD;
 use crate::zo::{Settings, StepContext};
@@ -53,9 +53,15 @@ pub struct RunConfig {
     pub logging_steps: u64,
     #[serde(default = "yes")]
     pub stop_if_diverged: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping_patience: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping_threshold: Option<f64>,
     pub save_steps: u64,
     pub save_total_limit: usize,
     pub fsync: Fsync,
+    #[serde(default, skip_serializing_if = "Tracker::is_none")]
+    pub report_to: Tracker,
     pub output_dir: PathBuf,
     pub overwrite_output_dir: bool,
 }
@@ -93,9 +99,12 @@ impl RunConfig {
             eval_steps,
             logging_steps: raw.logging_steps.unwrap_or(10),
             stop_if_diverged: raw.stop_if_diverged.unwrap_or(true),
+            early_stopping_patience: raw.early_stopping_patience,
+            early_stopping_threshold: raw.early_stopping_threshold,
             save_steps: raw.save_steps.unwrap_or(eval_steps),
             save_total_limit: raw.save_total_limit.unwrap_or(1),
             fsync: raw.fsync.unwrap_or_default(),
+            report_to: raw.report_to.unwrap_or_default(),
             output_dir,
             overwrite_output_dir: raw.overwrite_output_dir.unwrap_or(false),
         };
@@ -112,9 +121,16 @@ impl RunConfig {
             ("logging_steps", Some(self.logging_steps), 1),
             ("save_steps", Some(self.save_steps), 0),
             ("warmup_steps", Some(self.warmup_steps), 0),
+            ("early_stopping_patience", self.early_stopping_patience, 1),
             ("snapshot_steps", self.settings.snapshot_steps, 1),
         ] {
             within(name, steps, least, MOST_STEPS)?;
+        }
+        if let (Some(x), None) = (self.early_stopping_threshold, self.early_stopping_patience) {
+            return Err(usage!("`early_stopping_threshold` {x} has no effect without `early_stopping_patience`"));
+        }
+        if let Some(x) = self.early_stopping_threshold.filter(|x| !(x.is_finite() && *x >= 0.0)) {
+            return Err(usage!("`early_stopping_threshold` {x}: it must be 0 or greater"));
         }
         for stage in &self.stages {
             within("max_steps", Some(stage.max_steps.max(stage.last)), 0, MOST_STEPS)?;
@@ -130,6 +146,15 @@ impl RunConfig {
             return Err(usage!("`learning_rate` {x}: it must be greater than 0 (and representable in f32)"));
         }
         self.settings.check()
+    }
+
+    /// Why a run of fewer steps that is extended to `max_steps` differs from one begun with so many; None if it does not.
+    pub fn not_extended_exactly(&self) -> Option<&'static str> {
+        match (self.lr_scheduler_type, self.early_stopping_patience) {
+            (Schedule::Constant, None) => None,
+            (Schedule::Constant, Some(_)) => Some("early stopping counts anew when a run is extended"),
+            _ => Some("under a schedule that falls, each step depends on the number of steps"),
+        }
     }
 
     /// Warns if a run extended beyond `then` steps differs from one begun with the new length.

@@ -56,6 +56,24 @@ impl Schedule {
     }
 }
 
+/// A tracker that a run reports to while it trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tracker {
+    /// No tracker.
+    #[default]
+    None,
+    /// Event files in the run's folder, for tensorboard --logdir RUN.
+    Tensorboard,
+}
+
+impl Tracker {
+    /// Whether it is no tracker.
+    pub fn is_none(&self) -> bool {
+        *self == Tracker::None
+    }
+}
+
 /// When the trajectory's log is synced to disk. Killing the process loses nothing in any mode; a power failure loses
 /// what is not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

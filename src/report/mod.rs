@@ -1,3 +1,5 @@
 //! Plots of a run.
 
 pub mod plot;
+mod events;
+pub mod tensorboard;

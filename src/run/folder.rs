@@ -21,6 +21,12 @@ use crate::zo::Data;
 /// weights stay until the first new ones replace them.
 const LEFT_BY_A_RUN: [&str; 4] = ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg"];
 
+/// The folder of TensorBoard's event files in a run's folder, and the beginning of their names.
+pub const EVENTS: &str = "tensorboard";
+
+/// See [`EVENTS`].
+pub const EVENT_FILE: &str = "events.out.tfevents.";
+
 /// Whether a run may write to its folder; changes nothing.
 pub fn check_run(config: &RunConfig) -> Result<()> {
     check(&config.output_dir, config.overwrite_output_dir, &config.inputs.places())
@@ -108,7 +114,18 @@ fn clear(folder: &Path, adapted: bool) -> Result<()> {
     }
     // The weights file of the other kind.
     remove(&folder.join(kept_file(!adapted)))?;
+    let events = folder.join(EVENTS);
+    clear_events(&events)?;
+    // Other files in it stay.
+    let _ = std::fs::remove_dir(events);
     checkpoint::clear(folder, None)
+}
+
+/// Removes the event files in a folder, if it exists.
+pub fn clear_events(folder: &Path) -> Result<()> {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let events = names.filter(|name| name.to_string_lossy().starts_with(EVENT_FILE));
+    events.into_iter().try_for_each(|name| remove(&folder.join(name)))
 }
 
 /// A lock on a folder that a model is written to outside a run, held until dropped. The lock is an empty log; dropping
@@ -193,13 +210,18 @@ pub fn inputs_of(trajectory: &Trajectory, place: &Path) -> Inputs {
     }
 }
 
-/// Goes on with a run: extends the log to the config's `max_steps`, if that is more, and records the process in
-/// run.json. The results of a finished run stay until a longer one replaces them.
+/// Goes on with a run: extends the log to the config's `max_steps`, if that is more or the run had stopped early, and
+/// records the process in run.json. The results of a finished run stay until a longer one replaces them.
 pub fn go_on(config: &mut RunConfig, log: &mut Log, command: &[String]) -> Result<()> {
     let then = log.trajectory().max_steps;
-    if config.max_steps > then {
+    let steps = log.trajectory().steps();
+    let had_stopped =
+        log.trajectory().done.is_some() && steps < then && config.stops_early(log.trajectory(), steps).is_none();
+    if config.max_steps > then || had_stopped {
         log.extend(config.max_steps)?;
         config.stages = log.trajectory().stages.clone();
+    }
+    if config.max_steps > then {
         config.warn_of_schedule(then);
     }
     log.set_fsync(config.fsync);

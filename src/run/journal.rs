@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::learning::Change;
 use super::log_line::{self, LogLine};
 use super::pace::{Pace, roughly};
+use super::progress::{OnLine, Progress};
 use crate::base::{Peaks, memory};
 use crate::config::RunConfig;
 use crate::params::{Slot, Visit};
@@ -22,6 +24,7 @@ pub struct Journal {
     path: PathBuf,
     log: File,
     bar: ProgressBar,
+    on_line: Option<OnLine>,
     start: Instant,
     max_steps: u64,
     logging_steps: u64,
@@ -91,6 +94,9 @@ pub struct Totals {
     pub forwards: u64,
     /// Backward passes.
     pub backwards: u64,
+    /// How the training loss changed; None if there are fewer than eight steps.
+    #[serde(flatten)]
+    pub change: Option<Change>,
     /// The largest memory of a step, beside what was allocated before it.
     #[serde(skip)]
     pub peaks: Peaks,
@@ -98,7 +104,8 @@ pub struct Totals {
 
 impl Journal {
     /// Opens trainer_log.jsonl in the run folder; of an existing one keeps the complete lines up to step `last`.
-    pub fn open(config: &RunConfig, last: u64, bar: ProgressBar) -> Result<Self> {
+    pub fn open(config: &RunConfig, last: u64, progress: Progress) -> Result<Self> {
+        let Progress { bar, on_line } = progress;
         let path = config.output_dir.join("trainer_log.jsonl");
         let (len, line) = log_line::whole_log(&path, last);
         let open = || -> std::io::Result<File> {
@@ -112,6 +119,7 @@ impl Journal {
             path,
             log,
             bar,
+            on_line,
             start: Instant::now(),
             max_steps: config.max_steps,
             logging_steps: config.logging_steps,
@@ -227,7 +235,8 @@ impl Journal {
         }
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
-        self.log.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
+        self.log.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.on_line.as_mut().map_or(Ok(()), |on_line| on_line(&line))
     }
 
     /// Syncs the log to disk.
@@ -330,6 +339,7 @@ impl Journal {
         let steps = self.losses.len() as f64;
         Totals {
             train_loss: self.recent_loss(),
+            change: Change::over(&self.losses),
             seconds_per_step: median(&self.step_times),
             forward_seconds_per_step: median(&self.forward_times),
             walk_seconds_per_step: median(&self.walk_times),

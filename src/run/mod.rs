@@ -2,11 +2,14 @@
 
 pub mod log_line;
 pub mod pace;
+pub mod progress;
 mod divergence;
+pub mod learning;
 mod loaded;
 pub mod setup;
 pub mod trajectory;
 pub mod replay;
+mod early_stopping;
 mod journal;
 mod results;
 pub mod checkpoint;
@@ -24,8 +27,10 @@ pub mod start;
 pub use folder::Claim;
 pub use forecast::{Comparison, Forecast};
 pub use job::Job;
+pub use learning::Verdict;
 pub use loaded::LoadedModel;
 pub use pace::Pace;
+pub use progress::Progress;
 pub use results::{Memory, Results};
 pub use start::{PlannedRun, Resumed, Run, Unfinished};
 pub use train::train;

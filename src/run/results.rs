@@ -17,11 +17,16 @@ pub struct Results {
     pub about: About,
     /// Updates made.
     pub steps: u64,
+    /// Whether early stopping ended the run before its last step.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stopped_early: bool,
     /// The step whose weights are kept: the one with the lowest dev loss; 0: before training.
     pub best_step: u64,
     /// Totals over the steps.
     #[serde(flatten)]
     pub totals: Totals,
+    /// The dev loss before training.
+    pub untrained_dev_loss: f64,
     /// The dev loss of the kept weights.
     pub dev_loss: f64,
     /// Their dev accuracy; None for a task without candidates.
@@ -54,6 +59,10 @@ pub struct Results {
     pub memory: Memory,
     /// The learning rate, given or by default.
     pub learning_rate: f64,
+}
+
+fn is_false(what: &bool) -> bool {
+    !what
 }
 
 /// The settings that identify a run.

@@ -1,12 +1,13 @@
 //! The state of a training process.
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 
 use super::checkpoint::TrainState;
 use super::divergence::Limit;
 use super::job::resume_command;
 use super::journal::Journal;
+use super::learning::Watch;
+use super::progress::Progress;
 use super::results::{About, Memory, Results};
 use super::trajectory::{Done, Log, Scored};
 use crate::base::memory::peak_rss_bytes;
@@ -14,7 +15,7 @@ use crate::base::{Digest, Stop};
 use crate::config::RunConfig;
 use crate::params::digest::trained_digests;
 use crate::params::{ParamSet, Params};
-use crate::zo::{Optimizer, Score, Split, Workload};
+use crate::zo::{Estimate, Optimizer, Score, Split, Workload};
 
 /// The state of a training process.
 pub(super) struct Session<'a> {
@@ -33,6 +34,7 @@ pub(super) struct Session<'a> {
     pub(super) best: (u64, Scored),
     /// The step whose weights are in the weights file.
     kept: u64,
+    watch: Watch,
     /// The largest activation memory of an evaluation, in bytes.
     eval_peak: usize,
 }
@@ -46,14 +48,14 @@ impl<'a> Session<'a> {
         optimizer: &'a mut Optimizer,
         log: &'a mut Log,
         stop: &'a Stop,
-        bar: ProgressBar,
+        progress: Progress,
     ) -> Result<Self> {
         let known = log.trajectory().steps();
-        let journal = Journal::open(config, known, bar)?;
+        let journal = Journal::open(config, known, progress)?;
         let nothing = Scored { loss: f64::INFINITY, accuracy: None, digest: Digest(0) };
-        let (start, best, kept, eval_peak) = (0, (0, nothing), 0, 0);
+        let (start, best, kept, watch, eval_peak) = (0, (0, nothing), 0, Watch::default(), 0);
         let mut run =
-            Session { config, workload, params, optimizer, log, journal, stop, start, known, best, kept, eval_peak };
+            Session { config, workload, params, optimizer, log, journal, stop, start, known, best, kept, watch, eval_peak };
         if run.log.trajectory().untrained.is_none() {
             let (scored, _) = run.score(Split::Eval, true).context(DAMAGED)?;
             run.log.untrained(scored)?;
@@ -162,6 +164,18 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Warns of signs in the steps so far that the run does not learn.
+    pub(super) fn warn_if_it_does_not_learn(&mut self, estimate: &Estimate, gradient_norm: Option<f64>) {
+        if let Some(said) = self.watch.after(estimate, gradient_norm, self.journal.losses()) {
+            tracing::warn!("{said}");
+        }
+    }
+
+    /// Whether early stopping ends the run after `step`. It went on after every logged step but the last.
+    pub(super) fn stopped_early(&self, step: u64) -> bool {
+        step >= self.known && self.config.stops_early(self.log.trajectory(), step).is_some()
+    }
+
     fn keep(&mut self) -> Result<()> {
         self.log.check_place()?;
         self.workload.save(self.params.settle()?, &self.config.output_dir)
@@ -187,7 +201,7 @@ impl<'a> Session<'a> {
     pub(super) fn checkpoint_if_due(&mut self, step: u64) -> Result<()> {
         let config = self.config;
         let asked = self.stop.asked().is_some();
-        let due = step >= self.known && (step.is_multiple_of(config.save_steps.max(1)) || step == config.max_steps);
+        let due = step >= self.known && (step.is_multiple_of(config.save_steps.max(1)) || self.is_last(step));
         if config.save_steps > 0 && (due || asked) {
             // A checkpoint is never ahead of the log, nor in another run's folder.
             self.log.sync()?;
@@ -201,11 +215,22 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    fn is_last(&self, step: u64) -> bool {
+        step == self.config.max_steps || self.stopped_early(step)
+    }
+
     /// Restores the best weights, scores them, and returns the results.
     pub(super) fn end(mut self) -> Result<Results> {
         let config = self.config;
         let (best_step, dev) = self.best;
-        if best_step != config.max_steps {
+        let steps = self.log.trajectory().steps();
+        if steps < config.max_steps {
+            tracing::info!(
+                "stopped early, at step {steps} of {}: the dev loss was lowest at step {best_step}",
+                config.max_steps
+            );
+        }
+        if best_step != steps {
             self.params.settle()?;
             self.workload.restore(self.params, &config.output_dir)?;
         }
@@ -224,9 +249,11 @@ impl<'a> Session<'a> {
         let memory = Memory::of(self.params.bytes(), state, snapshot, totals.peaks.aside, activations, peak_rss_bytes());
         Ok(Results {
             about: About::new(config, self.workload.name()),
-            steps: config.max_steps,
+            steps,
+            stopped_early: steps < config.max_steps,
             best_step,
             totals,
+            untrained_dev_loss: self.log.trajectory().dev.get(&0).map_or(f64::NAN, |scored| scored.loss),
             dev_loss: dev.loss,
             dev_accuracy: dev.accuracy,
             eval_loss: eval.loss,

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::folder;
 use super::forecast::{Comparison, Forecast, count_roles, forecast};
 use super::job::{Job, resume_command};
 use super::loaded::LoadedModel;
+use super::progress::Progress;
 use super::results::Results;
 use super::setup::{language_task, resolve_config, set_up, trained_adapter};
 use super::train::train;
@@ -171,7 +171,9 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     let mut known = log.trajectory().config();
     known.inputs = folder::inputs_of(log.trajectory(), run);
     let config = known.clone().resumed(raw, run)?;
-    let finished = log.trajectory().done.is_some() && config.max_steps == known.max_steps;
+    let steps = log.trajectory().steps();
+    let at_its_end = steps == config.max_steps || config.stops_early(log.trajectory(), steps).is_some();
+    let finished = log.trajectory().done.is_some() && config.max_steps == known.max_steps && at_its_end;
     let results = std::fs::read(run.join("all_results.json")).ok().filter(|_| finished);
     let earlier: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(results) = &earlier {
@@ -215,10 +217,10 @@ impl Unfinished {
 
 impl Run {
     /// Trains to the last step. If an error leaves the run resumable, it says how to resume.
-    pub fn train(&mut self, stop: &Stop, bar: ProgressBar) -> Result<Results> {
+    pub fn train(&mut self, stop: &Stop, progress: Progress) -> Result<Results> {
         let Run { job: Job { config, task, examples }, loaded, optimizer, log, .. } = self;
         let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
-        let trained = train(config, &workload, &mut loaded.params, optimizer, log, stop, bar);
+        let trained = train(config, &workload, &mut loaded.params, optimizer, log, stop, progress);
         trained.map_err(|error| {
             let says_so = error.chain().any(|e| {
                 e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Diverged>() || e.is::<Differs>() || e.is::<Usage>()

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 
 use super::journal::Step;
+use super::progress::Progress;
 use super::results::Results;
 use super::session::Session;
 use super::trajectory::Log;
@@ -26,9 +26,9 @@ pub fn train(
     optimizer: &mut Optimizer,
     log: &mut Log,
     stop: &Stop,
-    bar: ProgressBar,
+    progress: Progress,
 ) -> Result<Results> {
-    let mut run = Session::open(config, workload, params, optimizer, log, stop, bar)?;
+    let mut run = Session::open(config, workload, params, optimizer, log, stop, progress)?;
     if let Err(error) = steps(&mut run, workload.problem().as_mut()) {
         return Err(run.explain(error));
     }
@@ -39,6 +39,9 @@ pub fn train(
 fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
     let (config, limit) = (run.config, run.limit());
     for step in run.start + 1..=config.max_steps {
+        if run.stopped_early(step - 1) {
+            break;
+        }
         let (clock, walked) = (Instant::now(), run.params.pass_time());
         let at = config.step_context(step);
         problem.begin(step);
@@ -64,6 +67,7 @@ fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
         let (learning_rate, cost, replayed) = (config.learning_rate_at(step), problem.cost(), replayed.is_some());
         let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, pass_time, replayed };
         run.journal.step(done, dev.as_ref())?;
+        run.warn_if_it_does_not_learn(&estimate, gradient_norm);
         run.keep_the_best(step, dev)?;
         run.checkpoint_if_due(step)?;
     }

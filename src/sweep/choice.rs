@@ -100,9 +100,11 @@ fn tried(cells: &[PlannedCell], ends: &[CellEnd], of: &[usize]) -> Tried {
     let (first, max_steps) = (&cells[of[0]], cells[of[0]].config.max_steps);
     let standings = || of.iter().map(|i| ends[*i].standing.as_ref());
     let steps = standings().map(|standing| standing.map_or(0, |standing| standing.steps)).min().unwrap_or(0);
+    let finished = || standings().map(|standing| standing.filter(|standing| standing.is_finished(max_steps)));
+    // Cells that have stopped early have ended after as many steps as each needed; others are compared after as many.
+    let compared = if finished().all(|standing| standing.is_some()) { max_steps } else { steps };
     let results = |key: &str| -> Vec<Option<f64>> {
-        let finished = standings().map(|standing| standing.filter(|standing| standing.is_finished(max_steps)));
-        finished.map(|standing| standing?.results.as_ref().map(|results| &results[key]).and_then(Value::as_f64)).collect()
+        finished().map(|standing| standing?.results.as_ref().map(|results| &results[key]).and_then(Value::as_f64)).collect()
     };
     let all = |key: &str| Spread::of(results(key));
     Tried {
@@ -113,7 +115,7 @@ fn tried(cells: &[PlannedCell], ends: &[CellEnd], of: &[usize]) -> Tried {
         steps,
         left: of.iter().any(|i| ends[*i].left_after.is_some()),
         failed: of.iter().filter(|i| ends[**i].failure.is_some()).count(),
-        dev_loss: Spread::of(standings().map(|standing| Some(standing?.dev_losses(steps)?.0))),
+        dev_loss: Spread::of(standings().map(|standing| Some(standing?.dev_losses(compared)?.0))),
         eval_loss: all("eval_loss"),
         eval_accuracy: all("eval_accuracy"),
         untrained_eval_accuracy: all("untrained_eval_accuracy").map(|spread| spread.mean),

@@ -12,7 +12,7 @@ use super::names::cell_folder;
 use super::standing::{Found, Standing, find};
 use crate::base::Source;
 use crate::base::hash::sha256;
-use crate::config::{Inputs, RunConfig, Schedule};
+use crate::config::{Inputs, RunConfig};
 use crate::formats::weight_files::weight_files;
 use crate::run::trajectory::Trajectory;
 use crate::run::{Forecast, folder, start};
@@ -213,11 +213,10 @@ impl PlannedCell {
         if trajectory.max_steps > config.max_steps {
             return Ok(Some(format!("max_steps was {} and is {}", trajectory.max_steps, config.max_steps)));
         }
-        if trajectory.max_steps < config.max_steps && config.lr_scheduler_type != Schedule::Constant {
-            return Ok(Some(format!(
-                "max_steps was {} and is {}, and under a schedule that falls every step depends on it",
-                trajectory.max_steps, config.max_steps
-            )));
+        if trajectory.max_steps < config.max_steps
+            && let Some(why) = config.not_extended_exactly()
+        {
+            return Ok(Some(format!("max_steps was {} and is {}, and {why}", trajectory.max_steps, config.max_steps)));
         }
         let is_due = |step: u64| step.is_multiple_of(config.eval_steps) || step == config.max_steps;
         if let Some(step) = trajectory.dev.keys().find(|step| !is_due(**step)) {
@@ -240,7 +239,7 @@ impl PlannedCell {
 
 /// The fields of a config that decide what a run computes and keeps, paths made absolute where they exist.
 fn comparable(config: &RunConfig, inputs: Inputs) -> Result<serde_json::Map<String, Value>> {
-    const FREE: [&str; 11] = [
+    const FREE: [&str; 12] = [
         "revision",
         "max_steps",
         "stages",
@@ -249,6 +248,7 @@ fn comparable(config: &RunConfig, inputs: Inputs) -> Result<serde_json::Map<Stri
         "save_total_limit",
         "fsync",
         "stop_if_diverged",
+        "report_to",
         "output_dir",
         "overwrite_output_dir",
         "threads",

@@ -37,14 +37,15 @@ pub fn check(cells: &[PlannedCell], rounds: Option<u32>) -> Result<()> {
         return Err(usage!("`halving` 0: it must be at least 1 round"));
     }
     for planned in cells {
-        if planned.config.lr_scheduler_type != Schedule::Constant {
-            let error = usage!(
-                "`lr_scheduler_type` {}: its rates depend on the number of steps, so a run with few steps is not the beginning of one \
-                 with more, and `halving` would compare other runs than those of the file; use constant, or leave out `halving`",
-                planned.config.lr_scheduler_type.name()
-            );
-            return Err(planned.cell.blame(error));
-        }
+        let Some(why) = planned.config.not_extended_exactly() else { continue };
+        let option = match planned.config.lr_scheduler_type {
+            Schedule::Constant => "`early_stopping_patience`".into(),
+            falling => format!("`lr_scheduler_type` {}", falling.name()),
+        };
+        let error = usage!(
+            "{option}: {why}, so `halving` would compare other runs than those of the file; leave out one of the two"
+        );
+        return Err(planned.cell.blame(error));
     }
     Ok(())
 }

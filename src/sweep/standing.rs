@@ -20,7 +20,7 @@ pub struct Standing {
     pub dev: BTreeMap<u64, Scored>,
     /// The version of zotune that began it.
     pub made_by: String,
-    /// all_results.json of a run that has ended with its last step.
+    /// all_results.json of a run that has ended, with its last step or early.
     pub results: Option<Value>,
 }
 
@@ -63,8 +63,8 @@ pub fn find(folder: &Path) -> Result<Found> {
 }
 
 fn run(folder: &Path, trajectory: Trajectory) -> Found {
-    let ended = trajectory.done.is_some() && trajectory.steps() == trajectory.max_steps;
-    let results = std::fs::read(folder.join("all_results.json")).ok().filter(|_| ended);
+    // A run that stopped early has ended too.
+    let results = std::fs::read(folder.join("all_results.json")).ok().filter(|_| trajectory.done.is_some());
     let results: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let standing = Standing {
         steps: trajectory.steps(),
@@ -72,13 +72,13 @@ fn run(folder: &Path, trajectory: Trajectory) -> Found {
         dev: trajectory.dev.clone(),
         made_by: trajectory.header.zotune.clone(),
         // Those of before an extension stay until there are new ones.
-        results: results.filter(|results| results["steps"].as_u64() == Some(trajectory.max_steps)),
+        results: results.filter(|results| results["steps"].as_u64() == Some(trajectory.steps())),
     };
     Found::Run(Box::new(trajectory), standing)
 }
 
 impl Standing {
-    /// Whether the run has come to the end of so many steps.
+    /// Whether a run of so many steps has ended.
     pub fn is_finished(&self, max_steps: u64) -> bool {
         self.max_steps == max_steps && self.results.is_some()
     }

@@ -222,6 +222,18 @@ impl Method {
         }
     }
 
+    /// The default learning rate as a formula in the number d of trained weights.
+    pub fn rate_formula(&self) -> String {
+        match self.rate {
+            Rate::Estimated(1.0) => "0.016 / sqrt(d)".into(),
+            Rate::Estimated(multiple) => format!("{multiple} x 0.016 / sqrt(d)"),
+            Rate::Fixed(rate) if self.order == Order::Mixed => {
+                format!("{rate:e}; at most 0.016 / sqrt(d) if d weights have no first-order gradient")
+            }
+            Rate::Fixed(rate) => format!("{rate:e}"),
+        }
+    }
+
     /// Bytes of its snapshots, for `num_weights` trained weights of `size` bytes each and `num_examples` examples.
     pub fn snapshot_bytes(&self, settings: &Settings, num_weights: usize, size: usize, num_examples: usize) -> usize {
         let q = settings.max_directions.or(settings.num_directions).unwrap_or(1);

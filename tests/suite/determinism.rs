@@ -1,7 +1,6 @@
 //! The same bits twice, for any number of threads; and a run that learns.
 
 use anyhow::Result;
-use indicatif::ProgressBar;
 use zotune::base::Stop;
 use zotune::config::{RawArgs, RunConfig};
 use zotune::data::task::{Loss, Task};
@@ -38,7 +37,7 @@ fn run_on(machine: Machine, threads: usize, toml: &str) -> Result<(Results, Vec<
         let workload = language_task(&plan, &task, model, &examples, *max_length);
         let header = Header::new(&plan, "as tested", &workload, params)?;
         let mut log = zotune::run::folder::begin(&plan, header, &"an example".into(), &[])?;
-        let (stop, bar) = (Stop::default(), ProgressBar::hidden());
+        let (stop, bar) = (Stop::default(), zotune::run::Progress::hidden());
         let results = train(&plan, &workload, params, &mut optimizer, &mut log, &stop, bar)?;
         Ok((results, std::fs::read(plan.output_dir.join("model.safetensors"))?))
     })?

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use candle_core::DType;
-use indicatif::ProgressBar;
 use serde_json::Value;
 use zotune::base::Stop;
 use zotune::config::{RawArgs, RunConfig};
@@ -58,7 +57,7 @@ fn run(folder: &Path, optimizer: &str, max_steps: u64) -> Result<Results> {
         let header = Header::new(&config, "as tested", &lab, &mut params)?;
         folder::begin(&config, header, &Value::Null, &[])?
     };
-    train(&config, &lab, &mut params, &mut optimizer, &mut log, &Stop::default(), ProgressBar::hidden())
+    train(&config, &lab, &mut params, &mut optimizer, &mut log, &Stop::default(), zotune::run::Progress::hidden())
 }
 
 /// The weights and the function values of a run, as bytes.

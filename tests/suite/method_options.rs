@@ -167,7 +167,7 @@ fn help_names_every_method() {
     use clap::Args;
     let mut train = zotune::config::RawArgs::augment_args(clap::Command::new("train"));
     let help = train.render_long_help().to_string();
-    let listed: Vec<&str> = help.split([' ', ',', '\n']).collect();
+    let listed: Vec<&str> = help.split([' ', ',', ':', '\n']).collect();
     for method in METHODS {
         assert!(listed.contains(&method.name), "--help does not name {}", method.name);
         for knob in method.options() {

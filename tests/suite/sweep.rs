@@ -177,7 +177,18 @@ fn all_cells_are_checked_before_the_first_one_runs() -> Result<()> {
     std::fs::write(place.join("my.toml"), SWEEP)?;
     says(place, "sweep my.toml --jobs 0", 2, "--jobs 0")?;
     says(place, "sweep my.toml --only sgd,r-adzo", 2, "--only: there is no group \"r-adzo\"")?;
-    says(place, "sweep my.toml --halving --lr-scheduler-type cosine", 2, "--lr-scheduler-type cosine: its rates depend on")?;
+    says(
+        place,
+        "sweep my.toml --halving --lr-scheduler-type cosine",
+        2,
+        "--lr-scheduler-type cosine: under a schedule that falls",
+    )?;
+    says(
+        place,
+        "sweep my.toml --halving --early-stopping-patience 1",
+        2,
+        "--early-stopping-patience: early stopping counts anew",
+    )?;
     says(place, "sweep nowhere.toml", 2, "cannot read the sweep file nowhere.toml")?;
     // Nothing of others is written into.
     says(place, "sweep my.toml --output-dir model", 2, "--output-dir model is not empty, and no sweep has been there")?;
@@ -377,6 +388,12 @@ fn a_cell_of_another_config_or_other_data_is_refused_and_kept() -> Result<()> {
     done(place, "sweep my.toml")?;
     done(place, "sweep my.toml --output-dir runs/anew")?;
     assert!(outcome(&run)? == outcome(&place.join("runs/anew/cells/lr3e-3"))?);
+
+    // A run that stops early is finished.
+    let early = "sweep my.toml --output-dir runs/early --learning-rate 1e-30 --early-stopping-patience 1";
+    done(place, early)?;
+    assert_eq!(json(&place.join("runs/early/cells/run/all_results.json"))?["steps"], 6);
+    assert!(stderr(&done(place, early)?).contains("cells   1: 1 finished, 0 begun, 0 new"));
 
     std::fs::create_dir_all(place.join("runs/anew/cells/lr7"))?;
     std::fs::write(place.join("runs/anew/cells/lr7/notes"), "mine")?;
