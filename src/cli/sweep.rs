@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::process::Command;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
 use super::args::SweepArgs;
-use super::screen::{on_threads, progress_bar, say};
+use super::screen::{check_threads, progress_bar, say};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
@@ -15,8 +15,10 @@ use crate::base::text::shell_quoted;
 use crate::run::pace::duration;
 use crate::sweep::choice::{Row, rows};
 use crate::sweep::conduct::{CellEnd, Launch};
+use crate::sweep::options::Setting;
+use crate::sweep::plan::{Cost, Forecaster};
 use crate::sweep::table::table;
-use crate::sweep::{Orders, PlannedCell, SweepFile, SweepFolder, conduct, file, folder, grid, plan};
+use crate::sweep::{Cell, Orders, PlannedCell, SweepFile, SweepFolder, conduct, file, folder, grid, plan};
 
 pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
     let jobs = args.jobs.unwrap_or(1);
@@ -33,12 +35,11 @@ pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
     let threads = rayon::current_num_threads();
     let at_once = jobs.min(cells.len()).max(1);
     let share = args.knobs.common.threads.unwrap_or((threads / at_once).max(1));
-    let mut planned = Vec::new();
-    on_threads(Some(share), || {
-        let mut proceed = || stop.check(|| "stopped before a cell was started".into());
-        planned = plan::plan(cells, &place, at_once > 1 || args.dry_run, &mut proceed)?;
-        Ok(())
-    })?;
+    let forecaster = |cell: &Cell| forecast(cell, share);
+    let forecaster: Option<Forecaster> = if at_once > 1 || args.dry_run { Some(&forecaster) } else { None };
+    let mut proceed = || stop.check(|| "stopped before a cell was started".into());
+    let planned = plan::plan(cells, &place, forecaster, &mut proceed)?;
+    planned.iter().try_for_each(|planned| check_threads("--threads ", planned.threads))?;
     if args.dry_run {
         return list(&planned, at_once, args.json);
     }
@@ -57,6 +58,23 @@ pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
     }
     tracing::info!("table   {}", written?.display());
     failures(&planned, &ends)
+}
+
+/// What a cell with this share of the threads costs, by the forecast of another process.
+fn forecast(cell: &Cell, share: usize) -> Result<Cost> {
+    let mut command = program();
+    // A model is named, for without one `plan` takes the rest of the built-in run's settings too.
+    command.args(["--quiet", "plan", "--json", "--model=opt-mini", &format!("--threads={share}")]);
+    for Setting { option, value, .. } in &cell.settings {
+        let value = value.as_str().map_or(value.to_string(), String::from);
+        command.arg(format!("--{option}={value}"));
+    }
+    let output = command.output().context("cannot start a process that forecasts a cell")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(anyhow!("its forecast failed: {}", said.trim().trim_start_matches("error: ")));
+    }
+    serde_json::from_slice(&output.stdout).context("a forecast that cannot be read")
 }
 
 /// The command that trains a cell.
@@ -140,24 +158,24 @@ fn list(planned: &[PlannedCell], at_once: usize, as_json: bool) -> Result<()> {
         Some(standing) => format!("at step {} of {}", standing.steps, planned[i].config.max_steps),
     };
     if as_json {
-        let cell = |(i, planned): (usize, &PlannedCell)| json!({ "name": planned.cell.name, "state": state(i), "forecast": planned.forecast });
+        let cell = |(i, planned): (usize, &PlannedCell)| json!({ "name": planned.cell.name, "state": state(i), "forecast": planned.cost });
         return say(&Value::from(planned.iter().enumerate().map(cell).collect::<Vec<_>>()).to_string());
     }
     let width = planned.iter().map(|planned| planned.cell.name.chars().count()).max().unwrap_or(0);
     let (mut text, mut seconds, mut disk) = (String::new(), 0.0, 0);
     for (i, planned) in planned.iter().enumerate() {
-        let Some(forecast) = planned.forecast else { continue };
+        let Some(cost) = planned.cost else { continue };
         let left = standings[i]
             .as_ref()
             .map_or(planned.config.max_steps, |standing| planned.config.max_steps.saturating_sub(standing.steps));
-        seconds += forecast.seconds * left as f64 / planned.config.max_steps as f64;
-        disk += if standings[i].is_none() { forecast.disk_bytes } else { 0 };
+        seconds += cost.seconds * left as f64 / planned.config.max_steps as f64;
+        disk += if standings[i].is_none() { cost.disk_bytes } else { 0 };
         text += &format!(
             "{:<width$}  {:<22}  {:>9}  {:>9}\n",
             planned.cell.name,
             state(i),
-            human(forecast.memory.peak_rss_bytes),
-            duration(forecast.seconds),
+            human(cost.peak_rss_bytes),
+            duration(cost.seconds),
         );
     }
     let place = planned.first().map(PlannedCell::folder);
@@ -165,7 +183,7 @@ fn list(planned: &[PlannedCell], at_once: usize, as_json: bool) -> Result<()> {
     let warning =
         free.map_or(String::new(), |free| format!("\nwarning  it does not fit on the disk, where {} are free", human(free)));
     let machine = machine_bytes().map_or(String::new(), |bytes| format!(" of the machine's {}", human(bytes)));
-    let peak = planned.iter().filter_map(|planned| Some(planned.forecast?.memory.peak_rss_bytes)).max().unwrap_or(0);
+    let peak = planned.iter().filter_map(|planned| Some(planned.cost?.peak_rss_bytes)).max().unwrap_or(0);
     say(&format!(
         "{text}\n{} cells: {} to train, {at_once} at a time; a cell takes up to {}{machine}; {} on disk{warning}",
         planned.len(),

@@ -202,7 +202,7 @@ impl Conductor<'_> {
     /// How many of these cells may run side by side.
     fn fitting(&self, due: &[(usize, u64)]) -> usize {
         let jobs = self.orders.jobs.min(due.len()).max(1);
-        let peaks = due.iter().filter_map(|(cell, _)| Some(self.cells[*cell].forecast?.memory.peak_rss_bytes));
+        let peaks = due.iter().filter_map(|(cell, _)| Some(self.cells[*cell].cost?.peak_rss_bytes));
         let peaks: Vec<u64> = peaks.collect();
         let fit = side_by_side(jobs, &peaks, machine_bytes());
         if fit < jobs {

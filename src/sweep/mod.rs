@@ -1,6 +1,6 @@
 //! A sweep: a grid of runs from one file, each run a process of its own, and the table of what came of them.
 
-mod options;
+pub mod options;
 pub mod file;
 mod names;
 pub mod grid;

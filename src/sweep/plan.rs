@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::grid::Cell;
@@ -15,7 +16,7 @@ use crate::base::hash::sha256;
 use crate::config::{Inputs, RunConfig};
 use crate::formats::weight_files::weight_files;
 use crate::run::trajectory::Trajectory;
-use crate::run::{Forecast, folder, start};
+use crate::run::{folder, start};
 use crate::zo::{Data, Workload, methods};
 
 /// A cell that has passed every check that needs no training.
@@ -27,11 +28,25 @@ pub struct PlannedCell {
     pub config: RunConfig,
     /// The threads that the cell asks for.
     pub threads: Option<usize>,
-    /// Its forecast, where one was asked for.
-    pub forecast: Option<Forecast>,
+    /// What it is forecast to cost, where that was asked for.
+    pub cost: Option<Cost>,
     /// What it computes with. Shared by cells of one model and data.
     identity: Arc<Identity>,
 }
+
+/// What a run is forecast to cost. The names are those of `zotune plan`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Cost {
+    /// The peak resident set of its process, in bytes.
+    pub peak_rss_bytes: u64,
+    /// Its wall time in seconds.
+    pub seconds: f64,
+    /// What is left of it on the disk, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// Forecasts the run of a cell. In a process of its own: what this one holds and has held would count as the run's.
+pub type Forecaster<'a> = &'a dyn Fn(&Cell) -> Result<Cost>;
 
 /// The model and the data of a run.
 #[derive(Debug)]
@@ -48,12 +63,12 @@ struct Identity {
 const COST_NOTHING: [&str; 10] =
     ["seed", "learning_rate", "zo_eps", "weight_decay", "momentum", "beta1", "beta2", "zeta", "alpha", "output_dir"];
 
-/// Checks the cells, whose folders are in `folder`: options, method, model, data. Forecasts each if `forecasts`. `proceed` is called
-/// between cells; its error ends the work. Errors in options name the line of the sweep file.
+/// Checks the cells, whose folders are in `folder`: options, method, model, data. `forecaster`: forecasts what a cell
+/// costs, of each kind once. `proceed` is called between cells; its error ends the work. Errors in options name the line of the sweep file.
 pub fn plan(
     cells: Vec<Cell>,
     folder: &Path,
-    forecasts: bool,
+    forecaster: Option<Forecaster>,
     proceed: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<PlannedCell>> {
     // What needs neither model nor data first, of all cells.
@@ -71,13 +86,13 @@ pub fn plan(
         let mut add = || -> Result<PlannedCell> {
             let key = cost_key(&config)?;
             if !kinds.contains_key(&key) {
-                kinds.insert(key.clone(), Kind::open(&config, forecasts, has_begun, &mut hashes)?);
+                kinds.insert(key.clone(), Kind::open(&cell, &config, forecaster, has_begun, &mut hashes)?);
             }
             let kind = kinds.get_mut(&key).context("a kind that was opened")?;
             Ok(PlannedCell {
                 threads: cell.raw()?.common.threads,
                 config: kind.checked.resolve(config.clone())?,
-                forecast: kind.forecast,
+                cost: kind.cost,
                 identity: kind.identity.clone(),
                 cell: cell.clone(),
             })
@@ -108,20 +123,21 @@ fn checked(cell: &Cell, folder: &Path) -> Result<RunConfig> {
 /// What cells that cost the same have in common.
 struct Kind {
     checked: start::CheckedRun,
-    forecast: Option<Forecast>,
+    cost: Option<Cost>,
     identity: Arc<Identity>,
 }
 
 impl Kind {
     fn open(
+        cell: &Cell,
         config: &RunConfig,
-        forecasts: bool,
+        forecaster: Option<Forecaster>,
         has_begun: bool,
         hashes: &mut HashMap<String, BTreeMap<String, String>>,
     ) -> Result<Self> {
         let mut checked = start::check(config.clone())?;
         checked.resolve(config.clone())?;
-        let forecast = if forecasts { Some(checked.forecast()?) } else { None };
+        let cost = forecaster.map(|forecast| forecast(cell)).transpose()?;
         let workload = checked.workload();
         let inputs = &checked.job.config.inputs;
         let place = format!("{:?}", (&inputs.model, &inputs.revision));
@@ -137,7 +153,7 @@ impl Kind {
         };
         let commit = checked.job.config.inputs.revision.clone();
         let identity = Identity { data: workload.data(), function: workload.function(), commit, model };
-        Ok(Kind { forecast, identity: identity.into(), checked })
+        Ok(Kind { cost, identity: identity.into(), checked })
     }
 }
 
