@@ -74,6 +74,7 @@ fn word(text: &str) -> String {
 }
 
 fn marked(name: &str, of: &str) -> String {
+    let name = if name.is_empty() { "_" } else { name };
     format!("{name}-{:04x}", Digest::of(of.as_bytes()).0 >> 48)
 }
 
