@@ -25,4 +25,5 @@ pub mod prompt;
 pub mod config;
 pub mod run;
 pub mod report;
+pub mod sweep;
 pub mod cli;

@@ -57,6 +57,10 @@ pub(super) enum Verb {
     /// Compare runs: curves, memory and tables, as a page that opens in a browser, as SVG, PNG, Markdown and CSV. Runs that differ only
     /// in their seed are one method; the report has their mean and spread
     Report(ReportArgs),
+    #[command(args_override_self = true)]
+    /// Train every combination of the options in a file, each as a process of its own, and print a table: per group the setting with the
+    /// lowest dev loss, and its scores on the evaluation split. The same command continues a sweep that was stopped
+    Sweep(SweepArgs),
     /// List the tasks, print a task file as a starting point for your own, or show an example token by token
     Tasks(TasksArgs),
     /// List the training methods: equation, source, default learning rate, options
@@ -200,6 +204,33 @@ pub(super) struct ReportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("output_dir", |arg| arg.help("Folder for the sweep [default: runs/NAME-OF-THE-FILE]")))]
+pub(super) struct SweepArgs {
+    /// The sweep file: a config file in which any option may be a list of values. `seeds = [0, 1]` lists seeds. Each [[group]] has a name
+    /// and options of its own. Options on the command line override the file in every cell
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Cells to run at the same time. They share the threads and must fit into the memory together [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Give all settings a few steps first, and let the better half (by dev loss, in each group) go on with twice as many, until all
+    /// steps. At most ROUNDS rounds [default: until one setting is left]. Needs a constant learning rate, and no early stopping
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true)]
+    pub(super) halving: Option<Option<u32>>,
+    /// Run only the groups with these names, separated by commas
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
+    /// List the cells with their memory and time, and run none
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) knobs: Box<RawArgs>,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct TasksArgs {
     #[command(subcommand)]
     pub(super) verb: Option<TasksVerb>,
@@ -256,7 +287,7 @@ impl Cli {
             (flag.starts_with("--") && !flag.contains('=') && is_number).then(|| (flag.clone(), value.clone()))
         };
         let negative = args.iter().zip(args.iter().skip(1)).find_map(negative);
-        let trains = args.get(1).is_some_and(|verb| verb == "train" || verb == "plan");
+        let trains = args.get(1).is_some_and(|verb| verb == "train" || verb == "plan" || verb == "sweep");
         Cli::try_parse_from(args).or_else(|error| match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(unexpected)) if negative.as_ref().is_some_and(|(_, value)| value == unexpected) => {
                 let (flag, value) = negative.unwrap_or_default();

@@ -11,6 +11,7 @@ mod report;
 mod shell;
 mod tasks;
 mod train;
+mod sweep;
 mod trajectory;
 mod verbs;
 

@@ -13,7 +13,7 @@ use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
 use crate::config::run_config::DEFAULT_JOB;
-use crate::config::{RawArgs, RunConfig, Tracker, TrainableArgs};
+use crate::config::{RawArgs, RunConfig, Tracker};
 use crate::data::task::Repeats;
 use crate::params::ParamSet;
 use crate::report::plot::draw_losses;
@@ -21,7 +21,6 @@ use crate::report::tensorboard::{EventFile, log_until};
 use crate::run::job::resume_command;
 use crate::run::pace::duration;
 use crate::run::progress::OnLine;
-use crate::run::trajectory::Trajectory;
 use crate::run::{Forecast, Job, PlannedRun, Progress, Resumed, Run, folder, start};
 use crate::zo::method;
 
@@ -74,19 +73,9 @@ fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + 
         true => RawArgs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?,
         false => RawArgs::default(),
     };
-    let mut raw = given(&args, default)?;
-    let begun = Trajectory::fill_in(&mut raw.common)?;
-    if begun.is_adapter() {
-        if raw.tuned != TrainableArgs::default() && raw.tuned.clone().checked()? != begun {
-            return Err(usage!(
-                "--trajectory: it trains an adapter, and training continues with this adapter; leave out --tune, --lora-r and \
-                 --prefix-tuning"
-            ));
-        }
-        raw.tuned = begun;
-    }
+    let raw = given(&args, default)?;
     let threads = raw.common.threads;
-    let config = RunConfig::check(raw)?;
+    let config = start::check_options(raw)?;
     on_threads(threads, || work(config, args.json))
 }
 

@@ -148,6 +148,15 @@ impl RunConfig {
         self.settings.check()
     }
 
+    /// Why a run of fewer steps that is extended to `max_steps` differs from one begun with so many; None if it does not.
+    pub fn not_extended_exactly(&self) -> Option<&'static str> {
+        match (self.lr_scheduler_type, self.early_stopping_patience) {
+            (Schedule::Constant, None) => None,
+            (Schedule::Constant, Some(_)) => Some("early stopping counts anew when a run is extended"),
+            _ => Some("under a schedule that falls, each step depends on the number of steps"),
+        }
+    }
+
     /// Warns if a run extended beyond `then` steps differs from one begun with the new length.
     pub fn warn_of_schedule(&self, then: u64) {
         if self.lr_scheduler_type == Schedule::Constant {

@@ -169,6 +169,12 @@ impl Drop for Claim {
     }
 }
 
+/// Whether a process writes in a run folder now.
+pub fn is_locked(folder: &Path) -> bool {
+    let Ok(log) = File::open(folder.join(FILE)) else { return false };
+    matches!(log.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+}
+
 /// The run.json of a folder, if it is a JSON object.
 fn read_run(folder: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok().filter(Value::is_object)

@@ -52,6 +52,16 @@ pub struct Forecast {
 /// the matrix library.
 const RUNNING_BYTES: usize = 6 << 20;
 
+/// Assigns the roles of the weights, and counts the trained ones and those whose gradient is estimated.
+pub(super) fn count_roles(config: &RunConfig, opened: &mut LoadedModel, sizes: &[usize]) -> Result<(usize, usize)> {
+    assign_roles(config, &opened.model, &mut opened.params)?;
+    let count = |counts: fn(Role) -> bool| -> usize {
+        let weights = opened.params.ids().zip(sizes);
+        weights.filter(|((id, _), _)| counts(opened.params.role(*id))).map(|(_, size)| size).sum()
+    };
+    Ok((count(|role| role != Role::Frozen), count(|role| role == Role::Estimated)))
+}
+
 /// Forecasts the run of an unresolved config. `opened` is the model without its weights, `sizes` the number of
 /// elements of each.
 pub fn forecast(
@@ -62,12 +72,7 @@ pub fn forecast(
     examples: &Splits<Example>,
 ) -> Result<Forecast> {
     let mut config = config.clone();
-    assign_roles(&config, &opened.model, &mut opened.params)?;
-    let count = |counts: fn(Role) -> bool| -> usize {
-        let weights = opened.params.ids().zip(sizes);
-        weights.filter(|((id, _), _)| counts(opened.params.role(*id))).map(|(_, size)| size).sum()
-    };
-    let (num_trained, num_estimated) = (count(|role| role != Role::Frozen), count(|role| role == Role::Estimated));
+    let (num_trained, num_estimated) = count_roles(&config, opened, sizes)?;
     let adapter = trained_adapter(&config, &opened.model);
     resolve_config(&mut config, adapter.as_ref(), num_trained, num_estimated, examples.train.len())?;
     let held = opened.params.settle()?;

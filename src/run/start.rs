@@ -6,20 +6,21 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::folder;
-use super::forecast::{Comparison, Forecast, forecast};
+use super::forecast::{Comparison, Forecast, count_roles, forecast};
 use super::job::{Job, resume_command};
 use super::loaded::LoadedModel;
 use super::progress::Progress;
 use super::results::Results;
-use super::setup::{language_task, set_up};
+use super::setup::{language_task, resolve_config, set_up, trained_adapter};
 use super::train::train;
-use super::trajectory::{Header, Log};
+use super::trajectory::{Header, Log, Trajectory};
 use crate::base::errors::given;
 use crate::base::{Differs, Diverged, Interrupted, NotFinite, Stop, Usage, files};
-use crate::config::{Inputs, RawArgs, RunConfig};
+use crate::config::{Inputs, RawArgs, RunConfig, TrainableArgs};
 use crate::data::Shown;
 use crate::data::task::{Repeats, Task};
 use crate::device::cpu::simd;
+use crate::prompt::LanguageTask;
 use crate::zo::{Batches, Optimizer, methods};
 
 /// Reads the weights of an opened model, and replays the trajectory that the inputs name.
@@ -39,8 +40,34 @@ pub struct PlannedRun {
     pub repeats: Repeats,
 }
 
-/// Opens and checks a run without reading its weights; cheap checks come before large reads.
-pub fn open(mut config: RunConfig) -> Result<PlannedRun> {
+/// The checked config of options as given. A trajectory that they begin from imposes its precision and its adapter.
+pub fn check_options(mut raw: RawArgs) -> Result<RunConfig> {
+    let begun = Trajectory::fill_in(&mut raw.common)?;
+    if begun.is_adapter() {
+        if raw.tuned != TrainableArgs::default() && raw.tuned.clone().checked()? != begun {
+            return Err(usage!(
+                "`trajectory`: it trains an adapter, and training continues with this adapter; leave out `tune`, `lora_r` and \
+                 `prefix_tuning`"
+            ));
+        }
+        raw.tuned = begun;
+    }
+    RunConfig::check(raw)
+}
+
+/// A run that is checked against its model and its data, without its weights and without a forecast.
+pub struct CheckedRun {
+    /// Config, task and examples.
+    pub job: Job,
+    /// The model without its weights, and the number of elements of each.
+    pub opened: LoadedModel,
+    sizes: Vec<usize>,
+    example: Shown,
+    repeats: Repeats,
+}
+
+/// Checks a run against its model and its data; cheap checks come before large reads.
+pub fn check(mut config: RunConfig) -> Result<CheckedRun> {
     methods::method(&config.optimizer)?.check(&config.settings)?;
     super::known::check_is_model(&config.inputs.model)?;
     let data = config.inputs.data.as_deref();
@@ -48,7 +75,7 @@ pub fn open(mut config: RunConfig) -> Result<PlannedRun> {
     let files = given(task.data(data))?;
     let rows = given(task.splits(&files, config.sizes(), config.inputs.train_set_seed))?;
     let repeats = Repeats::of(&rows.train, &rows.dev, &rows.eval);
-    let (mut opened, sizes) = LoadedModel::open_meta(&config.inputs)?;
+    let (opened, sizes) = LoadedModel::open_meta(&config.inputs)?;
     // A branch moves; the run records the commit.
     config.inputs.revision = opened.commit.clone();
     let examples = given(opened.encode_splits(&rows, config.batch_size))?;
@@ -56,9 +83,36 @@ pub fn open(mut config: RunConfig) -> Result<PlannedRun> {
     let example = Shown::of(&rows.train[first], &examples.train[first], &opened.tokenizer);
     tracing::debug!("{example}");
     super::known::warn_of_base(&config.inputs, &task, &rows.eval);
-    drop(rows);
-    let forecast = forecast(&config, &task, &mut opened, &sizes, &examples)?;
-    Ok(PlannedRun { job: Job { config, task, examples }, opened, forecast, example, repeats })
+    Ok(CheckedRun { job: Job { config, task, examples }, opened, sizes, example, repeats })
+}
+
+impl CheckedRun {
+    /// The forecast of time, memory and disk space.
+    pub fn forecast(&mut self) -> Result<Forecast> {
+        let Job { config, task, examples } = &self.job;
+        forecast(config, task, &mut self.opened, &self.sizes, examples)
+    }
+
+    /// A config for the same model and data, with the defaults that depend on these filled in.
+    pub fn resolve(&mut self, mut config: RunConfig) -> Result<RunConfig> {
+        let (trained, estimated) = count_roles(&config, &mut self.opened, &self.sizes)?;
+        let adapter = trained_adapter(&config, &self.opened.model);
+        resolve_config(&mut config, adapter.as_ref(), trained, estimated, self.job.examples.train.len())?;
+        Ok(config)
+    }
+
+    /// The task as a workload.
+    pub fn workload(&self) -> LanguageTask<'_> {
+        language_task(&self.job.config, &self.job.task, &self.opened.model, &self.job.examples, self.opened.max_length)
+    }
+}
+
+/// Opens and checks a run without reading its weights.
+pub fn open(config: RunConfig) -> Result<PlannedRun> {
+    let mut checked = check(config)?;
+    let forecast = checked.forecast()?;
+    let CheckedRun { job, opened, example, repeats, .. } = checked;
+    Ok(PlannedRun { job, opened, forecast, example, repeats })
 }
 
 /// A run that is ready to train.

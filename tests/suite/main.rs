@@ -43,6 +43,7 @@ mod shell;
 mod snapshots;
 mod support;
 mod survival;
+mod sweep;
 mod tasks;
 mod tensorboard;
 mod ties;

@@ -2,9 +2,6 @@
 
 #![cfg(unix)]
 
-use std::path::Path;
-use std::process::Output;
-
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use zotune::config::{Common, Inputs};
@@ -252,64 +249,5 @@ fn more_evaluation_rows_than_there_are_are_all_of_them() -> Result<()> {
         stderr(&output)
     );
     assert_eq!(json_of(&done(place, "eval --model run --json")?)?["examples"], 23);
-    Ok(())
-}
-
-/// Results of one command are not another's: a stand-in for the program writes down what it was asked.
-#[test]
-fn the_scripts_key_a_result_by_everything_that_made_it() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let place = folder.path();
-    let executable = |name: &str, text: &str| -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        let path = place.join(name);
-        std::fs::write(&path, text)?;
-        Ok(std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?)
-    };
-    let program = "#!/bin/sh\necho \"$@\" >> asked\nwhile [ $# -gt 0 ]; do [ \"$1\" = --output-dir ] && folder=$2; shift; done\n\
-                   mkdir -p \"$folder\"; echo '{}' > \"$folder/all_results.json\"\n";
-    executable("zotune", program)?;
-    // In the place of what prints the table: the folders that it is shown.
-    executable("python3", "#!/bin/sh\necho \"$@\"\n")?;
-    std::fs::write(place.join("data.jsonl"), "{}\n")?;
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let run = |words: &str| -> Result<Output> {
-        let path = format!("{}:{}", place.display(), std::env::var("PATH")?);
-        let words: Vec<&str> = words.split_whitespace().map(|w| if w == "_" { "0 1" } else { w }).collect();
-        let mut command = std::process::Command::new("bash");
-        command.arg(scripts.join(words[0])).args(&words[1..]).current_dir(place);
-        Ok(command.env("PATH", path).env("ZOTUNE", place.join("zotune")).output()?)
-    };
-    let asked = || std::fs::read_to_string(place.join("asked")).map_or(0, |text| text.lines().count());
-    let tune = |words: &str| -> Result<String> {
-        let output = run(&format!("scripts/tune.sh zo-sgd {words}"))?;
-        assert!(output.status.success(), "{}", stderr(&output));
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    let first = tune("8 1e-4 --task sst2")?;
-    assert_eq!((asked(), tune("8 1e-4 --task sst2")? == first, asked()), (1, true, 1), "the same again is not begun again");
-    for (n, other) in ["8 1e-4 --task rte", "9 1e-4 --task sst2", "8 1e-4 --task sst2 --data data.jsonl"].iter().enumerate()
-    {
-        assert_ne!(tune(other)?, first, "{other}");
-        assert_eq!(asked(), n + 2, "{other}");
-    }
-    std::fs::write(place.join("data.jsonl"), "{}\n{}\n")?;
-    tune("8 1e-4 --task sst2 --data data.jsonl")?;
-    assert_eq!(asked(), 5, "data of the same name that are others");
-    executable("zotune", &format!("{program}# another build\n"))?;
-    assert_ne!(tune("8 1e-4 --task sst2")?, first, "another program");
-
-    // Of methods side by side: a folder of another command is refused by name.
-    std::fs::create_dir_all(place.join("configs/methods"))?;
-    std::fs::write(place.join("configs/methods/zo-sgd.toml"), "max_steps = 1\n")?;
-    let compare = |words: &str| run(&format!("scripts/compare_methods.sh out zo-sgd _ {words}"));
-    let before = asked();
-    for (words, success, runs) in [("--task sst2", true, 2), ("--task sst2", true, 2), ("--task rte", false, 2)] {
-        let output = compare(words)?;
-        assert_eq!((output.status.success(), asked() - before), (success, runs), "{words}: {}", stderr(&output));
-        assert_eq!(stderr(&output).contains("out/zo-sgd-0 was made by another command"), !success, "{}", stderr(&output));
-    }
-    std::fs::write(place.join("configs/methods/zo-sgd.toml"), "max_steps = 2\n")?;
-    assert!(!compare("--task sst2")?.status.success(), "another config of the same name");
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::support::{call, done, says, skipped, zotune};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-const VERBS: [&str; 7] = ["train", "plan", "eval", "replay", "export", "tasks", "methods"];
+const VERBS: [&str; 8] = ["train", "plan", "eval", "replay", "export", "sweep", "tasks", "methods"];
 
 fn printed(words: &str) -> Result<String> {
     Ok(String::from_utf8(done(Path::new(ROOT), words)?.stdout)?)

@@ -26,7 +26,7 @@ impl Header {
     }
 
     /// Fails if `data` are not the examples that the run began with.
-    fn check_data(&self, data: &Data) -> Result<()> {
+    pub fn check_data(&self, data: &Data) -> Result<()> {
         let numbers = |data: &Data| [data.train, data.dev, data.eval, data.max_length];
         let what =
             ["examples in the training split", "in the dev split", "in the evaluation split", "tokens at most in each"];

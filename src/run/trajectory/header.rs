@@ -50,12 +50,17 @@ pub struct Weight {
     pub digest: Digest,
 }
 
+/// The version and commit of this program.
+pub fn version() -> String {
+    format!("{} {}", env!("CARGO_PKG_VERSION"), env!("ZOTUNE_COMMIT"))
+}
+
 impl Header {
     /// The header of a run of `workload` from these weights.
     pub fn new(config: &RunConfig, method: &str, workload: &dyn Workload, params: &mut Params) -> Result<Self> {
         let replays = !params.ids().any(|(id, _)| params.role(id) == Role::Differentiated);
         Ok(Header {
-            zotune: format!("{} {}", env!("CARGO_PKG_VERSION"), env!("ZOTUNE_COMMIT")),
+            zotune: version(),
             instruction_set: simd::instruction_set().into(),
             config: config.clone(),
             method: method.into(),

@@ -14,7 +14,7 @@ mod checks;
 mod flusher;
 mod log;
 
-pub use header::{Header, Weight};
+pub use header::{Header, Weight, version};
 pub use log::Log;
 pub use record::{Done, Record, Scored};
 pub use steps::Trajectory;
