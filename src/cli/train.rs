@@ -21,8 +21,9 @@ use crate::report::tensorboard::{EventFile, log_until};
 use crate::run::job::resume_command;
 use crate::run::pace::duration;
 use crate::run::progress::OnLine;
+use crate::run::rate_search::Surroundings;
 use crate::run::trajectory::Trajectory;
-use crate::run::{Forecast, Job, PlannedRun, Progress, Resumed, Run, folder, start};
+use crate::run::{Forecast, Job, PlannedRun, Progress, Resumed, Run, Unfinished, folder, start};
 use crate::zo::method;
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
@@ -155,12 +156,13 @@ fn forecast_plan(config: RunConfig, as_json: bool) -> Result<()> {
     } else {
         String::new()
     };
+    let search = if config.searches_rate() { " and the search for a learning rate" } else { "" };
     let trained = trained(&config.inputs)
         .map_or(String::new(), |what| format!("trains   {what}: {}\n", human_count(forecast.num_trained)));
     say(&format!(
         "model    {} with {} in {} blocks\n{trained}\
          memory   {}\n\
-         time     {} per step{snapshot}; {} for {} with evaluation\n\
+         time     {} per step{snapshot}; {} for {} with evaluation{search}\n\
          disk     {} in {}: {}{}{}",
         config.inputs.model,
         human_count(forecast.num_weights),
@@ -197,13 +199,25 @@ fn begin(config: RunConfig, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&config)?;
     let planned = start::open(config)?;
     warn_of_misfits(&planned.forecast, &planned.job.config);
-    train_to_the_end(planned.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
+    if planned.job.config.searches_rate() {
+        return search_and_train(planned, PlannedRun::begin_search, as_json, quiet);
+    }
+    train_to_the_end(
+        planned.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?,
+        &Stop::listen()?,
+        as_json,
+        quiet,
+    )
 }
 
 /// Resumes a run of another process.
 fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result<()> {
     let unfinished = match start::resume(run, given)? {
         Resumed::Unfinished(unfinished) => unfinished,
+        Resumed::Searching(planned) => {
+            warn_of_misfits(&planned.forecast, &planned.job.config);
+            return search_and_train(*planned, PlannedRun::go_on_searching, as_json, quiet);
+        }
         Resumed::Finished(results) => {
             tracing::info!(
                 "{} is finished ({}); to train longer, give a larger --max-steps",
@@ -214,16 +228,35 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
         }
     };
     warn_of_misfits(&unfinished.planned.forecast, &unfinished.planned.job.config);
-    train_to_the_end(unfinished.go_on(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
+    train_to_the_end(
+        unfinished.go_on(&|opened, inputs| load(opened, inputs, quiet), &command())?,
+        &Stop::listen()?,
+        as_json,
+        quiet,
+    )
+}
+
+/// Finds the learning rate, then trains with it.
+fn search_and_train(
+    planned: PlannedRun,
+    search: impl FnOnce(PlannedRun, &Surroundings) -> Result<Unfinished>,
+    as_json: bool,
+    quiet: bool,
+) -> Result<()> {
+    let (stop, command) = (Stop::listen()?, command());
+    let load = |opened, inputs: &_| load(opened, inputs, quiet);
+    let bar = progress_bar(planned.job.config.trial_steps(), quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
+    let unfinished = search(planned, &Surroundings { load: &load, command: &command, stop: &stop, bar: &bar })?;
+    train_to_the_end(unfinished.go_on(&load, &command)?, &stop, as_json, quiet)
 }
 
 /// Trains, writes the results and prints them. Results are printed even if the disk is full by then.
-fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
+fn train_to_the_end(mut run: Run, stop: &Stop, as_json: bool, quiet: bool) -> Result<()> {
     describe(&run);
     // The journal estimates the remaining time after the first step.
     let bar = progress_bar(run.job.config.max_steps, quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
     let events = event_file(&run)?;
-    let results = run.train(&Stop::listen()?, Progress { bar, on_line: on_line(&events) }).inspect_err(|_| {
+    let results = run.train(stop, Progress { bar, on_line: on_line(&events), trial: None }).inspect_err(|_| {
         // The plot shows the progress so far; if it fails, the error of the run matters more.
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
