@@ -118,19 +118,23 @@ fn misfits(forecast: &Forecast, config: &RunConfig) -> Vec<String> {
         said.push(format!("it does not fit into memory: it needs {}, and this machine has {}", human(peak), human(there)));
     }
     let free = free_bytes(&config.output_dir);
-    said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free)));
+    said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free, fullest(forecast))));
     said
 }
 
+/// When a run needs the most disk space.
+fn fullest(forecast: &Forecast) -> &'static str {
+    if forecast.search_seconds > 0.0 { "during the search for a learning rate" } else { "while a checkpoint is replaced" }
+}
+
 /// The warning if a run that leaves `left` bytes, `most` at its peak, exceeds `free` bytes of disk space.
-fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
+fn disk_misfit(left: u64, most: u64, free: u64, fullest: &str) -> Option<String> {
     let (wanted, there) = (if left > free { left } else { most }, human(free));
     match (left > free, most > free) {
         (true, _) => Some(format!("it does not fit on the disk: it needs {}, and {there} are free", human(wanted))),
-        (_, true) => Some(format!(
-            "it may not fit on the disk: it needs up to {} while a checkpoint is replaced, and {there} are free",
-            human(wanted)
-        )),
+        (_, true) => {
+            Some(format!("it may not fit on the disk: it needs up to {} {fullest}, and {there} are free", human(wanted)))
+        }
         _ => None,
     }
 }
@@ -156,7 +160,10 @@ fn forecast_plan(config: RunConfig, as_json: bool) -> Result<()> {
     } else {
         String::new()
     };
-    let search = if config.searches_rate() { " and the search for a learning rate" } else { "" };
+    let search = match forecast.search_seconds {
+        0.0 => String::new(),
+        at_most => format!(", up to {} of it for the search for a learning rate", duration(at_most)),
+    };
     let trained = trained(&config.inputs)
         .map_or(String::new(), |what| format!("trains   {what}: {}\n", human_count(forecast.num_trained)));
     say(&format!(
@@ -187,9 +194,10 @@ fn disk_parts(forecast: &Forecast) -> String {
         0 => format!("best weights {kept}, log"),
         n => format!(
             "best weights {kept}, {}, log\n         \
-             up to {most} while a checkpoint is replaced; --save-steps 0 makes no checkpoints\n         \
+             up to {most} {}; --save-steps 0 makes no checkpoints\n         \
              less if a checkpoint has the best weights (both are then one file)",
             if n == 1 { format!("1 checkpoint {checkpoint}") } else { format!("{n} checkpoints of {checkpoint} each") },
+            fullest(forecast),
         ),
     }
 }
@@ -340,7 +348,7 @@ mod tests {
     #[test]
     fn what_is_wanted_for_a_moment_alone_may_not_fit() {
         const MIB: u64 = 1 << 20;
-        let said = |free| disk_misfit(21 * MIB, 31 * MIB, free * MIB).unwrap_or_default();
+        let said = |free| disk_misfit(21 * MIB, 31 * MIB, free * MIB, "while a checkpoint is replaced").unwrap_or_default();
         assert_eq!(said(31), "");
         assert_eq!(
             said(24),

@@ -23,7 +23,7 @@ use super::train::steps;
 use super::trajectory::{Header, Log, Scored, Trajectory};
 use crate::base::{Differs, Diverged, Interrupted, NotFinite, Stop, Usage};
 use crate::config::RunConfig;
-use crate::zo::{Workload, methods};
+use crate::zo::{Order, Workload, methods};
 
 /// What a search needs beside the run.
 pub struct Surroundings<'a> {
@@ -53,7 +53,7 @@ impl PlannedRun {
     }
 
     fn search(self, locked: File, with: &Surroundings) -> Result<Unfinished> {
-        let PlannedRun { mut job, opened, forecast, example, repeats } = self;
+        let PlannedRun { mut job, opened, mut forecast, example, repeats } = self;
         let run = job.config.output_dir.clone();
         let shown = serde_json::to_value(&example)?;
         let mut search = Search { job: &job, run: &run, example: shown, with, opened: Some(opened) };
@@ -65,6 +65,8 @@ impl PlannedRun {
         // Locks the log of the trial that moved up in place of the empty one.
         let log = Log::resume(&run)?;
         drop(locked);
+        // What is left.
+        forecast.seconds -= std::mem::take(&mut forecast.search_seconds);
         job.config = RunConfig { learning_rate: Some(rate), overwrite_output_dir: false, ..job.config };
         let planned = PlannedRun { job, opened, forecast, example, repeats };
         Ok(Unfinished { log, earlier: None, planned })
@@ -119,9 +121,9 @@ impl Search<'_> {
         let Some(chosen) = rates::best(tried).map(|trial| trial.learning_rate) else {
             let least = tried.iter().map(|trial| trial.learning_rate).fold(f64::INFINITY, f64::min);
             return Err(Diverged(format!(
-                "the run diverged with each of the {} learning rates that were tried; give one below {least:e} by `learning_rate`, or \
-                 another `zo_eps`",
-                tried.len()
+                "the run diverged with each of the {} learning rates that were tried; give one below {least:e} by `learning_rate`{}",
+                tried.len(),
+                if methods::method(&self.job.config.optimizer)?.order == Order::First { "" } else { ", or a smaller `zo_eps`" }
             ))
             .into());
         };

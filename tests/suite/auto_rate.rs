@@ -16,8 +16,11 @@ use crate::support::{Outcome, RUN, done, json, outcome, stderr, workplace, zotun
 /// A run of 120 steps, so that a trial has 24: a twentieth, 20 at least, and up to the next evaluation.
 const LONG: &str = "--max-steps 120 --save-steps 8";
 
-/// The trials that a run made, as (rate, dev loss), and the rate that was chosen.
-fn search(run: &Path) -> Result<(Vec<(f64, Option<f64>)>, f64)> {
+/// A rate, and the dev loss after its trial.
+type Trial = (f64, Option<f64>);
+
+/// The trials that a run made, and the rate that was chosen.
+fn search(run: &Path) -> Result<(Vec<Trial>, f64)> {
     let results = json(&run.join("all_results.json"))?;
     let kept = json(&run.join("run.json"))?;
     ensure!(results["learning_rate_search"] == kept["learning_rate_search"], "run.json and all_results.json differ");
@@ -25,7 +28,8 @@ fn search(run: &Path) -> Result<(Vec<(f64, Option<f64>)>, f64)> {
     let rate = |trial: &Value| trial["learning_rate"].as_f64().context("a rate");
     let chosen = trials.iter().filter(|trial| trial["chosen"] == true).map(rate).collect::<Result<Vec<_>>>()?;
     ensure!(chosen.len() == 1 && results["learning_rate"] == chosen[0], "{chosen:?}");
-    let trials = trials.iter().map(|trial| Ok((rate(trial)?, trial["dev_loss"].as_f64()))).collect::<Result<_>>()?;
+    let trials =
+        trials.iter().map(|trial| Ok((rate(trial)?, trial["dev_loss"].as_f64()))).collect::<Result<Vec<Trial>>>()?;
     Ok((trials, chosen[0]))
 }
 
@@ -191,7 +195,7 @@ fn what_a_search_cannot_do_is_refused_by_name() -> Result<()> {
     let said = fails(place, &format!("train {RUN} --learning-rate fast"), 2)?;
     assert!(said.contains("it must be a number, or auto"), "{said}");
     // Every rate diverges where the loss of every displaced point is far too high.
-    let hopeless = format!("train {RUN} {LONG} --learning-rate auto --zo-eps 1e4 --output-dir hopeless");
+    let hopeless = format!("train {RUN} {LONG} --learning-rate auto --zo-eps 1 --model opt-mini --output-dir hopeless");
     let output = zotune(place, &hopeless).output()?;
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     let said = stderr(&output);
