@@ -9,7 +9,7 @@ use crate::data::task::{Loss, Metric, Repeats, Task};
 use crate::model::save::kept_file;
 use crate::run::pace::duration;
 use crate::run::trajectory::Trajectory;
-use crate::run::{Comparison, Forecast, Memory, Results, Verdict};
+use crate::run::{Comparison, Forecast, Memory, Results, TriedRate, Verdict};
 use crate::zo::{Answers, Selection};
 
 /// The results, the files written, and a useful next command.
@@ -38,7 +38,7 @@ pub fn summary(
         0 => "no step lowered the dev loss, so the weights before training were kept; try another --learning-rate".into(),
         step => format!("best step {step}, by dev loss"),
     };
-    let advice = advice(results);
+    let (advice, search) = (advice(results), tried(&results.learning_rate_search));
     let passes = if totals.backwards > 0 { "forward and backward passes" } else { "forward passes" };
     // A process that only finished another's run has no step times.
     let own = totals.seconds_per_step.is_finite();
@@ -71,6 +71,7 @@ pub fn summary(
          time     {} in {}{times}\n         {} loss evaluations, {:.0} tokens per step\n\
          memory   {}\n\
          forecast was {} ({}), {} per step{deviation}\n\
+         {search}\
          run      {}: {file}{checkpoint}, loss.svg, trainer_log.jsonl, all_results.json, run.json\n\
          log      trajectory.bin ({}){replays}\n\
          next     {}",
@@ -109,6 +110,22 @@ fn advice(results: &Results) -> String {
         ),
         Verdict::Learned => String::new(),
     }
+}
+
+/// The learning rates that a search tried; empty without one.
+fn tried(search: &[TriedRate]) -> String {
+    let said = |trial: &TriedRate| {
+        let loss = trial.dev_loss.map_or("diverged".into(), |loss| format!("{loss:.4}"));
+        let chosen = if trial.chosen { ", chosen" } else { "" };
+        format!("{} ({loss}{chosen})", short(trial.learning_rate))
+    };
+    let Some(chosen) = search.iter().find(|trial| trial.chosen) else { return String::new() };
+    format!(
+        "rates    {}: the dev loss after {}, from {:.4}\n",
+        search.iter().map(said).collect::<Vec<_>>().join(", "),
+        steps(chosen.step),
+        chosen.untrained_dev_loss
+    )
 }
 
 /// How far a forecast was off, as a share of what came.

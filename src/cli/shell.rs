@@ -69,6 +69,9 @@ fn types(argument: &Arg) -> Value {
     if takes(json!(true)) {
         return json!({ "type": "boolean" });
     }
+    if takes(json!(0.5)) && !names.is_empty() {
+        return json!({ "anyOf": [{ "type": "number" }, { "type": "string", "enum": names }] });
+    }
     if takes(json!(0.5)) {
         return json!({ "type": "number" });
     }

@@ -21,7 +21,8 @@ use crate::report::tensorboard::{EventFile, log_until};
 use crate::run::job::resume_command;
 use crate::run::pace::duration;
 use crate::run::progress::OnLine;
-use crate::run::{Forecast, Job, PlannedRun, Progress, Resumed, Run, folder, start};
+use crate::run::rate_search::Surroundings;
+use crate::run::{Forecast, Job, PlannedRun, Progress, Resumed, Run, Unfinished, folder, start};
 use crate::zo::method;
 
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
@@ -106,19 +107,23 @@ fn misfits(forecast: &Forecast, config: &RunConfig) -> Vec<String> {
         said.push(format!("it does not fit into memory: it needs {}, and this machine has {}", human(peak), human(there)));
     }
     let free = free_bytes(&config.output_dir);
-    said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free)));
+    said.extend(free.and_then(|free| disk_misfit(forecast.disk_bytes, forecast.disk_peak_bytes, free, fullest(forecast))));
     said
 }
 
+/// When a run needs the most disk space.
+fn fullest(forecast: &Forecast) -> &'static str {
+    if forecast.search_seconds > 0.0 { "during the search for a learning rate" } else { "while a checkpoint is replaced" }
+}
+
 /// The warning if a run that leaves `left` bytes, `most` at its peak, exceeds `free` bytes of disk space.
-fn disk_misfit(left: u64, most: u64, free: u64) -> Option<String> {
+fn disk_misfit(left: u64, most: u64, free: u64, fullest: &str) -> Option<String> {
     let (wanted, there) = (if left > free { left } else { most }, human(free));
     match (left > free, most > free) {
         (true, _) => Some(format!("it does not fit on the disk: it needs {}, and {there} are free", human(wanted))),
-        (_, true) => Some(format!(
-            "it may not fit on the disk: it needs up to {} while a checkpoint is replaced, and {there} are free",
-            human(wanted)
-        )),
+        (_, true) => {
+            Some(format!("it may not fit on the disk: it needs up to {} {fullest}, and {there} are free", human(wanted)))
+        }
         _ => None,
     }
 }
@@ -144,12 +149,16 @@ fn forecast_plan(config: RunConfig, as_json: bool) -> Result<()> {
     } else {
         String::new()
     };
+    let search = match forecast.search_seconds {
+        0.0 => String::new(),
+        at_most => format!(", up to {} of it for the search for a learning rate", duration(at_most)),
+    };
     let trained = trained(&config.inputs)
         .map_or(String::new(), |what| format!("trains   {what}: {}\n", human_count(forecast.num_trained)));
     say(&format!(
         "model    {} with {} in {} blocks\n{trained}\
          memory   {}\n\
-         time     {} per step{snapshot}; {} for {} with evaluation\n\
+         time     {} per step{snapshot}; {} for {} with evaluation{search}\n\
          disk     {} in {}: {}{}{}",
         config.inputs.model,
         human_count(forecast.num_weights),
@@ -174,9 +183,10 @@ fn disk_parts(forecast: &Forecast) -> String {
         0 => format!("best weights {kept}, log"),
         n => format!(
             "best weights {kept}, {}, log\n         \
-             up to {most} while a checkpoint is replaced; --save-steps 0 makes no checkpoints\n         \
+             up to {most} {}; --save-steps 0 makes no checkpoints\n         \
              less if a checkpoint has the best weights (both are then one file)",
             if n == 1 { format!("1 checkpoint {checkpoint}") } else { format!("{n} checkpoints of {checkpoint} each") },
+            fullest(forecast),
         ),
     }
 }
@@ -186,13 +196,25 @@ fn begin(config: RunConfig, as_json: bool, quiet: bool) -> Result<()> {
     folder::check_run(&config)?;
     let planned = start::open(config)?;
     warn_of_misfits(&planned.forecast, &planned.job.config);
-    train_to_the_end(planned.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
+    if planned.job.config.searches_rate() {
+        return search_and_train(planned, PlannedRun::begin_search, as_json, quiet);
+    }
+    train_to_the_end(
+        planned.begin(&|opened, inputs| load(opened, inputs, quiet), &command())?,
+        &Stop::listen()?,
+        as_json,
+        quiet,
+    )
 }
 
 /// Resumes a run of another process.
 fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result<()> {
     let unfinished = match start::resume(run, given)? {
         Resumed::Unfinished(unfinished) => unfinished,
+        Resumed::Searching(planned) => {
+            warn_of_misfits(&planned.forecast, &planned.job.config);
+            return search_and_train(*planned, PlannedRun::go_on_searching, as_json, quiet);
+        }
         Resumed::Finished(results) => {
             tracing::info!(
                 "{} is finished ({}); to train longer, give a larger --max-steps",
@@ -203,16 +225,35 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
         }
     };
     warn_of_misfits(&unfinished.planned.forecast, &unfinished.planned.job.config);
-    train_to_the_end(unfinished.go_on(&|opened, inputs| load(opened, inputs, quiet), &command())?, as_json, quiet)
+    train_to_the_end(
+        unfinished.go_on(&|opened, inputs| load(opened, inputs, quiet), &command())?,
+        &Stop::listen()?,
+        as_json,
+        quiet,
+    )
+}
+
+/// Finds the learning rate, then trains with it.
+fn search_and_train(
+    planned: PlannedRun,
+    search: impl FnOnce(PlannedRun, &Surroundings) -> Result<Unfinished>,
+    as_json: bool,
+    quiet: bool,
+) -> Result<()> {
+    let (stop, command) = (Stop::listen()?, command());
+    let load = |opened, inputs: &_| load(opened, inputs, quiet);
+    let bar = progress_bar(planned.job.config.trial_steps(), quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
+    let unfinished = search(planned, &Surroundings { load: &load, command: &command, stop: &stop, bar: &bar })?;
+    train_to_the_end(unfinished.go_on(&load, &command)?, &stop, as_json, quiet)
 }
 
 /// Trains, writes the results and prints them. Results are printed even if the disk is full by then.
-fn train_to_the_end(mut run: Run, as_json: bool, quiet: bool) -> Result<()> {
+fn train_to_the_end(mut run: Run, stop: &Stop, as_json: bool, quiet: bool) -> Result<()> {
     describe(&run);
     // The journal estimates the remaining time after the first step.
     let bar = progress_bar(run.job.config.max_steps, quiet, training_style())?;
     let events = event_file(&run)?;
-    let results = run.train(&Stop::listen()?, Progress { bar, on_line: on_line(&events) }).inspect_err(|_| {
+    let results = run.train(stop, Progress { bar, on_line: on_line(&events), trial: None }).inspect_err(|_| {
         // The plot shows the progress so far; if it fails, the error of the run matters more.
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
@@ -296,7 +337,7 @@ mod tests {
     #[test]
     fn what_is_wanted_for_a_moment_alone_may_not_fit() {
         const MIB: u64 = 1 << 20;
-        let said = |free| disk_misfit(21 * MIB, 31 * MIB, free * MIB).unwrap_or_default();
+        let said = |free| disk_misfit(21 * MIB, 31 * MIB, free * MIB, "while a checkpoint is replaced").unwrap_or_default();
         assert_eq!(said(31), "");
         assert_eq!(
             said(24),

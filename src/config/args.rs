@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::builder::TypedValueParser;
 use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::offered::{Offered, method_names, model_names, task_names};
+use super::offered::{Offered, method_names, model_names, rate_names, task_names};
 use super::trainable::TrainableArgs;
-use super::values::{Fsync, Precision, Schedule, Tracker};
+use super::values::{Fsync, LearningRate, Precision, Schedule, Tracker};
 use crate::base::Usage;
 use crate::base::numbers::number;
 use crate::base::text::{nearest, rename_options};
@@ -80,9 +81,11 @@ pub struct RawArgs {
     /// The training method; zotune methods explains each [default: zo-sgd]
     #[arg(long, value_name = "METHOD", value_parser = Offered(method_names), help_heading = "Training")]
     pub optimizer: Option<String>,
-    /// Learning rate [default: by method and number of weights, see zotune methods; the run prints it]
-    #[arg(long, value_parser = number, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
-    pub learning_rate: Option<f64>,
+    /// Learning rate, or auto: short trials from the same start find one, the trial with the lowest dev loss goes on [default: by method
+    /// and number of weights, see zotune methods; the run prints it]
+    #[arg(long, allow_negative_numbers = true, alias = "lr", help_heading = "Training")]
+    #[arg(value_parser = Offered(rate_names).try_map(|text| text.parse::<LearningRate>()), hide_possible_values = true)]
+    pub learning_rate: Option<LearningRate>,
     /// What of the model is trained.
     #[command(flatten)]
     #[serde(flatten)]

@@ -14,4 +14,4 @@ pub use args::{Common, RawArgs};
 pub use inputs::Inputs;
 pub use run_config::{RunConfig, Stage};
 pub use trainable::TrainableArgs;
-pub use values::{Fsync, Precision, Schedule, Tracker};
+pub use values::{Fsync, LearningRate, Precision, Schedule, Tracker};

@@ -43,6 +43,11 @@ pub(crate) fn task_names() -> Vec<PossibleValue> {
     BUILTIN.iter().map(|(name, _)| PossibleValue::new(*name)).collect()
 }
 
+/// What a learning rate may be beside a number.
+pub(crate) fn rate_names() -> Vec<PossibleValue> {
+    vec![PossibleValue::new("auto")]
+}
+
 pub(crate) fn model_names() -> Vec<PossibleValue> {
     MODELS.map(PossibleValue::new).to_vec()
 }

@@ -57,7 +57,12 @@ impl RunConfig {
             config["revision"] = Value::Null;
         }
         for (name, value) in given.into_iter().filter(|(name, value)| !value.is_null() && checked.contains_key(name)) {
-            let then = &config[&name];
+            let is_rate = name == "learning_rate";
+            if is_rate && self.learning_rate_auto && value == "auto" {
+                continue;
+            }
+            let auto = Value::from("auto");
+            let then = if is_rate && self.searches_rate() { &auto } else { &config[&name] };
             if CHANGEABLE.contains(&name.as_str()) {
                 config[&name] = value;
             } else if name != "output_dir" && name != "overwrite_output_dir" && *then != value {
@@ -92,6 +97,14 @@ mod tests {
             let error = resumed(toml).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
+        // The rate that a search found may be named, and so may the search.
+        let found = RunConfig { learning_rate_auto: true, ..begun.clone() };
+        for lr in ["\"auto\"", "1e-4"] {
+            let toml = RawArgs::from_toml(&format!("lr = {lr}"), "b")?;
+            assert_eq!(found.clone().resumed(&toml, Path::new("run"))?.learning_rate, Some(1e-4));
+        }
+        let error = resumed("lr = \"auto\"").unwrap_err().to_string();
+        assert!(error.starts_with("`learning_rate` \"auto\": the run uses 0.0001"), "{error}");
         Ok(())
     }
 }

@@ -9,13 +9,17 @@ use super::args::RawArgs;
 use super::inputs::Inputs;
 use super::limits::{MOST_BATCH, MOST_DIRECTIONS, MOST_ROWS, MOST_STEPS, positive, within};
 use super::trainable::TrainableArgs;
-use super::values::{Fsync, Schedule, Tracker};
+use super::values::{Fsync, LearningRate, Schedule, Tracker};
 use crate::data::task::Sizes;
 use crate::zo::methods::DEFAULT_METHOD;
 use crate::zo::{Settings, StepContext};
 
 /// The config of `zotune train` without options: configs/reviews.toml, built in.
 pub const DEFAULT_JOB: &str = include_str!("../../configs/reviews.toml");
+
+/// The fewest steps of a run whose learning rate is searched for: a trial of fewer than 20 steps says little, and a share of a run
+/// is small.
+const LEAST_STEPS_OF_A_SEARCH: u64 = 100;
 
 /// An earlier part of an extended run; its schedule used the `max_steps` of then.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,8 +37,11 @@ pub struct RunConfig {
     #[serde(flatten)]
     pub inputs: Inputs,
     pub optimizer: String,
-    /// None until resolved: the default depends on the number of trained weights.
+    /// None until resolved: the default depends on the number of trained weights, and a search takes trials.
     pub learning_rate: Option<f64>,
+    /// Whether the rate is searched for, or was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learning_rate_auto: bool,
     /// The options of the method.
     #[serde(flatten)]
     pub settings: Settings,
@@ -85,7 +92,8 @@ impl RunConfig {
         let config = RunConfig {
             inputs,
             optimizer,
-            learning_rate: raw.learning_rate,
+            learning_rate: raw.learning_rate.and_then(LearningRate::fixed),
+            learning_rate_auto: raw.learning_rate == Some(LearningRate::Auto),
             settings: raw.settings,
             lr_scheduler_type: raw.lr_scheduler_type.unwrap_or_default(),
             warmup_steps: raw.warmup_steps.unwrap_or(0),
@@ -126,6 +134,7 @@ impl RunConfig {
         ] {
             within(name, steps, least, MOST_STEPS)?;
         }
+        self.check_search()?;
         if let (Some(x), None) = (self.early_stopping_threshold, self.early_stopping_patience) {
             return Err(usage!("`early_stopping_threshold` {x} has no effect without `early_stopping_patience`"));
         }
@@ -174,6 +183,32 @@ impl RunConfig {
             "        the result is not that of a run started with `max_steps` {}; with a constant rate it would be",
             self.max_steps
         );
+    }
+
+    /// Whether the learning rate is still to be searched for.
+    pub fn searches_rate(&self) -> bool {
+        self.learning_rate_auto && self.learning_rate.is_none()
+    }
+
+    /// The steps of a trial of a learning rate: a twentieth of the run, 20 at least, twice the warm-up at least; up to twice as many
+    /// if the first evaluation on dev at or after them is that near, so that a trial evaluates at the same steps as the run.
+    pub fn trial_steps(&self) -> u64 {
+        let share = self.max_steps.div_ceil(20).max(20).max(2 * self.warmup_steps);
+        let evaluated = share.next_multiple_of(self.eval_steps);
+        if evaluated <= 2 * share { evaluated } else { share }
+    }
+
+    /// Fails if the run is too short for trials of learning rates: each would be more than a fifth of it.
+    fn check_search(&self) -> Result<()> {
+        let least = LEAST_STEPS_OF_A_SEARCH.max(10 * self.warmup_steps);
+        if !self.learning_rate_auto || self.max_steps >= least {
+            return Ok(());
+        }
+        let why = if least > LEAST_STEPS_OF_A_SEARCH { " (ten times `warmup_steps`)" } else { "" };
+        Err(usage!(
+            "`learning_rate auto` tries rates for a few steps each, so it needs `max_steps {least}` or more{why}; the run has {}",
+            self.max_steps
+        ))
     }
 
     /// The requested sizes of the splits.
@@ -236,7 +271,7 @@ mod tests {
     #[test]
     fn flags_go_over_the_file_and_the_file_over_defaults() -> Result<()> {
         let file = RawArgs::from_toml("learning-rate = 1e-5\nmax_steps = 7\nmodel = \"a\"", "my.toml")?;
-        let flags = RawArgs { learning_rate: Some(2e-5), ..RawArgs::default() };
+        let flags = RawArgs { learning_rate: Some(LearningRate::Fixed(2e-5)), ..RawArgs::default() };
         let config = RunConfig::check(file.overlaid(&flags)?)?;
         assert_eq!((config.learning_rate, config.max_steps, config.batch_size), (Some(2e-5), 7, 16));
         assert_eq!(config.inputs.model, "a");
@@ -256,6 +291,25 @@ mod tests {
         assert_eq!(error("weight_decay = nan"), "my.toml, line 1: weight_decay: it must be a finite number");
         assert_eq!(error("batch_size = 0"), "`batch_size` 0: it must be at least 1");
         assert!(error("lr = 1.0\nlearning_rate = 1.0").ends_with("learning_rate is set twice"));
+    }
+
+    /// By hand: the share is 50 of 1,000 steps.
+    #[test]
+    fn a_trial_ends_at_an_evaluation_that_is_near() -> Result<()> {
+        let steps = |toml: &str| -> Result<u64> { Ok(config(&format!("lr = \"auto\"\n{toml}"))?.trial_steps()) };
+        assert_eq!(steps("max_steps = 1000")?, 50);
+        assert_eq!(steps("max_steps = 1000\neval_steps = 100")?, 100);
+        assert_eq!(steps("max_steps = 1000\neval_steps = 30")?, 60);
+        assert_eq!(steps("max_steps = 1000\neval_steps = 101")?, 50);
+        assert_eq!(steps("max_steps = 100\neval_steps = 7")?, 21);
+        assert_eq!(steps("max_steps = 1000\nwarmup_steps = 45")?, 100);
+        let error = |toml: &str| config(toml).unwrap_err().to_string();
+        assert!(error("lr = \"auto\"\nmax_steps = 99").contains("needs `max_steps 100` or more; the run has 99"));
+        let error_of_warm_up = error("lr = \"auto\"\nmax_steps = 1000\nwarmup_steps = 101");
+        assert!(error_of_warm_up.contains("`max_steps 1010` or more (ten times `warmup_steps`); the run has 1000"));
+        assert_eq!(error("seed = 1\nlr = \"fast\""), "my.toml, line 2: lr: \"fast\": it must be a number, or \"auto\"");
+        assert_eq!(error("lr = true"), "my.toml, line 1: lr: it must be a number, or \"auto\"");
+        Ok(())
     }
 
     #[test]

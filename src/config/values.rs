@@ -6,6 +6,8 @@ use candle_core::DType;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::base::numbers::number;
+
 as_typed!(Fsync);
 
 /// Number format of the weights.
@@ -53,6 +55,63 @@ impl Schedule {
             Schedule::Linear => "linear",
             Schedule::Cosine => "cosine",
         }
+    }
+}
+
+/// A learning rate as typed: a number, or auto.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum LearningRate {
+    /// Searched for by short trials.
+    Auto,
+    /// This one.
+    Fixed(f64),
+}
+
+/// [`LearningRate`] in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "it must be a number, or \"auto\"")]
+enum Written {
+    Number(f64),
+    Word(String),
+}
+
+impl LearningRate {
+    /// The rate; None if it is to be searched for.
+    pub fn fixed(self) -> Option<f64> {
+        match self {
+            LearningRate::Auto => None,
+            LearningRate::Fixed(rate) => Some(rate),
+        }
+    }
+}
+
+impl std::str::FromStr for LearningRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(LearningRate::Auto),
+            text => number(text).map(LearningRate::Fixed).map_err(|_| "it must be a number, or auto".into()),
+        }
+    }
+}
+
+impl TryFrom<Written> for LearningRate {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Number(rate) => Ok(LearningRate::Fixed(rate)),
+            Written::Word(word) if word == "auto" => Ok(LearningRate::Auto),
+            Written::Word(word) => Err(format!("\"{word}\": it must be a number, or \"auto\"")),
+        }
+    }
+}
+
+impl From<LearningRate> for Written {
+    fn from(rate: LearningRate) -> Self {
+        rate.fixed().map_or(Written::Word("auto".into()), Written::Number)
     }
 }
 

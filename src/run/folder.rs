@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::checkpoint;
+use super::rates::TriedRate;
 use crate::base::files;
 use crate::base::text::shell_quoted;
 use crate::config::{Inputs, RunConfig};
@@ -26,6 +27,12 @@ pub const EVENTS: &str = "tensorboard";
 
 /// See [`EVENTS`].
 pub const EVENT_FILE: &str = "events.out.tfevents.";
+
+/// The beginning of the names of a search's folders; the rate follows.
+const TRIAL: &str = "learning-rate-";
+
+/// The list of trials in run.json.
+const SEARCH: &str = "learning_rate_search";
 
 /// Whether a run may write to its folder; changes nothing.
 pub fn check_run(config: &RunConfig) -> Result<()> {
@@ -102,7 +109,7 @@ pub fn begin(config: &RunConfig, header: Header, example: &Value, command: &[Str
     run["data"] = serde_json::to_value(&header.data)?;
     run["example"] = example.clone();
     run["model"] = json!({ "source": config.inputs.model, "commit": config.inputs.revision, "sha256": header.model });
-    files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)?;
+    write_run(folder, &run)?;
     Ok(log)
 }
 
@@ -118,7 +125,82 @@ fn clear(folder: &Path, adapted: bool) -> Result<()> {
     clear_events(&events)?;
     // Other files in it stay.
     let _ = std::fs::remove_dir(events);
+    clear_trials(folder, &[])?;
     checkpoint::clear(folder, None)
+}
+
+/// Begins a search for the learning rate of a run in the folder that [`check_run`] allowed: locks it by an empty log,
+/// removes the files of an earlier run, and writes run.json.
+pub(super) fn begin_search(config: &RunConfig, command: &[String]) -> Result<File> {
+    let folder = &config.output_dir;
+    std::fs::create_dir_all(folder).map_err(|e| usage!("cannot make the run folder {}: {e}", folder.display()))?;
+    let locked = Log::lock(folder)?;
+    if !config.overwrite_output_dir {
+        check_empty(folder)?;
+    }
+    clear(folder, config.inputs.is_adapted())?;
+    locked.set_len(0)?;
+    let mut run = session(0, command);
+    run["config"] = serde_json::to_value(config)?;
+    run[SEARCH] = json!([]);
+    write_run(folder, &run)?;
+    Ok(locked)
+}
+
+/// The config of the run in a folder that still searches for its learning rate, with paths relative to the current
+/// directory; None if there is no such run.
+pub(super) fn searching(folder: &Path) -> Option<RunConfig> {
+    let has_log = folder.join(FILE).metadata().is_ok_and(|log| log.len() > 0);
+    tried_rates(folder).filter(|_| !has_log)?;
+    run_of(folder).map(|(_, config)| config)
+}
+
+/// The trials that the run.json of a folder lists, if the run searched for its learning rate.
+pub(super) fn tried_rates(folder: &Path) -> Option<Vec<TriedRate>> {
+    serde_json::from_value(read_run(folder)?.get(SEARCH)?.clone()).ok()
+}
+
+/// Writes the trials into the run.json of a folder.
+pub(super) fn write_tried(folder: &Path, tried: &[TriedRate]) -> Result<()> {
+    let mut run = read_run(folder).with_context(|| format!("{} has no run.json", folder.display()))?;
+    run[SEARCH] = serde_json::to_value(tried)?;
+    write_run(folder, &run)
+}
+
+/// The folder of the trial of a rate.
+pub(super) fn trial_folder(run: &Path, rate: f64) -> PathBuf {
+    run.join(format!("{TRIAL}{rate:e}"))
+}
+
+/// Removes the folders of trials but those of the rates in `kept`.
+pub(super) fn clear_trials(run: &Path, kept: &[f64]) -> Result<()> {
+    for entry in std::fs::read_dir(run)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(rate) = name.strip_prefix(TRIAL).and_then(|rate| rate.parse::<f64>().ok()) else { continue };
+        if path.is_dir() && !kept.contains(&rate) {
+            std::fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the trial of a rate the run of the folder that it lies in: its files move up, its log the last, so that a kill
+/// leaves either a search whose move is to be finished or the run. The lists of trials in both run.json say that it was
+/// chosen.
+pub(super) fn move_up(run: &Path, rate: f64) -> Result<()> {
+    let trial = trial_folder(run, rate);
+    let up = |name: &std::ffi::OsStr| {
+        std::fs::rename(trial.join(name), run.join(name))
+            .with_context(|| format!("cannot move {} to {}", trial.join(name).display(), run.display()))
+    };
+    let entries = std::fs::read_dir(&trial).with_context(|| trial.display().to_string())?;
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).filter(|name| name != FILE).collect();
+    names.iter().try_for_each(|name| up(name))?;
+    files::sync_folder(run)?;
+    up(FILE.as_ref())?;
+    files::sync_folder(run)?;
+    clear_trials(run, &[])
 }
 
 /// Removes the event files in a folder, if it exists.
@@ -227,13 +309,19 @@ pub fn go_on(config: &mut RunConfig, log: &mut Log, command: &[String]) -> Resul
     log.set_fsync(config.fsync);
     let (folder, step) = (&config.output_dir, log.trajectory().steps());
     checkpoint::clear(folder, Some(step))?;
+    // A kill may have left the empty one of the trial that became this run.
+    clear_trials(folder, &[])?;
     let mut run = read_run(folder).unwrap_or_else(|| json!({}));
     run["config"] = serde_json::to_value(&*config)?;
     match run["resumed"].as_array_mut() {
         Some(sessions) => sessions.push(session(step, command)),
         None => run["resumed"] = json!([session(step, command)]),
     }
-    files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(&run)?)
+    write_run(folder, &run)
+}
+
+fn write_run(folder: &Path, run: &Value) -> Result<()> {
+    files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(run)?)
 }
 
 fn remove(path: &Path) -> Result<()> {

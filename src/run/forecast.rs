@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::disk::Disk;
 use super::loaded::LoadedModel;
+use super::rates::MOST_TRIALS;
 use super::results::{Memory, Results};
 use super::setup::{assign_roles, resolve_config, trained_adapter};
 use super::trial::{Trial, tokens};
@@ -34,8 +35,10 @@ pub struct Forecast {
     pub seconds_per_step: f64,
     /// The time of one snapshot, a pass over the whole training set; 0 if the method takes none.
     pub seconds_per_snapshot: f64,
-    /// The time of the whole run with its evaluations.
+    /// The time of the whole run with its evaluations, and of the search for its learning rate.
     pub seconds: f64,
+    /// The time of that search, at most: of the trials that do not go on. 0 without one.
+    pub search_seconds: f64,
     /// The size of the run folder at the end: the weights kept, checkpoints, the log.
     pub disk_bytes: u64,
     /// The peak size of the run folder: a new checkpoint is complete before the old one is removed.
@@ -46,6 +49,8 @@ pub struct Forecast {
     pub checkpoint_bytes: u64,
     /// The number of checkpoints left at the end.
     pub num_checkpoints: u64,
+    /// The learning rate, given or by default; of a search: the first that it tries.
+    pub learning_rate: f64,
 }
 
 /// What becomes resident when training begins beside the parts counted: the program's pages, thread stacks, buffers of
@@ -71,6 +76,11 @@ pub fn forecast(
     sizes: &[usize],
     examples: &Splits<Example>,
 ) -> Result<Forecast> {
+    // The steps and trials of a search at most; one trial goes on as the run.
+    let (trials, trial_steps) = match config.searches_rate() {
+        true => (MOST_TRIALS as u64 - 1, config.trial_steps()),
+        false => (0, 0),
+    };
     let mut config = config.clone();
     let (num_trained, num_estimated) = count_roles(&config, opened, sizes)?;
     let adapter = trained_adapter(&config, &opened.model);
@@ -101,30 +111,44 @@ pub fn forecast(
     let rest = before as usize + RUNNING_BYTES + opened.model.source().builtin_bytes();
     let peak = peak_rss_bytes().max((at_once + rest) as u64);
     let memory = Memory::of(weights, state, snapshot, measured.gradients as usize, activations, peak);
-    let snapshots = config.settings.snapshot_steps.map_or(0, |every| config.max_steps.div_ceil(every)) as f64;
     // For a zeroth-order method a snapshot step does nothing else.
     let replaced = if method(&config.optimizer)?.order == Order::Zeroth { measured.seconds } else { 0.0 };
     let seconds_per_snapshot = measured.snapshot_seconds * examples.train.len() as f64 / trial.typical.len() as f64;
     let evaluated = |examples: &[Example]| tokens(examples, config.inputs.eval_batch_size) as f64;
-    let evaluations = (config.max_steps.div_ceil(config.eval_steps) + 1) as f64 * evaluated(&examples.dev)
-        + 2.0 * evaluated(&examples.eval);
+    let eval_seconds = |examples: &[Example]| evaluated(examples) * measured.eval_seconds / evaluated(&trial.evaluated);
+    // With the snapshots and the evaluations on dev in them.
+    let seconds_of = |steps: u64| {
+        let snapshots = config.settings.snapshot_steps.map_or(0, |every| steps.div_ceil(every)) as f64;
+        let evaluations = steps.div_ceil(config.eval_steps) as f64;
+        steps as f64 * measured.seconds
+            + snapshots * (seconds_per_snapshot - replaced)
+            + evaluations * eval_seconds(&examples.dev)
+    };
+    let search_seconds = trials as f64 * seconds_of(trial_steps);
     let kept = if config.inputs.is_adapted() { 4 * num_trained } else { weights } as u64;
-    let disk = Disk::new(&config, kept, (state + snapshot) as u64, opened.model.companion_bytes());
+    let disk_of = |config: &RunConfig| Disk::new(config, kept, (state + snapshot) as u64, opened.model.companion_bytes());
+    let disk = disk_of(&config);
+    // A search holds the best trial so far and the current one.
+    let of_trial = disk_of(&RunConfig { max_steps: trial_steps, ..config.clone() });
+    let most = if trials > 0 { disk.most.max(of_trial.left + of_trial.most) } else { disk.most };
     Ok(Forecast {
         disk_bytes: disk.left,
-        disk_peak_bytes: disk.most,
+        disk_peak_bytes: most,
         kept_bytes: kept,
         checkpoint_bytes: disk.checkpoint,
         num_checkpoints: disk.checkpoints,
+        learning_rate: config.learning_rate.unwrap_or_default(),
         num_weights,
         num_trained,
         num_blocks: opened.model.num_blocks(),
         memory,
         seconds_per_step: measured.seconds,
         seconds_per_snapshot,
-        seconds: config.max_steps as f64 * measured.seconds
-            + snapshots * (seconds_per_snapshot - replaced)
-            + evaluations * measured.eval_seconds / evaluated(&trial.evaluated),
+        seconds: seconds_of(config.max_steps)
+            + eval_seconds(&examples.dev)
+            + 2.0 * eval_seconds(&examples.eval)
+            + search_seconds,
+        search_seconds,
     })
 }
 

@@ -26,7 +26,9 @@ pub struct Journal {
     bar: ProgressBar,
     on_line: Option<OnLine>,
     start: Instant,
-    max_steps: u64,
+    /// The last step of this process.
+    last: u64,
+    is_trial: bool,
     logging_steps: u64,
     batch_size: u64,
     /// The step of the last line of an earlier process, and the seconds in it.
@@ -105,7 +107,7 @@ pub struct Totals {
 impl Journal {
     /// Opens trainer_log.jsonl in the run folder; of an existing one keeps the complete lines up to step `last`.
     pub fn open(config: &RunConfig, last: u64, progress: Progress) -> Result<Self> {
-        let Progress { bar, on_line } = progress;
+        let Progress { bar, on_line, trial } = progress;
         let path = config.output_dir.join("trainer_log.jsonl");
         let (len, line) = log_line::whole_log(&path, last);
         let open = || -> std::io::Result<File> {
@@ -121,7 +123,8 @@ impl Journal {
             bar,
             on_line,
             start: Instant::now(),
-            max_steps: config.max_steps,
+            last: trial.unwrap_or(config.max_steps),
+            is_trial: trial.is_some(),
             logging_steps: config.logging_steps,
             batch_size: config.batch_size as u64,
             written: line.as_ref().map(|line| line.step),
@@ -156,7 +159,7 @@ impl Journal {
     pub fn step(&mut self, step: Step, dev: Option<&Scored>) -> Result<()> {
         self.count(&step);
         if !step.replayed && self.pace.is_none() {
-            self.pace = Some(Pace::new(step.number, self.max_steps));
+            self.pace = Some(Pace::new(step.number, self.last));
         }
         if let Some(dev) = dev {
             self.last_dev = Some(*dev);
@@ -285,10 +288,13 @@ impl Journal {
     }
 
     fn say(&mut self, step: u64, dev: &Scored) {
+        if self.is_trial {
+            return;
+        }
         let loss = if step == 0 { "before training".into() } else { format!("train loss {:.4}", self.recent_loss()) };
         let line = format!(
             "  {step:>6}/{}  {loss:<17}  dev loss {:.4}{}  peak {}",
-            self.max_steps,
+            self.last,
             dev.loss,
             dev.accuracy.map_or(String::new(), |share| format!("  accuracy {:.1} %", 100.0 * share)),
             memory::human(memory::peak_rss_bytes())
@@ -303,15 +309,15 @@ impl Journal {
 
     /// The forecast of the remaining steps' time with their evaluations, if any remain.
     fn left(&self, step: u64) -> Option<String> {
-        let left = self.pace.as_ref().filter(|_| step < self.max_steps)?.left(step)?;
+        let left = self.pace.as_ref().filter(|_| step < self.last)?.left(step)?;
         Some(format!("{} left", roughly(left)))
     }
 
     fn show(&mut self, step: u64, replayed: bool) {
         if self.bar.is_hidden() {
-            if let Some(left) = self.pace.as_mut().and_then(|pace| pace.due(step)) {
+            if let Some(left) = self.pace.as_mut().filter(|_| !self.is_trial).and_then(|pace| pace.due(step)) {
                 let (loss, left) = (self.recent_loss(), roughly(left));
-                tracing::info!("  {step:>6}/{}  train loss {loss:.4}  {left} left", self.max_steps);
+                tracing::info!("  {step:>6}/{}  train loss {loss:.4}  {left} left", self.last);
             }
             return;
         }

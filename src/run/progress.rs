@@ -14,11 +14,13 @@ pub struct Progress {
     pub bar: ProgressBar,
     /// Gets the lines of the log that this process writes.
     pub on_line: Option<OnLine>,
+    /// If the process makes a trial: the step after which it stops. It says nothing but what the bar shows.
+    pub trial: Option<u64>,
 }
 
 impl Progress {
     /// Nowhere.
     pub fn hidden() -> Self {
-        Progress { bar: ProgressBar::hidden(), on_line: None }
+        Progress { bar: ProgressBar::hidden(), on_line: None, trial: None }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::journal::Totals;
+use super::rates::TriedRate;
 use crate::config::RunConfig;
 use crate::device::cpu::update;
 use crate::zo::Answers;
@@ -57,8 +58,11 @@ pub struct Results {
     /// The memory by part.
     #[serde(flatten)]
     pub memory: Memory,
-    /// The learning rate, given or by default.
+    /// The learning rate, given, found or by default.
     pub learning_rate: f64,
+    /// The trials of the search that found it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub learning_rate_search: Vec<TriedRate>,
 }
 
 fn is_false(what: &bool) -> bool {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use super::checkpoint::TrainState;
 use super::divergence::Limit;
+use super::folder;
 use super::job::resume_command;
 use super::journal::Journal;
 use super::learning::Watch;
@@ -30,6 +31,9 @@ pub(super) struct Session<'a> {
     pub(super) start: u64,
     /// The last step in the log at the start.
     pub(super) known: u64,
+    /// The step that it stops after: that of a trial, or the run's last.
+    pub(super) last: u64,
+    is_trial: bool,
     /// The step with the lowest dev loss so far, and its score.
     pub(super) best: (u64, Scored),
     /// The step whose weights are in the weights file.
@@ -51,11 +55,27 @@ impl<'a> Session<'a> {
         progress: Progress,
     ) -> Result<Self> {
         let known = log.trajectory().steps();
+        let (last, is_trial) = (progress.trial.unwrap_or(config.max_steps), progress.trial.is_some());
         let journal = Journal::open(config, known, progress)?;
         let nothing = Scored { loss: f64::INFINITY, accuracy: None, digest: Digest(0) };
         let (start, best, kept, watch, eval_peak) = (0, (0, nothing), 0, Watch::default(), 0);
-        let mut run =
-            Session { config, workload, params, optimizer, log, journal, stop, start, known, best, kept, watch, eval_peak };
+        let mut run = Session {
+            config,
+            workload,
+            params,
+            optimizer,
+            log,
+            journal,
+            stop,
+            start,
+            known,
+            last,
+            is_trial,
+            best,
+            kept,
+            watch,
+            eval_peak,
+        };
         if run.log.trajectory().untrained.is_none() {
             let (scored, _) = run.score(Split::Eval, true).context(DAMAGED)?;
             run.log.untrained(scored)?;
@@ -143,7 +163,7 @@ impl<'a> Session<'a> {
             return Ok(Some(scored));
         }
         // A logged step without a dev score, other than the last, was not due.
-        let due = step >= self.known && (step.is_multiple_of(config.eval_steps) || step == config.max_steps);
+        let due = step >= self.known && (step.is_multiple_of(config.eval_steps) || step == self.last);
         if !due {
             return Ok(None);
         }
@@ -155,7 +175,7 @@ impl<'a> Session<'a> {
     /// Warns if no weight has changed since the last score, which a smooth loss curve would not show.
     fn warn_if_unchanged(&self, step: u64, digest: Digest) {
         let before = self.log.trajectory().dev.range(..step).next_back();
-        if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest) {
+        if let Some((before, _)) = before.filter(|(_, scored)| scored.digest == digest && !self.is_trial) {
             tracing::warn!(
                 "the weights of step {step} are identical to those of step {before}: either `zo_eps` is so small that both losses are \
                  equal, or `learning_rate` is too small for {}",
@@ -166,7 +186,8 @@ impl<'a> Session<'a> {
 
     /// Warns of signs in the steps so far that the run does not learn.
     pub(super) fn warn_if_it_does_not_learn(&mut self, estimate: &Estimate, gradient_norm: Option<f64>) {
-        if let Some(said) = self.watch.after(estimate, gradient_norm, self.journal.losses()) {
+        let said = self.watch.after(estimate, gradient_norm, self.journal.losses());
+        if let Some(said) = said.filter(|_| !self.is_trial) {
             tracing::warn!("{said}");
         }
     }
@@ -216,7 +237,7 @@ impl<'a> Session<'a> {
     }
 
     fn is_last(&self, step: u64) -> bool {
-        step == self.config.max_steps || self.stopped_early(step)
+        step == self.last || self.stopped_early(step)
     }
 
     /// Restores the best weights, scores them, and returns the results.
@@ -267,6 +288,7 @@ impl<'a> Session<'a> {
             memory,
             trained_weights: self.params.count_over(ParamSet::Trained),
             learning_rate: config.learning_rate.unwrap_or_default(),
+            learning_rate_search: folder::tried_rates(&config.output_dir).unwrap_or_default(),
         })
     }
 }

@@ -153,20 +153,25 @@ impl PlannedRun {
 pub enum Resumed {
     /// Finished, with its weights in place: its results.
     Finished(Value),
+    /// Still searching for its learning rate.
+    Searching(Box<PlannedRun>),
     /// To be continued.
     Unfinished(Box<Unfinished>),
 }
 
 /// A run to be continued, without its weights.
 pub struct Unfinished {
-    log: Log,
-    earlier: Option<Value>,
+    pub(super) log: Log,
+    pub(super) earlier: Option<Value>,
     /// The opened run.
     pub planned: PlannedRun,
 }
 
 /// Opens the run in a folder without reading its weights. `raw` holds the settings given anew.
 pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
+    if let Some(known) = folder::searching(run) {
+        return resume_search(known, run, raw).map(|planned| Resumed::Searching(Box::new(planned)));
+    }
     let log = Log::resume(run)?;
     let mut known = log.trajectory().config();
     known.inputs = folder::inputs_of(log.trajectory(), run);
@@ -190,6 +195,22 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     }
     let planned = open(config)?;
     Ok(Resumed::Unfinished(Box::new(Unfinished { log, earlier, planned })))
+}
+
+/// Opens a run that still searches for its learning rate, as far as `known`.
+fn resume_search(known: RunConfig, run: &Path, raw: &RawArgs) -> Result<PlannedRun> {
+    let config = known.clone().resumed(raw, run)?;
+    let lengths = [("max_steps", known.max_steps, config.max_steps), ("eval_steps", known.eval_steps, config.eval_steps)];
+    if let Some((name, then, now)) = lengths.into_iter().find(|(_, then, now)| then != now) {
+        return Err(usage!(
+            "`{name}` {now}: the run still searches for its learning rate, by trials with `{name} {then}`; continue it without \
+             `{name}`, and change it once the search is over"
+        ));
+    }
+    if raw.common.model.is_none() {
+        config.inputs.check_began_here()?;
+    }
+    open(config)
 }
 
 impl Unfinished {

@@ -35,10 +35,10 @@ pub fn train(
     run.end()
 }
 
-/// Runs the steps after `run.start`.
-fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
+/// Runs the steps after `run.start`, up to `run.last`.
+pub(super) fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> {
     let (config, limit) = (run.config, run.limit());
-    for step in run.start + 1..=config.max_steps {
+    for step in run.start + 1..=run.last {
         if run.stopped_early(step - 1) {
             break;
         }

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod attack;
+mod auto_rate;
 mod binary;
 mod checkpoints;
 mod determinism;

@@ -55,10 +55,12 @@ fn the_schema_of_configs_is_checked_in() -> Result<()> {
     let kept: Value = serde_json::from_str(&std::fs::read_to_string(Path::new(ROOT).join("docs/config.schema.json"))?)?;
     ensure!(said == kept, "write it anew: zotune schema > docs/config.schema.json");
     // By hand: one option of each type.
-    for (name, is) in [("learning_rate", "number"), ("max_steps", "integer"), ("amsgrad", "boolean"), ("model", "string")] {
+    for (name, is) in [("zo_eps", "number"), ("max_steps", "integer"), ("amsgrad", "boolean"), ("model", "string")] {
         assert_eq!(said["properties"][name]["type"], is, "{name}");
     }
     assert_eq!(said["properties"]["dtype"]["enum"], serde_json::json!(["f32", "f16", "bf16"]));
+    let rate = serde_json::json!([{ "type": "number" }, { "type": "string", "enum": ["auto"] }]);
+    assert_eq!(said["properties"]["learning_rate"]["anyOf"], rate);
     let examples = said["properties"]["optimizer"]["examples"].as_array().context("a list of methods")?;
     assert_eq!(examples.len(), METHODS.len());
     let folders = ["configs", "configs/methods"].map(|folder| std::fs::read_dir(Path::new(ROOT).join(folder)));
@@ -69,8 +71,9 @@ fn the_schema_of_configs_is_checked_in() -> Result<()> {
             continue;
         }
         for (key, value) in std::fs::read_to_string(&path)?.parse::<toml::Table>()? {
-            let expected =
-                said["properties"][&key]["type"].as_str().with_context(|| format!("{}: {key}", path.display()))?;
+            let option = &said["properties"][&key];
+            let expected = option["type"].as_str().or(option["anyOf"][0]["type"].as_str());
+            let expected = expected.with_context(|| format!("{}: {key}", path.display()))?;
             let fits = match value {
                 toml::Value::Integer(_) => ["integer", "number"].contains(&expected),
                 value => value.type_str().replace("float", "number") == expected,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use zotune::config::LearningRate;
 use zotune::run::trajectory::Trajectory;
 use zotune::sweep::{Cell, SweepFile, file, grid};
 
@@ -90,17 +91,20 @@ fn a_grid_is_every_combination_and_groups_lie_over_what_is_common() -> Result<()
         let raw = cell.raw()?;
         Ok((raw.optimizer, raw.learning_rate, raw.batch_size, raw.seed, raw.settings.zo_eps))
     };
-    assert_eq!(told(&all[2])?, (Some("r-adazo".into()), Some(3e-4), Some(8), Some(1), Some(1e-3)));
-    assert_eq!(told(&all[4])?, (None, Some(1e-2), Some(8), Some(7), Some(1e-2)));
+    assert_eq!(told(&all[2])?, (Some("r-adazo".into()), Some(LearningRate::Fixed(3e-4)), Some(8), Some(1), Some(1e-3)));
+    assert_eq!(told(&all[4])?, (None, Some(LearningRate::Fixed(1e-2)), Some(8), Some(7), Some(1e-2)));
     // A flag goes over every value of a list, in the file and in its groups.
     let file = SweepFile::parse("lr = [1e-4, 3e-4]\nseeds = [0, 1]\n[[group]]\nname = \"a\"\nlr = [1.0, 2.0]\n", "my.toml")?;
     let flags = zotune::config::RawArgs::from_toml("lr = 5.0\nseed = 4", "flags")?;
     let all = grid::cells(&file, &file::typed(&flags)?)?;
     assert_eq!(all.len(), 1);
-    assert_eq!((all[0].name.as_str(), all[0].raw()?.learning_rate, all[0].raw()?.seed), ("a", Some(5.0), Some(4)));
+    assert_eq!(
+        (all[0].name.as_str(), all[0].raw()?.learning_rate, all[0].raw()?.seed),
+        ("a", Some(LearningRate::Fixed(5.0)), Some(4))
+    );
     // What a cell's config file says is what the cell is.
     let again = zotune::config::RawArgs::from_toml(&all[0].config_file(&[("max_steps", 9.into())])?, "cell")?;
-    assert_eq!((again.learning_rate, again.seed, again.max_steps), (Some(5.0), Some(4), Some(9)));
+    assert_eq!((again.learning_rate, again.seed, again.max_steps), (Some(LearningRate::Fixed(5.0)), Some(4), Some(9)));
     // Methods, tasks and lengths give rows of their own; what is chosen by the dev loss does not.
     let all = cells("optimizer = [\"zo-sgd\", \"r-adazo\"]\nmax_steps = [5, 6]\nlr = [1.0, 2.0]\nseeds = [0, 1]")?;
     let rows: std::collections::BTreeSet<_> = all.iter().map(|cell| (cell.row.clone(), cell.setting.clone())).collect();
