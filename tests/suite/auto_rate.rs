@@ -130,7 +130,8 @@ fn a_search_that_is_killed_goes_on_to_the_same_bits() -> Result<()> {
             };
             let mut process = zotune(place, &words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
             random = zotune::direction::seed::mix(random + 1);
-            std::thread::sleep(Duration::from_micros(random & 0x7_ffff));
+            // Later each time, so that a slow machine comes to an end too.
+            std::thread::sleep(Duration::from_micros((random & 0x7_ffff) + 10_000 * moments.len() as u64));
             if process.try_wait()?.is_none() {
                 process.kill()?;
                 process.wait()?;
