@@ -36,7 +36,8 @@ scalars = Summary(
         Summary.Value(tag="train/learning_rate", simple_value=1e-6),
     ]
 )
-start = hparams_pb({"learning_rate": 1e-6, "optimizer": "zo-sgd", "stop_if_diverged": True}, "a run", 1700000000.0)
+# The order in which several are written is left to the library.
+start = lambda name, value: hparams_pb({name: value}, "a run", 1700000000.0)
 
 
 def session_end():
@@ -44,7 +45,7 @@ def session_end():
     content = plugin_data_pb2.HParamsPluginData(session_end_info=info, version=metadata.PLUGIN_DATA_VERSION)
     data = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
     tag = metadata.SESSION_END_INFO_TAG
-    value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=data), tensor=start.value[0].tensor)
+    value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=data), tensor=start("a", 1).value[0].tensor)
     return Summary(value=[value])
 
 
@@ -55,7 +56,9 @@ print(
             "scalars": record(Event(wall_time=1700000001.5, step=300, summary=scalars)),
             "no_step": record(Event(wall_time=1700000001.5, summary=scalars)),
             "text": record(Event(wall_time=1700000000.25, summary=Summary(value=[text("config/text_summary", "a\nb")]))),
-            "session_start": record(Event(wall_time=1700000000.25, summary=start)),
+            "number": record(Event(wall_time=1700000000.25, summary=start("learning_rate", 1e-6))),
+            "string": record(Event(wall_time=1700000000.25, summary=start("optimizer", "zo-sgd"))),
+            "bool": record(Event(wall_time=1700000000.25, summary=start("stop_if_diverged", True))),
             "session_end": record(
                 Event(wall_time=1700000000.25, summary=session_end())
             ),

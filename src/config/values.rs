@@ -92,7 +92,7 @@ impl std::str::FromStr for LearningRate {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(LearningRate::Auto),
-            text => number(text).map(LearningRate::Fixed).map_err(|_| "it must be a number, or auto".into()),
+            text => number(text).map(LearningRate::Fixed).map_err(|_| "it must be a finite number, or auto".into()),
         }
     }
 }

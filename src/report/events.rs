@@ -154,18 +154,18 @@ mod tests {
     fn records_are_tensorboards_own() -> anyhow::Result<()> {
         let theirs: serde_json::Value = serde_json::from_str(include_str!("../../tests/fixtures/events.json"))?;
         let scalars = || vec![Value::scalar("train/loss", 0.625), Value::scalar("train/learning_rate", 1e-6)];
-        let hyperparameters = [
-            ("optimizer", Hyperparameter::Text("zo-sgd".into())),
-            ("learning_rate", Hyperparameter::Number(1e-6)),
-            ("stop_if_diverged", Hyperparameter::Bool(true)),
-        ];
-        let start = Value::session_start("a run", hyperparameters, 1_700_000_000.0);
+        let start = |name, value| {
+            let start = Value::session_start("a run", [(name, value)], 1_700_000_000.0);
+            event(1_700_000_000.25, 0, vec![start])
+        };
         for (name, ours) in [
             ("version", version(1_700_000_000.25)),
             ("scalars", event(1_700_000_001.5, 300, scalars())),
             ("no_step", event(1_700_000_001.5, 0, scalars())),
             ("text", event(1_700_000_000.25, 0, vec![Value::text("config/text_summary", "a\nb")])),
-            ("session_start", event(1_700_000_000.25, 0, vec![start])),
+            ("number", start("learning_rate", Hyperparameter::Number(1e-6))),
+            ("string", start("optimizer", Hyperparameter::Text("zo-sgd".into()))),
+            ("bool", start("stop_if_diverged", Hyperparameter::Bool(true))),
             ("session_end", event(1_700_000_000.25, 0, vec![Value::session_end(1_700_000_009.0)])),
         ] {
             let ours: String = ours.iter().map(|byte| format!("{byte:02x}")).collect();

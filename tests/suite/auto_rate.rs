@@ -194,7 +194,7 @@ fn what_a_search_cannot_do_is_refused_by_name() -> Result<()> {
         "{said}"
     );
     let said = fails(place, &format!("train {RUN} --learning-rate fast"), 2)?;
-    assert!(said.contains("it must be a number, or auto"), "{said}");
+    assert!(said.contains("it must be a finite number, or auto"), "{said}");
     // Every rate diverges where the loss of every displaced point is far too high.
     let hopeless = format!("train {RUN} {LONG} --learning-rate auto --zo-eps 1 --model opt-mini --output-dir hopeless");
     let output = zotune(place, &hopeless).output()?;

@@ -125,7 +125,10 @@ fn a_mistake_in_a_sweep_file_is_named_with_its_line() {
         ("[[groups]]\nname = \"a\"", "my.toml, line 1: [[groups]] is not known: did you mean \"group\"?"),
         ("[group]\nname = \"a\"", "my.toml, line 1: write [[group]]"),
         ("lr = 1.0\n\n[[group]]\nlr = 2.0", "my.toml, line 3: this group has no name"),
-        ("learning_rate = [\n  1e-4,\n  \"fast\",\n]", "my.toml, line 3: learning_rate: invalid type: string"),
+        (
+            "learning_rate = [\n  1e-4,\n  \"fast\",\n]",
+            "my.toml, line 3: learning_rate: \"fast\": it must be a number, or \"auto\"",
+        ),
         ("lr = [[1e-4], [2e-4]]", "my.toml, line 1: lr: a list in a list"),
         ("batch_size = []", "my.toml, line 1: batch_size: the list is empty"),
         ("seeds = []", "my.toml, line 1: seeds: the list is empty"),
