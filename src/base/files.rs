@@ -44,6 +44,16 @@ pub fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     write_whole(to, |out| std::io::copy(&mut file, out).map(drop).with_context(|| format!("from {}", from.display())))
 }
 
+/// Removes a file, if it exists.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Syncs a folder's entries to disk, after a rename for instance.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

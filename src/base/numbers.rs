@@ -1,8 +1,16 @@
-//! Parsing of numbers on the command line.
+//! Numbers as they are typed, and as people read them.
 
 use anyhow::Result;
 
 /// Parses a finite number; JSON cannot represent NaN and infinities.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(|| "it must be a finite number".into())
+}
+
+/// A number with three significant digits: 1e-4, 1.38e-5, 0.
+pub(crate) fn short(x: f64) -> String {
+    let text = format!("{x:.2e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
 }

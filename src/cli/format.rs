@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::base::memory::human;
+use crate::base::numbers::short;
 use crate::base::text::shell_quoted;
 use crate::config::{Inputs, Precision, RunConfig, TrainableArgs};
 use crate::data::task::{Loss, Metric, Repeats, Task};
@@ -147,16 +148,8 @@ pub fn human_count(count: usize) -> String {
 
 /// Peak memory and its parts.
 pub fn parts(memory: &Memory) -> String {
-    let parts = [
-        ("weights", memory.weights_bytes),
-        ("optimizer state", memory.optimizer_state_bytes),
-        ("snapshot", memory.snapshot_bytes),
-        ("gradients", memory.gradient_peak_bytes),
-        ("activations", memory.activation_peak_bytes),
-        ("random numbers", memory.noise_scratch_bytes),
-        ("program and data", memory.rest_bytes),
-    ];
-    let said = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", human(*bytes as u64)));
+    let parts = memory.parts().into_iter().filter(|(.., bytes)| *bytes > 0);
+    let said = parts.map(|(name, _, bytes)| format!("{name} {}", human(bytes as u64)));
     format!("peak {} = {}", human(memory.peak_rss_bytes), said.collect::<Vec<_>>().join(" + "))
 }
 
@@ -254,14 +247,6 @@ pub fn task_flags(inputs: &Inputs) -> String {
         (None, Some(data)) => format!("--data {}", shell_quoted(&data.to_string_lossy())),
         (None, None) => "--data FILE".into(),
     }
-}
-
-/// A number with three significant digits: 1e-4, 1.38e-5, 0.
-pub fn short(x: f64) -> String {
-    let text = format!("{x:.2e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let digits = digits.trim_end_matches('0').trim_end_matches('.');
-    if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
 }
 
 /// The task's loss, for people.

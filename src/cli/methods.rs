@@ -5,8 +5,8 @@ use candle_core::DType;
 use clap::{Args, Command};
 
 use super::args::MethodsArgs;
-use super::format::short;
 use super::screen::say;
+use crate::base::numbers::short;
 use crate::config::RawArgs;
 use crate::device::{Array, Buffer};
 use crate::params::{Params, Role};

@@ -7,18 +7,20 @@ use std::rc::Rc;
 use anyhow::Result;
 
 use super::args::{JobArgs, TrainArgs};
-use super::format::{human_count, loss_name, outlook, parts, short, steps, summary, trained};
+use super::format::{human_count, loss_name, outlook, parts, steps, summary, trained};
 use super::screen::{describe_model, load, on_threads, progress_bar, say, training_style};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
+use crate::base::numbers::short;
 use crate::config::run_config::DEFAULT_JOB;
 use crate::config::{RawArgs, RunConfig, Tracker};
 use crate::data::task::Repeats;
 use crate::params::ParamSet;
 use crate::report::plot::draw_losses;
-use crate::report::tensorboard::{EventFile, log_until};
+use crate::report::tensorboard::EventFile;
 use crate::run::job::resume_command;
+use crate::run::log_line::whole_log;
 use crate::run::pace::duration;
 use crate::run::progress::OnLine;
 use crate::run::rate_search::Surroundings;
@@ -242,7 +244,7 @@ fn search_and_train(
 ) -> Result<()> {
     let (stop, command) = (Stop::listen()?, command());
     let load = |opened, inputs: &_| load(opened, inputs, quiet);
-    let bar = progress_bar(planned.job.config.trial_steps(), quiet, "{pos:>8}/{len} [{bar:20}] {msg}")?;
+    let bar = progress_bar(planned.job.config.trial_steps(), quiet, training_style())?;
     let unfinished = search(planned, &Surroundings { load: &load, command: &command, stop: &stop, bar: &bar })?;
     train_to_the_end(unfinished.go_on(&load, &command)?, &stop, as_json, quiet)
 }
@@ -276,7 +278,8 @@ fn event_file(run: &Run) -> Result<Option<Rc<RefCell<EventFile>>>> {
     if config.report_to == Tracker::None {
         return Ok(None);
     }
-    let events = EventFile::begin(config, &log_until(&config.output_dir, run.log.trajectory().steps())?)?;
+    let (_, log) = whole_log(&config.output_dir, run.log.trajectory().steps());
+    let events = EventFile::begin(config, &log)?;
     Ok(Some(Rc::new(RefCell::new(events))))
 }
 

@@ -12,6 +12,7 @@ mod resume;
 
 pub use args::{Common, RawArgs};
 pub use inputs::Inputs;
+pub use resume::OF_THE_RECORD;
 pub use run_config::{RunConfig, Stage};
 pub use trainable::TrainableArgs;
 pub use values::{Fsync, LearningRate, Precision, Schedule, Tracker};

@@ -8,19 +8,16 @@ use serde_json::Value;
 use super::args::RawArgs;
 use super::run_config::RunConfig;
 
-/// Options that do not change what is computed: the length of the run, intervals, threads, locations.
-const CHANGEABLE: [&str; 16] = [
+/// Options that change neither what a run computes nor which of it is kept, but what is written of it and how fast.
+pub const OF_THE_RECORD: [&str; 7] =
+    ["logging_steps", "save_steps", "save_total_limit", "fsync", "report_to", "stop_if_diverged", "threads"];
+
+/// Other options that may change: the length of the run, intervals, locations.
+const CHANGEABLE: [&str; 9] = [
     "max_steps",
     "eval_steps",
-    "logging_steps",
-    "save_steps",
-    "save_total_limit",
-    "fsync",
-    "report_to",
-    "stop_if_diverged",
     "early_stopping_patience",
     "early_stopping_threshold",
-    "threads",
     "model",
     "revision",
     "data",
@@ -63,7 +60,7 @@ impl RunConfig {
             }
             let auto = Value::from("auto");
             let then = if is_rate && self.searches_rate() { &auto } else { &config[&name] };
-            if CHANGEABLE.contains(&name.as_str()) {
+            if OF_THE_RECORD.iter().chain(&CHANGEABLE).any(|changeable| *changeable == name) {
                 config[&name] = value;
             } else if name != "output_dir" && name != "overwrite_output_dir" && *then != value {
                 let then = if then.is_null() { "was started without it".into() } else { format!("uses {then}") };

@@ -4,7 +4,7 @@ use super::curves::{AXES, Axis, Band, MEASURES, Measure, of_group, thinned};
 use super::plot::{cut, ticks};
 use super::summary::Report;
 use super::svg::{Bars, COLOURS, Chart, Series, Style, cut_text, round_ticks};
-use super::table::{MIB, parts};
+use super::table::MIB;
 use crate::run::Memory;
 
 /// The most points of a smoothed curve that are drawn; they are a thirtieth of its window apart.
@@ -137,16 +137,16 @@ fn memory(report: &Report) -> Option<Figure> {
     let (.., first) = known.first()?;
     let largest = known.iter().map(|(.., memory)| memory.peak_rss_bytes).max().unwrap_or(0);
     // Less than a hundredth of the longest bar is not seen.
-    let seen = |at: &usize| known.iter().any(|(.., memory)| parts(memory)[*at].2 as u64 * 100 > largest);
+    let seen = |at: &usize| known.iter().any(|(.., memory)| memory.parts()[*at].2 as u64 * 100 > largest);
     let kept: Vec<usize> = (0..7).filter(seen).collect();
     let draw = |alone: bool| Bars {
         title: "peak memory by part".into(),
         x_label: "peak resident memory (MiB)".into(),
-        parts: kept.iter().map(|at| (parts(first)[*at].0.into(), PART_COLOURS[*at])).collect(),
+        parts: kept.iter().map(|at| (first.parts()[*at].0.into(), PART_COLOURS[*at])).collect(),
         bars: known
             .iter()
             .map(|(i, name, memory)| {
-                (name.to_string(), class(*i), kept.iter().map(|at| parts(memory)[*at].2 as f64 / MIB).collect())
+                (name.to_string(), class(*i), kept.iter().map(|at| memory.parts()[*at].2 as f64 / MIB).collect())
             })
             .collect(),
         alone,

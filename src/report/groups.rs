@@ -9,19 +9,10 @@ use serde_json::{Map, Value};
 use super::escape::shortened;
 use super::runs::RunRecord;
 use crate::base::text::nearest;
-use crate::config::Schedule;
+use crate::config::{OF_THE_RECORD, Schedule};
 
 /// Settings that change no result.
-const FREE: [&str; 8] = [
-    "seed",
-    "output_dir",
-    "overwrite_output_dir",
-    "logging_steps",
-    "save_steps",
-    "save_total_limit",
-    "fsync",
-    "stop_if_diverged",
-];
+const FREE: [&str; 3] = ["seed", "output_dir", "overwrite_output_dir"];
 
 /// Settings that say what is trained on what. [`check_question`] compares what they led to.
 const QUESTION: [&str; 12] = [
@@ -201,7 +192,8 @@ fn whole(path: &Path) -> String {
 /// The settings that make a run's group.
 fn settings(run: &RunRecord) -> Result<Map<String, Value>> {
     let Value::Object(mut settings) = serde_json::to_value(&run.config)? else { unreachable!("a struct is an object") };
-    settings.retain(|key, value| !FREE.contains(&key.as_str()) && !QUESTION.contains(&key.as_str()) && !value.is_null());
+    let is_free = |key: &str| FREE.iter().chain(&OF_THE_RECORD).chain(&QUESTION).any(|free| *free == key);
+    settings.retain(|key, value| !is_free(key) && !value.is_null());
     // With a constant rate an extended run is one that was started with as many steps.
     if run.config.lr_scheduler_type == Schedule::Constant {
         settings.remove("stages");

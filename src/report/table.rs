@@ -2,6 +2,7 @@
 
 use super::escape::{csv, markdown, shortened};
 use super::summary::{Report, Row, Spread, Target};
+use crate::base::numbers::short;
 use crate::run::Memory;
 
 /// A table of texts.
@@ -14,19 +15,6 @@ pub struct Table {
     pub headers: Vec<String>,
     /// Its rows, each as long as the headers.
     pub rows: Vec<Vec<String>>,
-}
-
-/// The parts of a run's memory: their names for people and in files, and their bytes.
-pub fn parts(memory: &Memory) -> [(&'static str, &'static str, usize); 7] {
-    [
-        ("weights", "weights_bytes", memory.weights_bytes),
-        ("optimizer state", "optimizer_state_bytes", memory.optimizer_state_bytes),
-        ("snapshot", "snapshot_bytes", memory.snapshot_bytes),
-        ("gradients", "gradient_peak_bytes", memory.gradient_peak_bytes),
-        ("activations", "activation_peak_bytes", memory.activation_peak_bytes),
-        ("random numbers", "noise_scratch_bytes", memory.noise_scratch_bytes),
-        ("program and data", "rest_bytes", memory.rest_bytes),
-    ]
 }
 
 /// The unit of memory in tables and figures.
@@ -93,9 +81,9 @@ fn to_target(report: &Report) -> Table {
 }
 
 fn memory(report: &Report) -> Table {
-    let has = |at: &usize| report.rows.iter().filter_map(|row| row.memory).any(|memory| shown(parts(&memory)[*at].2) != "-");
+    let has = |at: &usize| report.rows.iter().filter_map(|row| row.memory).any(|memory| shown(memory.parts()[*at].2) != "-");
     let kept: Vec<usize> = (0..7).filter(has).collect();
-    let names = report.rows.iter().find_map(|row| row.memory).map(|memory| parts(&memory).map(|(name, ..)| name));
+    let names = report.rows.iter().find_map(|row| row.memory).map(|memory| memory.parts().map(|(name, ..)| name));
     let mut headers = vec!["method", "peak"];
     headers.extend(names.into_iter().flat_map(|names| kept.iter().map(move |at| names[*at])));
     let cells = |row: &Row| {
@@ -103,7 +91,7 @@ fn memory(report: &Report) -> Table {
         match row.memory {
             Some(memory) => {
                 cells.push(format!("{:.0}", memory.peak_rss_bytes as f64 / MIB));
-                cells.extend(kept.iter().map(|at| shown(parts(&memory)[*at].2)));
+                cells.extend(kept.iter().map(|at| shown(memory.parts()[*at].2)));
             }
             None => cells.resize(headers.len(), "-".into()),
         }
@@ -151,14 +139,6 @@ fn spread(spread: Option<Spread>, number: impl Fn(f64) -> String) -> String {
         Some(Spread { mean, sd: None }) => number(mean),
         None => "-".into(),
     }
-}
-
-/// A number with three significant digits.
-fn short(x: f64) -> String {
-    let text = format!("{x:.2e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
-    if exponent == "0" { digits.into() } else { format!("{digits}e{exponent}") }
 }
 
 /// How the numbers of the tables come about, in sentences.
@@ -238,8 +218,8 @@ pub fn as_csv(report: &Report) -> String {
         add("speed_up_seconds", ratios[1]);
         add("peak_rss_bytes", row.memory.map(|memory| memory.peak_rss_bytes as f64));
         let none = Memory::default();
-        for (at, (_, name, _)) in parts(&none).into_iter().enumerate() {
-            add(name, row.memory.map(|memory| parts(&memory)[at].2 as f64));
+        for (at, (_, name, _)) in none.parts().into_iter().enumerate() {
+            add(name, row.memory.map(|memory| memory.parts()[at].2 as f64));
         }
         lines.push(cells);
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -12,7 +12,7 @@ use super::events::{Hyperparameter, Value, event, version};
 use crate::config::RunConfig;
 use crate::run::Results;
 use crate::run::folder::{EVENT_FILE, EVENTS, clear_events};
-use crate::run::log_line::{LogLine, whole_log};
+use crate::run::log_line::LogLine;
 
 /// The event file of a run. It is a rendering of trainer_log.jsonl: a process that goes on with a run writes it anew.
 pub struct EventFile {
@@ -69,15 +69,6 @@ impl EventFile {
     fn write(&mut self, record: &[u8]) -> Result<()> {
         self.file.write_all(record).with_context(|| format!("cannot write {}", self.path.display()))
     }
-}
-
-/// The log of the run in a folder up to step `last`, which it may have passed when it was killed.
-pub fn log_until(folder: &Path, last: u64) -> Result<Vec<LogLine>> {
-    let path = folder.join("trainer_log.jsonl");
-    let (len, _) = whole_log(&path, last);
-    let text = std::fs::read(&path).unwrap_or_default();
-    let lines = text[..len as usize].split_inclusive(|byte| *byte == b'\n');
-    lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
 }
 
 /// The tags are those of the HF Trainer's callback: train/ for the training step, eval/ for the dev split.

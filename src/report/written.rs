@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::curves::{AXES, MEASURES};
 use super::figures::figures;
@@ -67,13 +67,7 @@ fn remove_figures(folder: &Path) -> Result<()> {
     let curves = MEASURES.iter().flat_map(|m| AXES.iter().map(move |axis| format!("{}-by-{}", m.name(), axis.name())));
     for name in curves.chain(["memory".into()]) {
         for ending in ["svg", "png"] {
-            let path = folder.join(format!("{name}.{ending}"));
-            match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("cannot remove {}", path.display()));
-                }
-                _ => {}
-            }
+            files::remove(&folder.join(format!("{name}.{ending}")))?;
         }
     }
     Ok(())

@@ -117,10 +117,10 @@ pub fn begin(config: &RunConfig, header: Header, example: &Value, command: &[Str
 /// adapter's).
 fn clear(folder: &Path, adapted: bool) -> Result<()> {
     for name in LEFT_BY_A_RUN.into_iter().chain(Model::companions()) {
-        remove(&folder.join(name))?;
+        files::remove(&folder.join(name))?;
     }
     // The weights file of the other kind.
-    remove(&folder.join(kept_file(!adapted)))?;
+    files::remove(&folder.join(kept_file(!adapted)))?;
     let events = folder.join(EVENTS);
     clear_events(&events)?;
     // Other files in it stay.
@@ -207,7 +207,7 @@ pub(super) fn move_up(run: &Path, rate: f64) -> Result<()> {
 pub fn clear_events(folder: &Path) -> Result<()> {
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let events = names.filter(|name| name.to_string_lossy().starts_with(EVENT_FILE));
-    events.into_iter().try_for_each(|name| remove(&folder.join(name)))
+    events.into_iter().try_for_each(|name| files::remove(&folder.join(name)))
 }
 
 /// A lock on a folder that a model is written to outside a run, held until dropped. The lock is an empty log; dropping
@@ -322,15 +322,6 @@ pub fn go_on(config: &mut RunConfig, log: &mut Log, command: &[String]) -> Resul
 
 fn write_run(folder: &Path, run: &Value) -> Result<()> {
     files::write_bytes(&folder.join("run.json"), &serde_json::to_vec_pretty(run)?)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The run.json entry of a process that trains from after `step` on: its command, versions, machine and environment.

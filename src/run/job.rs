@@ -1,6 +1,7 @@
 //! A checked config, its task, and the task's examples.
 
 use crate::base::text::shell_quoted;
+use crate::base::{Differs, Diverged, Interrupted, NotFinite, Usage};
 use crate::config::RunConfig;
 use crate::data::Example;
 use crate::data::task::{Splits, Task};
@@ -13,6 +14,17 @@ pub struct Job {
     pub task: Task,
     /// The tokenised splits.
     pub examples: Splits<Example>,
+}
+
+/// An error of a run that can go on, with how: `stopped` says when it came. Errors that say it themselves pass unchanged.
+pub(super) fn with_resume_command(error: anyhow::Error, stopped: &str, config: &RunConfig) -> anyhow::Error {
+    let says_so = error
+        .chain()
+        .any(|e| e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Diverged>() || e.is::<Differs>() || e.is::<Usage>());
+    match says_so {
+        true => error,
+        false => error.context(format!("{stopped}; correct the fault below, then {}", resume_command(config))),
+    }
 }
 
 /// The command that continues a run.

@@ -108,8 +108,9 @@ impl Journal {
     /// Opens trainer_log.jsonl in the run folder; of an existing one keeps the complete lines up to step `last`.
     pub fn open(config: &RunConfig, last: u64, progress: Progress) -> Result<Self> {
         let Progress { bar, on_line, trial } = progress;
-        let path = config.output_dir.join("trainer_log.jsonl");
-        let (len, line) = log_line::whole_log(&path, last);
+        let path = config.output_dir.join(log_line::FILE);
+        let (len, lines) = log_line::whole_log(&config.output_dir, last);
+        let line = lines.last();
         let open = || -> std::io::Result<File> {
             let log = File::options().append(true).create(true).open(&path)?;
             log.set_len(len)?;
@@ -127,7 +128,7 @@ impl Journal {
             is_trial: trial.is_some(),
             logging_steps: config.logging_steps,
             batch_size: config.batch_size as u64,
-            written: line.as_ref().map(|line| line.step),
+            written: line.map(|line| line.step),
             seconds_before: line.map_or(0.0, |line| line.seconds),
             snapshot: None,
             window: Window::default(),

@@ -76,7 +76,10 @@ impl Watch {
                  and that `max_length` does not cut off what tells them apart"
             ));
         }
-        let rise = rise(losses).filter(|_| !self.rise_said)?;
+        if self.rise_said {
+            return None;
+        }
+        let rise = rise(losses)?;
         self.rise_said = true;
         Some(format!(
             "the training loss rises: its mean was {:.4} over the first {WINDOW} steps and is {:.4} over the last {WINDOW}. The \

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::zo::SnapshotReport;
 
+/// The log's file name in a run folder.
+pub const FILE: &str = "trainer_log.jsonl";
+
 /// One line of trainer_log.jsonl.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LogLine {
@@ -63,7 +66,7 @@ pub struct LogLine {
 /// Reads the whole lines of a run's log, and says whether a line that is not whole follows: it is being written, or the
 /// process was killed. Fails on an invalid line, and on one whose step is not above that of the line before.
 pub fn read_log_so_far(folder: &Path) -> Result<(Vec<LogLine>, bool)> {
-    let path = folder.join("trainer_log.jsonl");
+    let path = folder.join(FILE);
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut log: Vec<LogLine> = Vec::new();
     for (i, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -80,16 +83,16 @@ pub fn read_log_so_far(folder: &Path) -> Result<(Vec<LogLine>, bool)> {
     Ok((log, false))
 }
 
-/// The length in bytes of the valid lines up to step `last`, and the last of them.
-pub fn whole_log(path: &Path, last: u64) -> (u64, Option<LogLine>) {
-    let text = std::fs::read(path).unwrap_or_default();
-    let (mut len, mut whole): (u64, Option<LogLine>) = (0, None);
+/// The valid lines up to step `last`, which a killed run's log may have passed, and their length in bytes.
+pub fn whole_log(folder: &Path, last: u64) -> (u64, Vec<LogLine>) {
+    let text = std::fs::read(folder.join(FILE)).unwrap_or_default();
+    let (mut len, mut whole): (u64, Vec<LogLine>) = (0, Vec::new());
     for line in text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
         let parsed: Option<LogLine> = serde_json::from_slice(line).ok();
-        let follows = |next: &LogLine| next.step <= last && whole.as_ref().is_none_or(|before| before.step < next.step);
+        let follows = |next: &LogLine| next.step <= last && whole.last().is_none_or(|before| before.step < next.step);
         let Some(next) = parsed.filter(follows) else { break };
         len += line.len() as u64;
-        whole = Some(next);
+        whole.push(next);
     }
     (len, whole)
 }

@@ -12,16 +12,16 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::folder;
-use super::job::{Job, resume_command};
+use super::job::{Job, resume_command, with_resume_command};
 use super::loaded::LoadedModel;
 use super::progress::Progress;
 use super::rates::{self, TriedRate};
 use super::session::Session;
 use super::setup::{language_task, set_up};
-use super::start::{Load, PlannedRun, Unfinished};
+use super::start::{Load, PlannedRun, Unfinished, new_header};
 use super::train::steps;
-use super::trajectory::{Header, Log, Scored, Trajectory};
-use crate::base::{Differs, Diverged, Interrupted, NotFinite, Stop, Usage};
+use super::trajectory::{Log, Scored, Trajectory};
+use crate::base::{Diverged, Interrupted, NotFinite, Stop};
 use crate::config::RunConfig;
 use crate::zo::{Order, Workload, methods};
 
@@ -161,10 +161,7 @@ impl Search<'_> {
                 log
             }
             None => {
-                let method = methods::method(&config.optimizer)?;
-                let definition = optimizer.definition(method.name, method.source);
-                let workload = language_task(&config, &job.task, &loaded.model, &job.examples, loaded.max_length);
-                let mut header = Header::new(&config, &definition, &workload, &mut loaded.params)?;
+                let mut header = new_header(&config, job, &mut loaded, &optimizer)?;
                 header.config.output_dir = run.into();
                 folder::begin(&config, header, &self.example, with.command)?
             }
@@ -236,17 +233,8 @@ fn is_of_the_rate(error: &anyhow::Error) -> bool {
 
 /// Adds how to go on with the search to an error in it.
 fn explain(mut error: anyhow::Error, config: &RunConfig) -> anyhow::Error {
-    let resume = resume_command(config);
     if let Some(Interrupted { say, .. }) = error.downcast_mut() {
-        *say = format!("stopped during the search for a learning rate; {resume}");
+        *say = format!("stopped during the search for a learning rate; {}", resume_command(config));
     }
-    let says_so = error
-        .chain()
-        .any(|e| e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Diverged>() || e.is::<Differs>() || e.is::<Usage>());
-    match says_so {
-        true => error,
-        false => {
-            error.context(format!("stopped during the search for a learning rate; correct the fault below, then {resume}"))
-        }
-    }
+    with_resume_command(error, "stopped during the search for a learning rate", config)
 }

@@ -118,6 +118,19 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// The parts: their names for people and in files, and their bytes.
+    pub fn parts(&self) -> [(&'static str, &'static str, usize); 7] {
+        [
+            ("weights", "weights_bytes", self.weights_bytes),
+            ("optimizer state", "optimizer_state_bytes", self.optimizer_state_bytes),
+            ("snapshot", "snapshot_bytes", self.snapshot_bytes),
+            ("gradients", "gradient_peak_bytes", self.gradient_peak_bytes),
+            ("activations", "activation_peak_bytes", self.activation_peak_bytes),
+            ("random numbers", "noise_scratch_bytes", self.noise_scratch_bytes),
+            ("program and data", "rest_bytes", self.rest_bytes),
+        ]
+    }
+
     /// From the parts, counted where they are allocated, and the peak resident set `peak`.
     pub fn of(weights: usize, state: usize, snapshot: usize, gradients: usize, activations: usize, peak: u64) -> Self {
         let noise = update::SCRATCH_BYTES * rayon::current_num_threads();

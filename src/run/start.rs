@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::folder;
 use super::forecast::{Comparison, Forecast, count_roles, forecast};
-use super::job::{Job, resume_command};
+use super::job::{Job, with_resume_command};
 use super::loaded::LoadedModel;
 use super::progress::Progress;
 use super::results::Results;
@@ -15,7 +15,7 @@ use super::setup::{language_task, resolve_config, set_up, trained_adapter};
 use super::train::train;
 use super::trajectory::{Header, Log, Trajectory};
 use crate::base::errors::given;
-use crate::base::{Differs, Diverged, Interrupted, NotFinite, Stop, Usage, files};
+use crate::base::{Stop, files};
 use crate::config::{Inputs, RawArgs, RunConfig, TrainableArgs};
 use crate::data::Shown;
 use crate::data::task::{Repeats, Task};
@@ -139,14 +139,18 @@ impl PlannedRun {
         let PlannedRun { mut job, opened, forecast, example, repeats } = self;
         let mut loaded = load(opened, &job.config.inputs)?;
         let optimizer = set_up(&mut job.config, &mut loaded, job.examples.train.len())?;
-        let Job { config, task, examples } = &job;
-        let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
-        let method = methods::method(&config.optimizer)?;
-        let definition = optimizer.definition(method.name, method.source);
-        let header = Header::new(config, &definition, &workload, &mut loaded.params)?;
-        let log = folder::begin(config, header, &serde_json::to_value(&example)?, command)?;
+        let header = new_header(&job.config, &job, &mut loaded, &optimizer)?;
+        let log = folder::begin(&job.config, header, &serde_json::to_value(&example)?, command)?;
         Ok(Run { job, loaded, optimizer, log, forecast, repeats, earlier: None })
     }
+}
+
+/// The header of a new log of the `job`, with this resolved config.
+pub(super) fn new_header(config: &RunConfig, job: &Job, loaded: &mut LoadedModel, optimizer: &Optimizer) -> Result<Header> {
+    let method = methods::method(&config.optimizer)?;
+    let definition = optimizer.definition(method.name, method.source);
+    let workload = language_task(config, &job.task, &loaded.model, &job.examples, loaded.max_length);
+    Header::new(config, &definition, &workload, &mut loaded.params)
 }
 
 /// A run that another process began.
@@ -243,14 +247,8 @@ impl Run {
         let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
         let trained = train(config, &workload, &mut loaded.params, optimizer, log, stop, progress);
         trained.map_err(|error| {
-            let says_so = error.chain().any(|e| {
-                e.is::<Interrupted>() || e.is::<NotFinite>() || e.is::<Diverged>() || e.is::<Differs>() || e.is::<Usage>()
-            });
-            if says_so {
-                return error;
-            }
-            let step = log.trajectory().steps();
-            error.context(format!("stopped after step {step}; correct the fault below, then {}", resume_command(config)))
+            let stopped = format!("stopped after step {}", log.trajectory().steps());
+            with_resume_command(error, &stopped, config)
         })
     }
 

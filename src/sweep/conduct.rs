@@ -142,11 +142,15 @@ impl Conductor<'_> {
         Ok(())
     }
 
-    fn say_what_is_there(&self) {
+    fn num_finished(&self) -> usize {
         let is_finished = |(cell, end): &(&PlannedCell, &CellEnd)| {
             end.standing.as_ref().is_some_and(|standing| standing.is_finished(cell.config.max_steps))
         };
-        let finished = self.cells.iter().zip(&self.ends).filter(is_finished).count();
+        self.cells.iter().zip(&self.ends).filter(is_finished).count()
+    }
+
+    fn say_what_is_there(&self) {
+        let finished = self.num_finished();
         let begun = self.ends.iter().filter(|end| end.standing.is_some()).count() - finished;
         let new = self.ends.len() - begun - finished;
         tracing::info!("cells   {}: {finished} finished, {begun} begun, {new} new", self.ends.len());
@@ -187,12 +191,9 @@ impl Conductor<'_> {
         run(all, at_once, self.orders.stop, &mut watcher);
         let failed = watcher.failed.take();
         self.orders.stop.check(|| {
-            let finished = |(cell, end): &(&PlannedCell, &CellEnd)| {
-                end.standing.as_ref().is_some_and(|standing| standing.is_finished(cell.config.max_steps))
-            };
-            let finished = self.cells.iter().zip(&self.ends).filter(finished).count();
             format!(
-                "stopped; {finished} of {} cells are finished, and the same command continues the others",
+                "stopped; {} of {} cells are finished, and the same command continues the others",
+                self.num_finished(),
                 self.cells.len()
             )
         })?;

@@ -13,7 +13,7 @@ use super::names::cell_folder;
 use super::standing::{Found, Standing, find};
 use crate::base::Source;
 use crate::base::hash::sha256;
-use crate::config::{Inputs, RunConfig};
+use crate::config::{Inputs, OF_THE_RECORD, RunConfig};
 use crate::formats::weight_files::weight_files;
 use crate::run::trajectory::Trajectory;
 use crate::run::{folder, start};
@@ -255,25 +255,12 @@ impl PlannedCell {
 
 /// The fields of a config that decide what a run computes and keeps, paths made absolute where they exist.
 fn comparable(config: &RunConfig, inputs: Inputs) -> Result<serde_json::Map<String, Value>> {
-    const FREE: [&str; 12] = [
-        "revision",
-        "max_steps",
-        "stages",
-        "logging_steps",
-        "save_steps",
-        "save_total_limit",
-        "fsync",
-        "stop_if_diverged",
-        "report_to",
-        "output_dir",
-        "overwrite_output_dir",
-        "threads",
-    ];
+    const FREE: [&str; 5] = ["revision", "max_steps", "stages", "output_dir", "overwrite_output_dir"];
     const PLACES: [&str; 5] = ["model", "task", "data", "adapter", "trajectory"];
     let Value::Object(mut fields) = serde_json::to_value(RunConfig { inputs, ..config.clone() })? else {
         return Ok(serde_json::Map::new());
     };
-    fields.retain(|name, _| !FREE.contains(&name.as_str()));
+    fields.retain(|name, _| !FREE.iter().chain(&OF_THE_RECORD).any(|free| free == name));
     for name in PLACES {
         let whole = fields.get(name).and_then(Value::as_str).and_then(|place| PathBuf::from(place).canonicalize().ok());
         if let Some(whole) = whole {
