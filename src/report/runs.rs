@@ -37,6 +37,9 @@ pub struct RunRecord {
 pub struct Scores {
     /// Updates made.
     pub steps: u64,
+    /// Whether early stopping ended the run.
+    #[serde(default)]
+    pub stopped_early: bool,
     /// The mean training loss of the last tenth of the steps.
     pub train_loss: Option<f64>,
     /// The loss of the kept weights on the evaluation split.
@@ -118,7 +121,11 @@ impl Selection {
         let path = folder.join(READ[2]);
         let scores: Option<Scores> = if path.is_file() { Some(read_json(&path)?) } else { None };
         // A run that is being extended keeps the results of the shorter one until it ends.
-        let scores = scores.filter(|scores| scores.steps == config.max_steps);
+        let last = log.last().map_or(0, |line| line.step);
+        let scores = scores.filter(|scores| match scores.stopped_early {
+            true => scores.steps == last,
+            false => scores.steps == config.max_steps,
+        });
         let run = RunRecord { config: typed_config(config, &record), folder, record, log, scores };
         if run.scores.is_none() {
             let (step, of) = (run.steps(), run.config.max_steps);

@@ -67,7 +67,7 @@ pub struct Row {
     pub seeds: Vec<u64>,
     /// How many of them are finished.
     pub finished: usize,
-    /// Updates that a run makes.
+    /// Updates that a run makes; if early stopping ends some, the mean of the finished ones, rounded.
     pub steps: u64,
     /// Function evaluations, mean; a backward pass counts as two.
     pub evaluations: Option<f64>,
@@ -167,7 +167,7 @@ fn row(group: &Group, target: Option<f64>) -> Row {
         learning_rate: config.learning_rate,
         seeds: group.runs.iter().map(|run| run.config.seed).collect(),
         finished: finished.len(),
-        steps: config.max_steps,
+        steps: mean(&|_, scores| scores.steps as f64).map_or(config.max_steps, |steps| steps.round() as u64),
         evaluations: mean(&|run, scores| run.evaluations(scores.function_evaluations, scores.backwards)),
         tokens: mean(&|_, scores| scores.tokens_per_step * scores.steps as f64),
         seconds: mean(&|_, scores| scores.train_seconds),

@@ -116,6 +116,9 @@ fn checked(cell: &Cell, folder: &Path) -> Result<RunConfig> {
     }
     raw.output_dir = Some(cell_folder(folder, &cell.name));
     let config = start::check_options(raw)?;
+    if config.learning_rate_auto {
+        return Err(usage!("`learning_rate` auto: a sweep compares the rates that its file lists; list some"));
+    }
     methods::method(&config.optimizer)?.check(&config.settings)?;
     Ok(config)
 }

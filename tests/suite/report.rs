@@ -366,6 +366,21 @@ fn a_report_of_real_runs() -> Result<()> {
 }
 
 /// One request to the server at `address`.
+/// Runs that stopped early are finished, and an event file makes no group of its own.
+#[test]
+fn an_early_end_is_an_end() -> Result<()> {
+    let folder = workplace()?;
+    let early = format!("train {RUN} --early-stopping-patience 3 --early-stopping-threshold 10");
+    for (seed, more) in [(0, ""), (1, "--report-to tensorboard --save-steps 0")] {
+        done(folder.path(), &format!("{early} --seed {seed} --output-dir runs/{seed} {more}"))?;
+    }
+    let report = of(&[folder.path().join("runs")], None, None)?;
+    let [row] = &report.rows[..] else { anyhow::bail!("{:?}", report.rows) };
+    assert_eq!((row.finished, row.steps, row.evaluations), (2, 18, Some(36.0)));
+    assert!(row.eval_loss.is_some() && !report.notes.iter().any(|note| note.contains("not finished")), "{:?}", report.notes);
+    Ok(())
+}
+
 fn get(address: &str, path: &str, host: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;

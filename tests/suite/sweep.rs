@@ -113,6 +113,24 @@ fn a_grid_is_every_combination_and_groups_lie_over_what_is_common() -> Result<()
     Ok(())
 }
 
+/// A search chooses another rate for each seed, so its cells would be no one setting.
+#[test]
+fn a_sweep_searches_for_no_rate() -> Result<()> {
+    let folder = workplace()?;
+    std::fs::write(
+        folder.path().join("auto.toml"),
+        "model = \"model\"\ntask = \"reviews\"\nlearning_rate = [1e-3, \"auto\"]\n",
+    )?;
+    says(
+        folder.path(),
+        "sweep auto.toml",
+        2,
+        "auto.toml, line 3: learning_rate auto: a sweep compares the rates that its file lists",
+    )?;
+    ensure!(!folder.path().join("runs").exists());
+    Ok(())
+}
+
 #[test]
 fn a_mistake_in_a_sweep_file_is_named_with_its_line() {
     for (text, expected) in [
