@@ -1,12 +1,16 @@
 //! Least squares, a finite sum in closed form: f(x) = 1/n sum f_i(x), f_i(x) = (a_i . x - b_i)^2 / 2.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
+use super::function::{Function, Start};
 use super::numbers::{DenseGradient, at_points, flat};
+use crate::base::Digest;
 use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Cost, Gradients, LossSum, Objective, Problem};
+use crate::zo::{Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
 
 /// f over the elements of all weights in order, on a mini-batch of its terms.
 #[derive(Clone)]
@@ -133,5 +137,31 @@ impl Problem for LeastSquares {
             block.iter().for_each(|(id, gradient)| add(*id, gradient));
         }
         u64::try_from(self.num_terms()).context("too many terms")
+    }
+}
+
+impl Function for LeastSquares {
+    fn name(&self) -> &str {
+        "least-squares"
+    }
+
+    fn parameters(&self) -> BTreeMap<String, Value> {
+        [("n".into(), self.num_terms().into()), ("d".into(), self.dimension().into())].into()
+    }
+
+    fn data(&self) -> Data {
+        let n = self.num_terms();
+        let digest = Digest::of(format!("least squares, n {n}, d {}", self.dimension()).as_bytes());
+        Data { train: n, dev: n, eval: n, max_length: 0, digest, train_rows: None, eval_rows: None }
+    }
+
+    fn start(&self, _: u64) -> Result<Vec<Start>> {
+        let d = self.dimension();
+        Ok(vec![Start { name: "x".into(), shape: vec![d], values: vec![0.0; d] }])
+    }
+
+    fn score(&self, weights: Weights, _: Split, _: &mut dyn FnMut() -> Result<()>) -> Result<Score> {
+        let all: Vec<usize> = (0..self.num_terms()).collect();
+        Ok(Score::of_loss(self.mean(&all, &flat(weights)?)))
     }
 }

@@ -1,8 +1,16 @@
-//! Functions with known gradient and minimum, trained like language models; for tests of the optimisers.
+//! Labs: functions with known gradients, trained by the same methods, loop and log as language models.
 
 pub mod numbers;
+mod args;
+mod function;
+mod trained;
 mod least_squares;
-mod lab;
+mod synthetic;
+pub mod table;
 
-pub use lab::Lab;
+pub use args::LabArgs;
+pub use function::{Function, Lab, Start};
 pub use least_squares::LeastSquares;
+pub use synthetic::{Form, Synthetic};
+pub use table::{LABS, LabConfig};
+pub use trained::Trained;

@@ -8,6 +8,12 @@ use crate::zo::Gradients;
 
 /// All elements of all weights, in order, at each point of `weights`: [points][d].
 pub fn at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
+    let widened = |x: Vec<f32>| x.into_iter().map(f64::from).collect();
+    Ok(read_points(weights)?.into_iter().map(widened).collect())
+}
+
+/// [`at_points`] in f32.
+pub fn read_points(weights: Weights) -> Result<Vec<Vec<f32>>> {
     fn read<T: Element>(numbers: &[T], leaf: &Leaf, points: usize) -> Vec<f32> {
         let mut at_points = numbers.repeat(points);
         if let Some(displaced) = leaf.displaced() {
@@ -21,7 +27,7 @@ pub fn at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
         let leaf = weights.leaf(id);
         let numbers = each_precision!(View, leaf.array().view(), numbers => read(numbers, &leaf, points));
         for (all, numbers) in all.iter_mut().zip(numbers.chunks(leaf.array().len().max(1))) {
-            all.extend(numbers.iter().map(|x| f64::from(*x)));
+            all.extend_from_slice(numbers);
         }
     }
     Ok(all)

@@ -89,6 +89,13 @@ pub struct Score {
     pub activation_peak: usize,
 }
 
+impl Score {
+    /// Of a function that has a loss and nothing else.
+    pub fn of_loss(loss: f64) -> Self {
+        Score { loss, accuracy: None, answers: None, perplexity: None, activation_peak: 0 }
+    }
+}
+
 /// Sizes and digests of a run's data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Data {

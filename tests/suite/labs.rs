@@ -10,15 +10,15 @@ use serde_json::Value;
 use zotune::base::Stop;
 use zotune::config::{RawArgs, RunConfig};
 use zotune::labs::numbers::flat;
-use zotune::labs::{Lab, LeastSquares};
+use zotune::labs::{Lab, LeastSquares, Trained};
 use zotune::params::{ParamId, Params, Role};
 use zotune::run::setup::{make_method, resolve_config};
 use zotune::run::trajectory::{Header, Log, Trajectory};
 use zotune::run::{Results, folder, replay, train};
 use zotune::zo::{METHODS, Order, Workload, method};
 
-fn lab() -> Lab {
-    Lab::new(LeastSquares::new(12, 30, 4))
+fn lab() -> Trained<LeastSquares> {
+    Trained(LeastSquares::new(12, 30, 4))
 }
 
 /// A run of so many steps by a method, with its config resolved for [`lab`].
@@ -34,7 +34,7 @@ fn config(run: &Path, optimizer: &str, max_steps: u64) -> Result<RunConfig> {
 
 /// The weights that the method trains, roles assigned, and the config resolved for them.
 fn start(config: &mut RunConfig) -> Result<Params> {
-    let mut params = lab().start(DType::F32)?;
+    let mut params = lab().start(DType::F32, 0)?;
     let role = if method(&config.optimizer)?.order == Order::Zeroth { Role::Estimated } else { Role::Differentiated };
     let ids: Vec<ParamId> = params.ids().map(|(id, _)| id).collect();
     ids.into_iter().for_each(|id| params.set_role(id, role));
@@ -86,7 +86,7 @@ fn every_method_trains_a_function_in_r_d() -> Result<()> {
         match trajectory.header.replays {
             true => {
                 replayed?;
-                let mut kept = lab().start(DType::F32)?;
+                let mut kept = lab().start(DType::F32, 0)?;
                 let ids: Vec<ParamId> = kept.ids().map(|(id, _)| id).collect();
                 ids.into_iter().for_each(|id| kept.set_role(id, Role::Estimated));
                 lab().restore(&mut kept, &whole)?;

@@ -1,0 +1,58 @@
+//! What a lab trains: a function of weights, with its start and its scores.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::DType;
+use serde_json::Value;
+
+use crate::params::{Params, Weights};
+use crate::zo::{Data, Problem, Score, Split, Workload};
+
+/// A weight before training.
+pub struct Start {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its elements, as many as the shape says.
+    pub values: Vec<f32>,
+}
+
+/// A function of weights, over mini-batches if it is a finite sum.
+pub trait Function: Problem + Clone {
+    /// Name in results.
+    fn name(&self) -> &str;
+
+    /// By name, what the losses depend on besides weights and data.
+    fn parameters(&self) -> BTreeMap<String, Value>;
+
+    /// Sizes and digests of its examples.
+    fn data(&self) -> Data;
+
+    /// The weights before the first step of a run of this seed.
+    fn start(&self, seed: u64) -> Result<Vec<Start>>;
+
+    /// The score of the weights on a split. `proceed` is called between batches; its error ends the work.
+    fn score(&self, weights: Weights, split: Split, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Score>;
+
+    /// Number of answers an example offers: chance level is a loss of ln of it.
+    fn num_choices(&self) -> usize {
+        1
+    }
+
+    /// Writes what the lab shows of the trained weights into a run's folder; returns what to add to its results.
+    fn show(&self, _weights: Weights, _folder: &Path) -> Result<BTreeMap<String, Value>> {
+        Ok(BTreeMap::new())
+    }
+}
+
+/// A lab as a workload that starts by itself.
+pub trait Lab: Workload {
+    /// The weights before the first step of a run of this seed, in `dtype`.
+    fn start(&self, dtype: DType, seed: u64) -> Result<Params>;
+
+    /// See [`Function::show`].
+    fn show(&self, weights: Weights, folder: &Path) -> Result<BTreeMap<String, Value>>;
+}
