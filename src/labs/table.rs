@@ -17,6 +17,8 @@ pub struct LabConfig<'a> {
     pub args: &'a LabArgs,
     /// The folder or file of its data.
     pub data: Option<&'a Path>,
+    /// The run folder of the model that it is about.
+    pub model: Option<&'a Path>,
     /// Examples in the training, dev and evaluation split. None: the lab's default.
     pub sizes: [Option<usize>; 3],
     /// Seed for drawing the splits.
@@ -38,6 +40,13 @@ pub struct LabKind {
     pub options: &'static [&'static str],
     /// Constructs it.
     pub open: fn(&LabConfig) -> Result<Box<dyn Lab>>,
+}
+
+impl LabKind {
+    /// Whether it is a mean over examples, of which a step takes some.
+    pub fn is_finite_sum(&self) -> bool {
+        self.options.contains(&"batch_size")
+    }
 }
 
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014, Figures 1 and 2";
