@@ -8,10 +8,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::base::numbers::number;
+use super::experiments::experiment_names;
 use crate::config::args::meant;
 use crate::config::offered::{Offered, method_names, task_names};
 use crate::config::{Common, Precision, RawArgs};
+use crate::report::Goal;
 
 pub(super) const EXIT_CODES: &str = "Exit codes:
   0    done
@@ -61,6 +62,10 @@ pub(super) enum Verb {
     /// Train every combination of the options in a file, each as a process of its own, and print a table: per group the setting with the
     /// lowest dev loss, and its scores on the evaluation split. The same command continues a sweep that was stopped
     Sweep(SweepArgs),
+    #[command(args_override_self = true)]
+    /// Repeat a paper's experiment on functions without a language model: a sweep that is built in, and its report. Options go over those
+    /// of the experiment
+    Lab(ExperimentArgs),
     /// List the tasks, print a task file as a starting point for your own, or show an example token by token
     Tasks(TasksArgs),
     /// List the training methods: equation, source, default learning rate, options
@@ -186,9 +191,10 @@ pub(super) struct ReportArgs {
     /// Write into a folder that is not empty and has no earlier report; files of other names stay
     #[arg(long, alias = "overwrite", conflicts_with = "watch")]
     pub(super) overwrite_output_dir: bool,
-    /// The training loss whose cost is compared [default: the lowest that every run reaches]
-    #[arg(long, value_name = "LOSS", value_parser = number, allow_negative_numbers = true)]
-    pub(super) to_loss: Option<f64>,
+    /// The training losses whose cost is compared, separated by commas; 10% is that share of the loss before training [default: the
+    /// lowest that every run reaches]
+    #[arg(long, value_name = "LOSSES", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(super) to_loss: Vec<Goal>,
     /// Report how many times faster than this method the others reach that loss: its name in the report
     #[arg(long, value_name = "METHOD")]
     pub(super) baseline: Option<String>,
@@ -210,6 +216,22 @@ pub(super) struct SweepArgs {
     /// and options of its own. Options on the command line override the file in every cell
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) options: SweepOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(mut_arg("output_dir", |arg| arg.help("Folder for the experiment's parts [default: runs/labs]")))]
+pub(super) struct ExperimentArgs {
+    /// The experiment, or one of its parts [default: list them]
+    #[arg(value_name = "NAME", value_parser = Offered(experiment_names), hide_possible_values = true)]
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) options: SweepOptions,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SweepOptions {
     /// Cells to run at the same time. They share the threads and must fit into the memory together [default: 1]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,

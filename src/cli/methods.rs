@@ -13,15 +13,17 @@ use crate::params::{Params, Role};
 use crate::zo::methods::{DEFAULT_METHOD, METHODS, method};
 use crate::zo::{Method, Order, Settings};
 
-/// The numbers in the equations are those of a run of this size, and of MeZO's 1,000 training rows in batches of 16.
+/// The numbers in the equations are those of a run of this size and length, and of MeZO's 1,000 training rows in batches of 16.
 const NUM_WEIGHTS: usize = 1_000_000;
+
+const NUM_STEPS: u64 = 1000;
 
 const STEPS_PER_EPOCH: u64 = 63;
 
 const INTRODUCTION: &str =
-    "The equations have the default numbers for a million trained weights and 1,000 training rows in batches of 16.
+    "The equations have the default numbers for a million trained weights, 1,000 steps and 1,000 training rows in batches of 16.
 theta: the weights, g: the estimate of the gradient, lr: the learning rate, q: the number of directions z.
-Learning rates are multiplied for adapters: zeroth order by 40 for a prefix; first order by 10 for LoRA, 300 for a prefix.
+Learning rates are multiplied for adapters: by 10 for LoRA, by 300 for a prefix.
 ";
 
 pub fn methods_verb(args: MethodsArgs) -> Result<()> {
@@ -49,7 +51,7 @@ fn describe(method: &Method) -> Result<String> {
     };
     let (default, rate) = (if method.name == DEFAULT_METHOD { "  (the default)" } else { "" }, method.rate_formula());
     let rate_here = match method.order {
-        Order::Zeroth => format!(" = {} here", short(method.learning_rate(NUM_WEIGHTS, estimated))),
+        Order::Zeroth => format!(" = {} here", short(method.learning_rate(NUM_WEIGHTS, estimated, NUM_STEPS))),
         _ => String::new(),
     };
     let options: Vec<String> = method.options().map(|name| format!("--{name}")).collect();

@@ -1,5 +1,6 @@
 //! The command line. Results go to stdout, everything else to stderr.
 
+mod experiments;
 mod args;
 mod flags;
 mod format;
@@ -14,6 +15,7 @@ mod tracker;
 mod lab;
 mod train;
 mod sweep;
+mod experiment;
 mod trajectory;
 mod verbs;
 

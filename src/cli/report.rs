@@ -17,16 +17,16 @@ pub fn report_verb(args: ReportArgs, quiet: bool) -> Result<()> {
         return watch(args);
     }
     let folder = args.output_dir.unwrap_or_else(|| written::default_folder(&args.runs));
-    let report = Report::of(&args.runs, args.to_loss, args.baseline.as_deref())?;
+    let report = Report::of(&args.runs, &args.to_loss, args.baseline.as_deref())?;
     written::check(&folder, args.overwrite_output_dir)?;
     let page = written::write(&report, &folder)?;
     let notes: Vec<String> = report.notes.iter().map(|note| with_flags(note).into_owned()).collect();
     if args.json {
-        let target = json!({ "loss": report.target, "given": report.target_given });
         let baseline = report.baseline.map(|at| &report.rows[at].group);
         return say(&json!({
             "page": page,
-            "target": target,
+            "targets": report.targets,
+            "targets_given": report.targets_given,
             "baseline": baseline,
             "groups": report.rows,
             "notes": notes,

@@ -1,12 +1,13 @@
 //! `sweep`: a grid of runs, each a process of its own, and the table of what came of them.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
-use super::args::SweepArgs;
+use super::args::{SweepArgs, SweepOptions};
 use super::screen::{check_threads, progress_bar, say};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
@@ -21,17 +22,21 @@ use crate::sweep::table::table;
 use crate::sweep::{Cell, Orders, PlannedCell, SweepFile, SweepFolder, conduct, file, folder, grid, plan};
 
 pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
+    let file = SweepFile::open(&args.file)?;
+    let place = folder::place(&file, args.options.knobs.output_dir.clone());
+    run_sweep(file, place, &args.options, &Stop::listen()?, quiet)
+}
+
+/// Runs a sweep in the folder `place`, and prints its table. Fails after the table if a cell failed.
+pub(super) fn run_sweep(mut file: SweepFile, place: PathBuf, args: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
     let jobs = args.jobs.unwrap_or(1);
     if jobs == 0 {
         return Err(usage!("--jobs 0: it must be at least 1"));
     }
-    let mut file = SweepFile::open(&args.file)?;
     file.select(&args.only)?;
     let cells = grid::cells(&file, &file::typed(&args.knobs)?)?;
-    let place = folder::place(&file, args.knobs.output_dir.clone());
     folder::check(&place)?;
 
-    let stop = Stop::listen()?;
     let threads = rayon::current_num_threads();
     let at_once = jobs.min(cells.len()).max(1);
     let share = args.knobs.common.threads.unwrap_or((threads / at_once).max(1));
@@ -46,7 +51,7 @@ pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
     let folder = SweepFolder::claim(place, &file)?;
     tracing::info!("sweep   {}, from {}", folder.path.display(), file.place);
     let bar = progress_bar(0, quiet, "{pos:>8}/{len} [{bar:20}] {elapsed_precise}  running: {msg}")?;
-    let orders = Orders { jobs, threads, halving: args.halving, command: &command, stop: &stop, bar };
+    let orders = Orders { jobs, threads, halving: args.halving, command: &command, stop, bar };
     let ends = conduct(&planned, &orders)?;
     let rows = rows(&planned, &ends);
     let text = table(&rows);

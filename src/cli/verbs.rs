@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::args::{Cli, Verb};
 use super::screen::{check_threads, download_bar};
-use super::{eval, merge, methods, report, shell, sweep, tasks, train, trajectory};
+use super::{eval, experiment, merge, methods, report, shell, sweep, tasks, train, trajectory};
 use crate::device::cpu::simd;
 use crate::hub::bars;
 
@@ -26,6 +26,7 @@ impl Cli {
             Verb::Export(args) => trajectory::export_verb(args),
             Verb::Report(args) => report::report_verb(args, quiet),
             Verb::Sweep(args) => sweep::sweep_verb(args, quiet),
+            Verb::Lab(args) => experiment::experiment_verb(args, quiet),
             Verb::Tasks(args) => tasks::tasks_verb(args),
             Verb::Methods(args) => methods::methods_verb(args),
             Verb::Completions { shell } => shell::completions_verb(shell),

@@ -140,6 +140,9 @@ pub struct RawArgs {
     /// With --early-stopping-patience: a dev loss counts as lower only if it is lower by more than this [default: 0]
     #[arg(long, value_name = "LOSS", value_parser = number, allow_negative_numbers = true, help_heading = "Output")]
     pub early_stopping_threshold: Option<f64>,
+    /// Stop once the dev loss is at most this [default: never]
+    #[arg(long, value_name = "LOSS", value_parser = number, allow_negative_numbers = true, help_heading = "Output")]
+    pub target_loss: Option<f64>,
     /// Steps between checkpoints (model folder and optimizer state). 0: no checkpoints; a zeroth-order run can then be resumed from
     /// its log [default: --eval-steps]
     #[arg(long, help_heading = "Output")]

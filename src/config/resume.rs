@@ -13,11 +13,12 @@ pub const OF_THE_RECORD: [&str; 7] =
     ["logging_steps", "save_steps", "save_total_limit", "fsync", "report_to", "stop_if_diverged", "threads"];
 
 /// Other options that may change: the length of the run, intervals, locations.
-const CHANGEABLE: [&str; 9] = [
+const CHANGEABLE: [&str; 10] = [
     "max_steps",
     "eval_steps",
     "early_stopping_patience",
     "early_stopping_threshold",
+    "target_loss",
     "model",
     "revision",
     "data",

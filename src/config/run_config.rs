@@ -69,6 +69,8 @@ pub struct RunConfig {
     pub early_stopping_patience: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping_threshold: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_loss: Option<f64>,
     pub save_steps: u64,
     pub save_total_limit: usize,
     pub fsync: Fsync,
@@ -122,6 +124,7 @@ impl RunConfig {
             stop_if_diverged: raw.stop_if_diverged.unwrap_or(true),
             early_stopping_patience: raw.early_stopping_patience,
             early_stopping_threshold: raw.early_stopping_threshold,
+            target_loss: raw.target_loss,
             save_steps: raw.save_steps.unwrap_or(eval_steps),
             save_total_limit: raw.save_total_limit.unwrap_or(1),
             fsync: raw.fsync.unwrap_or_default(),
@@ -144,6 +147,7 @@ impl RunConfig {
             ("warmup_steps", Some(self.warmup_steps), 0),
             ("early_stopping_patience", self.early_stopping_patience, 1),
             ("snapshot_steps", self.settings.snapshot_steps, 1),
+            ("second_moment_warmup", self.settings.second_moment_warmup, 0),
         ] {
             within(name, steps, least, MOST_STEPS)?;
         }
@@ -153,6 +157,9 @@ impl RunConfig {
         }
         if let Some(x) = self.early_stopping_threshold.filter(|x| !(x.is_finite() && *x >= 0.0)) {
             return Err(usage!("`early_stopping_threshold` {x}: it must be 0 or greater"));
+        }
+        if let Some(x) = self.target_loss.filter(|x| !x.is_finite()) {
+            return Err(usage!("`target_loss` {x}: it must be a finite number"));
         }
         for stage in &self.stages {
             within("max_steps", Some(stage.max_steps.max(stage.last)), 0, MOST_STEPS)?;

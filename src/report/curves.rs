@@ -2,6 +2,7 @@
 
 use super::groups::Group;
 use super::runs::RunRecord;
+use crate::run::alignment::Alignment;
 
 /// What the x axis counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +51,26 @@ pub enum Measure {
     DevLoss,
     /// The accuracy there, in percent.
     DevAccuracy,
+    /// The cosine between estimate and true gradient.
+    GradientCosine,
+    /// The cosine between the estimate's first moment and the true gradient.
+    MomentCosine,
+    /// The relative error of R-AdaZO's second moment.
+    SquaredMomentError,
+    /// The relative error of ZO-AdaMM's second moment.
+    SquaredGradientError,
 }
 
 /// All measures.
-pub const MEASURES: [Measure; 3] = [Measure::TrainLoss, Measure::DevLoss, Measure::DevAccuracy];
+pub const MEASURES: [Measure; 7] = [
+    Measure::TrainLoss,
+    Measure::DevLoss,
+    Measure::DevAccuracy,
+    Measure::GradientCosine,
+    Measure::MomentCosine,
+    Measure::SquaredMomentError,
+    Measure::SquaredGradientError,
+];
 
 impl Measure {
     /// Its name in file names.
@@ -62,6 +79,10 @@ impl Measure {
             Measure::TrainLoss => "train-loss",
             Measure::DevLoss => "dev-loss",
             Measure::DevAccuracy => "dev-accuracy",
+            Measure::GradientCosine => "gradient-cosine",
+            Measure::MomentCosine => "moment-cosine",
+            Measure::SquaredMomentError => "squared-moment-error",
+            Measure::SquaredGradientError => "squared-gradient-error",
         }
     }
 
@@ -71,6 +92,10 @@ impl Measure {
             Measure::TrainLoss => "training loss",
             Measure::DevLoss => "dev loss",
             Measure::DevAccuracy => "dev accuracy",
+            Measure::GradientCosine => "cosine of the estimate with the true gradient",
+            Measure::MomentCosine => "cosine of the first moment with the true gradient",
+            Measure::SquaredMomentError => "relative error of the mean of m^2",
+            Measure::SquaredGradientError => "relative error of the mean of g^2",
         }
     }
 
@@ -80,7 +105,15 @@ impl Measure {
             Measure::TrainLoss => "training loss (nats)",
             Measure::DevLoss => "dev loss (nats)",
             Measure::DevAccuracy => "dev accuracy (%)",
+            Measure::GradientCosine => "cos(g, true gradient)",
+            Measure::MomentCosine => "cos(m, true gradient)",
+            Measure::SquaredMomentError | Measure::SquaredGradientError => "|v - V| / |V|",
         }
+    }
+
+    /// Whether it is known by step alone.
+    pub fn is_by_step(self) -> bool {
+        !matches!(self, Measure::TrainLoss | Measure::DevLoss | Measure::DevAccuracy)
     }
 }
 
@@ -121,7 +154,15 @@ pub fn of_run(run: &RunRecord, measure: Measure) -> Vec<Point> {
         Point { step: line.step, spent: [line.step as f64, evaluations, line.tokens as f64, line.seconds], value }
     };
     let all = 0..run.log.len();
+    let compared = |of: fn(&Alignment) -> f64| {
+        let point = |a: &Alignment| Point { step: a.step, spent: [a.step as f64, 0.0, 0.0, 0.0], value: of(a) };
+        run.alignments.iter().map(point).filter(|point| point.value.is_finite()).collect()
+    };
     match measure {
+        Measure::GradientCosine => compared(|a| a.gradient_cosine),
+        Measure::MomentCosine => compared(|a| a.moment_cosine),
+        Measure::SquaredMomentError => compared(|a| a.error_of_squared_moment),
+        Measure::SquaredGradientError => compared(|a| a.error_of_squared_gradient),
         Measure::TrainLoss => {
             let means = all.filter_map(|at| Some(point(at, running_mean(run, at)?)));
             let means: Vec<Point> = means.filter(|point| point.value.is_finite()).collect();
@@ -154,13 +195,14 @@ fn running_mean(run: &RunRecord, at: usize) -> Option<f64> {
     Some(sum / count)
 }
 
-/// The points at which the running mean is over its whole window.
+/// The points at which the running mean is over its whole window; of a function that is scored exactly, its scores.
 fn settled(run: &RunRecord) -> impl Iterator<Item = Point> {
-    let window = window(run);
-    of_run(run, Measure::TrainLoss).into_iter().filter(move |point| point.step >= window)
+    let (measure, begin) = if run.is_exact() { (Measure::DevLoss, 0) } else { (Measure::TrainLoss, window(run)) };
+    of_run(run, measure).into_iter().filter(move |point| point.step >= begin)
 }
 
-/// What a run had spent at the first line of its log whose running mean, over its whole window, is at or below `loss`.
+/// What a run had spent at the first line of its log whose running mean, over its whole window, is at or below `loss`; of a
+/// function that is scored exactly, at its first such score.
 pub fn reaches(run: &RunRecord, loss: f64) -> Option<Point> {
     settled(run).find(|point| point.value <= loss)
 }

@@ -2,6 +2,7 @@
 
 use super::curves::{AXES, Axis, Band, MEASURES, Measure, of_group, thinned};
 use super::plot::{cut, ticks};
+use super::runs::RunRecord;
 use super::summary::Report;
 use super::svg::{Bars, COLOURS, Chart, Series, Style, cut_text, round_ticks};
 use super::table::MIB;
@@ -37,16 +38,25 @@ pub fn class(group: usize) -> String {
 /// All figures: each measure over each axis, as far as a run has logged it, and memory.
 pub fn figures(report: &Report) -> Vec<Figure> {
     let mut all = Vec::new();
-    for measure in MEASURES {
+    let is_exact = is_exact(report);
+    // The training loss of a function that is scored exactly is its score, some steps before.
+    for measure in MEASURES.into_iter().filter(|measure| !is_exact || *measure != Measure::TrainLoss) {
         let groups = &report.groups.groups;
         let curves: Vec<Vec<Band>> = groups.iter().map(|group| of_group(group, measure)).collect();
         if curves.iter().all(Vec::is_empty) {
             continue;
         }
-        all.extend(AXES.map(|axis| curve_figure(report, measure, axis, &curves)));
+        let fits = |axis: &Axis| (!is_exact || *axis != Axis::Tokens) && (!measure.is_by_step() || *axis == Axis::Steps);
+        let axes = AXES.into_iter().filter(fits);
+        all.extend(axes.map(|axis| curve_figure(report, measure, axis, &curves)));
     }
     all.extend(memory(report));
     all
+}
+
+/// Whether all runs minimise a function that is scored exactly.
+fn is_exact(report: &Report) -> bool {
+    report.groups.groups.iter().flat_map(|group| &group.runs).all(RunRecord::is_exact)
 }
 
 fn curve_figure(report: &Report, measure: Measure, axis: Axis, curves: &[Vec<Band>]) -> Figure {
@@ -55,14 +65,26 @@ fn curve_figure(report: &Report, measure: Measure, axis: Axis, curves: &[Vec<Ban
     let (scale, x_label) = unit(axis, last);
     let begin = curves.iter().filter_map(|curve| curve.first()).map(|band| band.high).reduce(f64::max);
     let highs = curves.iter().flatten().map(|band| band.high);
-    let cut = begin.filter(|_| measure != Measure::DevAccuracy).and_then(|begin| cut(begin, highs));
+    let (least, most) = curves
+        .iter()
+        .flatten()
+        .fold((f64::INFINITY, 0f64), |(least, most), band| (least.min(band.low), most.max(band.high)));
+    let is_exact = is_exact(report);
+    let is_cosine = matches!(measure, Measure::GradientCosine | Measure::MomentCosine);
+    let log = is_exact && !is_cosine && least > 0.0 && most > 20.0 * least && most.is_finite();
+    let (title, y_label) = match is_exact && measure == Measure::DevLoss {
+        true => ("loss", "f(x)"),
+        false => (measure.title(), measure.label()),
+    };
+    let is_loss = matches!(measure, Measure::TrainLoss | Measure::DevLoss);
+    let cut = begin.filter(|_| is_loss && !log).and_then(|begin| cut(begin, highs));
     let x_max = last / scale;
     let named = report.groups.groups.iter().zip(curves).enumerate().filter(|(_, (_, curve))| !curve.is_empty());
     let said = captions(report, measure, axis);
     let draw = |alone: bool| Chart {
-        title: format!("{} over {}", measure.title(), axis.title()),
+        title: format!("{title} over {}", axis.title()),
         x_label: x_label.clone(),
-        y_label: measure.label().into(),
+        y_label: y_label.into(),
         x_max,
         x_ticks: if axis == Axis::Steps { ticks(last as u64) } else { round_ticks(0.0, x_max, 6) },
         series: named
@@ -82,13 +104,14 @@ fn curve_figure(report: &Report, measure: Measure, axis: Axis, curves: &[Vec<Ban
             })
             .collect(),
         cut,
+        log,
         alone,
         captions: said.clone(),
     };
     Figure {
         name: format!("{}-by-{}", measure.name(), axis.name()),
         axis: Some(axis),
-        title: measure.title().into(),
+        title: title.into(),
         alone: draw(true).svg(),
         inline: draw(false).svg(),
         captions: said.iter().cloned().chain(cut.map(cut_text)).collect(),

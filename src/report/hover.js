@@ -13,7 +13,8 @@
     hide(figure);
     if (at < left - 8 || at > right + 8) return;
     const cut = Number(svg.dataset.cut || Infinity);
-    const y = (pixel) => low + (bottom - pixel) / (bottom - top) * (high - low);
+    const scaled = (pixel) => low + (bottom - pixel) / (bottom - top) * (high - low);
+    const y = svg.dataset.log ? (pixel) => 10 ** scaled(pixel) : scaled;
     const say = (value) => value >= cut * 0.9999 ? "at least " + short(cut) : short(value);
     const found = [];
     for (const group of svg.querySelectorAll(".series")) {

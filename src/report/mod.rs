@@ -2,6 +2,7 @@
 
 mod escape;
 mod runs;
+mod goal;
 mod groups;
 pub mod curves;
 mod summary;
@@ -16,5 +17,6 @@ pub mod serve;
 mod events;
 pub mod tensorboard;
 
+pub use goal::Goal;
 pub use summary::{Report, Row, Spread, Target};
 pub use table::as_text;

@@ -67,7 +67,8 @@ pub fn title(report: &Report) -> String {
     let groups = &report.groups.groups;
     let inputs = &groups[0].runs[0].config.inputs;
     let data = inputs.data.as_ref().map(|data| data.display().to_string());
-    let task = inputs.task.clone().or(data).unwrap_or_default();
+    let lab = groups[0].runs[0].config.lab.lab.as_ref().map(|_| "lab".to_string());
+    let task = lab.or(inputs.task.clone()).or(data).unwrap_or_default();
     let runs: usize = groups.iter().map(|group| group.runs.len()).sum();
     let plural = if runs == 1 { "" } else { "s" };
     html(&format!("{task}, {}: {runs} run{plural}", inputs.model))

@@ -40,11 +40,12 @@ fn losses_svg(title: &str, train: Vec<(f64, f64)>, dev: Vec<(f64, f64)>) -> Stri
     let chart = Chart {
         title: title.into(),
         x_label: "step".into(),
-        y_label: "loss (nats)".into(),
+        y_label: "loss".into(),
         x_max: last,
         x_ticks: ticks(last as u64),
         series: vec![series(label, 0, smooth, thin, few), series("dev loss", 1, dev, Vec::new(), true)],
         cut,
+        log: false,
         alone: true,
         captions: Vec::new(),
     };

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::base::text::quoted;
 use crate::config::RunConfig;
+use crate::labs::table::kind;
 use crate::run::Memory;
+use crate::run::alignment::{self, Alignment};
 use crate::run::log_line::{LogLine, read_log_so_far};
 
 /// What a report's folder has, and no other.
@@ -28,6 +30,8 @@ pub struct RunRecord {
     pub record: Value,
     /// The whole lines of its log.
     pub log: Vec<LogLine>,
+    /// Its gradient estimates beside true gradients, if they were compared.
+    pub alignments: Vec<Alignment>,
     /// None: it is not finished.
     pub scores: Option<Scores>,
 }
@@ -67,6 +71,11 @@ impl RunRecord {
     /// The last step in the log.
     pub fn steps(&self) -> u64 {
         self.log.last().map_or(0, |line| line.step)
+    }
+
+    /// Whether its dev loss is the very function that it minimises: a lab's that is no finite sum.
+    pub fn is_exact(&self) -> bool {
+        self.config.lab.lab.as_deref().and_then(|name| kind(name).ok()).is_some_and(|lab| !lab.is_finite_sum())
     }
 
     /// Function evaluations. A backward pass counts as two, over the mini-batch: it is counted by micro-batch.
@@ -126,7 +135,8 @@ impl Selection {
             true => scores.steps == last,
             false => scores.steps == config.max_steps,
         });
-        let run = RunRecord { config: typed_config(config, &record), folder, record, log, scores };
+        let alignments = alignment::read(&folder)?;
+        let run = RunRecord { config: typed_config(config, &record), folder, record, log, alignments, scores };
         if run.scores.is_none() {
             let (step, of) = (run.steps(), run.config.max_steps);
             self.notes.push(format!("{place} is not finished: its log ends at step {step} of {of}"));

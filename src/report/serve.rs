@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 
 use super::escape::html;
+use super::goal::Goal;
 use super::page::page;
 use super::runs::{READ, folders};
 use super::summary::Report;
@@ -23,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Watched {
     /// The places of the runs.
     pub places: Vec<String>,
-    /// The target loss, if given.
-    pub to_loss: Option<f64>,
+    /// The target losses, if given.
+    pub to_loss: Vec<Goal>,
     /// The baseline, if given.
     pub baseline: Option<String>,
 }
@@ -85,7 +86,7 @@ impl Current {
         let files = self.state()?;
         if files != self.files {
             let Watched { places, to_loss, baseline } = &self.watched;
-            let report = Report::of(places, *to_loss, baseline.as_deref())?;
+            let report = Report::of(places, to_loss, baseline.as_deref())?;
             self.page = page(&report, Some(self.version + 1));
             self.version += 1;
             self.files = files;

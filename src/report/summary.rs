@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::curves::{common_loss, reaches};
+use super::goal::Goal;
 use super::groups::{Group, Groups};
 use super::runs::{RunRecord, Scores, Selection};
 use crate::run::Memory;
@@ -81,8 +82,8 @@ pub struct Row {
     pub eval_loss: Option<Spread>,
     /// Their accuracy there, as a share.
     pub eval_accuracy: Option<Spread>,
-    /// How it comes to the target loss; None if there is no target yet.
-    pub target: Option<Target>,
+    /// How it comes to each target loss of the report.
+    pub targets: Vec<Target>,
     /// Memory by part, of the finished run with the largest peak.
     pub memory: Option<Memory>,
 }
@@ -93,10 +94,10 @@ pub struct Report {
     pub groups: Groups,
     /// A row for each group.
     pub rows: Vec<Row>,
-    /// The target loss; None if no run has logged enough.
-    pub target: Option<f64>,
-    /// Whether the target was given.
-    pub target_given: bool,
+    /// The target losses; none if none was given and no run has logged enough.
+    pub targets: Vec<Goal>,
+    /// Whether they were given.
+    pub targets_given: bool,
     /// The baseline's group.
     pub baseline: Option<usize>,
     /// What a reader must know, in sentences.
@@ -104,37 +105,37 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of the runs at these places. The errors of [`Selection::read`] and [`Groups::of`], and a usage error for a bad target.
-    pub fn of(places: &[String], to_loss: Option<f64>, baseline: Option<&str>) -> Result<Self> {
+    /// Of the runs at these places. The errors of [`Selection::read`] and [`Groups::of`].
+    pub fn of(places: &[String], to_loss: &[Goal], baseline: Option<&str>) -> Result<Self> {
         let Selection { runs, mut notes } = Selection::read(places)?;
         let groups = Groups::of(runs)?;
         let baseline = baseline.map(|name| groups.named(name)).transpose()?;
-        if let Some(loss) = to_loss.filter(|loss| !loss.is_finite()) {
-            return Err(usage!("`to_loss` {loss}: it must be a finite number"));
-        }
         let all = || groups.groups.iter().flat_map(|group| &group.runs);
-        let target = to_loss.or_else(|| common_loss(all()));
-        let mut rows: Vec<Row> = groups.groups.iter().map(|group| row(group, target)).collect();
+        let common = || common_loss(all()).map(Goal::Loss);
+        let targets: Vec<Goal> = if to_loss.is_empty() { common().into_iter().collect() } else { to_loss.to_vec() };
+        let mut rows: Vec<Row> = groups.groups.iter().map(|group| row(group, &targets)).collect();
         if let Some(at) = baseline {
             compare_with(&mut rows, at);
         }
         notes.extend(groups.groups.iter().filter_map(short_curves));
         notes.extend(others(all(), "machines or numbers of threads, so seconds do not compare", machine));
         notes.extend(others(all(), "versions of zotune", version));
-        if let Some(loss) = target.filter(|_| to_loss.is_none()) {
-            notes.extend(no_gain(all(), loss));
+        if let ([Goal::Loss(loss)], []) = (&targets[..], to_loss) {
+            notes.extend(no_gain(all(), *loss));
         }
-        Ok(Report { groups, rows, target, target_given: to_loss.is_some(), baseline, notes })
+        Ok(Report { groups, rows, targets, targets_given: !to_loss.is_empty(), baseline, notes })
     }
 
-    /// How the target is defined, for people; None if there is none.
-    pub fn target_text(&self) -> Option<String> {
-        let loss = self.target?;
-        let why = if self.target_given { "as given" } else { "the lowest that every run reaches" };
-        Some(format!(
-            "Training loss {loss} ({why}): the first line of a run's log at which the mean over the last tenth of its \
-             steps is at or below it."
-        ))
+    /// How a target is defined, for people.
+    pub fn target_text(&self, target: Goal) -> String {
+        let why = if self.targets_given { "as given" } else { "the lowest that every run reaches" };
+        match self.groups.groups.iter().flat_map(|group| &group.runs).all(RunRecord::is_exact) {
+            true => format!("Loss {target} ({why}): the first evaluation of a run at which its loss is at or below it."),
+            false => format!(
+                "Training loss {target} ({why}): the first line of a run's log at which the mean over the last tenth of its \
+                 steps is at or below it."
+            ),
+        }
     }
 
     /// The scores before training, for people; None if no run is finished.
@@ -148,7 +149,7 @@ impl Report {
     }
 }
 
-fn row(group: &Group, target: Option<f64>) -> Row {
+fn row(group: &Group, targets: &[Goal]) -> Row {
     let config = &group.runs[0].config;
     let finished: Vec<(&RunRecord, &Scores)> =
         group.runs.iter().filter_map(|run| Some((run, run.scores.as_ref()?))).collect();
@@ -174,13 +175,13 @@ fn row(group: &Group, target: Option<f64>) -> Row {
         train_loss: spread(|scores| scores.train_loss),
         eval_loss: spread(|scores| scores.eval_loss),
         eval_accuracy: spread(|scores| scores.eval_accuracy),
-        target: target.map(|loss| reached(group, loss)),
+        targets: targets.iter().map(|target| reached(group, *target)).collect(),
         memory: largest,
     }
 }
 
-fn reached(group: &Group, loss: f64) -> Target {
-    let points: Vec<_> = group.runs.iter().filter_map(|run| reaches(run, loss)).collect();
+fn reached(group: &Group, target: Goal) -> Target {
+    let points: Vec<_> = group.runs.iter().filter_map(|run| reaches(run, target.loss(run)?)).collect();
     let of = |axis: usize| Spread::of(&points.iter().map(|point| point.spent[axis]).collect::<Vec<_>>());
     match (of(0), of(1), of(2), of(3)) {
         (Some(steps), Some(evaluations), Some(tokens), Some(seconds)) if points.len() == group.runs.len() => {
@@ -192,12 +193,15 @@ fn reached(group: &Group, loss: f64) -> Target {
 
 /// Fills in the speed-up over the group at `baseline`, whose own is 1.
 fn compare_with(rows: &mut [Row], baseline: usize) {
-    let Some(Target::ByAll { evaluations: base, seconds: base_seconds, .. }) = rows[baseline].target else { return };
-    for row in rows {
-        if let Some(Target::ByAll { evaluations, seconds, speed_up_evaluations, speed_up_seconds, .. }) = &mut row.target {
-            *speed_up_evaluations = Some(base.mean / evaluations.mean);
-            // A clock that stands still gives no ratio.
-            *speed_up_seconds = Some(base_seconds.mean / seconds.mean).filter(|ratio| ratio.is_finite());
+    for at in 0..rows[baseline].targets.len() {
+        let Target::ByAll { evaluations: base, seconds: base_seconds, .. } = rows[baseline].targets[at] else { continue };
+        for row in rows.iter_mut() {
+            if let Target::ByAll { evaluations, seconds, speed_up_evaluations, speed_up_seconds, .. } = &mut row.targets[at]
+            {
+                *speed_up_evaluations = Some(base.mean / evaluations.mean);
+                // A clock that stands still gives no ratio.
+                *speed_up_seconds = Some(base_seconds.mean / seconds.mean).filter(|ratio| ratio.is_finite());
+            }
         }
     }
 }

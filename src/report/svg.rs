@@ -1,6 +1,7 @@
 //! Line charts and stacked bars as SVG. A text is as wide as in DejaVu Sans, wider than most fonts, so nothing is cut elsewhere.
 
 use super::escape::{html, shortened};
+use crate::base::numbers::short;
 
 /// The width of every figure, in pixels.
 pub const WIDTH: f64 = 640.0;
@@ -95,6 +96,8 @@ pub struct Chart {
     pub series: Vec<Series>,
     /// Values from here on are drawn at the top edge.
     pub cut: Option<f64>,
+    /// Whether the y axis is logarithmic; then all values are above 0.
+    pub log: bool,
     /// Whether the picture has its own title and legend.
     pub alone: bool,
     /// Lines of text below the legend.
@@ -108,17 +111,17 @@ impl Chart {
         let values = self.series.iter().flat_map(|s| {
             s.line.iter().chain(&s.thin).map(|p| p.1).chain(s.band.iter().flat_map(|&(low, high)| [low, high]))
         });
-        let (low, high) = range(values.map(shown));
+        let (low, high) = range(values.map(|y| scaled(shown(y), self.log)), self.log);
         let top = if self.alone { 40.0 } else { 14.0 };
         let x_max = if self.x_max > 0.0 { self.x_max } else { 1.0 };
-        let frame = Frame { top, x_max, low, high };
+        let frame = Frame { top, x_max, low, high, log: self.log };
         let (right, bottom) = (Frame::RIGHT, top + PLOT);
         let mut body = String::new();
         if self.alone {
             body += &text(LEFT, 25.0, "start", 16.0, &shortened(&self.title, 62));
         }
-        for tick in round_ticks(low, high, 6) {
-            let (at, label) = (frame.y(tick), tick_label(tick, high - low));
+        for (tick, label) in self.y_ticks(low, high) {
+            let at = frame.y(tick);
             body += &format!("<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#e4e4e4\"/>");
             body += &text(LEFT - 8.0, at + 4.5, "end", FONT, &label);
         }
@@ -153,12 +156,35 @@ impl Chart {
             below -= 12.0;
         }
         let cut = self.cut.map_or(String::new(), |cut| format!(" data-cut=\"{cut}\""));
+        let log = if self.log { " data-log=\"1\"" } else { "" };
         let data = format!(
-            " data-frame=\"{LEFT} {right} {top} {bottom}\" data-x=\"{x_max}\" data-y=\"{low} {high}\" data-names=\"{}\"{cut}",
+            "{log} data-frame=\"{LEFT} {right} {top} {bottom}\" data-x=\"{x_max}\" data-y=\"{low} {high}\" data-names=\"{}\"{cut}",
             html(&format!("{}|{}", self.x_label, self.y_label))
         );
         picture(below, &format!("{}: {} over {}", self.title, self.y_label, self.x_label), &data, &body)
     }
+}
+
+impl Chart {
+    /// The labelled values of an axis over this range of scaled values: of a logarithmic one powers of ten, and 2 and 5 times
+    /// these where there are few.
+    fn y_ticks(&self, low: f64, high: f64) -> Vec<(f64, String)> {
+        if !self.log {
+            return round_ticks(low, high, 6).into_iter().map(|tick| (tick, tick_label(tick, high - low))).collect();
+        }
+        let digits: &[f64] = if high - low < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let every = ((high - low) / 8.0).ceil().max(1.0) as i32;
+        let powers = (low.floor() as i32..=high.ceil() as i32).filter(|power| power.rem_euclid(every) == 0);
+        let ticks = powers.flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)));
+        let inside = ticks.filter(|tick| (low..=high).contains(&tick.log10()));
+        let label = |tick: f64| if (1e-3..1e5).contains(&tick) { short(tick) } else { format!("{tick:.0e}") };
+        inside.map(|tick| (tick, label(tick))).collect()
+    }
+}
+
+/// A value as an axis has it: its logarithm to base 10 on a logarithmic one.
+fn scaled(y: f64, log: bool) -> f64 {
+    if log { y.log10() } else { y }
 }
 
 /// What the legend says of a cut axis.
@@ -170,8 +196,10 @@ pub fn cut_text(cut: f64) -> String {
 struct Frame {
     top: f64,
     x_max: f64,
+    /// Of scaled values, as `high`.
     low: f64,
     high: f64,
+    log: bool,
 }
 
 impl Frame {
@@ -182,7 +210,7 @@ impl Frame {
     }
 
     fn y(&self, value: f64) -> f64 {
-        self.top + PLOT - (value.min(self.high) - self.low) / (self.high - self.low) * PLOT
+        self.top + PLOT - (scaled(value, self.log).min(self.high) - self.low) / (self.high - self.low) * PLOT
     }
 
     fn points(&self, all: impl Iterator<Item = (f64, f64)>) -> String {
@@ -356,8 +384,8 @@ fn tick_label(tick: f64, length: f64) -> String {
     if text == "-0" { "0".into() } else { text }
 }
 
-/// The finite range of the values with a margin.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+/// The finite range of scaled values with a margin.
+fn range(values: impl Iterator<Item = f64>, log: bool) -> (f64, f64) {
     let (low, high) = values
         .filter(|v| v.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
@@ -365,7 +393,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
         return (0.0, 1.0);
     }
     let room = (0.06 * (high - low)).max(1e-3);
-    ((low - room).max(0.0), high + room)
+    (if log { low - room } else { (low - room).max(0.0) }, high + room)
 }
 
 #[cfg(test)]

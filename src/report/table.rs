@@ -1,6 +1,7 @@
 //! The tables of a report: for people, in Markdown, as CSV, in a terminal.
 
 use super::escape::{csv, markdown, shortened};
+use super::goal::Goal;
 use super::summary::{Report, Row, Spread, Target};
 use crate::base::numbers::short;
 use crate::run::Memory;
@@ -8,7 +9,7 @@ use crate::run::Memory;
 /// A table of texts.
 pub struct Table {
     /// What it is about.
-    pub title: &'static str,
+    pub title: String,
     /// What a reader must know of it first.
     pub about: Option<String>,
     /// Its columns.
@@ -23,7 +24,7 @@ pub const MIB: f64 = (1 << 20) as f64;
 /// The three tables: what was reached, what a target loss took, memory.
 pub fn tables(report: &Report) -> Vec<Table> {
     let mut all = vec![results(report)];
-    all.extend(report.target.map(|_| to_target(report)));
+    all.extend((0..report.targets.len()).map(|at| to_target(report, at)));
     all.extend(report.rows.iter().any(|row| row.memory.is_some()).then(|| memory(report)));
     all
 }
@@ -52,15 +53,15 @@ fn results(report: &Report) -> Table {
     table("Results", headers, report, cells)
 }
 
-fn to_target(report: &Report) -> Table {
+fn to_target(report: &Report, at: usize) -> Table {
     let with_baseline = report.baseline.is_some();
     let mut headers = vec!["method", "reached by", "steps", "evaluations", "tokens", "seconds"];
     headers.extend(with_baseline.then_some(["speed-up in evaluations", "speed-up in seconds"]).into_iter().flatten());
     let cells = |row: &Row| {
         let mut cells = vec![row.group.clone()];
         let times = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
-        match row.target {
-            Some(Target::ByAll { steps, evaluations, tokens, seconds: time, speed_up_evaluations, speed_up_seconds }) => {
+        match row.targets[at] {
+            Target::ByAll { steps, evaluations, tokens, seconds: time, speed_up_evaluations, speed_up_seconds } => {
                 cells.push(format!("{0} of {0}", row.seeds.len()));
                 cells.extend([steps, evaluations, tokens].map(|x| spread(Some(x), |x| format!("{x:.0}"))));
                 cells.push(spread(Some(time), seconds));
@@ -68,16 +69,16 @@ fn to_target(report: &Report) -> Table {
                     cells.extend([times(speed_up_evaluations), times(speed_up_seconds)]);
                 }
             }
-            Some(Target::NotByAll { runs }) => {
+            Target::NotByAll { runs } => {
                 cells.push(format!("{runs} of {}", row.seeds.len()));
                 cells.resize(6, "not reached".into());
                 cells.resize(headers.len(), "-".into());
             }
-            None => cells.resize(headers.len(), "-".into()),
         }
         cells
     };
-    Table { about: report.target_text(), ..table("To the target loss", headers.clone(), report, cells) }
+    let target = report.targets[at];
+    Table { about: Some(report.target_text(target)), ..table(&format!("To loss {target}"), headers.clone(), report, cells) }
 }
 
 fn memory(report: &Report) -> Table {
@@ -106,9 +107,9 @@ fn shown(bytes: usize) -> String {
     if mib >= 0.5 { format!("{mib:.0}") } else { "-".into() }
 }
 
-fn table(title: &'static str, headers: Vec<&str>, report: &Report, cells: impl Fn(&Row) -> Vec<String>) -> Table {
+fn table(title: &str, headers: Vec<&str>, report: &Report, cells: impl Fn(&Row) -> Vec<String>) -> Table {
     Table {
-        title,
+        title: title.into(),
         about: None,
         headers: headers.into_iter().map(String::from).collect(),
         rows: report.rows.iter().map(cells).collect(),
@@ -200,22 +201,30 @@ pub fn as_csv(report: &Report) -> String {
             add(&format!("{name}_mean"), spread.map(|spread| spread.mean));
             add(&format!("{name}_sd"), spread.and_then(|spread| spread.sd));
         }
-        add("target_loss", report.target);
-        let (reached, spent, ratios) = match row.target {
-            Some(Target::ByAll { steps, evaluations, tokens, seconds, speed_up_evaluations, speed_up_seconds }) => {
-                let spent = [steps, evaluations, tokens, seconds].map(Some);
-                (Some(row.seeds.len()), spent, [speed_up_evaluations, speed_up_seconds])
+        for (i, (goal, target)) in report.targets.iter().zip(&row.targets).enumerate() {
+            // Of several targets, the second and later ones are numbered.
+            let number = if i == 0 { String::new() } else { format!("_{}", i + 1) };
+            let (loss, percent) = match goal {
+                Goal::Loss(loss) => (Some(*loss), None),
+                Goal::Percent(percent) => (None, Some(*percent)),
+            };
+            add(&format!("target{number}_loss"), loss);
+            add(&format!("target{number}_percent"), percent);
+            let (reached, spent, ratios) = match target {
+                Target::ByAll { steps, evaluations, tokens, seconds, speed_up_evaluations, speed_up_seconds } => {
+                    let spent = [steps, evaluations, tokens, seconds].map(Some);
+                    (row.seeds.len(), spent, [*speed_up_evaluations, *speed_up_seconds])
+                }
+                Target::NotByAll { runs } => (*runs, [None; 4], [None; 2]),
+            };
+            add(&format!("target{number}_reached_by"), Some(reached as f64));
+            for (name, spread) in ["steps", "function_evaluations", "tokens", "seconds"].into_iter().zip(spent) {
+                add(&format!("target{number}_{name}_mean"), spread.map(|spread| spread.mean));
+                add(&format!("target{number}_{name}_sd"), spread.and_then(|spread| spread.sd));
             }
-            Some(Target::NotByAll { runs }) => (Some(runs), [None; 4], [None; 2]),
-            None => (None, [None; 4], [None; 2]),
-        };
-        add("target_reached_by", reached.map(|runs| runs as f64));
-        for (name, spread) in ["steps", "function_evaluations", "tokens", "seconds"].into_iter().zip(spent) {
-            add(&format!("target_{name}_mean"), spread.map(|spread| spread.mean));
-            add(&format!("target_{name}_sd"), spread.and_then(|spread| spread.sd));
+            add(&format!("speed_up{number}_function_evaluations"), ratios[0]);
+            add(&format!("speed_up{number}_seconds"), ratios[1]);
         }
-        add("speed_up_function_evaluations", ratios[0]);
-        add("speed_up_seconds", ratios[1]);
         add("peak_rss_bytes", row.memory.map(|memory| memory.peak_rss_bytes as f64));
         let none = Memory::default();
         for (at, (_, name, _)) in none.parts().into_iter().enumerate() {

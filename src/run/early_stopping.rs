@@ -6,12 +6,20 @@ use super::trajectory::{Scored, Trajectory};
 use crate::config::RunConfig;
 
 impl RunConfig {
-    /// The step up to `last` after which early stopping ends a run with this log; None if it does not.
+    /// The step up to `last` after which its target loss or early stopping ends a run with this log; None if it does not.
     pub(super) fn stops_early(&self, log: &Trajectory, last: u64) -> Option<u64> {
         // An extension of the run restarts the count.
         let begun = log.stages.last().map_or(0, |stage| stage.last);
-        patience_ends(&log.dev, begun, last, self.early_stopping_patience?, self.early_stopping_threshold.unwrap_or(0.0))
+        let threshold = self.early_stopping_threshold.unwrap_or(0.0);
+        let tired = self.early_stopping_patience.and_then(|n| patience_ends(&log.dev, begun, last, n, threshold));
+        let there = self.target_loss.and_then(|target| target_ends(&log.dev, last, target));
+        tired.into_iter().chain(there).min()
     }
+}
+
+/// The first step up to `last` with a dev loss of at most `target`, after the first step.
+fn target_ends(dev: &BTreeMap<u64, Scored>, last: u64, target: f64) -> Option<u64> {
+    dev.range(1..=last).find(|(_, scored)| scored.loss <= target).map(|(step, _)| *step)
 }
 
 /// The first step after `begun` and up to `last` with `patience` dev losses in a row, also after `begun`, that are not
@@ -46,6 +54,11 @@ mod tests {
         // Three small improvements are none; the lowest loss moves with them.
         assert_eq!(ends(0, 70, 3, 0.01), Some(40));
         assert_eq!(ends(0, 70, 4, 0.01), None);
+        let reached = |last, target| target_ends(&dev, last, target);
+        assert_eq!(
+            (reached(70, 0.595), reached(19, 0.595), reached(70, 0.49), reached(70, 0.9)),
+            (Some(20), None, None, Some(10))
+        );
         // A run that was extended at step 40 waits anew, for a loss lower than any before.
         assert_eq!(ends(40, 70, 1, 0.0), Some(60));
     }

@@ -24,6 +24,7 @@ mod trial;
 pub mod forecast;
 pub mod known;
 pub mod lab_run;
+pub mod alignment;
 pub mod start;
 pub mod rate_search;
 

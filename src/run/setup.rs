@@ -86,7 +86,7 @@ pub fn trained_adapter(config: &RunConfig, model: &Model) -> Option<AdapterKind>
 }
 
 /// Resolves the settings that depend on the number of trained weights, of those among them without a first-order
-/// gradient, and of training examples.
+/// gradient, of training examples and of steps.
 pub fn resolve_config(
     config: &mut RunConfig,
     adapter: Option<&AdapterKind>,
@@ -98,9 +98,10 @@ pub fn resolve_config(
     method.check(&config.settings)?;
     let epoch = (num_train as u64).div_ceil(config.batch_size as u64);
     // MeZO's 1e-3 is for a model's own weights.
-    let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate(num_estimated > 0)));
+    let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate()));
     config.settings = method.resolve(&config.settings, zo_eps, num_trained, num_estimated, epoch);
-    config.learning_rate.get_or_insert(rate * method.learning_rate(num_trained, num_estimated));
+    let default = rate * method.learning_rate(num_trained, num_estimated, config.max_steps);
+    config.learning_rate.get_or_insert(default);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ const MOST_CELLS: usize = 10_000;
 
 /// Options that are chosen by the dev loss. Every other option that varies, such as the method, the task or the number of steps, gives
 /// a row of its own in the table, because losses under its values are not compared to choose one.
-const CHOSEN: [&str; 21] = [
+const CHOSEN: [&str; 22] = [
     "learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
@@ -33,6 +33,7 @@ const CHOSEN: [&str; 21] = [
     "beta2",
     "zeta",
     "amsgrad",
+    "second_moment_warmup",
     "alpha",
     "snapshot_steps",
     "max_directions",

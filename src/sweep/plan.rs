@@ -209,10 +209,13 @@ impl PlannedCell {
         &self.config.output_dir
     }
 
-    /// Its config file, in which nothing depends on when it is read: on the length of a round, or on where a branch is.
+    /// Its config file, in which nothing depends on when it is read: on the length of a round, of which a default learning rate is a
+    /// function, or on where a branch is.
     pub fn config_file(&self) -> Result<String> {
         let commit = self.identity.commit.as_ref().map(|commit| ("revision", commit.as_str().into()));
-        let numbers = [("max_steps", self.config.max_steps.into()), ("eval_steps", self.config.eval_steps.into())];
+        let RunConfig { max_steps, eval_steps, learning_rate, .. } = self.config;
+        let numbers =
+            [("max_steps", max_steps.into()), ("eval_steps", eval_steps.into()), ("learning_rate", learning_rate.into())];
         self.cell.config_file(&numbers.into_iter().chain(commit).collect::<Vec<_>>())
     }
 

@@ -33,12 +33,19 @@ pub struct Smoothing {
 /// The default learning rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rate {
-    /// A multiple of 0.016 / sqrt(d), since the variance of the estimate grows with the number of weights d. Calibrated for
-    /// MeZO's 20,000 steps with ZO-SGD: 1e-5 at 2.6 M weights (docs/results.md), 1.4e-7 at 13 billion, where MeZO uses 1e-7
-    /// to 1e-6. Short runs tolerate more.
+    /// A multiple of [`zo_sgd_rate`].
     Estimated(f64),
-    /// Independent of d.
+    /// Independent of the number of weights and of steps.
     Fixed(f64),
+}
+
+/// ZO-SGD's default learning rate for a run of `max_steps` that trains d weights: 0.15 / (d^(1/3) max_steps^(1/2)).
+///
+/// The estimate's variance grows with d, and a run takes a rate for as long as the weights' random walk, which grows with the
+/// root of the steps, does no harm. The exponents and the factor are fitted (docs/results.md): 4e-5 for 2.6 M weights and 600
+/// steps, 1e-6 for 350 M and 6e-7 for 13 billion and 20,000 steps, where MeZO uses 1e-6, and 1e-7 to 1e-6.
+fn zo_sgd_rate(d: usize, max_steps: u64) -> f64 {
+    0.15 / ((d.max(1) as f64).cbrt() * (max_steps.max(1) as f64).sqrt())
 }
 
 /// Groups of option names, as flags without dashes.
@@ -211,24 +218,24 @@ impl Method {
         settings
     }
 
-    /// The default learning rate for `num_trained` weights, `num_estimated` of them without a first-order gradient. Those
-    /// tolerate no more than ZO-SGD's rate, and a hybrid has one rate for all weights.
-    pub fn learning_rate(&self, num_trained: usize, num_estimated: usize) -> f64 {
-        let zo_sgd = |d: usize| 0.016 / (d as f64).sqrt();
+    /// The default learning rate of a run of `max_steps` for `num_trained` weights, `num_estimated` of them without a
+    /// first-order gradient. Those tolerate no more than ZO-SGD's rate, and a hybrid has one rate for all weights.
+    pub fn learning_rate(&self, num_trained: usize, num_estimated: usize, max_steps: u64) -> f64 {
         match self.rate {
-            Rate::Estimated(multiple) => multiple * zo_sgd(num_trained),
-            Rate::Fixed(rate) if num_estimated > 0 => rate.min(zo_sgd(num_estimated)),
+            Rate::Estimated(multiple) => multiple * zo_sgd_rate(num_trained, max_steps),
+            Rate::Fixed(rate) if num_estimated > 0 => rate.min(zo_sgd_rate(num_estimated, max_steps)),
             Rate::Fixed(rate) => rate,
         }
     }
 
-    /// The default learning rate as a formula in the number d of trained weights.
+    /// The default learning rate as a formula in the number d of trained weights and the number T of steps.
     pub fn rate_formula(&self) -> String {
+        const ZO_SGD: &str = "0.15 / (cbrt(d) sqrt(T))";
         match self.rate {
-            Rate::Estimated(1.0) => "0.016 / sqrt(d)".into(),
-            Rate::Estimated(multiple) => format!("{multiple} x 0.016 / sqrt(d)"),
+            Rate::Estimated(1.0) => ZO_SGD.into(),
+            Rate::Estimated(multiple) => format!("{multiple} x {ZO_SGD}"),
             Rate::Fixed(rate) if self.order == Order::Mixed => {
-                format!("{rate:e}; at most 0.016 / sqrt(d) if d weights have no first-order gradient")
+                format!("{rate:e}; at most {ZO_SGD} if d weights have no first-order gradient")
             }
             Rate::Fixed(rate) => format!("{rate:e}"),
         }

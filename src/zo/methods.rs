@@ -13,6 +13,7 @@ use crate::base::text::nearest;
 const FRESH: &[&str] = &["fresh-batch-per-direction"];
 /// For methods whose paper and common code differ.
 const PRESET: &[&str] = &["preset"];
+const WARMUP: &[&str] = &["second-moment-warmup"];
 const DECAY: &[&str] = &["weight-decay"];
 const MOMENTUM: &[&str] = &["momentum", "state-dtype"];
 const SECOND_MOMENT: &[&str] = &["beta2", "zeta", "state-dtype"];
@@ -35,7 +36,7 @@ pub const DEFAULT_METHOD: &str = "zo-sgd";
 pub const METHODS: &[Method] = &[
     Method::zeroth("zo-sgd", MEZO, 1.0, &[TWO_POINT, FRESH, DECAY],
         |s, _| Ok(with_two_point(s, directional(ZoSgd, s)))),
-    Method::zeroth("zo-sgd-momentum", ZO_BENCH, 0.1, &[TWO_POINT, FRESH, DECAY, MOMENTUM],
+    Method::zeroth("zo-sgd-momentum", ZO_BENCH, 0.06, &[TWO_POINT, FRESH, DECAY, MOMENTUM],
         |s, p| Ok(with_two_point(s, fused(ZoSgdMomentum::new(s), s, p)))),
     Method::zeroth("zo-sign", "ZO-signSGD, Liu et al. 2019, ICLR", 10.0, &[TWO_POINT, FRESH, DECAY],
         |s, p| Ok(with_two_point(s, fused(ZoSign, s, p)))),
@@ -43,17 +44,17 @@ pub const METHODS: &[Method] = &[
         |s, _| Ok(with_two_point(s, directional(ZoSignScalar, s)))),
     Method::zeroth("zo-conservative", ZO_BENCH, 1.0, &[TWO_POINT],
         |s, _| Ok(Optimizer::new(Conservative::new(s), directional(ZoSgd, s)))),
-    Method::zeroth("zo-rmsprop", R_ADAZO, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, SECOND_MOMENT],
+    Method::zeroth("zo-rmsprop", R_ADAZO, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, SECOND_MOMENT, WARMUP],
         |s, p| Ok(with_two_point(s, fused(ZoRmsProp::new(s), s, p)))).with_paper_smoothing(SPHERE_Q10),
-    Method::zeroth("zo-adamm", ADAMM, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS, &["amsgrad"]],
+    Method::zeroth("zo-adamm", ADAMM, 10.0, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS, WARMUP, &["amsgrad"]],
         |s, p| Ok(with_two_point(s, ZoAdaMm::rule(s, p)))).with_paper_smoothing(SPHERE_Q10),
     Method::zeroth("zo-adam", ZO_BENCH, 10.0, &[TWO_POINT, FRESH, DECAY, MOMENTS],
         |s, p| Ok(with_two_point(s, fused(Adam::new(s), s, p)))),
-    Method::zeroth("r-adazo", R_ADAZO, 2.5, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS],
+    Method::zeroth("r-adazo", R_ADAZO, 3.5, &[TWO_POINT, FRESH, PRESET, DECAY, MOMENTS, WARMUP],
         |s, p| Ok(with_two_point(s, fused(RAdaZo::new(s), s, p)))).with_paper_smoothing(SPHERE_Q10),
     Method::zeroth("meazo", "MEAZO, arXiv 2605.03869", 10.0, &[TWO_POINT, FRESH, DECAY, &["beta2", "zeta"]],
         |s, _| Ok(with_two_point(s, directional(Meazo::new(s), s)))),
-    Method::zeroth("mezo-svrg", "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", 1.0, &[TWO_POINT, SNAPSHOT],
+    Method::zeroth("mezo-svrg", "MeZO-SVRG, Gautam et al. 2024, arXiv 2404.08080", 0.2, &[TWO_POINT, SNAPSHOT],
         |s, _| Ok(Optimizer::new(MezoSvrg::new(s), directional(ZoSgd, s)))),
     Method::mixed("vamo", "VAMO, Chen and Ma 2025, arXiv 2505.13954", 1e-3, &[TWO_POINT, DECAY, SNAPSHOT, VAMO],
         |s, p| Ok(Optimizer::new(Vamo::new(s, p), fused(Sgd, s, p)))).with_smoothing(SPHERE).with_snapshot_cost(SnapshotCost::Slopes),

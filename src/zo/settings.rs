@@ -57,6 +57,9 @@ pub struct Settings {
     /// Adaptive methods: small constant under the square root ("epsilon" of Adam) [default: 1e-8]
     #[arg(long, alias = "adam-epsilon", value_parser = number, allow_negative_numbers = true, help_heading = "Training")]
     pub zeta: Option<f64>,
+    /// zo-rmsprop, zo-adamm and r-adazo: in the first steps, so many, use 1 in place of the second moment under the root [default: 0]
+    #[arg(long, value_name = "STEPS", help_heading = "Training")]
+    pub second_moment_warmup: Option<u64>,
     /// zo-adamm: use the maximum of all second moments so far (AMSGrad), as in the paper
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
     pub amsgrad: Option<bool>,

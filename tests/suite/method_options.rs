@@ -207,3 +207,28 @@ fn a_knob_that_the_method_does_not_have_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+/// In a warm-up of three steps r-adazo moves by lr m, afterwards by lr m / sqrt(v + zeta), with v as if there had been none.
+#[test]
+fn a_warm_up_of_the_second_moment_puts_one_in_its_place() -> Result<()> {
+    let method = method("r-adazo")?;
+    let settings = Settings { second_moment_warmup: Some(3), ..Settings::default() };
+    let (lr, steps) = (1e-2f32, 5);
+    let mut params = params(DType::F32, method)?;
+    let start: Vec<f64> = flat(params.settle()?)?;
+    let mut optimizer = make(method, &settings, &params)?;
+    assert!(optimizer.rule.definition().ends_with("; 1 in place of v in steps 1 to 3"), "{}", optimizer.rule.definition());
+    let found = drive(method, optimizer.rule.as_mut(), &mut params, lr, steps)?;
+    for i in (0..D).step_by(499) {
+        let (mut theta, mut m, mut v) = (start[i], 0.0, 0.0);
+        for step in 1..=steps {
+            let terms = estimate(method, step).terms;
+            let g: f64 = terms.iter().map(|t| f64::from(t.coeff) * f64::from(direction(t.seed, "w", D)[i])).sum();
+            m = 0.9 * m + 0.1 * g;
+            v = 0.99 * v + 0.01 * m * m;
+            theta -= f64::from(lr) * m / if step <= 3 { 1.0 } else { (v + 1e-8f64).sqrt() };
+        }
+        assert!((f64::from(found[i]) - theta).abs() < 5e-5, "{i}: {} is not {theta}", found[i]);
+    }
+    Ok(())
+}

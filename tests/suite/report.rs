@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use zotune::base::errors::exit_code;
 use zotune::config::{RawArgs, RunConfig};
 use zotune::report::curves::{Measure, of_run};
-use zotune::report::{Report, Row, Spread, Target, as_text, written};
+use zotune::report::{Goal, Report, Row, Spread, Target, as_text, written};
 use zotune::run::log_line::LogLine;
 use zotune::zo::SnapshotReport;
 
@@ -71,7 +71,8 @@ impl ByHand<'_> {
 }
 
 fn of<P: AsRef<Path>>(folders: &[P], to_loss: Option<f64>, baseline: Option<&str>) -> Result<Report> {
-    Report::of(&folders.iter().map(|f| f.as_ref().display().to_string()).collect::<Vec<_>>(), to_loss, baseline)
+    let goals: Vec<Goal> = to_loss.map(Goal::Loss).into_iter().collect();
+    Report::of(&folders.iter().map(|f| f.as_ref().display().to_string()).collect::<Vec<_>>(), &goals, baseline)
 }
 
 fn one(mean: f64) -> Spread {
@@ -86,7 +87,7 @@ fn a_loss_is_reached_at_the_first_line_whose_running_mean_is_not_above_it() -> R
     let run = folder.path().join("run");
     let settings = "batch_size = 16\nmicro_batch_size = 8";
     ByHand { settings, cost: (2, 4, 10, 0.5), ..PLAIN }.write(&run)?;
-    let at = |loss: f64| -> Result<Option<Target>> { Ok(of(&[&run], Some(loss), None)?.rows[0].target) };
+    let at = |loss: f64| -> Result<Option<Target>> { Ok(of(&[&run], Some(loss), None)?.rows[0].targets.first().copied()) };
     let by_step = |step: f64| {
         Some(Target::ByAll {
             steps: one(step),
@@ -104,7 +105,7 @@ fn a_loss_is_reached_at_the_first_line_whose_running_mean_is_not_above_it() -> R
     assert_eq!(at(0.375)?, by_step(20.0));
     assert_eq!(at(0.374)?, Some(Target::NotByAll { runs: 0 }));
     // The lowest that it reaches.
-    assert_eq!(of(&[run], None, None)?.target, Some(0.375));
+    assert_eq!(of(&[run], None, None)?.targets, [Goal::Loss(0.375)]);
     Ok(())
 }
 
@@ -140,8 +141,8 @@ fn seeds_are_one_row_with_mean_and_deviation() -> Result<()> {
     near(sgd.eval_loss, 0.62, 0.02);
     // Of 0.70, 0.72, 0.80: the mean 0.74, the squares 16, 4 and 36 in ten thousandths, over two.
     near(sgd.eval_accuracy, 0.74, 28e-4f64.sqrt());
-    let speed_ups = |row: &Row| match row.target {
-        Some(Target::ByAll { speed_up_evaluations, speed_up_seconds, .. }) => (speed_up_evaluations, speed_up_seconds),
+    let speed_ups = |row: &Row| match row.targets.first() {
+        Some(Target::ByAll { speed_up_evaluations, speed_up_seconds, .. }) => (*speed_up_evaluations, *speed_up_seconds),
         _ => (None, None),
     };
     assert_eq!((speed_ups(sgd), speed_ups(sign)), ((Some(1.0), Some(1.0)), (Some(2.0), Some(0.5))));
@@ -159,7 +160,7 @@ fn what_is_not_reached_has_no_number() -> Result<()> {
     ByHand { settings, log: &[(10, 1.0), (20, 0.9)], cost: (1, 0, 10, 1.0), scores: None }
         .write(&sweep.join("cells/zo-sign-late"))?;
     let report = of(&[&sweep], Some(0.5), Some("zo-sign"))?;
-    assert_eq!(report.rows[1].target, Some(Target::NotByAll { runs: 2 }));
+    assert_eq!(report.rows[1].targets, [Target::NotByAll { runs: 2 }]);
     assert!(report.notes.iter().any(|note| note.contains("zo-sign-late is not finished: its log ends at step 20 of 50")));
     let text = as_text(&report, 200);
     let line = text.lines().find(|line| line.starts_with("zo-sign") && line.contains("of 3")).context("its line")?;
@@ -174,7 +175,7 @@ fn what_is_not_reached_has_no_number() -> Result<()> {
     assert_eq!((cell(1, "target_function_evaluations_mean"), cell(1, "speed_up_function_evaluations")), ("30", ""));
     assert_eq!((cell(1, "eval_loss_mean"), cell(1, "weights_bytes")), ("0.62", "10485760"));
     // By default every run reaches the target: here the loss that the late one ends at.
-    assert_eq!(of(&[sweep], None, None)?.target, Some(0.9));
+    assert_eq!(of(&[sweep], None, None)?.targets, [Goal::Loss(0.9)]);
     Ok(())
 }
 

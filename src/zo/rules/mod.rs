@@ -1,6 +1,7 @@
 //! Update rules: from a step's gradient to the weights. One file per method, named after it.
 
 mod rule;
+mod root;
 mod adam;
 mod meazo;
 mod r_adazo;

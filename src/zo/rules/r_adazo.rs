@@ -9,6 +9,7 @@
 //! The second moment is that of the *updated first moment*. Bias correction is omitted on purpose: it would undo part of the
 //! variance reduction. The first step moves every weight by lr / sqrt(1 - b2), so a warm-up pays off.
 
+use super::root::Root;
 use super::rule::{Equations, Kernel, kernel};
 use crate::zo::numbers::{f32_or, one_minus};
 use crate::zo::settings::Settings;
@@ -19,14 +20,14 @@ use crate::zo::step_context::StepContext;
 pub struct RAdaZo {
     beta1: f32,
     beta2: f32,
-    zeta: f32,
+    root: Root,
 }
 
 impl RAdaZo {
     /// Defaults: b1 0.9, b2 0.99, zeta 1e-8.
     pub fn new(settings: &Settings) -> Self {
-        let Settings { beta1, beta2, zeta, .. } = *settings;
-        RAdaZo { beta1: f32_or(beta1, 0.9), beta2: f32_or(beta2, 0.99), zeta: f32_or(zeta, 1e-8) }
+        let Settings { beta1, beta2, .. } = *settings;
+        RAdaZo { beta1: f32_or(beta1, 0.9), beta2: f32_or(beta2, 0.99), root: Root::new(settings) }
     }
 }
 
@@ -34,20 +35,25 @@ impl Equations<2> for RAdaZo {
     const STATE: [&'static str; 2] = ["m", "v"];
 
     fn at(&self, step: &StepContext) -> impl Kernel<2> {
-        let (RAdaZo { beta1, beta2, zeta }, lr) = (*self, step.learning_rate);
+        let (RAdaZo { beta1, beta2, root }, lr) = (*self, step.learning_rate);
+        let root = root.at(step);
         kernel(
             #[inline(always)]
             move |theta, g, [m, v]: [f32; 2]| {
                 let m = beta1 * m + (1.0 - beta1) * g;
                 let v = beta2 * v + (1.0 - beta2) * (m * m);
-                (theta - lr * m / (v + zeta).sqrt(), [m, v])
+                (theta - lr * m / root(v), [m, v])
             },
         )
     }
 
     fn definition(&self) -> String {
-        let RAdaZo { beta1, beta2, zeta } = self;
+        let RAdaZo { beta1, beta2, root } = self;
         let (c1, c2) = (one_minus(*beta1), one_minus(*beta2));
-        format!("m = {beta1} m + {c1} g; v = {beta2} v + {c2} m^2; theta -= lr m / sqrt(v + {zeta:e}); no bias correction")
+        format!(
+            "m = {beta1} m + {c1} g; v = {beta2} v + {c2} m^2; theta -= lr m / {}; no bias correction{}",
+            root.definition("v"),
+            root.note()
+        )
     }
 }

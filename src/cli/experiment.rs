@@ -1,0 +1,83 @@
+//! `lab`: experiments of papers, each a sweep that is built in, and its report.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::args::{ExperimentArgs, SweepOptions};
+use super::experiments::{EXPERIMENTS, Experiment};
+use super::screen::say;
+use super::sweep::run_sweep;
+use crate::base::Stop;
+use crate::base::text::nearest;
+use crate::report::{Report, as_text, written};
+use crate::run::alignment;
+use crate::sweep::SweepFile;
+
+pub fn experiment_verb(args: ExperimentArgs, quiet: bool) -> Result<()> {
+    let Some(name) = &args.name else { return list() };
+    let known = || EXPERIMENTS.iter().flat_map(|experiment| experiment.parts.iter().map(move |part| (experiment, part)));
+    let named: Vec<_> = known().filter(|(experiment, part)| experiment.name == name || part.0 == name).collect();
+    if named.is_empty() {
+        let names = EXPERIMENTS.iter().map(|e| e.name).chain(known().map(|(_, part)| part.0));
+        return Err(usage!("{name}: there is no experiment of this name: {}", nearest(name, names)));
+    }
+    if named.len() > 1 && args.options.json {
+        return Err(usage!("`json`: {name} has several parts; name one of them"));
+    }
+    let stop = Stop::listen()?;
+    let place = args.options.knobs.output_dir.clone().unwrap_or_else(|| Path::new("runs").join("labs"));
+    named.into_iter().try_for_each(|(experiment, part)| run(experiment, part, &place, &args.options, &stop, quiet))
+}
+
+/// Runs a part in a folder of its name, and reports on it.
+fn run(
+    experiment: &Experiment,
+    (name, text): &(&str, &str),
+    place: &Path,
+    options: &SweepOptions,
+    stop: &Stop,
+    quiet: bool,
+) -> Result<()> {
+    let file = SweepFile::parse(text, &format!("configs/labs/{name}.toml"))?;
+    let folder = place.join(name);
+    run_sweep(file, folder.clone(), options, stop, quiet)?;
+    if options.dry_run {
+        return Ok(());
+    }
+    let cells = folder.join("cells").display().to_string();
+    if experiment.aligned {
+        align(&folder.join("cells"), stop)?;
+    }
+    let report = Report::of(&[cells], experiment.to_loss, None)?;
+    let place = folder.join("report");
+    written::check(&place, false)?;
+    let page = written::write(&report, &place)?;
+    if !options.json {
+        say(&format!("\n{}\n\nreport   {}", as_text(&report, 200), page.display()))?;
+    }
+    Ok(())
+}
+
+/// Compares the estimates of the runs in `cells` with true gradients, where that is not done.
+fn align(cells: &Path, stop: &Stop) -> Result<()> {
+    let entries = std::fs::read_dir(cells).with_context(|| cells.display().to_string())?;
+    let mut runs: Vec<_> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.join("run.json").is_file()).collect();
+    runs.sort();
+    for (i, run) in runs.iter().enumerate().filter(|(_, run)| !run.join(alignment::FILE).is_file()) {
+        stop.check(|| "stopped while runs were compared with true gradients".into())?;
+        tracing::info!("compare {:>5}/{}  {}", i + 1, runs.len(), run.display());
+        alignment::compare(run)?;
+    }
+    Ok(())
+}
+
+fn list() -> Result<()> {
+    let mut text = String::new();
+    for Experiment { name, about, parts, .. } in EXPERIMENTS {
+        let parts: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+        text += &format!("{name:<14} {about}\n{:14} parts: {}\n", "", parts.join(", "));
+    }
+    say(text.trim_end())
+}

@@ -1,0 +1,53 @@
+//! The table of built-in experiments.
+
+use clap::builder::PossibleValue;
+
+use crate::report::Goal;
+
+/// An experiment.
+pub(super) struct Experiment {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What it repeats.
+    pub(super) about: &'static str,
+    /// Its sweeps: name and file.
+    pub(super) parts: &'static [(&'static str, &'static str)],
+    /// Whether its runs' estimates are compared with true gradients.
+    pub(super) aligned: bool,
+    /// Losses whose cost the report compares.
+    pub(super) to_loss: &'static [Goal],
+}
+
+const SHARES: &[Goal] = &[Goal::Percent(50.0), Goal::Percent(10.0), Goal::Percent(1.0)];
+
+/// All experiments.
+pub(super) const EXPERIMENTS: &[Experiment] = &[
+    Experiment {
+        name: "synthetic",
+        about: "Figure 1 of R-AdaZO (arXiv 2502.01014): adaptive methods on four functions of 10,000 variables",
+        parts: &[
+            ("quadratic", include_str!("../../configs/labs/quadratic.toml")),
+            ("cubic", include_str!("../../configs/labs/cubic.toml")),
+            ("levy", include_str!("../../configs/labs/levy.toml")),
+            ("rosenbrock", include_str!("../../configs/labs/rosenbrock.toml")),
+        ],
+        aligned: false,
+        to_loss: SHARES,
+    },
+    Experiment {
+        name: "moments",
+        about: "Figure 2 of R-AdaZO: estimates and moments beside those of true gradients, over beta1",
+        parts: &[("moments", include_str!("../../configs/labs/moments.toml"))],
+        aligned: true,
+        to_loss: &[],
+    },
+];
+
+/// The names that a command line offers.
+pub(super) fn experiment_names() -> Vec<PossibleValue> {
+    let parts = |experiment: &'static Experiment| experiment.parts.iter().map(|(name, _)| PossibleValue::new(*name));
+    let names = |experiment: &'static Experiment| {
+        std::iter::once(PossibleValue::new(experiment.name).help(experiment.about)).chain(parts(experiment))
+    };
+    EXPERIMENTS.iter().flat_map(names).collect()
+}
