@@ -12,6 +12,7 @@ use crate::base::Digest;
 use crate::base::text::shell_quoted;
 use crate::config::Inputs;
 use crate::params::digest::trained_digests;
+use crate::run::known::check_has_model;
 use crate::run::replay::replay_model;
 use crate::run::trajectory::Trajectory;
 use crate::run::trajectory::export::{Exported, export};
@@ -23,6 +24,7 @@ pub fn replay_verb(args: ReplayArgs, quiet: bool) -> Result<()> {
 
 fn replay_to(args: &ReplayArgs, quiet: bool) -> Result<()> {
     let trajectory = Trajectory::open(&args.place)?;
+    check_has_model(&trajectory.header.config, &args.place)?;
     trajectory.check_replays()?;
     trajectory.warn_if_part(&args.place);
     let recorded = &folder::inputs_of(&trajectory, &args.place);
@@ -87,6 +89,7 @@ pub fn export_verb(args: ExportArgs) -> Result<()> {
     };
     let from = &args.run;
     let trajectory = Trajectory::open(from)?;
+    check_has_model(&trajectory.header.config, from)?;
     trajectory.warn_if_part(from);
     if !trajectory.header.replays {
         return Err(usage!(

@@ -46,7 +46,8 @@ pub fn figures(report: &Report) -> Vec<Figure> {
         if curves.iter().all(Vec::is_empty) {
             continue;
         }
-        let fits = |axis: &Axis| (!is_exact || *axis != Axis::Tokens) && (!measure.is_by_step() || *axis == Axis::Steps);
+        let fits =
+            |axis: &Axis| (report.has_tokens() || *axis != Axis::Tokens) && (!measure.is_by_step() || *axis == Axis::Steps);
         let axes = AXES.into_iter().filter(fits);
         all.extend(axes.map(|axis| curve_figure(report, measure, axis, &curves)));
     }

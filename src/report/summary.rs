@@ -126,6 +126,11 @@ impl Report {
         Ok(Report { groups, rows, targets, targets_given: !to_loss.is_empty(), baseline, notes })
     }
 
+    /// Whether its runs feed tokens; those of labs do not.
+    pub fn has_tokens(&self) -> bool {
+        self.groups.groups.iter().flat_map(|group| &group.runs).any(|run| run.config.lab.lab.is_none())
+    }
+
     /// How a target is defined, for people.
     pub fn target_text(&self, target: Goal) -> String {
         let why = if self.targets_given { "as given" } else { "the lowest that every run reaches" };

@@ -31,7 +31,10 @@ pub fn tables(report: &Report) -> Vec<Table> {
 
 fn results(report: &Report) -> Table {
     let has_accuracy = report.rows.iter().any(|row| row.eval_accuracy.is_some());
-    let mut headers = vec!["method", "seeds", "lr", "steps", "evaluations", "tokens", "seconds", "train loss", "eval loss"];
+    let has_tokens = report.has_tokens();
+    let mut headers = vec!["method", "seeds", "lr", "steps", "evaluations"];
+    headers.extend(has_tokens.then_some("tokens"));
+    headers.extend(["seconds", "train loss", "eval loss"]);
     headers.extend(has_accuracy.then_some("accuracy %"));
     headers.push("peak MiB");
     let cells = |row: &Row| {
@@ -41,11 +44,13 @@ fn results(report: &Report) -> Table {
             row.learning_rate.map_or("-".into(), short),
             row.steps.to_string(),
             whole(row.evaluations),
-            whole(row.tokens),
+        ];
+        cells.extend(has_tokens.then(|| whole(row.tokens)));
+        cells.extend([
             row.seconds.map_or("-".into(), seconds),
             spread(row.train_loss, |x| format!("{x:.3}")),
             spread(row.eval_loss, |x| format!("{x:.3}")),
-        ];
+        ]);
         cells.extend(has_accuracy.then(|| spread(row.eval_accuracy.map(percent), |x| format!("{x:.1}"))));
         cells.push(row.memory.map_or("-".into(), |memory| format!("{:.0}", memory.peak_rss_bytes as f64 / MIB)));
         cells
@@ -55,7 +60,11 @@ fn results(report: &Report) -> Table {
 
 fn to_target(report: &Report, at: usize) -> Table {
     let with_baseline = report.baseline.is_some();
-    let mut headers = vec!["method", "reached by", "steps", "evaluations", "tokens", "seconds"];
+    let has_tokens = report.has_tokens();
+    let mut headers = vec!["method", "reached by", "steps", "evaluations"];
+    headers.extend(has_tokens.then_some("tokens"));
+    headers.push("seconds");
+    let spent = headers.len();
     headers.extend(with_baseline.then_some(["speed-up in evaluations", "speed-up in seconds"]).into_iter().flatten());
     let cells = |row: &Row| {
         let mut cells = vec![row.group.clone()];
@@ -63,7 +72,8 @@ fn to_target(report: &Report, at: usize) -> Table {
         match row.targets[at] {
             Target::ByAll { steps, evaluations, tokens, seconds: time, speed_up_evaluations, speed_up_seconds } => {
                 cells.push(format!("{0} of {0}", row.seeds.len()));
-                cells.extend([steps, evaluations, tokens].map(|x| spread(Some(x), |x| format!("{x:.0}"))));
+                let counted = [Some(steps), Some(evaluations), has_tokens.then_some(tokens)];
+                cells.extend(counted.into_iter().flatten().map(|x| spread(Some(x), |x| format!("{x:.0}"))));
                 cells.push(spread(Some(time), seconds));
                 if with_baseline {
                     cells.extend([times(speed_up_evaluations), times(speed_up_seconds)]);
@@ -71,7 +81,7 @@ fn to_target(report: &Report, at: usize) -> Table {
             }
             Target::NotByAll { runs } => {
                 cells.push(format!("{runs} of {}", row.seeds.len()));
-                cells.resize(6, "not reached".into());
+                cells.resize(spent, "not reached".into());
                 cells.resize(headers.len(), "-".into());
             }
         }

@@ -46,6 +46,7 @@ impl PriorRun {
         else {
             return Ok(None);
         };
+        check_has_model(&config, &folder)?;
         let then = &config.inputs;
         if let Some(model) = &common.model {
             check_is_model(model)?;
@@ -203,11 +204,20 @@ fn digest<const N: usize>(splits: [&[PromptedRow]; N]) -> Digest {
 pub fn check_is_model(name: &str) -> Result<()> {
     let place = Path::new(name);
     let Some((_, config)) = folder::run_of(place) else { return Ok(()) };
+    check_has_model(&config, place)?;
     if !config.inputs.is_adapted() || place.join("config.json").exists() {
         return Ok(());
     }
     let (base, place) = (shell_quoted(&config.inputs.model), shell_quoted(name));
     Err(usage!("{place} is an adapter; give the base model too: `model {base}` `adapter {place}`"))
+}
+
+/// Refuses the run of a lab, which has no language model.
+pub fn check_has_model(config: &RunConfig, place: &Path) -> Result<()> {
+    match &config.lab.lab {
+        Some(lab) => Err(usage!("{} is a run of the lab {lab}, which has no language model", place.display())),
+        None => Ok(()),
+    }
 }
 
 /// Whether the run records what it was trained on; an exported trajectory does not record the path of own rows.

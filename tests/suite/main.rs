@@ -21,6 +21,7 @@ mod hub;
 mod hub_faults;
 mod hub_server;
 mod labs;
+mod lab_runs;
 mod layout;
 mod methods;
 mod method_options;

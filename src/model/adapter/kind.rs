@@ -31,11 +31,13 @@ impl AdapterKind {
         }
     }
 
-    /// The default learning rate, relative to that of as many of a model's own weights (docs/results.md).
-    pub fn rate(&self) -> f64 {
-        match self {
-            AdapterKind::Lora(_) => 10.0,
-            AdapterKind::Prefix(_) => 300.0,
+    /// The default learning rate, relative to that of as many of a model's own weights, with `estimated` or first-order
+    /// gradients (docs/results.md).
+    pub fn rate(&self, estimated: bool) -> f64 {
+        match (self, estimated) {
+            (AdapterKind::Lora(_), _) => 10.0,
+            (AdapterKind::Prefix(_), true) => 1500.0,
+            (AdapterKind::Prefix(_), false) => 300.0,
         }
     }
 }

@@ -1,0 +1,139 @@
+//! Labs on the command line, and their curves against an independent NumPy program.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use zotune::base::Stop;
+use zotune::config::{RawArgs, RunConfig};
+use zotune::run::alignment::{Alignment, compare};
+use zotune::run::log_line::read_log_so_far;
+use zotune::run::{OpenedLab, Progress};
+
+use crate::support::{done, fixture_json, numbers, says};
+
+/// Trains a lab in a folder, with the settings of the fixture.
+fn train(reference: &Value, lab: &str, optimizer: &str, learning_rate: f64, folder: &Path) -> Result<()> {
+    let number = |name: &str| reference[name].as_f64().unwrap();
+    let toml = format!(
+        "lab = \"{lab}\"\noptimizer = \"{optimizer}\"\nlearning_rate = {learning_rate:?}\ndimension = {}\nmax_steps = {}\nseed = {}\n\
+         eval_steps = {every}\nlogging_steps = {every}\nsave_steps = 0\nnum_directions = {}\nzo_eps = {:?}\n\
+         distribution = \"sphere\"\nperturbation_mode = \"one-side\"\n",
+        number("dimension"),
+        number("max_steps"),
+        number("seed"),
+        number("num_directions"),
+        number("zo_eps"),
+        every = number("every"),
+    );
+    let mut config = RunConfig::check(RawArgs::from_toml(&toml, "a test")?)?;
+    config.output_dir = folder.into();
+    let mut run = OpenedLab::open(config)?.begin(&[])?;
+    let results = run.train(&Stop::default(), Progress::hidden())?;
+    run.finish(&results)?.1
+}
+
+/// Every rule on every function: the losses along the way, and R-AdaZO's estimates and moments beside those of true gradients
+/// (scripts/reference_labs.py). Function values of 20 to 20,000 are f32 in the log, and a slope divides their difference by
+/// 0.005, so the curves agree to a few thousandths.
+#[test]
+fn curves_and_alignments_are_those_of_an_independent_program() -> Result<()> {
+    let (reference, place) = (fixture_json("labs.json")?, tempfile::tempdir()?);
+    let near = |what: &str, found: f64, expected: f64, tolerance: f64| {
+        ensure!((found - expected).abs() <= tolerance * expected.abs(), "{what}: {found} is not {expected}");
+        Ok(())
+    };
+    let mut compared = 0;
+    for (lab, rules) in reference["runs"].as_object().context("runs")? {
+        for (rule, expected) in rules.as_object().context("rules")? {
+            let (what, folder) = (format!("{lab}, {rule}"), place.path().join(format!("{lab}-{rule}")));
+            train(&reference, lab, rule, expected["learning_rate"].as_f64().context("a rate")?, &folder)?;
+            let losses: Vec<f64> = read_log_so_far(&folder)?.0.iter().filter_map(|line| line.dev_loss).collect();
+            let expected_losses = numbers(&expected["losses"]);
+            ensure!(losses.len() == expected_losses.len(), "{what}: {} losses", losses.len());
+            near(&what, losses[0], expected_losses[0], 1e-6)?;
+            for (found, expected) in losses.iter().zip(&expected_losses) {
+                near(&what, *found, *expected, 1e-2)?;
+                compared += 1;
+            }
+            let Some(expected) = expected["alignment"].as_array() else { continue };
+            let found = compare(&folder)?;
+            ensure!(found.len() == expected.len(), "{what}: {} comparisons", found.len());
+            for (
+                Alignment {
+                    gradient_cosine, moment_cosine, error_of_squared_moment: m, error_of_squared_gradient: g, ..
+                },
+                row,
+            ) in found.into_iter().zip(expected)
+            {
+                for (found, expected) in [gradient_cosine, moment_cosine, m, g].into_iter().zip(numbers(row)) {
+                    near(&what, found, expected, 2e-2)?;
+                }
+            }
+        }
+    }
+    ensure!(compared == 4 * 5 * 7, "{compared}");
+    Ok(())
+}
+
+const TRAIN: &str = "train --lab quadratic --dimension 50 --learning-rate 1e-2 --max-steps 40 --eval-steps 10 --threads 1";
+
+#[test]
+fn a_lab_is_trained_extended_and_reported_on_the_command_line() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    done(at, &format!("{TRAIN} --output-dir whole"))?;
+    done(at, &format!("{TRAIN} --output-dir cut --max-steps 20"))?;
+    done(at, "train --resume cut --max-steps 40")?;
+    let weights = |run: &str| std::fs::read(at.join(run).join("model.safetensors"));
+    assert_eq!(weights("whole")?, weights("cut")?, "a run in two parts is another");
+    done(at, &format!("{TRAIN} --output-dir lower --seed 1"))?;
+    let output = done(at, "report whole lower --to-loss 90%,1e-30 --json")?;
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let targets = report["groups"][0]["targets"].as_array().context("targets")?;
+    assert_eq!(
+        (&targets[0]["reached"], &targets[1]),
+        (&"by_all".into(), &serde_json::json!({ "reached": "not_by_all", "runs": 0 }))
+    );
+    let text = std::fs::read_to_string(at.join("report/table.md"))?;
+    assert!(text.contains("not reached") && text.contains("90 % of the loss before training"), "{text}");
+    Ok(())
+}
+
+/// The whole experiment in small: the sweep that is built in, its report, and the comparison of its runs with true gradients.
+#[test]
+fn an_experiment_is_a_sweep_and_its_report() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    done(at, "lab moments --dimension 40 --max-steps 100 --seed 0 --output-dir labs")?;
+    let page = std::fs::read_to_string(at.join("labs/moments/report/report.html"))?;
+    assert!(page.contains("cos(m, true gradient)"));
+    assert!(at.join("labs/moments/report/moment-cosine-by-steps.svg").is_file());
+    assert!(!at.join("labs/moments/report/moment-cosine-by-seconds.svg").is_file());
+    says(at, "lab momnts", 2, "did you mean \"moments\"?")
+}
+
+#[test]
+fn what_a_lab_does_not_have_is_refused_by_name() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    for (words, expected) in [
+        ("--lab quadratc --lr 1", "there is no lab of this name: did you mean \"quadratic\"?"),
+        ("--lab levy", "--lab levy: a lab has no default learning rate"),
+        ("--lab levy --lr auto", "a lab has no search for a learning rate"),
+        ("--lab levy --lr 1 --model opt-mini", "--model does not apply to the lab levy; its own options are --dimension"),
+        ("--lab levy --lr 1 --lora-r 4", "--lora-r does not apply to the lab levy"),
+        ("--lab levy --lr 1 --batch-size 4", "--batch-size does not apply to the lab levy"),
+        ("--lab levy --lr 1 --dimension 0", "--dimension 0: a function in R^d needs 2 variables or more"),
+        ("--lab levy --lr 1 --optimizer sgd --fo-params last:1", "--fo-params last:1: a lab has no blocks"),
+        ("--dimension 4", "--dimension is an option of labs; give --lab too"),
+    ] {
+        says(at, &format!("train {words}"), 2, expected)?;
+    }
+    assert_eq!(std::fs::read_dir(at)?.count(), 0, "a refused run leaves nothing");
+    done(at, &format!("{TRAIN} --output-dir run"))?;
+    for verb in ["eval --model run", "train --model run", "replay run --output-dir out", "export run --trajectory run.zot"] {
+        says(at, verb, 2, "run is a run of the lab quadratic, which has no language model")?;
+    }
+    Ok(())
+}
