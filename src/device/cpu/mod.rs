@@ -5,6 +5,7 @@
 
 #[macro_use]
 pub mod simd;
+pub mod fused;
 pub mod math;
 pub mod convert;
 pub mod activation;

@@ -4,6 +4,7 @@
 //! Each element is one chain of fused multiply-adds in the order of k for any vector width and tile size: the same bits on
 //! every CPU.
 
+use super::fused;
 use super::simd::{self, Level};
 
 /// f32 numbers in a cache line.
@@ -108,7 +109,7 @@ impl VectorUnit {
             Level::Avx512 => split!(avx512, 16, usize::MAX, [8, 4, 2, 1]),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => split!(avx2, 8, DEPTH, [6, 4, 2, 1]),
-            _ => split!(baseline, 8, usize::MAX, [1]),
+            _ => split!(baseline, 8, usize::MAX, [32, 4, 1]),
         }
     }
 }
@@ -123,16 +124,13 @@ unsafe fn baseline<const R: usize, const V: usize>(
     c_stride: usize,
     _ahead: usize,
 ) {
-    for r in 0..R {
-        for j in 0..8 * V {
-            // SAFETY: within the tile.
-            unsafe {
-                let mut sum = *c.add(r * c_stride + j);
-                for i in 0..k {
-                    sum = (*a.start.add(r * a.stride + i)).mul_add(*b.start.add(i * b.stride + j), sum);
-                }
-                *c.add(r * c_stride + j) = sum;
-            }
+    let (a, b, c) = ((a.start, a.stride), (b.start, b.stride), (c, c_stride));
+    // SAFETY: by the function's contract.
+    unsafe {
+        match V {
+            1 => fused::add_product::<R, 8>(k, a, b, c),
+            2 => fused::add_product::<R, 16>(k, a, b, c),
+            _ => unreachable!("two vectors at most"),
         }
     }
 }
