@@ -22,6 +22,7 @@ pub mod ops;
 pub mod formats;
 pub mod model;
 pub mod prompt;
+pub mod baselines;
 pub mod config;
 pub mod run;
 pub mod report;

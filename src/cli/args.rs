@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::experiments::experiment_names;
+use crate::baselines::Calibration;
 use crate::config::args::meant;
 use crate::config::offered::{Offered, method_names, task_names};
 use crate::config::{Common, Precision, RawArgs};
@@ -49,6 +50,10 @@ pub(super) enum Verb {
     #[command(args_override_self = true)]
     /// Evaluate a model on a task's evaluation split. A run's model is evaluated on the run's own task and data, unless you name others
     Eval(EvalArgs),
+    #[command(args_override_self = true)]
+    /// Fit a linear probe to a model's last state and evaluate it: what logistic regression gets from the model without training it. The
+    /// penalty with the lowest dev loss is chosen
+    Probe(ProbeArgs),
     #[command(args_override_self = true)]
     /// Rebuild a run's weights from its base model and its trajectory, without a forward pass
     Replay(ReplayArgs),
@@ -110,12 +115,42 @@ pub(super) struct JobArgs {
 pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) common: Box<Common>,
+    /// Also evaluate with the scores of each class shifted, which needs no training
+    #[arg(long, value_name = "BY", value_enum, default_value_t, help_heading = "Calibration")]
+    pub(super) calibrate: Calibration,
+    #[command(flatten, next_help_heading = "Calibration")]
+    pub(super) drawn: DrawnArgs,
     /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,
     /// Write the scores of each example to this file, in JSON Lines format
     #[arg(long, value_name = "FILE")]
     pub(super) dump: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProbeArgs {
+    #[command(flatten)]
+    pub(super) common: Box<Common>,
+    #[command(flatten, next_help_heading = "Model and data")]
+    pub(super) drawn: DrawnArgs,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write the log-probabilities of each row's classes to this file, in JSON Lines format
+    #[arg(long, value_name = "FILE")]
+    pub(super) dump: Option<PathBuf>,
+}
+
+/// The rows that are drawn beside those to evaluate.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DrawnArgs {
+    /// Rows in the training split [default: as in the run whose model it is; else as in zotune train]
+    #[arg(long)]
+    pub(super) num_train: Option<usize>,
+    /// Rows in the dev split, which are drawn with the training rows [default: likewise]
+    #[arg(long)]
+    pub(super) num_dev: Option<usize>,
 }
 
 #[derive(Debug, Args)]

@@ -1,78 +1,87 @@
 //! `eval`: the score of a model on a task.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::args::EvalArgs;
-use super::flags::with_flags;
-use super::format::worth;
-use super::screen::{check_new, describe_model, load, on_threads, progress_bar, say};
+use super::args::{DrawnArgs, EvalArgs};
+use super::scored::{
+    accuracy_lines, check_dump, class_loss, dump, inputs_of, merge, of_run, say_repeats, seen_by, sizes_of, with_bar,
+};
+use super::screen::{describe_model, load, on_threads, say};
 use crate::base::errors::given;
-use crate::base::files;
 use crate::base::memory::peak_rss_bytes;
+use crate::baselines::calibration::CONTENT_FREE;
+use crate::baselines::{Calibrated, Calibration, Judgement};
 use crate::config::Inputs;
 use crate::data::Example;
-use crate::data::task::{Files, PromptedRow, Repeats, Sizes, Task};
+use crate::data::task::{Files, PromptedRow, Sizes, Task};
 use crate::prompt::Evaluation;
 use crate::prompt::evaluate::evaluate;
-use crate::run::known::{PriorRun, warn_of_seen};
-use crate::run::pace::roughly;
-use crate::run::trajectory::Trajectory;
-use crate::run::{LoadedModel, Pace};
+use crate::run::LoadedModel;
+use crate::run::known::PriorRun;
 
-pub fn eval_verb(mut args: EvalArgs, quiet: bool) -> Result<()> {
-    let threads = args.common.threads;
-    let run = PriorRun::fill_in(&mut args.common)?;
-    let tuned = Trajectory::fill_in(&mut args.common)?;
-    let inputs = Inputs { tuned, ..Inputs::check(*args.common)? };
-    on_threads(threads, || eval_inputs(inputs, run, args.json, args.dump.as_deref(), quiet))
+/// What is asked for beside the inputs.
+struct Wanted {
+    calibrate: Calibration,
+    drawn: DrawnArgs,
+    as_json: bool,
+    dump_to: Option<PathBuf>,
+    quiet: bool,
 }
 
-fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, as_json: bool, dump_to: Option<&Path>, quiet: bool) -> Result<()> {
+pub fn eval_verb(args: EvalArgs, quiet: bool) -> Result<()> {
+    let EvalArgs { common, calibrate, drawn, json: as_json, dump: dump_to } = args;
+    let threads = common.threads;
+    let (inputs, run) = inputs_of(*common)?;
+    let wanted = Wanted { calibrate, drawn, as_json, dump_to, quiet };
+    on_threads(threads, || eval_inputs(inputs, run, wanted))
+}
+
+fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, wanted: Wanted) -> Result<()> {
     let task = given(Task::of(inputs.task.as_deref(), inputs.data.as_deref()))?;
-    let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
+    check_calibration(&wanted, &task)?;
+    let sizes = sizes_of(&inputs, wanted.drawn, run.as_ref());
     let files = given(task.data(inputs.data.as_deref()))?;
     let rows = given(task.eval_split(&files, sizes, inputs.train_set_seed))?;
-    if let Some(folder) = dump_to.and_then(Path::parent).filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-        return Err(usage!("--dump: the folder {} does not exist", folder.display()));
-    }
-    if let Some(path) = dump_to {
-        check_new("--dump", path)?;
-    }
+    let fitted_rows = given(calibration_rows(wanted.calibrate, &inputs, &task, &files, sizes))?;
+    check_dump(wanted.dump_to.as_deref())?;
     let opened = LoadedModel::open_meta(&inputs)?.0;
     let start = Instant::now();
-    let mut loaded = load(opened, &inputs, quiet)?;
+    let mut loaded = load(opened, &inputs, wanted.quiet)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let examples = given(loaded.encode(&rows))?;
+    let fitted_examples = given(loaded.encode(&fitted_rows))?;
     describe_model(&inputs, &loaded);
     let source = task.describe_source(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
     tracing::info!("data    {}: {} eval rows ({source}seed {})", task.name, examples.len(), inputs.train_set_seed);
     let repeats = match &mut run {
         Some(run) => seen_by(run, &task, &rows),
         None => {
-            say_repeats(&inputs, &task, &files, &rows);
+            say_repeats(&inputs, sizes, &task, &files, &rows);
             None
         }
     };
 
     let start = Instant::now();
-    let bar = progress_bar(examples.len() as u64, quiet, "{pos:>8}/{len} [{bar:20}] {eta_precise} left")?;
-    let mut pace = Pace::new(0, examples.len() as u64);
-    let done = |n: usize| {
-        bar.set_position(n as u64);
-        if let Some(left) = pace.due(n as u64).filter(|_| bar.is_hidden()) {
-            tracing::info!("  {n:>6}/{}  {} left", examples.len(), roughly(left));
-        }
-        Ok(())
+    let mut evaluated = |examples: &[Example]| {
+        let weights = loaded.params.settle()?;
+        with_bar(examples.len(), wanted.quiet, |done| {
+            evaluate(&loaded.model, weights, examples, task.loss, inputs.eval_batch_size, done)
+        })
     };
-    let found = evaluate(&loaded.model, loaded.params.settle()?, &examples, task.loss, inputs.eval_batch_size, done)?;
-    bar.finish_and_clear();
-    let dumped = dump_to.map_or(Ok(()), |path| dump(path, &found, &examples));
+    let found = evaluated(&examples)?;
+    let calibrated = match wanted.calibrate {
+        Calibration::None => None,
+        kind => Some(Calibrated::of(kind, &evaluated(&fitted_examples)?.examples, &found.examples)),
+    };
+    let dumped = wanted.dump_to.as_deref().map_or(Ok(()), |path| {
+        dump(path, (0..examples.len()).map(|i| dumped_row(i, &found, &examples, calibrated.as_ref())))
+    });
     let perplexity = found.loss.exp();
-    if as_json {
+    if wanted.as_json {
         let mut result = json!({
             "model": inputs.model,
             "task": task.name,
@@ -89,75 +98,87 @@ fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, as_json: bool, dump_to
             }
             None => result["perplexity"] = perplexity.into(),
         }
+        if let Some(calibrated) = &calibrated {
+            result["calibration"] = serde_json::to_value(calibrated)?;
+        }
         if let Some(run) = &run {
-            result["run"] = serde_json::to_value(&run.folder)?;
-            result["other_than_the_run"] = run.differences.iter().map(|said| with_flags(said)).collect();
-            result["rows_trained_on"] = repeats.map(|found| found.eval_in_train).into();
-            result["rows_of_dev"] = repeats.map(|found| found.eval_in_dev).into();
+            merge(&mut result, of_run(run, repeats)?);
         }
         say(&result.to_string())?;
     } else {
-        say(&match &found.answers {
+        say(&match found.answers {
             Some(answers) => {
-                let share = 100.0 * found.accuracy.unwrap_or_default();
-                let (right, count) = (answers.correct, examples.len());
-                let worth = worth(&task, answers);
-                format!("accuracy {share:.2} % ({right} of {count})  loss {:.4}\n         {worth}", found.loss)
+                let uncalibrated = Judgement { loss: found.loss, accuracy: found.accuracy.unwrap_or_default(), answers };
+                accuracy_lines(&task, &uncalibrated, examples.len(), "loss")
             }
             None => format!("loss {:.4}  perplexity {perplexity:.2}  ({} examples)", found.loss, examples.len()),
         })?;
+        calibrated.map_or(Ok(()), |calibrated| say(&calibrated_lines(&task, &calibrated)))?;
     }
     dumped
 }
 
-/// Merges the fields of an object into another.
-fn merge(to: &mut Value, from: Value) {
-    if let (Value::Object(to), Value::Object(from)) = (to, from) {
-        to.extend(from);
-    }
-}
-
-/// Logs how the rows relate to the run that the model comes from.
-fn seen_by(run: &mut PriorRun, task: &Task, rows: &[PromptedRow]) -> Option<Repeats> {
-    run.compare(rows);
-    run.describe();
-    match run.count_repeats(task, rows) {
-        Ok(Some(repeats)) => {
-            warn_of_seen(&run.folder, repeats, rows.len());
-            return Some(repeats);
+/// Fails if the task has no classes to shift, or if training rows are asked for that nothing reads.
+fn check_calibration(wanted: &Wanted, task: &Task) -> Result<()> {
+    let DrawnArgs { num_train, num_dev } = wanted.drawn;
+    let asked = [("num_train", num_train), ("num_dev", num_dev)].into_iter().find(|(_, size)| size.is_some());
+    match (asked, wanted.calibrate) {
+        (Some((name, _)), Calibration::None | Calibration::ContentFree) => {
+            Err(usage!("`{name}` has no effect here: only `calibrate threshold` reads training rows"))
         }
-        Ok(None) => {}
-        Err(error) => tracing::warn!("cannot tell whether the run was trained on these rows: {error:#}"),
-    }
-    None
-}
-
-/// Logs how many of the rows `zotune train` would train on, if they are local.
-fn say_repeats(inputs: &Inputs, task: &Task, files: &Files, rows: &[PromptedRow]) {
-    let sizes = Sizes { num_eval: inputs.num_eval, ..Sizes::default() };
-    if matches!(files, Files::Hub(_)) {
-        return;
-    }
-    // An error in the other splits does not concern these rows.
-    let Ok((train, dev)) = task.train_and_dev(files, sizes, inputs.train_set_seed) else { return };
-    let Repeats { eval_in_train, eval_in_dev, .. } = Repeats::of(&train, &dev, rows);
-    let (both, count) = (eval_in_train + eval_in_dev, rows.len());
-    if both > 0 {
-        tracing::info!("        duplicate rows: {both} of {count} are also in the training or dev split of these data");
+        (_, Calibration::None) => Ok(()),
+        (_, kind) => task.classes(&format!("`calibrate {}`", kind.name())).map(drop),
     }
 }
 
-/// Writes one JSON object per example: its tokens and scores.
-fn dump(path: &Path, found: &Evaluation, examples: &[Example]) -> Result<()> {
-    files::write_whole(path, |out| {
-        for (scored, example) in found.examples.iter().zip(examples) {
-            let tokens: Vec<&[u32]> = example.candidates.iter().map(|c| c.tokens.as_slice()).collect();
-            let mut line = json!({ "index": scored.index, "scores": scored.scores, "tokens": tokens });
-            if found.accuracy.is_some() {
-                (line["label"], line["prediction"]) = (scored.label.into(), scored.prediction.into());
-            }
-            writeln!(out, "{line}")?;
+/// The rows that the shifts are found on: none, training rows, or rows without content.
+fn calibration_rows(
+    kind: Calibration,
+    inputs: &Inputs,
+    task: &Task,
+    files: &Files,
+    sizes: Sizes,
+) -> Result<Vec<PromptedRow>> {
+    match kind {
+        Calibration::None => Ok(Vec::new()),
+        Calibration::Threshold => {
+            let (train, _) = task.train_and_dev(files, sizes, inputs.train_set_seed)?;
+            task.check_every_class(&train)?;
+            Ok(train)
         }
-        Ok(())
-    })
+        Calibration::ContentFree => CONTENT_FREE.iter().map(|text| task.content_free(files, text)).collect(),
+    }
+}
+
+/// The shifts, where they come from, and the result with them.
+fn calibrated_lines(task: &Task, calibrated: &Calibrated) -> String {
+    let Calibrated { kind, shifts, fitted_on, train_accuracy, judgement, examples } = calibrated;
+    let shifted = shifts.0.iter().enumerate().map(|(class, shift)| format!("{} {shift:+.4}", task.answer(class)));
+    let shifted = shifted.collect::<Vec<_>>().join(", ");
+    let origin = match train_accuracy {
+        Some([before, after]) => {
+            let (before, after) = (100.0 * before, 100.0 * after);
+            format!("the best on {fitted_on} training rows, where the accuracy goes from {before:.1} to {after:.1} %")
+        }
+        None => {
+            format!("from prompts with {} in place of the text", CONTENT_FREE.map(|text| format!("{text:?}")).join(", "))
+        }
+    };
+    let result = accuracy_lines(task, judgement, examples.len(), class_loss(task));
+    format!("shifts   {shifted}\n         {}: {origin}\n{result}", kind.name())
+}
+
+/// A row's tokens and scores.
+fn dumped_row(i: usize, found: &Evaluation, examples: &[Example], calibrated: Option<&Calibrated>) -> Value {
+    let scored = &found.examples[i];
+    let tokens: Vec<&[u32]> = examples[i].candidates.iter().map(|c| c.tokens.as_slice()).collect();
+    let mut line = json!({ "index": scored.index, "scores": scored.scores, "tokens": tokens });
+    if found.accuracy.is_some() {
+        (line["label"], line["prediction"]) = (scored.label.into(), scored.prediction.into());
+    }
+    if let Some(shifted) = calibrated.map(|calibrated| &calibrated.examples[i]) {
+        line["calibrated_scores"] = shifted.scores.clone().into();
+        line["calibrated_prediction"] = shifted.prediction.into();
+    }
+    line
 }

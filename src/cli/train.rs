@@ -86,10 +86,9 @@ fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + 
     on_threads(threads, || work(config, args.json))
 }
 
-/// Warns of dev and evaluation rows that occur in other splits.
-fn warn_of_repeats(repeats: Repeats, job: &Job) {
+/// Warns of rows that occur in other splits, among so many dev and evaluation rows.
+pub(super) fn warn_of_repeats(repeats: Repeats, dev: usize, eval: usize) {
     let Repeats { dev_in_train, eval_in_train, eval_in_dev } = repeats;
-    let (dev, eval) = (job.examples.dev.len(), job.examples.eval.len());
     let mut said = Vec::new();
     if dev_in_train > 0 {
         said.push(format!("{dev_in_train} of {dev} dev rows are also in train"));
@@ -313,7 +312,7 @@ fn describe(run: &Run) {
         tracing::info!("        to change this, write a task file: zotune tasks show sst2 > mine.toml");
     }
     tracing::info!("loss    {}, batch size {}", loss_name(task), config.batch_size);
-    warn_of_repeats(*repeats, &run.job);
+    warn_of_repeats(*repeats, examples.dev.len(), examples.eval.len());
     tracing::info!("plan    {}", outlook(forecast, config));
     tracing::info!("run     {}  (after a stop, {})", config.output_dir.display(), resume_command(config));
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::args::{Cli, Verb};
 use super::screen::{check_threads, download_bar};
-use super::{eval, experiment, merge, methods, report, shell, sweep, tasks, train, trajectory};
+use super::{eval, experiment, merge, methods, probe, report, shell, sweep, tasks, train, trajectory};
 use crate::device::cpu::simd;
 use crate::hub::bars;
 
@@ -21,6 +21,7 @@ impl Cli {
             Verb::Train(args) => train::train_verb(args, quiet),
             Verb::Plan(args) => train::plan_verb(args),
             Verb::Eval(args) => eval::eval_verb(args, quiet),
+            Verb::Probe(args) => probe::probe_verb(args, quiet),
             Verb::Replay(args) => trajectory::replay_verb(args, quiet),
             Verb::Export(args) if args.merge => merge::merge_verb(args),
             Verb::Export(args) => trajectory::export_verb(args),

@@ -203,8 +203,12 @@ impl Model {
     /// The logits of the batch's predicting states: [states, vocab], f32. For inspection; [`Model::log_probs`] needs
     /// less memory.
     pub fn logits(&self, weights: Weights, batch: &Batch) -> Result<Activations> {
-        let x = self.architecture.to_head(weights, &self.states(weights, batch)?)?;
-        self.architecture.head().logits(weights, &x)
+        self.architecture.head().logits(weights, &self.last_states(weights, batch)?)
+    }
+
+    /// The last state of the batch's predicting rows, after the final norm, as the head reads it: [states, inner], f32.
+    pub fn last_states(&self, weights: Weights, batch: &Batch) -> Result<Activations> {
+        self.architecture.to_head(weights, &self.states(weights, batch)?)
     }
 
     /// The hidden states of the batch's predicting rows: [states, hidden].

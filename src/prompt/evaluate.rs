@@ -72,7 +72,13 @@ pub fn evaluate(
 }
 
 fn judge(example: &Example, scores: &[Score]) -> Scored {
-    let means: Vec<f64> = scores.iter().map(|s| s.mean()).collect();
-    let prediction = (1..means.len()).fold(0, |best, i| if means[i] > means[best] { i } else { best });
-    Scored { index: example.index, label: example.label, prediction, scores: means }
+    Scored::of(example.index, example.label, scores.iter().map(|s| s.mean()).collect())
+}
+
+impl Scored {
+    /// From the scores of an example's candidates.
+    pub fn of(index: usize, label: usize, scores: Vec<f64>) -> Self {
+        let prediction = (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
+        Scored { index, label, prediction, scores }
+    }
 }

@@ -44,7 +44,7 @@ pub fn gathered(batch: &Batch, log_probs: &[f32]) -> Vec<Vec<Score>> {
 /// one.
 pub fn example_loss(loss: Loss, scores: &[Score], right: usize) -> LossSum {
     let (sum, weight) = match loss {
-        Loss::Classification => (log_sum_exp(scores) - scores[right].mean(), 1),
+        Loss::Classification => (log_sum_exp(scores.iter().map(|s| s.mean())) - scores[right].mean(), 1),
         Loss::TeacherForcing => (-scores[right].sum, scores[right].tokens),
     };
     LossSum { sum, weight }
@@ -57,14 +57,15 @@ pub fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f6
     match loss {
         Loss::Classification => {
             let score = scores[candidate];
-            (libm::exp(score.mean() - log_sum_exp(scores)) - is_right) / score.tokens as f64
+            (libm::exp(score.mean() - log_sum_exp(scores.iter().map(|s| s.mean()))) - is_right) / score.tokens as f64
         }
         Loss::TeacherForcing => -is_right,
     }
 }
 
-fn log_sum_exp(scores: &[Score]) -> f64 {
-    let max = scores.iter().map(|s| s.mean()).fold(f64::NEG_INFINITY, f64::max);
+/// ln sum e^score
+pub fn log_sum_exp(scores: impl Iterator<Item = f64> + Clone) -> f64 {
+    let max = scores.clone().fold(f64::NEG_INFINITY, f64::max);
     // The C library's exp and log differ between machines.
-    max + libm::log(scores.iter().map(|s| libm::exp(s.mean() - max)).sum::<f64>())
+    max + libm::log(scores.map(|score| libm::exp(score - max)).sum::<f64>())
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::base::Digest;
 use crate::base::text::shell_quoted;
 use crate::config::{Common, Inputs, Precision, RunConfig};
-use crate::data::task::{Files, PromptedRow, Repeats, Task};
+use crate::data::task::{Files, PromptedRow, Repeats, Sizes, Task};
 use crate::run::folder;
 use crate::run::trajectory::Trajectory;
 use crate::zo::Data;
@@ -151,6 +151,11 @@ impl PriorRun {
             bail!("the rows that it was trained on are not there any more: the data or the task's file has changed since");
         }
         Ok(Some(Repeats::of(&train, &dev, rows)))
+    }
+
+    /// The sizes of the run's splits if its own rows are scored; otherwise none is set.
+    pub fn sizes(&self) -> Sizes {
+        if self.rows == Rows::Other { Sizes::default() } else { self.config.sizes() }
     }
 
     /// Logs the run and the differences from it.

@@ -6,6 +6,7 @@
 mod adapters;
 mod attack;
 mod auto_rate;
+mod baselines;
 mod binary;
 mod checkpoints;
 mod determinism;

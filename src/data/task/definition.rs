@@ -50,7 +50,9 @@ pub struct Task {
     pub(super) own: Option<OwnFiles>,
     pub(super) splits: Sizes,
     templates: Environment<'static>,
-    num_candidates: usize,
+    pub(super) num_candidates: usize,
+    /// Whether the candidates depend on the row.
+    pub(super) has_own_answers: bool,
     pub(super) columns: Vec<String>,
 }
 
@@ -80,15 +82,17 @@ impl Task {
     pub(super) fn new(name: &str, file: TaskFile) -> Result<Self> {
         file.check()?;
         let mut templates = templates::environment();
-        let mut columns = Vec::new();
+        let (mut columns, mut has_own_answers) = (Vec::new(), false);
         let named = std::iter::once(("prompt".to_string(), file.prompt.template.clone()))
             .chain(file.prompt.candidates.iter().enumerate().map(|(i, c)| (candidate_name(i), c.clone())));
         for (name, source) in named {
             templates::check(&source).with_context(|| format!("[prompt] {name}"))?;
             templates.add_template_owned(name.clone(), source).with_context(|| format!("[prompt] {name}"))?;
             let globals: Vec<&str> = templates.globals().map(|(name, _)| name).collect();
-            let used = templates.get_template(&name)?.undeclared_variables(false);
-            columns.extend(used.into_iter().filter(|variable| !globals.contains(&variable.as_str())));
+            let mut used = templates.get_template(&name)?.undeclared_variables(false);
+            used.retain(|variable| !globals.contains(&variable.as_str()));
+            has_own_answers |= name != "prompt" && !used.is_empty();
+            columns.extend(used);
         }
         columns.sort();
         columns.dedup();
@@ -101,6 +105,7 @@ impl Task {
             made: None,
             data: file.data,
             num_candidates: file.prompt.candidates.len(),
+            has_own_answers,
             label: file.label,
             hub: file.hub,
             own: None,

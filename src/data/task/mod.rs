@@ -15,6 +15,7 @@ mod files;
 pub mod definition;
 mod row_file;
 mod splits;
+mod classes;
 mod inferred;
 
 pub use definition::{BUILTIN, Task};

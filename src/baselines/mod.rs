@@ -1,0 +1,16 @@
+//! What a model gives without training: its scores with a shift for each class, and a linear probe on its last state.
+
+mod judgement;
+mod shifts;
+pub mod calibration;
+mod features;
+mod products;
+pub mod logistic;
+pub mod probe;
+
+pub use calibration::{Calibrated, Calibration};
+pub use features::Features;
+pub use judgement::Judgement;
+pub use logistic::{LogisticRegression, Standard};
+pub use probe::Probe;
+pub use shifts::Shifts;
