@@ -42,6 +42,11 @@ pub trait Function: Problem + Clone {
         1
     }
 
+    /// The gradient of f at the weights, all in order: [d]. None: it is not known exactly.
+    fn gradient(&self, _weights: Weights) -> Result<Option<Vec<f64>>> {
+        Ok(None)
+    }
+
     /// Writes what the lab shows of the trained weights into a run's folder; returns what to add to its results.
     fn show(&self, _weights: Weights, _folder: &Path) -> Result<BTreeMap<String, Value>> {
         Ok(BTreeMap::new())
@@ -52,6 +57,9 @@ pub trait Function: Problem + Clone {
 pub trait Lab: Workload {
     /// The weights before the first step of a run of this seed, in `dtype`.
     fn start(&self, dtype: DType, seed: u64) -> Result<Params>;
+
+    /// See [`Function::gradient`].
+    fn gradient(&self, weights: Weights) -> Result<Option<Vec<f64>>>;
 
     /// See [`Function::show`].
     fn show(&self, weights: Weights, folder: &Path) -> Result<BTreeMap<String, Value>>;

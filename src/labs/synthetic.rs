@@ -228,6 +228,10 @@ impl Function for Synthetic {
         let x = read_points(weights.at_theta())?.pop().unwrap_or_default();
         Ok(Score::of_loss(self.form.value(&x)))
     }
+
+    fn gradient(&self, weights: Weights) -> Result<Option<Vec<f64>>> {
+        Ok(Some(self.form.gradient(&flat(weights)?)))
+    }
 }
 
 impl Objective for Synthetic {

@@ -28,6 +28,10 @@ impl<F: Function> Lab for Trained<F> {
         Ok(params)
     }
 
+    fn gradient(&self, weights: Weights) -> Result<Option<Vec<f64>>> {
+        self.0.gradient(weights)
+    }
+
     fn show(&self, weights: Weights, folder: &Path) -> Result<BTreeMap<String, Value>> {
         self.0.show(weights, folder)
     }

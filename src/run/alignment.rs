@@ -14,7 +14,7 @@ use crate::base::files;
 use crate::device::cpu::drawn::drawn;
 use crate::direction::Term;
 use crate::params::Params;
-use crate::zo::{Problem, RecordedProblem};
+use crate::zo::RecordedProblem;
 
 /// The file of the comparison in a run's folder.
 pub const FILE: &str = "alignment.jsonl";
@@ -67,7 +67,7 @@ pub fn compare(folder: &Path) -> Result<Vec<Alignment>> {
     for step in 1..=trajectory.steps() {
         let at = config.step_context(step);
         problem.begin(step);
-        let truth = true_gradient(&*problem, &mut params)?;
+        let truth = lab.gradient(params.settle()?)?.ok_or_else(|| unknown(folder))?;
         let evaluated = RefCell::default();
         let mut recorded = RecordedProblem::new(&mut *problem, trajectory.values(step), &evaluated);
         let (estimate, mut gradients) = optimizer.estimator.estimate(&at, &mut params, &mut recorded)?;
@@ -86,22 +86,8 @@ pub fn compare(folder: &Path) -> Result<Vec<Alignment>> {
     Ok(compared)
 }
 
-/// grad f at theta, all weights in order: [d].
-fn true_gradient(problem: &dyn Problem, params: &mut Params) -> Result<Vec<f64>> {
-    let ids: Vec<_> = params.ids().map(|(id, _)| id).collect();
-    let mut starts = Vec::with_capacity(ids.len());
-    let mut d = 0;
-    for id in &ids {
-        starts.push(d);
-        d += params.len(*id);
-    }
-    let mut gradient = vec![0.0; d];
-    let count = problem.full_gradient(params.settle()?, &mut |id, part| {
-        let start = ids.iter().position(|other| *other == id).map_or(0, |at| starts[at]);
-        gradient[start..].iter_mut().zip(part).for_each(|(g, part)| *g += f64::from(*part));
-    })?;
-    gradient.iter_mut().for_each(|g| *g /= count.max(1) as f64);
-    Ok(gradient)
+fn unknown(folder: &Path) -> anyhow::Error {
+    usage!("{}: the true gradient of this lab is not known exactly", folder.display())
 }
 
 /// sum of coeff * z(seed), all weights in order: [d].

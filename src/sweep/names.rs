@@ -27,7 +27,12 @@ const SHORT: [(&str, &str); 9] = [
 /// The name of a cell.
 pub fn cell_name(group: Option<&str>, varied: &[(String, Value)], seed: Option<&Value>) -> String {
     let of_group = group.map(word);
-    let of_options = varied.iter().map(|(option, value)| format!("{}{}", short(option), word(&shown(value))));
+    let of_options = varied.iter().map(|(option, value)| {
+        let short = short(option);
+        // beta1-0.9, not beta10.9
+        let dash = if short.ends_with(|c: char| c.is_ascii_digit()) { "-" } else { "" };
+        format!("{short}{dash}{}", word(&shown(value)))
+    });
     let of_seed = seed.map(|seed| format!("seed{}", shown(seed)));
     let name = of_group.into_iter().chain(of_options).chain(of_seed).collect::<Vec<_>>().join("-");
     match name.len() {

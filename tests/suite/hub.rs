@@ -360,7 +360,8 @@ fn a_task_without_data_is_fetched_and_gives_the_same_bits_as_from_a_folder() -> 
     assert!(said.contains("data    sst2: 90 eval rows (stanfordnlp/sst2 from the hub, seed 0)"), "{said}");
     // What is not looked at is not fetched.
     assert!(!lines(&hub.requests()).iter().any(|line| line.contains("train")));
-    let train = ["train", "--model", "opt-mini", "--task", "sst2", "--num-train", "60", "--num-dev", "20", "--json"];
+    let small = ["--num-train", "60", "--num-dev", "20", "--learning-rate", "1e-4", "--json"];
+    let train = [&["train", "--model", "opt-mini", "--task", "sst2"][..], &small].concat();
     let with = |more: &[&'static str]| [&train[..], more].concat();
     ok(&with(&["--max-steps", "3", "--data", "glue", "--output-dir", "a"]), &[])?;
     ok(&with(&["--max-steps", "2", "--output-dir", "b"]), &[])?;

@@ -94,6 +94,7 @@ fn the_default_radius_goes_equally_far_on_the_sphere() -> Result<()> {
 /// Options of methods and values for them. The last line is the option; a line before it is one that it needs.
 const KNOBS: &[&str] = &[
     "preset = \"paper\"",
+    "second-moment-warmup = 29",
     "perturbation-mode = \"one-side\"",
     "perturbation-mode = \"two-side\"",
     "num-directions = 23",
