@@ -10,6 +10,8 @@ mod methods;
 mod report;
 mod shell;
 mod tasks;
+mod tracker;
+mod lab;
 mod train;
 mod sweep;
 mod trajectory;

@@ -63,8 +63,11 @@ pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
 /// What a cell with this share of the threads costs, by the forecast of another process.
 fn forecast(cell: &Cell, share: usize) -> Result<Cost> {
     let mut command = program();
-    // A model is named, for without one `plan` takes the rest of the built-in run's settings too.
-    command.args(["--quiet", "plan", "--json", "--model=opt-mini", &format!("--threads={share}")]);
+    command.args(["--quiet", "plan", "--json", &format!("--threads={share}")]);
+    if !cell.settings.iter().any(|setting| setting.option == "lab") {
+        // A model is named, for without one `plan` takes the rest of the built-in run's settings too.
+        command.arg("--model=opt-mini");
+    }
     for Setting { option, value, .. } in &cell.settings {
         let value = value.as_str().map_or(value.to_string(), String::from);
         command.arg(format!("--{option}={value}"));

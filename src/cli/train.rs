@@ -1,28 +1,25 @@
 //! `train` and `plan`: from options to results.
 
-use std::cell::RefCell;
 use std::path::Path;
-use std::rc::Rc;
 
 use anyhow::Result;
 
 use super::args::{JobArgs, TrainArgs};
 use super::format::{human_count, loss_name, outlook, parts, steps, summary, trained};
+use super::lab::{begin_lab, forecast_lab, train_lab};
 use super::screen::{describe_model, load, on_threads, progress_bar, say, training_style};
+use super::tracker::{EventSink, command};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
 use crate::base::numbers::short;
 use crate::config::run_config::DEFAULT_JOB;
-use crate::config::{RawArgs, RunConfig, Tracker};
+use crate::config::{RawArgs, RunConfig};
 use crate::data::task::Repeats;
 use crate::params::ParamSet;
 use crate::report::plot::draw_losses;
-use crate::report::tensorboard::EventFile;
 use crate::run::job::resume_command;
-use crate::run::log_line::whole_log;
 use crate::run::pace::duration;
-use crate::run::progress::OnLine;
 use crate::run::rate_search::Surroundings;
 use crate::run::{Forecast, Job, PlannedRun, Progress, Resumed, Run, Unfinished, folder, start};
 use crate::zo::method;
@@ -30,7 +27,10 @@ use crate::zo::method;
 pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
     let TrainArgs { resume, job } = args;
     match resume {
-        None => planned(job, |config, as_json| begin(config, as_json, quiet)),
+        None => planned(job, |config, as_json| match config.lab.lab {
+            Some(_) => begin_lab(config, as_json, quiet),
+            None => begin(config, as_json, quiet),
+        }),
         Some(run) => {
             let given = given(&job, RawArgs::default())?;
             on_threads(given.common.threads, || resume_run(&run, &given, job.json, quiet))
@@ -40,7 +40,10 @@ pub fn train_verb(args: TrainArgs, quiet: bool) -> Result<()> {
 }
 
 pub fn plan_verb(args: JobArgs) -> Result<()> {
-    planned(args, forecast_plan)
+    planned(args, |config, as_json| match config.lab.lab {
+        Some(_) => forecast_lab(config, as_json),
+        None => forecast_plan(config, as_json),
+    })
 }
 
 /// The options: a --config file, or else `default`, overlaid with flags.
@@ -72,7 +75,8 @@ fn blame_file(error: anyhow::Error, file: Option<&Path>, flags: &RawArgs) -> any
 
 fn planned_of(args: JobArgs, work: impl FnOnce(RunConfig, bool) -> Result<()> + Send) -> Result<()> {
     let common = &args.knobs.common;
-    let default = match common.model.is_none() && common.task.is_none() && common.data.is_none() {
+    let is_default = common.model.is_none() && common.task.is_none() && common.data.is_none();
+    let default = match is_default && args.knobs.lab.lab.is_none() {
         true => RawArgs::from_toml(DEFAULT_JOB, "configs/reviews.toml")?,
         false => RawArgs::default(),
     };
@@ -217,6 +221,7 @@ fn resume_run(run: &Path, given: &RawArgs, as_json: bool, quiet: bool) -> Result
             warn_of_misfits(&planned.forecast, &planned.job.config);
             return search_and_train(*planned, PlannedRun::go_on_searching, as_json, quiet);
         }
+        Resumed::Lab(unfinished) => return train_lab(unfinished.go_on(&command())?, as_json, quiet),
         Resumed::Finished(results) => {
             tracing::info!(
                 "{} is finished ({}); to train longer, give a larger --max-steps",
@@ -254,14 +259,14 @@ fn train_to_the_end(mut run: Run, stop: &Stop, as_json: bool, quiet: bool) -> Re
     describe(&run);
     // The journal estimates the remaining time after the first step.
     let bar = progress_bar(run.job.config.max_steps, quiet, training_style())?;
-    let events = event_file(&run)?;
-    let results = run.train(stop, Progress { bar, on_line: on_line(&events), trial: None }).inspect_err(|_| {
+    let events = EventSink::begin(&run.job.config, &run.log)?;
+    let results = run.train(stop, Progress { bar, on_line: events.on_line(), trial: None }).inspect_err(|_| {
         // The plot shows the progress so far; if it fails, the error of the run matters more.
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
     let (all, comparison, written) = run.finish(&results)?;
     let written = written.and_then(|()| draw(&run));
-    let written = written.and_then(|()| events.map_or(Ok(()), |events| events.borrow_mut().end(&results)));
+    let written = written.and_then(|()| events.end(&results));
     let Job { config, task, examples } = &run.job;
     let said = || summary(config, task, &results, &comparison, examples.eval.len(), run.repeats);
     match (as_json, &run.earlier) {
@@ -272,30 +277,10 @@ fn train_to_the_end(mut run: Run, stop: &Stop, as_json: bool, quiet: bool) -> Re
     written
 }
 
-/// The run's event file, if it has one. It is begun with the lines of earlier processes.
-fn event_file(run: &Run) -> Result<Option<Rc<RefCell<EventFile>>>> {
-    let config = &run.job.config;
-    if config.report_to == Tracker::None {
-        return Ok(None);
-    }
-    let (_, log) = whole_log(&config.output_dir, run.log.trajectory().steps());
-    let events = EventFile::begin(config, &log)?;
-    Ok(Some(Rc::new(RefCell::new(events))))
-}
-
-fn on_line(events: &Option<Rc<RefCell<EventFile>>>) -> Option<OnLine> {
-    let events = events.clone()?;
-    Some(Box::new(move |line| events.borrow_mut().line(line)))
-}
-
 /// Plots the run's log.
 fn draw(run: &Run) -> Result<()> {
     let Job { config, task, .. } = &run.job;
     draw_losses(&config.output_dir, &format!("{}, {}", task.name, config.optimizer))
-}
-
-fn command() -> Vec<String> {
-    std::env::args().collect()
 }
 
 /// Logs the settings of the run before it starts.

@@ -14,6 +14,7 @@ use super::values::{Fsync, LearningRate, Precision, Schedule, Tracker};
 use crate::base::Usage;
 use crate::base::numbers::number;
 use crate::base::text::{nearest, rename_options};
+use crate::labs::LabArgs;
 use crate::zo::Settings;
 
 /// What every verb that opens a model and a task takes. As typed: None where nothing was said.
@@ -90,6 +91,10 @@ pub struct RawArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub tuned: TrainableArgs,
+    /// What is trained in place of a language model.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub lab: LabArgs,
     /// The method's own.
     #[command(flatten)]
     #[serde(flatten)]

@@ -7,6 +7,7 @@ mod values;
 pub(crate) mod offered;
 pub mod args;
 mod inputs;
+mod labs;
 pub mod run_config;
 mod resume;
 

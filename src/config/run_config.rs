@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::args::RawArgs;
 use super::inputs::Inputs;
+use super::labs;
 use super::limits::{MOST_BATCH, MOST_DIRECTIONS, MOST_ROWS, MOST_STEPS, positive, within};
 use super::trainable::TrainableArgs;
 use super::values::{Fsync, LearningRate, Schedule, Tracker};
 use crate::data::task::Sizes;
+use crate::labs::LabArgs;
 use crate::zo::methods::DEFAULT_METHOD;
 use crate::zo::{Settings, StepContext};
 
@@ -36,6 +38,9 @@ pub struct Stage {
 pub struct RunConfig {
     #[serde(flatten)]
     pub inputs: Inputs,
+    /// What is trained in place of a language model; then the model of the inputs is its name, or the run that it is about.
+    #[serde(flatten)]
+    pub lab: LabArgs,
     pub optimizer: String,
     /// None until resolved: the default depends on the number of trained weights, and a search takes trials.
     pub learning_rate: Option<f64>,
@@ -76,21 +81,29 @@ pub struct RunConfig {
 impl RunConfig {
     /// Checks options and fills in defaults. Errors are usage errors.
     pub fn check(raw: RawArgs) -> Result<Self> {
+        let lab = labs::check(&raw)?;
         let tuned = raw.tuned.checked()?;
         if raw.common.adapter.is_some() && tuned != TrainableArgs::default() {
             return Err(usage!(
                 "`adapter` cannot be combined with `tune`, `lora_r` or `prefix_tuning`: the adapter is trained as it is"
             ));
         }
-        let inputs = Inputs { tuned, ..Inputs::check(raw.common)? };
+        let inputs = match lab {
+            Some(lab) => labs::inputs(lab, raw.common)?,
+            None => Inputs { tuned, ..Inputs::check(raw.common)? },
+        };
         let optimizer = raw.optimizer.unwrap_or_else(|| DEFAULT_METHOD.into());
         let seed = raw.seed.unwrap_or(0);
         let max_steps = raw.max_steps.unwrap_or(20_000);
-        let batch_size = raw.batch_size.unwrap_or(16);
+        let batch_size = raw.batch_size.unwrap_or(lab.map_or(16, |lab| if lab.is_finite_sum() { 16 } else { 1 }));
         let eval_steps = raw.eval_steps.unwrap_or((max_steps / 20).max(1));
-        let output_dir = raw.output_dir.unwrap_or_else(|| default_folder(&inputs, &optimizer, seed));
+        let output_dir = raw.output_dir.unwrap_or_else(|| match lab {
+            Some(lab) => numbered_folder(&format!("lab-{}-{optimizer}-{seed}", lab.name)),
+            None => default_folder(&inputs, &optimizer, seed),
+        });
         let config = RunConfig {
             inputs,
+            lab: raw.lab,
             optimizer,
             learning_rate: raw.learning_rate.and_then(LearningRate::fixed),
             learning_rate_auto: raw.learning_rate == Some(LearningRate::Auto),
@@ -254,9 +267,13 @@ fn default_folder(inputs: &Inputs, optimizer: &str, seed: u64) -> PathBuf {
     let model = model.canonicalize().unwrap_or(model.to_path_buf());
     // The name as typed, unless it is `.` or `..`.
     let model = Path::new(&inputs.model).file_name().or(model.file_name()).unwrap_or_default().to_string_lossy();
-    let name = format!("{stem}-{model}-{optimizer}-{seed}");
+    numbered_folder(&format!("{stem}-{model}-{optimizer}-{seed}"))
+}
+
+/// A folder of this name in runs, numbered if that has content.
+fn numbered_folder(name: &str) -> PathBuf {
     let taken = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    let numbered = |n: u32| Path::new("runs").join(if n == 1 { name.clone() } else { format!("{name}.{n}") });
+    let numbered = |n: u32| Path::new("runs").join(if n == 1 { name.into() } else { format!("{name}.{n}") });
     (1..).map(numbered).find(|folder| !taken(folder)).unwrap_or_else(|| numbered(1))
 }
 

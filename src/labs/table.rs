@@ -43,6 +43,13 @@ pub struct LabKind {
     pub open: fn(&LabConfig) -> Result<Box<dyn Lab>>,
 }
 
+impl LabKind {
+    /// Whether it is a mean over examples, of which a step takes some.
+    pub fn is_finite_sum(&self) -> bool {
+        self.options.contains(&"batch_size")
+    }
+}
+
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014, Figures 1 and 2";
 
 const R_ADAZO_TABLE: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014, Table 1";

@@ -15,7 +15,9 @@ use crate::config::{OF_THE_RECORD, Schedule};
 const FREE: [&str; 3] = ["seed", "output_dir", "overwrite_output_dir"];
 
 /// Settings that say what is trained on what. [`check_question`] compares what they led to.
-const QUESTION: [&str; 12] = [
+const QUESTION: [&str; 14] = [
+    "lab",
+    "dimension",
     "model",
     "revision",
     "trajectory",

@@ -23,12 +23,14 @@ mod disk;
 mod trial;
 pub mod forecast;
 pub mod known;
+pub mod lab_run;
 pub mod start;
 pub mod rate_search;
 
 pub use folder::Claim;
 pub use forecast::{Comparison, Forecast};
 pub use job::Job;
+pub use lab_run::{LabRun, OpenedLab};
 pub use learning::Verdict;
 pub use loaded::LoadedModel;
 pub use pace::Pace;

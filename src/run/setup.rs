@@ -55,6 +55,17 @@ fn warn_of_rounded_displacement(config: &RunConfig, params: &mut Params) -> Resu
 /// Assigns each weight's role: frozen, estimated or differentiated.
 pub fn assign_roles(config: &RunConfig, model: &Model, params: &mut Params) -> Result<()> {
     let trained = trained(&config.inputs, model, params)?;
+    assign(config, trained, Some(model), params)
+}
+
+/// Assigns the roles of a lab's weights: all are trained.
+pub fn assign_lab_roles(config: &RunConfig, params: &mut Params) -> Result<()> {
+    let all = params.ids().map(|(id, _)| id).collect();
+    assign(config, all, None, params)
+}
+
+/// Assigns the roles of the `trained` weights, and freezes the others.
+fn assign(config: &RunConfig, trained: Vec<ParamId>, model: Option<&Model>, params: &mut Params) -> Result<()> {
     let wanted = methods::method(&config.optimizer)?.fo_params(&config.settings);
     let mut differentiated = selected("fo_params", &wanted, model, params)?;
     let named = !differentiated.is_empty();
@@ -104,19 +115,22 @@ fn trained(inputs: &Inputs, model: &Model, params: &Params) -> Result<Vec<ParamI
     if inputs.is_adapted() {
         return Ok(adapter);
     }
-    let mut own = selected("tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), model, params)?;
+    let mut own = selected("tune", inputs.tuned.tune.as_ref().unwrap_or(&Selection::All), Some(model), params)?;
     own.retain(|id| !adapter.contains(id));
     Ok(own)
 }
 
-/// The weights that the `option` selects. A pattern that matches none is a usage error.
-fn selected(option: &str, wanted: &Selection, model: &Model, params: &Params) -> Result<Vec<ParamId>> {
-    let blocks = model.num_blocks();
+/// The weights that the `option` selects; only those of a `model` are in blocks. A pattern that matches none is a usage
+/// error.
+fn selected(option: &str, wanted: &Selection, model: Option<&Model>, params: &Params) -> Result<Vec<ParamId>> {
     match wanted {
         Selection::None => Ok(Vec::new()),
         Selection::All => Ok(params.ids().map(|(id, _)| id).collect()),
-        Selection::Last(n) if *n > blocks => Err(usage!("`{option}` last:{n}: the model has only {blocks} blocks")),
-        Selection::Last(n) => Ok(model.last_blocks(*n)),
+        Selection::Last(n) => match model.map(|model| (model, model.num_blocks())) {
+            None => Err(usage!("`{option}` last:{n}: a lab has no blocks; name weights")),
+            Some((_, blocks)) if *n > blocks => Err(usage!("`{option}` last:{n}: the model has only {blocks} blocks")),
+            Some((model, _)) => Ok(model.last_blocks(*n)),
+        },
         Selection::Patterns(patterns) => {
             let names: Vec<&str> = params.ids().map(|(_, name)| name).collect();
             if let Some(idle) = patterns.iter().find(|p| !names.iter().any(|name| matches(p, name))) {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::folder;
 use super::forecast::{Comparison, Forecast, count_roles, forecast};
 use super::job::{Job, with_resume_command};
+use super::lab_run::{LabRun, OpenedLab};
 use super::loaded::LoadedModel;
 use super::progress::Progress;
 use super::results::Results;
@@ -68,6 +69,9 @@ pub struct CheckedRun {
 
 /// Checks a run against its model and its data; cheap checks come before large reads.
 pub fn check(mut config: RunConfig) -> Result<CheckedRun> {
+    if let Some(lab) = &config.lab.lab {
+        return Err(usage!("`lab` {lab}: it has no language model"));
+    }
     methods::method(&config.optimizer)?.check(&config.settings)?;
     super::known::check_is_model(&config.inputs.model)?;
     let data = config.inputs.data.as_deref();
@@ -161,6 +165,23 @@ pub enum Resumed {
     Searching(Box<PlannedRun>),
     /// To be continued.
     Unfinished(Box<Unfinished>),
+    /// Of a lab, to be continued.
+    Lab(Box<UnfinishedLab>),
+}
+
+/// A lab's run to be continued.
+pub struct UnfinishedLab {
+    log: Log,
+    earlier: Option<Value>,
+    /// The opened lab.
+    pub opened: OpenedLab,
+}
+
+impl UnfinishedLab {
+    /// Continues the run. Fails if the lab or its data differ from those it began with.
+    pub fn go_on(self, command: &[String]) -> Result<LabRun> {
+        self.opened.go_on(self.log, self.earlier, command)
+    }
 }
 
 /// A run to be continued, without its weights.
@@ -193,6 +214,10 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
                 tracing::warn!("resume  the weights in {} are missing or have changed; they are rebuilt", run.display())
             }
         }
+    }
+    if config.lab.lab.is_some() {
+        let opened = OpenedLab::open(config)?;
+        return Ok(Resumed::Lab(Box::new(UnfinishedLab { log, earlier, opened })));
     }
     if raw.common.model.is_none() {
         config.inputs.check_began_here()?;

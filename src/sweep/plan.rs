@@ -15,6 +15,7 @@ use crate::base::Source;
 use crate::base::hash::sha256;
 use crate::config::{Inputs, OF_THE_RECORD, RunConfig};
 use crate::formats::weight_files::weight_files;
+use crate::run::OpenedLab;
 use crate::run::trajectory::Trajectory;
 use crate::run::{folder, start};
 use crate::zo::{Data, Workload, methods};
@@ -91,7 +92,7 @@ pub fn plan(
             let kind = kinds.get_mut(&key).context("a kind that was opened")?;
             Ok(PlannedCell {
                 threads: cell.raw()?.common.threads,
-                config: kind.checked.resolve(config.clone())?,
+                config: kind.opened.resolve(config.clone())?,
                 cost: kind.cost,
                 identity: kind.identity.clone(),
                 cell: cell.clone(),
@@ -125,9 +126,24 @@ fn checked(cell: &Cell, folder: &Path) -> Result<RunConfig> {
 
 /// What cells that cost the same have in common.
 struct Kind {
-    checked: start::CheckedRun,
+    opened: Opened,
     cost: Option<Cost>,
     identity: Arc<Identity>,
+}
+
+/// What a kind of cell trains.
+enum Opened {
+    Model(Box<start::CheckedRun>),
+    Lab(Box<OpenedLab>),
+}
+
+impl Opened {
+    fn resolve(&mut self, config: RunConfig) -> Result<RunConfig> {
+        match self {
+            Opened::Model(checked) => checked.resolve(config),
+            Opened::Lab(opened) => opened.resolve(config),
+        }
+    }
 }
 
 impl Kind {
@@ -138,6 +154,13 @@ impl Kind {
         has_begun: bool,
         hashes: &mut HashMap<String, BTreeMap<String, String>>,
     ) -> Result<Self> {
+        if config.lab.lab.is_some() {
+            let opened = OpenedLab::open(config.clone())?;
+            let cost = forecaster.map(|forecast| forecast(cell)).transpose()?;
+            let (data, function) = (opened.lab.data(), opened.lab.function());
+            let identity = Identity { data, function, commit: None, model: None };
+            return Ok(Kind { opened: Opened::Lab(Box::new(opened)), cost, identity: identity.into() });
+        }
         let mut checked = start::check(config.clone())?;
         checked.resolve(config.clone())?;
         let cost = forecaster.map(|forecast| forecast(cell)).transpose()?;
@@ -156,7 +179,7 @@ impl Kind {
         };
         let commit = checked.job.config.inputs.revision.clone();
         let identity = Identity { data: workload.data(), function: workload.function(), commit, model };
-        Ok(Kind { cost, identity: identity.into(), checked })
+        Ok(Kind { cost, identity: identity.into(), opened: Opened::Model(Box::new(checked)) })
     }
 }
 
