@@ -95,7 +95,9 @@ fn attack(config: &LabConfig) -> Result<Box<dyn Lab>> {
 
 /// The folder of MNIST's files.
 fn images<'a>(config: &LabConfig<'a>, lab: &str) -> Result<&'a Path> {
-    config.data.ok_or_else(|| usage!("`lab` {lab}: `data` is missing; give a folder with MNIST's files (train-images-idx3-ubyte.gz ...)"))
+    config.data.ok_or_else(|| {
+        usage!("`lab` {lab}: `data` is missing; give a folder with MNIST's files (train-images-idx3-ubyte.gz ...)")
+    })
 }
 
 /// The lab of this name. An unknown name is a usage error.

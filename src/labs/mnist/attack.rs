@@ -73,7 +73,9 @@ impl Attack {
         }
         let seen = prediction(&logits(network, &weights, image.clone()));
         if seen != label {
-            bail!(usage!("`image` {index}: it is a {label}, and the network takes it for a {seen} already; choose another image"));
+            bail!(usage!(
+                "`image` {index}: it is a {label}, and the network takes it for a {seen} already; choose another image"
+            ));
         }
         let fixed = Fixed { network, weights, bounded: Bounded::new(image), index, label, target };
         Ok(Attack { fixed: Arc::new(fixed), meter: Meter::new() })

@@ -76,7 +76,9 @@ impl Classifier {
             }
         }
         if num_train.saturating_add(num_dev) > count {
-            bail!(usage!("there are {count} training images, but {num_train} + {num_dev} are asked for (`num_train` and `num_dev`)"));
+            bail!(usage!(
+                "there are {count} training images, but {num_train} + {num_dev} are asked for (`num_train` and `num_dev`)"
+            ));
         }
         if num_eval > num_tests {
             bail!(usage!("`num_eval` {num_eval}: there are {num_tests} test images"));
@@ -97,13 +99,7 @@ impl Classifier {
         };
         let mut batches = Batches::new(num_train, draw.batch_size, draw.seed);
         let batch = batches.at(0);
-        Ok(Classifier {
-            network,
-            splits: Arc::new(Splits { train, dev, eval, data }),
-            batches,
-            batch,
-            meter: Meter::new(),
-        })
+        Ok(Classifier { network, splits: Arc::new(Splits { train, dev, eval, data }), batches, batch, meter: Meter::new() })
     }
 
     /// The losses of training images, at all weights [d]. Counts `forwards`.

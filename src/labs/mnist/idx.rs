@@ -52,7 +52,10 @@ fn parse(reader: &mut dyn Read, dimensions: usize) -> Result<Idx> {
     // Two zeros, the type (8: bytes), the number of dimensions.
     let expected = [0, 0, 8, dimensions as u8];
     if header[..4] != expected {
-        bail!("it begins with {:02x?}, and an IDX file of {dimensions}-dimensional bytes with {expected:02x?}", &header[..4]);
+        bail!(
+            "it begins with {:02x?}, and an IDX file of {dimensions}-dimensional bytes with {expected:02x?}",
+            &header[..4]
+        );
     }
     fill(reader, &mut header[4..])?;
     let sizes = header[4..].chunks_exact(4).map(|n| n.iter().fold(0u64, |size, byte| size << 8 | u64::from(*byte)));

@@ -108,7 +108,8 @@ pub fn add_gradient(network: Network, weights: &[f32], trace: &Trace, slope: &[f
     let feature_slope = through(&layers.hidden, network.features(), &hidden_slope);
     let groups: Vec<usize> = (0..trace.conv.len()).step_by(GROUP).collect();
     let of_group = |first: usize| {
-        let mut sums = conv.map(|layer| LayerOf { weight: vec![0f32; layer.weight.len()], bias: vec![0f32; layer.bias.len()] });
+        let mut sums =
+            conv.map(|layer| LayerOf { weight: vec![0f32; layer.weight.len()], bias: vec![0f32; layer.bias.len()] });
         let (mut second, mut slope) = (Vec::new(), vec![0f32; CONV[0].output_len()]);
         for i in first..trace.conv.len().min(first + GROUP) {
             conv_slopes(network, trace, i, conv[1].weight, &feature_slope, &mut second, &mut slope);

@@ -20,7 +20,9 @@ pub fn read(run: &Path) -> Result<Vec<f32>> {
     let place = run.display();
     let results = run.join("all_results.json");
     if !results.is_file() {
-        bail!(usage!("`model` {place}: it has no all_results.json; give the folder of a finished run of `lab mnist` with `network cnn`"));
+        bail!(usage!(
+            "`model` {place}: it has no all_results.json; give the folder of a finished run of `lab mnist` with `network cnn`"
+        ));
     }
     let text = std::fs::read(&results).with_context(|| format!("cannot read {}", results.display()))?;
     let results: Value = serde_json::from_slice(&text).map_err(|error| usage!("{}: {error}", results.display()))?;
@@ -53,7 +55,8 @@ pub fn read(run: &Path) -> Result<Vec<f32>> {
 
 /// All weights of the convolutional network, from a file in any precision.
 fn weights(path: &Path) -> Result<Vec<f32>> {
-    let stored = candle_core::safetensors::load(path, &Device::Cpu).with_context(|| format!("cannot read {}", path.display()))?;
+    let stored =
+        candle_core::safetensors::load(path, &Device::Cpu).with_context(|| format!("cannot read {}", path.display()))?;
     let mut weights = Vec::with_capacity(Network::Cnn.num_weights());
     for (name, shape) in Network::Cnn.shapes() {
         match stored.get(name).filter(|tensor| tensor.dims() == shape) {
