@@ -48,12 +48,21 @@ fn assert_gradient(what: &str, found: &[f32], expected: &Value) {
     let norm = found.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
     let sum: f64 = found.iter().map(|g| f64::from(*g)).sum();
     let [exact_norm, exact_sum] = [&expected["norm"], &expected["sum"]].map(|number| number.as_f64().unwrap());
-    assert!((norm - exact_norm).abs() < 1e-5 * exact_norm, "{what}: norm {norm}, not {exact_norm}");
+    assert!((norm - exact_norm).abs() < 3e-5 * exact_norm, "{what}: norm {norm}, not {exact_norm}");
     let size = exact_norm * (found.len() as f64).sqrt();
-    assert!((sum - exact_sum).abs() < 1e-5 * size, "{what}: sum {sum}, not {exact_sum}");
+    assert!((sum - exact_sum).abs() < 3e-5 * size, "{what}: sum {sum}, not {exact_sum}");
     for (i, exact) in numbers(&expected["elements"]).into_iter().enumerate() {
         let element = f64::from(found[found.len() * i / 7]);
-        assert!((element - exact).abs() < 1e-5 * exact_norm, "{what}, {i}: {element}, not {exact}");
+        assert!((element - exact).abs() < 3e-5 * exact_norm, "{what}, {i}: {element}, not {exact}");
+    }
+}
+
+/// What f32 leaves of the logits. A sum of the 9,216 products of a hidden unit of the cnn, one after the other, is off by up to 2e-4,
+/// and the logits, which go to 5.6, by up to 1e-4 (computed in NumPy).
+fn logit_error(network: Network) -> f64 {
+    match network {
+        Network::Mlp => 2e-6,
+        Network::Cnn => 1.5e-4,
     }
 }
 
@@ -66,7 +75,9 @@ fn networks_and_their_gradients_are_pytorchs() -> Result<()> {
         let trace = trace(network, &weights, x.clone());
         assert_eq!(trace.logits, logits(network, &weights, x), "with and without what a backward pass needs");
         let exact: Vec<f64> = expected["logits"].as_array().unwrap().iter().flat_map(numbers).collect();
-        assert!(trace.logits.iter().zip(&exact).all(|(found, exact)| (f64::from(*found) - exact).abs() < 2e-6));
+        let off =
+            trace.logits.iter().zip(&exact).map(|(found, exact)| (f64::from(*found) - exact).abs()).fold(0.0, f64::max);
+        assert!(off < logit_error(network), "{}: logits are off by {off}", network.name());
 
         // The slope of the mean cross-entropy of labels 3, 1, 4, from the script's logits.
         let slope = |(logits, label): (&[f64], usize)| {
@@ -201,7 +212,7 @@ fn an_attacks_gradient_is_pytorchs_and_goes_straight_through() -> Result<()> {
     let mut params = differentiated(&lab, 0)?;
     let (value, gradient) = value_and_gradient(&lab, &mut params)?;
     let margin = reference["margin"].as_f64().unwrap();
-    assert!((f64::from(value) - margin).abs() < 2e-6, "{value}, not {margin}");
+    assert!((f64::from(value) - margin).abs() < 2.0 * logit_error(Network::Cnn), "{value}, not {margin}");
     assert_gradient("delta", &gradient, &reference["by_image"]);
 
     let far: Vec<f32> = gradient.iter().map(|g| -1e6 * g).collect();
@@ -363,10 +374,13 @@ fn the_command_line_trains_a_classifier_and_refuses_to_attack_a_bad_one() -> Res
 #[test]
 fn mnist_is_read_whole() -> Result<()> {
     let Some(folder) = shared("data/MNIST") else { return Ok(()) };
-    let counts = |images: &Images| (0..10).map(|digit| (0..images.len()).filter(|i| images.label(*i) == digit).count());
+    let counts = |images: &Images| {
+        let count = |digit| (0..images.len()).filter(|i| images.label(*i) == digit).count();
+        (0..10).map(count).collect::<Vec<usize>>()
+    };
     let (train, tests) = (Images::read(&folder, Files::Train)?, Images::read(&folder, Files::Test)?);
-    assert!(counts(&train).eq([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]));
-    assert!(counts(&tests).eq([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]));
+    assert_eq!(counts(&train), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]);
+    assert_eq!(counts(&tests), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
     // The pixels' mean and standard deviation, by which networks normalise them.
     let pixels = train.values(&(0..train.len()).collect::<Vec<_>>());
     let mean = |f: &dyn Fn(f64) -> f64| pixels.iter().map(|x| f(f64::from(*x))).sum::<f64>() / pixels.len() as f64;

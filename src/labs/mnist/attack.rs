@@ -8,8 +8,8 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::bound::{BOUND, Bounded};
-use super::images::{Files, IMAGE, Images};
-use super::network::{CLASSES, Network};
+use super::images::{CLASSES, Files, IMAGE, Images};
+use super::network::Network;
 use super::passes::{input_gradient, logits, prediction, trace};
 use super::{picture, victim};
 use crate::base::Digest;

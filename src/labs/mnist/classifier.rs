@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::images::{Files, Images};
-use super::network::{CLASSES, Network};
+use super::images::{CLASSES, Files, Images};
+use super::network::Network;
 use super::passes::{add_gradient, logits, prediction, trace};
 use crate::base::permutation::permutation;
 use crate::base::{Digest, NotFinite, memory};

@@ -5,8 +5,10 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::idx::{self, Idx};
-use super::network::CLASSES;
 use crate::base::Digest;
+
+/// Digits.
+pub const CLASSES: usize = 10;
 
 /// Pixels of a side of an image.
 pub const SIDE: usize = 28;

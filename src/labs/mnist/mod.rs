@@ -12,6 +12,6 @@ mod attack;
 
 pub use attack::{Attack, Target};
 pub use classifier::{Classifier, Draw};
-pub use images::{Files, IMAGE, Images, SIDE};
-pub use network::{CLASSES, Network};
+pub use images::{CLASSES, Files, IMAGE, Images, SIDE};
+pub use network::Network;
 pub use passes::{Trace, add_gradient, input_gradient, logits, trace};

@@ -3,14 +3,11 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::images::{IMAGE, SIDE};
+use super::images::{CLASSES, IMAGE, SIDE};
 use crate::device::cpu::conv::Convolution;
 use crate::direction::seed::mix;
 use crate::direction::uniform::uniform;
 use crate::labs::function::Start;
-
-/// Digits.
-pub const CLASSES: usize = 10;
 
 /// Units of the hidden layer.
 pub const HIDDEN: usize = 128;

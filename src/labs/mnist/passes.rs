@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::images::IMAGE;
-use super::network::{CLASSES, CONV, HIDDEN, LayerOf, Network};
+use super::images::{CLASSES, IMAGE};
+use super::network::{CONV, HIDDEN, LayerOf, Network};
 use crate::device::cpu::activation::{activate, multiply_by_slope};
 use crate::device::cpu::conv::{max_pool, max_pool_gradient};
 use crate::device::cpu::linear::{add_input_gradient, add_weight_gradient};
