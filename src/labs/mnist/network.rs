@@ -97,7 +97,7 @@ impl Network {
                 inputs = shape[1..].iter().product();
             }
             let bound = 1.0 / (inputs as f32).sqrt();
-            let mut values = uniform(mix(seed ^ mix(0x6d6e_6973_74)), name, shape.iter().product());
+            let mut values = uniform(mix(seed ^ mix(0x006d_6e69_7374)), name, shape.iter().product());
             values.iter_mut().for_each(|value| *value *= bound);
             Start { name: name.into(), shape, values }
         };
