@@ -1,16 +1,20 @@
 //! Labs: functions with known gradients, trained by the same methods, loop and log as language models.
 
 pub mod numbers;
-mod args;
+mod meter;
 mod function;
 mod trained;
 mod least_squares;
 mod synthetic;
+mod nonconvex;
+pub mod mnist;
+mod args;
 pub mod table;
 
 pub use args::LabArgs;
 pub use function::{Function, Lab, Start};
 pub use least_squares::LeastSquares;
+pub use nonconvex::NonconvexLeastSquares;
 pub use synthetic::{Form, Synthetic};
 pub use table::{LABS, LabConfig};
 pub use trained::Trained;

@@ -39,29 +39,32 @@ pub fn flat(weights: Weights) -> Result<Vec<f64>> {
 }
 
 /// A gradient in R^d, returned weight by weight from the last.
-pub struct DenseGradient(Vec<(ParamId, Vec<f64>)>);
+pub struct DenseGradient(Vec<(ParamId, Gradient)>);
 
 impl DenseGradient {
     /// `gradient` [d], restricted to the weights that are differentiated.
-    pub fn new(gradient: &[f64], weights: Weights) -> Self {
+    pub fn new<T: Copy + Into<f64>>(gradient: &[T], weights: Weights) -> Self {
         let (mut start, mut all) = (0, Vec::new());
         for (id, _) in weights.ids() {
             let end = start + weights.get(id).len();
             if weights.role(id) == Role::Differentiated {
-                all.push((id, gradient[start..end].to_vec()));
+                let mut of_weight = Gradient::zeros(end - start);
+                of_weight.iter_mut().zip(&gradient[start..end]).for_each(|(to, g)| *to = (*g).into() as f32);
+                all.push((id, of_weight));
             }
             start = end;
         }
         DenseGradient(all)
     }
+
+    /// Passes each weight's gradient to `add`, from the last.
+    pub fn add_to(self, add: &mut dyn FnMut(ParamId, &[f32])) {
+        self.0.iter().rev().for_each(|(id, gradient)| add(*id, gradient));
+    }
 }
 
 impl Gradients for DenseGradient {
     fn next(&mut self, _: Weights) -> Result<Option<Vec<(ParamId, Gradient)>>> {
-        Ok(self.0.pop().map(|(id, values)| {
-            let mut gradient = Gradient::zeros(values.len());
-            gradient.iter_mut().zip(values).for_each(|(g, v)| *g = v as f32);
-            vec![(id, gradient)]
-        }))
+        Ok(self.0.pop().map(|last| vec![last]))
     }
 }

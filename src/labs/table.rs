@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use super::args::LabArgs;
 use super::function::Lab;
-use super::least_squares::LeastSquares;
+use super::mnist::{Attack, Classifier, Draw, Network, Target};
+use super::nonconvex::NonconvexLeastSquares;
 use super::synthetic::{Form, Synthetic};
 use super::trained::Trained;
 use crate::base::text::nearest;
@@ -51,6 +52,10 @@ impl LabKind {
 
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014, Figures 1 and 2";
 
+const R_ADAZO_TABLE: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014, Table 1";
+
+const VAMO: &str = "VAMO, Chen and Ma 2025, arXiv 2505.13954";
+
 /// All labs.
 #[rustfmt::skip]
 pub const LABS: &[LabKind] = &[
@@ -58,12 +63,41 @@ pub const LABS: &[LabKind] = &[
     LabKind { name: "cubic", source: R_ADAZO, options: &["dimension"], open: |config| synthetic(Form::Cubic, config) },
     LabKind { name: "levy", source: R_ADAZO, options: &["dimension"], open: |config| synthetic(Form::Levy, config) },
     LabKind { name: "rosenbrock", source: R_ADAZO, options: &["dimension"], open: |config| synthetic(Form::Rosenbrock, config) },
-    LabKind { name: "least-squares", source: "VAMO, Chen and Ma 2025, arXiv 2505.13954", options: &["dimension", "num_train", "batch_size", "micro_batch_size"],
-        open: |config| Ok(Box::new(Trained(LeastSquares::new(config.sizes[0].unwrap_or(1000), config.args.dimension.unwrap_or(100), config.batch_size)))) },
+    LabKind { name: "least-squares", source: VAMO, options: &["dimension", "num_train", "train_set_seed", "batch_size"], open: least_squares },
+    LabKind { name: "mnist", source: VAMO, options: &["network", "data", "num_train", "num_dev", "num_eval", "train_set_seed", "batch_size"],
+        open: mnist },
+    LabKind { name: "attack", source: R_ADAZO_TABLE, options: &["model", "data", "image", "target"], open: attack },
 ];
 
 fn synthetic(form: Form, config: &LabConfig) -> Result<Box<dyn Lab>> {
     Ok(Box::new(Trained(Synthetic::new(form, config.args.dimension.unwrap_or(10_000))?)))
+}
+
+fn least_squares(config: &LabConfig) -> Result<Box<dyn Lab>> {
+    let LabConfig { args, sizes, train_set_seed, batch_size, seed, .. } = *config;
+    let (n, d) = (sizes[0].unwrap_or(1000), args.dimension.unwrap_or(100));
+    Ok(Box::new(Trained(NonconvexLeastSquares::new(n, d, train_set_seed, batch_size, seed)?)))
+}
+
+fn mnist(config: &LabConfig) -> Result<Box<dyn Lab>> {
+    let LabConfig { args, sizes, train_set_seed, batch_size, seed, .. } = *config;
+    let draw = Draw { sizes, train_set_seed, batch_size, seed };
+    Ok(Box::new(Trained(Classifier::open(args.network.unwrap_or(Network::Mlp), images(config, "mnist")?, draw)?)))
+}
+
+fn attack(config: &LabConfig) -> Result<Box<dyn Lab>> {
+    let run = config.model.ok_or_else(|| {
+        usage!("`lab` attack: `model` is missing; give the folder of a finished run of `lab mnist` with `network cnn`")
+    })?;
+    let target = Target { image: config.args.image.unwrap_or(0), digit: config.args.target };
+    Ok(Box::new(Trained(Attack::open(run, images(config, "attack")?, target)?)))
+}
+
+/// The folder of MNIST's files.
+fn images<'a>(config: &LabConfig<'a>, lab: &str) -> Result<&'a Path> {
+    config.data.ok_or_else(|| {
+        usage!("`lab` {lab}: `data` is missing; give a folder with MNIST's files (train-images-idx3-ubyte.gz ...)")
+    })
 }
 
 /// The lab of this name. An unknown name is a usage error.

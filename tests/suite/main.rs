@@ -33,6 +33,7 @@ mod diverged;
 mod early_stopping;
 mod known_rows;
 mod messages;
+mod mnist;
 mod noise;
 mod odd;
 mod own_data;

@@ -32,6 +32,7 @@ pub mod pairs;
 pub mod transpose;
 pub mod product;
 pub mod attention;
+pub mod conv;
 
 pub use displaced::Displaced;
 pub use matrix::{Matrix, SharedMut};

@@ -1,0 +1,241 @@
+//! The black-box attack on a classifier of digits: a perturbation of an image that makes the network see another digit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use super::bound::{BOUND, Bounded};
+use super::images::{CLASSES, Files, IMAGE, Images};
+use super::network::Network;
+use super::passes::{input_gradient, logits, prediction, trace};
+use super::{picture, victim};
+use crate::base::Digest;
+use crate::labs::function::{Function, Start};
+use crate::labs::meter::Meter;
+use crate::labs::numbers::{DenseGradient, read_points};
+use crate::params::{ParamId, Params, Points, Weights};
+use crate::zo::{Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
+
+/// What is attacked, and to what end.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Index of the image among the test images.
+    pub image: usize,
+    /// The digit that the network shall see. None: the one after the image's.
+    pub digit: Option<usize>,
+}
+
+/// The part that does not change.
+struct Fixed {
+    network: Network,
+    /// All weights of the network.
+    weights: Vec<f32>,
+    bounded: Bounded,
+    index: usize,
+    label: usize,
+    target: usize,
+}
+
+/// f(delta) = max_{j != t} log p_j - log p_t for the image clamp(x + clamp(delta, -0.2, 0.2), 0, 1), with t the target: the attack of
+/// R-AdaZO's Table 1 (Shu et al. 2025, arXiv 2502.01014). It has succeeded where f < 0.
+///
+/// The optimiser moves delta without bounds; gradients pass through both clamps as if they were not there.
+#[derive(Clone)]
+pub struct Attack {
+    fixed: Arc<Fixed>,
+    meter: Meter,
+}
+
+impl Attack {
+    /// On the network that the run in `run` trained, and a test image in `folder`.
+    pub fn open(run: &Path, folder: &Path, target: Target) -> Result<Self> {
+        let weights = victim::read(run)?;
+        let tests = Images::read(folder, Files::Test)?;
+        if target.image >= tests.len() {
+            bail!(usage!("`image` {}: there are {} test images, counted from 0", target.image, tests.len()));
+        }
+        Self::new(Network::Cnn, weights, tests.values(&[target.image]), tests.label(target.image), target)
+    }
+
+    /// On a network's weights [d] and an image [784] in [0, 1]. An image that the network takes for another digit than its `label` is
+    /// a usage error.
+    pub fn new(network: Network, weights: Vec<f32>, image: Vec<f32>, label: usize, target: Target) -> Result<Self> {
+        let Target { image: index, digit } = target;
+        let target = digit.unwrap_or((label + 1) % CLASSES);
+        if target >= CLASSES {
+            bail!(usage!("`target` {target}: it must be a digit, 0 to 9"));
+        }
+        if target == label {
+            bail!(usage!("`target` {target}: image {index} is a {label} already; name another digit"));
+        }
+        let seen = prediction(&logits(network, &weights, image.clone()));
+        if seen != label {
+            bail!(usage!(
+                "`image` {index}: it is a {label}, and the network takes it for a {seen} already; choose another image"
+            ));
+        }
+        let fixed = Fixed { network, weights, bounded: Bounded::new(image), index, label, target };
+        Ok(Attack { fixed: Arc::new(fixed), meter: Meter::new() })
+    }
+
+    /// The image for a perturbation delta [784].
+    pub fn image(&self, delta: &[f32]) -> Vec<f32> {
+        self.fixed.bounded.moved(delta)
+    }
+
+    /// f at each delta, and the digits that the network sees.
+    fn values(&self, deltas: &[Vec<f32>]) -> Vec<(f64, usize)> {
+        let images: Vec<f32> = deltas.iter().flat_map(|delta| self.image(delta)).collect();
+        let add = |cost: &mut Cost| cost.forwards += deltas.len() as u64;
+        let logits = self.meter.counted(add, || logits(self.fixed.network, &self.fixed.weights, images));
+        logits.chunks_exact(CLASSES).map(|logits| (self.margin(logits).0, prediction(logits))).collect()
+    }
+
+    /// max_{j != t} z_j - z_t, and the digit j. Differences of log-probabilities are those of logits z.
+    fn margin(&self, logits: &[f32]) -> (f64, usize) {
+        let target = self.fixed.target;
+        let others = (0..CLASSES).filter(|digit| *digit != target);
+        let larger = |best: usize, digit: usize| if logits[digit] > logits[best] { digit } else { best };
+        let best = others.reduce(larger).unwrap_or_default();
+        (f64::from(logits[best]) - f64::from(logits[target]), best)
+    }
+
+    fn value_and_gradient(&self, weights: Weights) -> Result<(f64, DenseGradient)> {
+        let delta = read_points(weights.at_theta())?.pop().unwrap_or_default();
+        let Fixed { network, weights: of_network, target, .. } = &*self.fixed;
+        let add = |cost: &mut Cost| {
+            cost.forwards += 1;
+            cost.backwards += 1;
+        };
+        Ok(self.meter.counted(add, || {
+            let trace = trace(*network, of_network, self.image(&delta));
+            let (value, best) = self.margin(&trace.logits);
+            let mut slope = [0f32; CLASSES];
+            (slope[best], slope[*target]) = (1.0, -1.0);
+            let gradient = input_gradient(*network, of_network, &trace, &slope);
+            (value, DenseGradient::new(&gradient, weights))
+        }))
+    }
+}
+
+impl Objective for Attack {
+    /// Evaluates all points in one pass over the network's weights.
+    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
+        self.meter.add(|cost| cost.evaluations += points.count() as u64);
+        let points = Arc::new(points);
+        let deltas = read_points(params.settle()?.at(&points))?;
+        Ok(self.values(&deltas).into_iter().map(|(sum, _)| LossSum { sum, weight: 1 }).collect())
+    }
+}
+
+impl Problem for Attack {
+    fn begin(&mut self, _: u64) {
+        self.meter.reset();
+    }
+
+    fn cost(&self) -> Cost {
+        self.meter.cost()
+    }
+
+    fn objective(&mut self) -> &mut dyn Objective {
+        self
+    }
+
+    fn num_examples(&self) -> usize {
+        1
+    }
+
+    fn batch(&self) -> &[usize] {
+        &[0]
+    }
+
+    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
+        let deltas = read_points(weights)?;
+        self.meter.add(|cost| cost.example_evaluations += deltas.len() as u64);
+        Ok(self.values(&deltas).into_iter().map(|(value, _)| vec![value]).collect())
+    }
+
+    fn count_replayed(&mut self) {
+        self.meter.add(|cost| {
+            cost.evaluations += 1;
+            cost.forwards += 1;
+        });
+    }
+
+    fn count_replayed_full(&mut self) {
+        self.meter.add(|cost| {
+            cost.example_evaluations += 1;
+            cost.forwards += 1;
+        });
+    }
+
+    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
+        self.meter.add(|cost| cost.evaluations += 1);
+        let (value, gradient) = self.value_and_gradient(weights)?;
+        Ok((value as f32, Box::new(gradient)))
+    }
+
+    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
+        self.meter.add(|cost| cost.example_evaluations += 1);
+        self.value_and_gradient(weights)?.1.add_to(add);
+        Ok(1)
+    }
+}
+
+impl Function for Attack {
+    fn name(&self) -> &str {
+        "attack"
+    }
+
+    fn parameters(&self) -> BTreeMap<String, Value> {
+        let Fixed { network, index, label, target, .. } = &*self.fixed;
+        [
+            ("network".into(), network.name().into()),
+            ("image".into(), (*index).into()),
+            ("label".into(), (*label).into()),
+            ("target".into(), (*target).into()),
+            ("bound".into(), BOUND.into()),
+        ]
+        .into()
+    }
+
+    fn data(&self) -> Data {
+        let Fixed { weights, bounded, target, .. } = &*self.fixed;
+        let [network, image] = [weights, bounded.image()].map(|numbers| Digest::of(bytemuck::cast_slice(numbers)));
+        let digest = Digest::of_digests(&[network, image, Digest::of(&[*target as u8])]);
+        Data { train: 1, dev: 1, eval: 1, max_length: 0, digest, train_rows: None, eval_rows: None }
+    }
+
+    fn start(&self, _: u64) -> Result<Vec<Start>> {
+        Ok(vec![Start { name: "delta".into(), shape: vec![IMAGE], values: vec![0.0; IMAGE] }])
+    }
+
+    fn score(&self, weights: Weights, _: Split, _: &mut dyn FnMut() -> Result<()>) -> Result<Score> {
+        let loss = self.values(&read_points(weights.at_theta())?).first().map_or(f64::NAN, |(value, _)| *value);
+        Ok(Score { accuracy: Some(f64::from(u8::from(loss < 0.0))), ..Score::of_loss(loss) })
+    }
+
+    fn show(&self, weights: Weights, folder: &Path) -> Result<BTreeMap<String, Value>> {
+        let bounded = &self.fixed.bounded;
+        let deltas = read_points(weights.at_theta())?;
+        let (Some(delta), Some((value, seen))) = (deltas.first(), self.values(&deltas).pop()) else { bail!("no weights") };
+        let after = self.image(delta);
+        // From black, -0.2, to white, 0.2.
+        let grey = |(a, b): (&f32, &f32)| 0.5 + (a - b) / (2.0 * BOUND as f32);
+        let perturbation: Vec<f32> = after.iter().zip(bounded.image()).map(grey).collect();
+        picture::write(bounded.image(), &folder.join("before.png"))?;
+        picture::write(&after, &folder.join("after.png"))?;
+        picture::write(&perturbation, &folder.join("perturbation.png"))?;
+        Ok([
+            ("success".into(), (value < 0.0).into()),
+            ("label".into(), self.fixed.label.into()),
+            ("target".into(), self.fixed.target.into()),
+            ("prediction".into(), seen.into()),
+            ("max_perturbation".into(), bounded.distance(&after).into()),
+        ]
+        .into())
+    }
+}
