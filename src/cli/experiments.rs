@@ -41,11 +41,30 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         aligned: true,
         to_loss: &[],
     },
+    Experiment {
+        name: "attack",
+        about: "Table 1 of R-AdaZO: a black-box attack on images of MNIST; needs --data FOLDER with its files",
+        parts: &[
+            ("mnist-cnn", include_str!("../../configs/labs/mnist-cnn.toml")),
+            ("attack", include_str!("../../configs/labs/attack.toml")),
+        ],
+        aligned: false,
+        to_loss: &[Goal::Loss(0.0)],
+    },
+    Experiment {
+        name: "least-squares",
+        about: "VAMO (arXiv 2505.13954) on a nonconvex finite sum, beside first-order and zeroth-order methods",
+        parts: &[("least-squares", include_str!("../../configs/labs/least-squares.toml"))],
+        aligned: false,
+        to_loss: &[],
+    },
 ];
-
 /// The names that a command line offers.
 pub(super) fn experiment_names() -> Vec<PossibleValue> {
-    let parts = |experiment: &'static Experiment| experiment.parts.iter().map(|(name, _)| PossibleValue::new(*name));
+    let parts = |experiment: &'static Experiment| {
+        let other = experiment.parts.iter().filter(|(name, _)| *name != experiment.name);
+        other.map(|(name, _)| PossibleValue::new(*name))
+    };
     let names = |experiment: &'static Experiment| {
         std::iter::once(PossibleValue::new(experiment.name).help(experiment.about)).chain(parts(experiment))
     };

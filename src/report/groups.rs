@@ -11,8 +11,8 @@ use super::runs::RunRecord;
 use crate::base::text::nearest;
 use crate::config::{OF_THE_RECORD, Schedule};
 
-/// Settings that change no result.
-const FREE: [&str; 3] = ["seed", "output_dir", "overwrite_output_dir"];
+/// Settings that change no result, or that repeat a run: the seed, and the image of an attack.
+const FREE: [&str; 5] = ["seed", "image", "target", "output_dir", "overwrite_output_dir"];
 
 /// Settings that say what is trained on what. [`check_question`] compares what they led to.
 const QUESTION: [&str; 14] = [
@@ -55,6 +55,9 @@ const SHORT: [(&str, &str); 16] = [
 /// The longest value in a label, in characters.
 const LONGEST_VALUE: usize = 28;
 
+/// The lab whose runs are repeated over images.
+const ATTACK: &str = "attack";
+
 /// Runs with the same settings and different seeds.
 pub struct Group {
     /// What sets it apart from the others, as short as possible; no two are the same.
@@ -89,7 +92,8 @@ impl Groups {
             let settings = settings(&run)?;
             match all.iter_mut().find(|(others, _)| *others == settings) {
                 Some((_, group)) => {
-                    if let Some(twin) = group.iter().find(|other| other.config.seed == run.config.seed) {
+                    let repeated = |run: &RunRecord| (run.config.lab.image, run.config.seed);
+                    if let Some(twin) = group.iter().find(|other| repeated(other) == repeated(&run)) {
                         return Err(usage!(
                             "{} and {} have the same settings and the same seed ({}), so they are one run; leave one out",
                             twin.folder.display(),
@@ -103,7 +107,7 @@ impl Groups {
             }
         }
         for (_, runs) in &mut all {
-            runs.sort_by_key(|run| run.config.seed);
+            runs.sort_by_key(|run| (run.config.lab.image, run.config.seed));
         }
         let (settings, runs): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let differing = differing(&settings);
@@ -147,13 +151,18 @@ fn check_question(a: &RunRecord, b: &RunRecord) -> Result<()> {
     compare("the adapter that they start from", place(&x.adapter), place(&y.adapter));
     let task = |task: &Option<String>| task.as_ref().map_or("by the data".into(), |task| whole(Path::new(task)));
     compare("the task", task(&x.task), task(&y.task));
+    // Attacks differ in their images; that they are on one network is enough.
+    let are_attacks = [a, b].iter().all(|run| run.config.lab.lab.as_deref() == Some(ATTACK));
+    if are_attacks {
+        compare("the network that they attack", whole(Path::new(&x.model)), whole(Path::new(&y.model)));
+    }
     let digests = |run: &RunRecord| run.record["model"]["sha256"].clone();
     if digests(a) != digests(b) {
         let names = (x.model.clone(), y.model.clone());
         let hint = if names.0 == names.1 { "the model, whose files have changed in between" } else { "the model" };
         differ.push(format!("{hint} ({}; {})", names.0, names.1));
     }
-    if a.record["data"]["digest"] != b.record["data"]["digest"] {
+    if a.record["data"]["digest"] != b.record["data"]["digest"] && !are_attacks {
         differ.extend(rows_differ(a, b, differ.is_empty()));
     }
     match differ.is_empty() {
