@@ -39,13 +39,13 @@ pub(super) enum Rate {
     Fixed(f64),
 }
 
-/// ZO-SGD's default learning rate for a run of `max_steps` that trains d weights: 0.15 / (d^(1/3) max_steps^(1/2)).
+/// ZO-SGD's default learning rate for a run of `max_steps` that trains d weights: 0.175 / (d^(1/3) max_steps^(1/2)).
 ///
 /// The estimate's variance grows with d, and a run takes a rate for as long as the weights' random walk, which grows with the
-/// root of the steps, does no harm. The exponents and the factor are fitted (docs/results.md): 4e-5 for 2.6 M weights and 600
-/// steps, 1e-6 for 350 M and 6e-7 for 13 billion and 20,000 steps, where MeZO uses 1e-6, and 1e-7 to 1e-6.
+/// root of the steps, does no harm. The exponents and the factor are fitted (docs/results.md): 5e-5 for 2.6 M weights and 600
+/// steps, 2e-6 for 350 M and 5e-7 for 13 billion and 20,000 steps, where MeZO uses 1e-6, and 1e-7 to 1e-6.
 fn zo_sgd_rate(d: usize, max_steps: u64) -> f64 {
-    0.15 / ((d.max(1) as f64).cbrt() * (max_steps.max(1) as f64).sqrt())
+    0.175 / ((d.max(1) as f64).cbrt() * (max_steps.max(1) as f64).sqrt())
 }
 
 /// Groups of option names, as flags without dashes.
@@ -230,7 +230,7 @@ impl Method {
 
     /// The default learning rate as a formula in the number d of trained weights and the number T of steps.
     pub fn rate_formula(&self) -> String {
-        const ZO_SGD: &str = "0.15 / (cbrt(d) sqrt(T))";
+        const ZO_SGD: &str = "0.175 / (cbrt(d) sqrt(T))";
         match self.rate {
             Rate::Estimated(1.0) => ZO_SGD.into(),
             Rate::Estimated(multiple) => format!("{multiple} x {ZO_SGD}"),

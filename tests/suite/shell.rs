@@ -96,10 +96,10 @@ fn each_method_is_explained_with_each_of_its_options() -> Result<()> {
             assert!(one.contains(&format!("\n  --{option}\n      ")), "{}: {option}", method.name);
         }
     }
-    // Algorithm 2 of arXiv 2502.01014, and its default learning rate for a million weights and 1,000 steps: 3.5 x 0.15 / (100 x 31.6).
+    // Algorithm 2 of arXiv 2502.01014, and its default learning rate for a million weights and 1,000 steps: 3 x 0.175 / (100 x 31.6).
     let r_adazo = printed("methods r-adazo")?;
     assert!(r_adazo.contains("m = 0.9 m + 0.1 g; v = 0.99 v + 0.01 m^2; theta -= lr m / sqrt(v + 1e-8)"), "{r_adazo}");
-    assert!(r_adazo.contains("3.5 x 0.15 / (cbrt(d) sqrt(T)) = 1.66e-4 here"), "{r_adazo}");
+    assert!(r_adazo.contains("3 x 0.175 / (cbrt(d) sqrt(T)) = 1.66e-4 here"), "{r_adazo}");
     says(Path::new(ROOT), "methods r-adzo", 2, "did you mean \"r-adazo\"?")
 }
 

@@ -36,7 +36,7 @@ impl AdapterKind {
     pub fn rate(&self, estimated: bool) -> f64 {
         match (self, estimated) {
             (AdapterKind::Lora(_), _) => 10.0,
-            (AdapterKind::Prefix(_), true) => 1500.0,
+            (AdapterKind::Prefix(_), true) => 1000.0,
             (AdapterKind::Prefix(_), false) => 300.0,
         }
     }
