@@ -43,6 +43,23 @@ impl Meter {
         result
     }
 
+    /// Counts a backward pass over a mini-batch, with its forward pass.
+    pub fn count_backward(&self) {
+        self.add(|cost| {
+            cost.evaluations += 1;
+            cost.forwards += 1;
+            cost.backwards += 1;
+        });
+    }
+
+    /// Counts a backward pass over all `num_examples`, as the mini-batches of `batch_size` that it is worth.
+    pub fn count_full_backward(&self, num_examples: u64, batch_size: usize) {
+        self.add(|cost| {
+            cost.example_evaluations += num_examples;
+            cost.backwards += num_examples.div_ceil(batch_size.max(1) as u64);
+        });
+    }
+
     /// Adds a cost without time.
     pub fn add(&self, add: impl FnOnce(&mut Cost)) {
         add(&mut self.cost.borrow_mut());

@@ -172,14 +172,14 @@ impl Problem for NonconvexLeastSquares {
     }
 
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        self.meter.add(|cost| cost.evaluations += 1);
+        self.meter.count_backward();
         let (mean, gradient) = self.at_theta(&self.batch, weights)?;
         Ok((mean as f32, Box::new(DenseGradient::new(&gradient, weights))))
     }
 
     fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
         let n = self.num_examples() as u64;
-        self.meter.add(|cost| cost.example_evaluations += n);
+        self.meter.count_full_backward(n, self.batch.len());
         let (_, gradient) = self.at_theta(&self.all(), weights)?;
         DenseGradient::new(&gradient, weights).add_to(add);
         Ok(n)

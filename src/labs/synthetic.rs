@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::function::{Function, Start};
+use super::meter::Meter;
 use super::numbers::{DenseGradient, flat, read_points};
 use crate::base::Digest;
 use crate::device::cpu::drawn::direction;
@@ -191,7 +192,7 @@ fn levy_slope(x: f64, first: bool, last: bool) -> f64 {
 pub struct Synthetic {
     form: Form,
     d: usize,
-    cost: Cost,
+    meter: Meter,
 }
 
 impl Synthetic {
@@ -200,7 +201,7 @@ impl Synthetic {
         if d < 2 {
             bail!(usage!("`dimension` {d}: a function in R^d needs 2 variables or more"));
         }
-        Ok(Synthetic { form, d, cost: Cost::default() })
+        Ok(Synthetic { form, d, meter: Meter::new() })
     }
 }
 
@@ -236,7 +237,11 @@ impl Function for Synthetic {
 
 impl Objective for Synthetic {
     fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
-        self.cost.evaluations += points.count() as u64;
+        let count = points.count() as u64;
+        self.meter.add(|cost| {
+            cost.evaluations += count;
+            cost.forwards += count;
+        });
         let points = Arc::new(points);
         let xs = read_points(params.settle()?.at(&points))?;
         Ok(xs.iter().map(|x| LossSum { sum: self.form.value(x), weight: 1 }).collect())
@@ -245,11 +250,11 @@ impl Objective for Synthetic {
 
 impl Problem for Synthetic {
     fn begin(&mut self, _: u64) {
-        self.cost = Cost::default();
+        self.meter.reset();
     }
 
     fn cost(&self) -> Cost {
-        self.cost
+        self.meter.cost()
     }
 
     fn objective(&mut self) -> &mut dyn Objective {
@@ -266,19 +271,20 @@ impl Problem for Synthetic {
 
     fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
         let xs = read_points(weights)?;
-        self.cost.example_evaluations += xs.len() as u64;
+        self.meter.add(|cost| cost.example_evaluations += xs.len() as u64);
         Ok(xs.iter().map(|x| vec![self.form.value(x)]).collect())
     }
 
     fn count_replayed(&mut self) {
-        self.cost.evaluations += 1;
+        self.meter.add(|cost| cost.evaluations += 1);
     }
 
     fn count_replayed_full(&mut self) {
-        self.cost.example_evaluations += 1;
+        self.meter.add(|cost| cost.example_evaluations += 1);
     }
 
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
+        self.meter.count_backward();
         let x = flat(weights)?;
         let narrow: Vec<f32> = x.iter().map(|x| *x as f32).collect();
         let gradient = DenseGradient::new(&self.form.gradient(&x), weights);
@@ -286,10 +292,8 @@ impl Problem for Synthetic {
     }
 
     fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        let mut gradients = DenseGradient::new(&self.form.gradient(&flat(weights)?), weights);
-        while let Some(block) = gradients.next(weights)? {
-            block.iter().for_each(|(id, gradient)| add(*id, gradient));
-        }
+        self.meter.count_full_backward(1, 1);
+        DenseGradient::new(&self.form.gradient(&flat(weights)?), weights).add_to(add);
         Ok(1)
     }
 }

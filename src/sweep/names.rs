@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn names_say_what_varies_and_are_safe() {
         assert_eq!(name(Some("r-adazo"), &[("learning_rate", 3e-4.into())], Some(1)), "r-adazo-lr3e-4-seed1");
-        assert_eq!(name(None, &[("optimizer", "zo-sgd".into()), ("beta1", 0.5.into())], None), "zo-sgd-beta10.5");
+        assert_eq!(name(None, &[("optimizer", "zo-sgd".into()), ("beta1", 0.5.into())], None), "zo-sgd-beta1-0.5");
         assert_eq!(name(None, &[], None), "run");
         for odd in ["a/../b", "..", "\u{fc}ber \n", "-x", "a.log", &"long".repeat(90), "CON/"] {
             let name = name(Some(odd), &[], None);

@@ -173,13 +173,13 @@ impl Problem for Attack {
     }
 
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        self.meter.add(|cost| cost.evaluations += 1);
+        self.meter.count_backward();
         let (value, gradient) = self.value_and_gradient(weights)?;
         Ok((value as f32, Box::new(gradient)))
     }
 
     fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        self.meter.add(|cost| cost.example_evaluations += 1);
+        self.meter.count_full_backward(1, 1);
         self.value_and_gradient(weights)?.1.add_to(add);
         Ok(1)
     }

@@ -220,14 +220,14 @@ impl Problem for Classifier {
     }
 
     fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        self.meter.add(|cost| cost.evaluations += 1);
+        self.meter.count_backward();
         let (loss, gradient) = self.counted_gradient(weights, &self.batch)?;
         Ok((loss as f32, Box::new(gradient)))
     }
 
     fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
         let count = self.num_examples() as u64;
-        self.meter.add(|cost| cost.example_evaluations += count);
+        self.meter.count_full_backward(count, self.batch.len());
         let (_, gradient) = self.counted_gradient(weights, &self.all())?;
         gradient.add_to(add);
         Ok(count)
