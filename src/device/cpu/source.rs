@@ -51,11 +51,12 @@ impl Source {
                 }
             }
             Direction::Rademacher => {
-                // Both halves in one loop: a word is read once.
-                for j in 0..HALF {
-                    let word = self.words[j];
-                    to[j] = T::narrow(to[j].widen() + flip_sign(coeff, word << self.shift));
-                    to[HALF + j] = T::narrow(to[HALF + j].widen() + flip_sign(coeff, word << (self.shift - 1)));
+                let (first, second) = to.split_at_mut(HALF);
+                for (to, word) in first.iter_mut().zip(&self.words) {
+                    *to = T::narrow(to.widen() + flip_sign(coeff, word << self.shift));
+                }
+                for (to, word) in second.iter_mut().zip(&self.words) {
+                    *to = T::narrow(to.widen() + flip_sign(coeff, word << (self.shift - 1)));
                 }
             }
         }
