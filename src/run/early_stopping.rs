@@ -19,7 +19,7 @@ impl RunConfig {
 
 /// The first step up to `last` with a dev loss of at most `target`, after the first step.
 fn target_ends(dev: &BTreeMap<u64, Scored>, last: u64, target: f64) -> Option<u64> {
-    dev.range(1..=last).find(|(_, scored)| scored.loss <= target).map(|(step, _)| *step)
+    dev.range(..=last).find(|(step, scored)| **step > 0 && scored.loss <= target).map(|(step, _)| *step)
 }
 
 /// The first step after `begun` and up to `last` with `patience` dev losses in a row, also after `begun`, that are not
@@ -56,8 +56,8 @@ mod tests {
         assert_eq!(ends(0, 70, 4, 0.01), None);
         let reached = |last, target| target_ends(&dev, last, target);
         assert_eq!(
-            (reached(70, 0.595), reached(19, 0.595), reached(70, 0.49), reached(70, 0.9)),
-            (Some(20), None, None, Some(10))
+            [reached(70, 0.595), reached(19, 0.595), reached(70, 0.49), reached(70, 0.9), reached(0, 0.9)],
+            [Some(20), None, None, Some(10), None]
         );
         // A run that was extended at step 40 waits anew, for a loss lower than any before.
         assert_eq!(ends(40, 70, 1, 0.0), Some(60));
