@@ -8,7 +8,7 @@ use candle_core::DType;
 use serde_json::Value;
 
 use crate::params::{Params, Weights};
-use crate::zo::{Data, Problem, Score, Split, Workload};
+use crate::zo::{Batches, Data, Score, Split, Workload};
 
 /// A weight before training.
 pub struct Start {
@@ -20,8 +20,8 @@ pub struct Start {
     pub values: Vec<f32>,
 }
 
-/// A function of weights, over mini-batches if it is a finite sum.
-pub trait Function: Problem + Clone {
+/// A function of weights x in R^d, f(x) = 1/n sum f_i(x); n is 1 if it is no finite sum.
+pub trait Function {
     /// Name in results.
     fn name(&self) -> &str;
 
@@ -30,6 +30,17 @@ pub trait Function: Problem + Clone {
 
     /// Sizes and digests of its examples.
     fn data(&self) -> Data;
+
+    /// The mini-batches of the training examples.
+    fn batches(&self) -> Batches {
+        Batches::new(1, 1, 0)
+    }
+
+    /// f_i of the training examples `of` at each of `points` [points][d]: [points][of].
+    fn losses(&self, points: &[Vec<f32>], of: &[usize]) -> Vec<Vec<f64>>;
+
+    /// The mean of f_i over the training examples `of` at x [d], and its gradient [d].
+    fn mean_and_gradient(&self, x: &[f32], of: &[usize]) -> (f64, Vec<f32>);
 
     /// The weights before the first step of a run of this seed.
     fn start(&self, seed: u64) -> Result<Vec<Start>>;

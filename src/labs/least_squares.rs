@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::function::{Function, Start};
-use super::numbers::{DenseGradient, at_points, flat};
+use super::numbers::{DenseGradient, at_points, flat, widened};
 use crate::base::Digest;
 use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
+use crate::zo::{Batches, Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
 
 /// f over the elements of all weights in order, on a mini-batch of its terms.
 #[derive(Clone)]
@@ -153,6 +153,23 @@ impl Function for LeastSquares {
         let n = self.num_terms();
         let digest = Digest::of(format!("least squares, n {n}, d {}", self.dimension()).as_bytes());
         Data { train: n, dev: n, eval: n, max_length: 0, digest, train_rows: None, eval_rows: None }
+    }
+
+    fn batches(&self) -> Batches {
+        Batches::new(self.num_terms(), self.batch.len(), 0)
+    }
+
+    fn losses(&self, points: &[Vec<f32>], of: &[usize]) -> Vec<Vec<f64>> {
+        let at = |x: &Vec<f32>| {
+            let x = widened(x);
+            of.iter().map(|&i| self.value(i, &x)).collect()
+        };
+        points.iter().map(at).collect()
+    }
+
+    fn mean_and_gradient(&self, x: &[f32], of: &[usize]) -> (f64, Vec<f32>) {
+        let x = widened(x);
+        (self.mean(of, &x), self.gradient(of, &x).into_iter().map(|g| g as f32).collect())
     }
 
     fn start(&self, _: u64) -> Result<Vec<Start>> {

@@ -1,4 +1,4 @@
-//! What the evaluations of a step cost.
+//! What the evaluations of a step cost, in mini-batches, however a lab cuts them into passes.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -7,8 +7,7 @@ use crate::base::Mark;
 use crate::zo::Cost;
 
 /// Counts the cost since a step began.
-#[derive(Clone)]
-pub struct Meter {
+pub(super) struct Meter {
     cost: RefCell<Cost>,
     /// The memory in use when the step began.
     mark: Cell<Mark>,
@@ -16,58 +15,47 @@ pub struct Meter {
 
 impl Meter {
     /// At the beginning of a step.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Meter { cost: RefCell::default(), mark: Cell::new(Mark::now()) }
     }
 
     /// Begins a step.
-    pub fn reset(&self) {
+    pub(super) fn reset(&self) {
         self.cost.replace(Cost::default());
         self.mark.set(Mark::now());
     }
 
     /// The cost so far.
-    pub fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         *self.cost.borrow()
     }
 
-    /// Runs `work`, and adds its time and memory, and what `add` says.
-    pub fn counted<T>(&self, add: impl FnOnce(&mut Cost), work: impl FnOnce() -> T) -> T {
+    /// Runs `work`, and adds its time and memory.
+    pub(super) fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let (result, peaks) = self.mark.get().peaks_of(work);
-        self.add(|cost| {
-            add(cost);
-            cost.peaks = cost.peaks.max(peaks);
-            cost.time += start.elapsed();
-        });
+        let mut cost = self.cost.borrow_mut();
+        cost.peaks = cost.peaks.max(peaks);
+        cost.time += start.elapsed();
         result
     }
 
-    /// Counts a backward pass over a mini-batch, with its forward pass.
-    pub fn count_backward(&self) {
-        self.add(|cost| {
-            cost.evaluations += 1;
-            cost.forwards += 1;
-            cost.backwards += 1;
-        });
+    /// Counts evaluations of a mini-batch.
+    pub(super) fn count_evaluations(&self, count: usize) {
+        let mut cost = self.cost.borrow_mut();
+        cost.evaluations += count as u64;
+        cost.forwards += count as u64;
     }
 
-    /// Counts a backward pass over all `num_examples`, as the mini-batches of `batch_size` that it is worth.
-    pub fn count_full_backward(&self, num_examples: u64, batch_size: usize) {
-        self.add(|cost| {
-            cost.example_evaluations += num_examples;
-            cost.backwards += num_examples.div_ceil(batch_size.max(1) as u64);
-        });
+    /// Counts evaluations of all examples, at so many points, as the mini-batches that they are worth.
+    pub(super) fn count_full_evaluations(&self, points: usize, num_examples: usize, batch_size: usize) {
+        let mut cost = self.cost.borrow_mut();
+        cost.example_evaluations += (points * num_examples) as u64;
+        cost.forwards += (points * num_examples.div_ceil(batch_size)) as u64;
     }
 
-    /// Adds a cost without time.
-    pub fn add(&self, add: impl FnOnce(&mut Cost)) {
-        add(&mut self.cost.borrow_mut());
-    }
-}
-
-impl Default for Meter {
-    fn default() -> Self {
-        Meter::new()
+    /// Counts backward passes over a mini-batch.
+    pub(super) fn count_backwards(&self, count: usize) {
+        self.cost.borrow_mut().backwards += count as u64;
     }
 }

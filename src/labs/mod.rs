@@ -3,6 +3,7 @@
 pub mod numbers;
 mod meter;
 mod function;
+mod problem;
 mod trained;
 mod least_squares;
 mod synthetic;

@@ -3,20 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::function::{Function, Start};
-use super::meter::Meter;
-use super::numbers::{DenseGradient, read_points};
+use super::numbers::read_points;
 use crate::base::Digest;
 use crate::base::permutation::permutation;
 use crate::device::cpu::drawn::direction;
 use crate::direction::seed::mix;
-use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Batches, Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
+use crate::params::Weights;
+use crate::zo::{Batches, Data, Score, Split};
 
 /// One label in so many is wrong.
 const WRONG: usize = 10;
@@ -33,12 +31,10 @@ struct Terms {
 /// The finite sum of VAMO's study (Chen and Ma 2025, arXiv 2505.13954). The paper's own formula was not at hand: this is the usual
 /// one of the literature on ZO-SVRG (Liu et al. 2018, arXiv 1805.10367), with a_i ~ N(0, I) and y_i = 1 where a_i . x* > 0 for a fixed
 /// x* ~ N(0, I), but one label in ten changed. x starts at 0, where f is 1/4. It is a study of optimisation: both scores are f.
-#[derive(Clone)]
 pub struct NonconvexLeastSquares {
-    terms: Arc<Terms>,
-    batches: Batches,
-    batch: Vec<usize>,
-    meter: Meter,
+    terms: Terms,
+    batch_size: usize,
+    seed: u64,
 }
 
 vectorize! {
@@ -104,85 +100,14 @@ impl NonconvexLeastSquares {
         let (a, solution) = (direction(drawn, "a", n * d), direction(drawn, "solution", d));
         let mut y: Vec<f64> = a.chunks_exact(d).map(|a| f64::from(u8::from(dot(a, &solution) > 0.0))).collect();
         permutation(train_set_seed, n).iter().take(n / WRONG).for_each(|&i| y[i] = 1.0 - y[i]);
-        let mut batches = Batches::new(n, batch_size, seed);
-        let batch = batches.at(0);
-        Ok(NonconvexLeastSquares { terms: Arc::new(Terms { a, y, d }), batches, batch, meter: Meter::new() })
+        Ok(NonconvexLeastSquares { terms: Terms { a, y, d }, batch_size, seed })
     }
 
-    /// The mean of f_i(x) over the terms `of`, and its gradient [d], for x [d].
-    pub fn mean_and_gradient(&self, of: &[usize], x: &[f32]) -> (f64, Vec<f64>) {
-        self.terms.mean_and_gradient(of, x)
-    }
-
-    fn all(&self) -> Vec<usize> {
-        (0..self.terms.y.len()).collect()
-    }
-
-    fn at_theta(&self, of: &[usize], weights: Weights) -> Result<(f64, Vec<f64>)> {
+    /// f and its gradient [d] at theta.
+    fn at_theta(&self, weights: Weights) -> Result<(f64, Vec<f64>)> {
         let x = read_points(weights.at_theta())?.pop().unwrap_or_default();
-        Ok(self.terms.mean_and_gradient(of, &x))
-    }
-}
-
-impl Objective for NonconvexLeastSquares {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
-        self.meter.add(|cost| cost.evaluations += points.count() as u64);
-        let points = Arc::new(points);
-        let xs = read_points(params.settle()?.at(&points))?;
-        let sum = |x: &[f32]| self.batch.iter().map(|&i| self.terms.value(i, x)).sum();
-        Ok(xs.iter().map(|x| LossSum { sum: sum(x), weight: self.batch.len() }).collect())
-    }
-}
-
-impl Problem for NonconvexLeastSquares {
-    fn begin(&mut self, step: u64) {
-        self.batch = self.batches.at(step.saturating_sub(1));
-        self.meter.reset();
-    }
-
-    fn cost(&self) -> Cost {
-        self.meter.cost()
-    }
-
-    fn objective(&mut self) -> &mut dyn Objective {
-        self
-    }
-
-    fn num_examples(&self) -> usize {
-        self.terms.y.len()
-    }
-
-    fn batch(&self) -> &[usize] {
-        &self.batch
-    }
-
-    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
-        let (xs, n) = (read_points(weights)?, self.num_examples());
-        self.meter.add(|cost| cost.example_evaluations += (xs.len() * n) as u64);
-        Ok(xs.iter().map(|x| (0..n).map(|i| self.terms.value(i, x)).collect()).collect())
-    }
-
-    fn count_replayed(&mut self) {
-        self.meter.add(|cost| cost.evaluations += 1);
-    }
-
-    fn count_replayed_full(&mut self) {
-        let n = self.num_examples() as u64;
-        self.meter.add(|cost| cost.example_evaluations += n);
-    }
-
-    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        self.meter.count_backward();
-        let (mean, gradient) = self.at_theta(&self.batch, weights)?;
-        Ok((mean as f32, Box::new(DenseGradient::new(&gradient, weights))))
-    }
-
-    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        let n = self.num_examples() as u64;
-        self.meter.count_full_backward(n, self.batch.len());
-        let (_, gradient) = self.at_theta(&self.all(), weights)?;
-        DenseGradient::new(&gradient, weights).add_to(add);
-        Ok(n)
+        let all: Vec<usize> = (0..self.terms.y.len()).collect();
+        Ok(self.terms.mean_and_gradient(&all, &x))
     }
 }
 
@@ -192,15 +117,28 @@ impl Function for NonconvexLeastSquares {
     }
 
     fn parameters(&self) -> BTreeMap<String, Value> {
-        let Terms { d, y, .. } = &*self.terms;
+        let Terms { d, y, .. } = &self.terms;
         [("function".into(), "(y - s(a . x))^2".into()), ("n".into(), y.len().into()), ("d".into(), (*d).into())].into()
     }
 
     fn data(&self) -> Data {
-        let Terms { a, y, .. } = &*self.terms;
+        let Terms { a, y, .. } = &self.terms;
         let digest = Digest::of_digests(&[Digest::of(bytemuck::cast_slice(a)), Digest::of(bytemuck::cast_slice(y))]);
         let n = y.len();
         Data { train: n, dev: n, eval: n, max_length: 0, digest, train_rows: None, eval_rows: None }
+    }
+
+    fn batches(&self) -> Batches {
+        Batches::new(self.terms.y.len(), self.batch_size, self.seed)
+    }
+
+    fn losses(&self, points: &[Vec<f32>], of: &[usize]) -> Vec<Vec<f64>> {
+        points.iter().map(|x| of.iter().map(|&i| self.terms.value(i, x)).collect()).collect()
+    }
+
+    fn mean_and_gradient(&self, x: &[f32], of: &[usize]) -> (f64, Vec<f32>) {
+        let (mean, gradient) = self.terms.mean_and_gradient(of, x);
+        (mean, gradient.into_iter().map(|g| g as f32).collect())
     }
 
     fn start(&self, _: u64) -> Result<Vec<Start>> {
@@ -209,11 +147,11 @@ impl Function for NonconvexLeastSquares {
     }
 
     fn score(&self, weights: Weights, _: Split, _: &mut dyn FnMut() -> Result<()>) -> Result<Score> {
-        Ok(Score::of_loss(self.at_theta(&self.all(), weights)?.0))
+        Ok(Score::of_loss(self.at_theta(weights)?.0))
     }
 
     fn show(&self, weights: Weights, _: &Path) -> Result<BTreeMap<String, Value>> {
-        let (_, gradient) = self.at_theta(&self.all(), weights)?;
+        let (_, gradient) = self.at_theta(weights)?;
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
         Ok([("gradient_norm".into(), norm.into())].into())
     }
@@ -237,7 +175,7 @@ mod tests {
                 of.iter().map(|i| term(*i)).sum::<f64>() / of.len() as f64
             };
             let narrow: Vec<f32> = x.iter().map(|x| *x as f32).collect();
-            let (mean, gradient) = sum.mean_and_gradient(&of, &narrow);
+            let (mean, gradient) = sum.terms.mean_and_gradient(&of, &narrow);
             assert!((mean - by_definition(&x)).abs() < 1e-13, "{mean}");
             for j in 0..d {
                 let moved = |by: f64| by_definition(&[&x[..j], &[x[j] + by], &x[j + 1..]].concat());

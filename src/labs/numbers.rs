@@ -8,8 +8,12 @@ use crate::zo::Gradients;
 
 /// All elements of all weights, in order, at each point of `weights`: [points][d].
 pub fn at_points(weights: Weights) -> Result<Vec<Vec<f64>>> {
-    let widened = |x: Vec<f32>| x.into_iter().map(f64::from).collect();
-    Ok(read_points(weights)?.into_iter().map(widened).collect())
+    Ok(read_points(weights)?.iter().map(|x| widened(x)).collect())
+}
+
+/// In f64.
+pub fn widened(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
 }
 
 /// [`at_points`] in f32.

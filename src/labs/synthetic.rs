@@ -5,19 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::{FRAC_1_PI, PI};
-use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::function::{Function, Start};
-use super::meter::Meter;
-use super::numbers::{DenseGradient, flat, read_points};
+use super::numbers::{flat, read_points, widened};
 use crate::base::Digest;
 use crate::device::cpu::drawn::direction;
 use crate::direction::seed::mix;
-use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
+use crate::params::Weights;
+use crate::zo::{Data, Score, Split};
 
 /// Its only weight.
 const X: &str = "x";
@@ -188,11 +186,9 @@ fn levy_slope(x: f64, first: bool, last: bool) -> f64 {
 }
 
 /// One of the functions in R^d; x starts at a draw of N(0, I). It is no finite sum: its only example is itself.
-#[derive(Clone)]
 pub struct Synthetic {
     form: Form,
     d: usize,
-    meter: Meter,
 }
 
 impl Synthetic {
@@ -201,7 +197,7 @@ impl Synthetic {
         if d < 2 {
             bail!(usage!("`dimension` {d}: a function in R^d needs 2 variables or more"));
         }
-        Ok(Synthetic { form, d, meter: Meter::new() })
+        Ok(Synthetic { form, d })
     }
 }
 
@@ -219,6 +215,14 @@ impl Function for Synthetic {
         Data { train: 1, dev: 1, eval: 1, max_length: 0, digest, train_rows: None, eval_rows: None }
     }
 
+    fn losses(&self, points: &[Vec<f32>], of: &[usize]) -> Vec<Vec<f64>> {
+        points.iter().map(|x| vec![self.form.value(x); of.len()]).collect()
+    }
+
+    fn mean_and_gradient(&self, x: &[f32], _: &[usize]) -> (f64, Vec<f32>) {
+        (self.form.value(x), self.form.gradient(&widened(x)).into_iter().map(|g| g as f32).collect())
+    }
+
     fn start(&self, seed: u64) -> Result<Vec<Start>> {
         // Not a direction of any step.
         let values = direction(mix(seed ^ mix(0x5747_4152_5453)), X, self.d);
@@ -232,69 +236,6 @@ impl Function for Synthetic {
 
     fn gradient(&self, weights: Weights) -> Result<Option<Vec<f64>>> {
         Ok(Some(self.form.gradient(&flat(weights)?)))
-    }
-}
-
-impl Objective for Synthetic {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
-        let count = points.count() as u64;
-        self.meter.add(|cost| {
-            cost.evaluations += count;
-            cost.forwards += count;
-        });
-        let points = Arc::new(points);
-        let xs = read_points(params.settle()?.at(&points))?;
-        Ok(xs.iter().map(|x| LossSum { sum: self.form.value(x), weight: 1 }).collect())
-    }
-}
-
-impl Problem for Synthetic {
-    fn begin(&mut self, _: u64) {
-        self.meter.reset();
-    }
-
-    fn cost(&self) -> Cost {
-        self.meter.cost()
-    }
-
-    fn objective(&mut self) -> &mut dyn Objective {
-        self
-    }
-
-    fn num_examples(&self) -> usize {
-        1
-    }
-
-    fn batch(&self) -> &[usize] {
-        &[0]
-    }
-
-    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
-        let xs = read_points(weights)?;
-        self.meter.add(|cost| cost.example_evaluations += xs.len() as u64);
-        Ok(xs.iter().map(|x| vec![self.form.value(x)]).collect())
-    }
-
-    fn count_replayed(&mut self) {
-        self.meter.add(|cost| cost.evaluations += 1);
-    }
-
-    fn count_replayed_full(&mut self) {
-        self.meter.add(|cost| cost.example_evaluations += 1);
-    }
-
-    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        self.meter.count_backward();
-        let x = flat(weights)?;
-        let narrow: Vec<f32> = x.iter().map(|x| *x as f32).collect();
-        let gradient = DenseGradient::new(&self.form.gradient(&x), weights);
-        Ok((self.form.value(&narrow) as f32, Box::new(gradient)))
-    }
-
-    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        self.meter.count_full_backward(1, 1);
-        DenseGradient::new(&self.form.gradient(&flat(weights)?), weights).add_to(add);
-        Ok(1)
     }
 }
 

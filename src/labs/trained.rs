@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::function::{Function, Lab, Start};
+use super::problem::FunctionProblem;
 use crate::device::Array;
 use crate::params::{Params, Role, Stored, Weights, file};
 use crate::zo::{Data, Problem, Score, Split, Workload};
@@ -43,7 +44,7 @@ impl<F: Function> Workload for Trained<F> {
     }
 
     fn problem(&self) -> Box<dyn Problem + '_> {
-        Box::new(self.0.clone())
+        Box::new(FunctionProblem::new(&self.0))
     }
 
     fn score(&self, weights: Weights, split: Split, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Score> {

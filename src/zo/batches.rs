@@ -4,7 +4,6 @@ use crate::base::permutation::permutation;
 use crate::direction::seed;
 
 /// The examples of each step, a pure function of the seed and the step. Each epoch is a new permutation.
-#[derive(Clone)]
 pub struct Batches {
     num_examples: usize,
     batch_size: usize,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -14,10 +13,9 @@ use super::passes::{input_gradient, logits, prediction, trace};
 use super::{picture, victim};
 use crate::base::Digest;
 use crate::labs::function::{Function, Start};
-use crate::labs::meter::Meter;
-use crate::labs::numbers::{DenseGradient, read_points};
-use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
+use crate::labs::numbers::read_points;
+use crate::params::Weights;
+use crate::zo::{Data, Score, Split};
 
 /// What is attacked, and to what end.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +26,12 @@ pub struct Target {
     pub digit: Option<usize>,
 }
 
-/// The part that does not change.
-struct Fixed {
+/// f(delta) = max_{j != t} log p_j - log p_t for the image clamp(x + clamp(delta, -0.2, 0.2), 0, 1), with t the target: the attack of
+/// R-AdaZO's Table 1 (Shu et al. 2025, arXiv 2502.01014). It has succeeded where f < 0.
+///
+/// The optimiser moves delta without bounds; gradients pass through both clamps as if they were not there.
+#[derive(Clone)]
+pub struct Attack {
     network: Network,
     /// All weights of the network.
     weights: Vec<f32>,
@@ -37,16 +39,6 @@ struct Fixed {
     index: usize,
     label: usize,
     target: usize,
-}
-
-/// f(delta) = max_{j != t} log p_j - log p_t for the image clamp(x + clamp(delta, -0.2, 0.2), 0, 1), with t the target: the attack of
-/// R-AdaZO's Table 1 (Shu et al. 2025, arXiv 2502.01014). It has succeeded where f < 0.
-///
-/// The optimiser moves delta without bounds; gradients pass through both clamps as if they were not there.
-#[derive(Clone)]
-pub struct Attack {
-    fixed: Arc<Fixed>,
-    meter: Meter,
 }
 
 impl Attack {
@@ -77,107 +69,28 @@ impl Attack {
                 "`image` {index}: it is a {label}, and the network takes it for a {seen} already; choose another image"
             ));
         }
-        let fixed = Fixed { network, weights, bounded: Bounded::new(image), index, label, target };
-        Ok(Attack { fixed: Arc::new(fixed), meter: Meter::new() })
+        Ok(Attack { network, weights, bounded: Bounded::new(image), index, label, target })
     }
 
     /// The image for a perturbation delta [784].
     pub fn image(&self, delta: &[f32]) -> Vec<f32> {
-        self.fixed.bounded.moved(delta)
+        self.bounded.moved(delta)
     }
 
     /// f at each delta, and the digits that the network sees.
     fn values(&self, deltas: &[Vec<f32>]) -> Vec<(f64, usize)> {
         let images: Vec<f32> = deltas.iter().flat_map(|delta| self.image(delta)).collect();
-        let add = |cost: &mut Cost| cost.forwards += deltas.len() as u64;
-        let logits = self.meter.counted(add, || logits(self.fixed.network, &self.fixed.weights, images));
+        let logits = logits(self.network, &self.weights, images);
         logits.chunks_exact(CLASSES).map(|logits| (self.margin(logits).0, prediction(logits))).collect()
     }
 
     /// max_{j != t} z_j - z_t, and the digit j. Differences of log-probabilities are those of logits z.
     fn margin(&self, logits: &[f32]) -> (f64, usize) {
-        let target = self.fixed.target;
+        let target = self.target;
         let others = (0..CLASSES).filter(|digit| *digit != target);
         let larger = |best: usize, digit: usize| if logits[digit] > logits[best] { digit } else { best };
         let best = others.reduce(larger).unwrap_or_default();
         (f64::from(logits[best]) - f64::from(logits[target]), best)
-    }
-
-    fn value_and_gradient(&self, weights: Weights) -> Result<(f64, DenseGradient)> {
-        let delta = read_points(weights.at_theta())?.pop().unwrap_or_default();
-        let Fixed { network, weights: of_network, target, .. } = &*self.fixed;
-        Ok(self.meter.counted(|_| {}, || {
-            let trace = trace(*network, of_network, self.image(&delta));
-            let (value, best) = self.margin(&trace.logits);
-            let mut slope = [0f32; CLASSES];
-            (slope[best], slope[*target]) = (1.0, -1.0);
-            let gradient = input_gradient(*network, of_network, &trace, &slope);
-            (value, DenseGradient::new(&gradient, weights))
-        }))
-    }
-}
-
-impl Objective for Attack {
-    /// Evaluates all points in one pass over the network's weights.
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
-        self.meter.add(|cost| cost.evaluations += points.count() as u64);
-        let points = Arc::new(points);
-        let deltas = read_points(params.settle()?.at(&points))?;
-        Ok(self.values(&deltas).into_iter().map(|(sum, _)| LossSum { sum, weight: 1 }).collect())
-    }
-}
-
-impl Problem for Attack {
-    fn begin(&mut self, _: u64) {
-        self.meter.reset();
-    }
-
-    fn cost(&self) -> Cost {
-        self.meter.cost()
-    }
-
-    fn objective(&mut self) -> &mut dyn Objective {
-        self
-    }
-
-    fn num_examples(&self) -> usize {
-        1
-    }
-
-    fn batch(&self) -> &[usize] {
-        &[0]
-    }
-
-    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
-        let deltas = read_points(weights)?;
-        self.meter.add(|cost| cost.example_evaluations += deltas.len() as u64);
-        Ok(self.values(&deltas).into_iter().map(|(value, _)| vec![value]).collect())
-    }
-
-    fn count_replayed(&mut self) {
-        self.meter.add(|cost| {
-            cost.evaluations += 1;
-            cost.forwards += 1;
-        });
-    }
-
-    fn count_replayed_full(&mut self) {
-        self.meter.add(|cost| {
-            cost.example_evaluations += 1;
-            cost.forwards += 1;
-        });
-    }
-
-    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        self.meter.count_backward();
-        let (value, gradient) = self.value_and_gradient(weights)?;
-        Ok((value as f32, Box::new(gradient)))
-    }
-
-    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        self.meter.count_full_backward(1, 1);
-        self.value_and_gradient(weights)?.1.add_to(add);
-        Ok(1)
     }
 }
 
@@ -187,7 +100,7 @@ impl Function for Attack {
     }
 
     fn parameters(&self) -> BTreeMap<String, Value> {
-        let Fixed { network, index, label, target, .. } = &*self.fixed;
+        let Attack { network, index, label, target, .. } = self;
         [
             ("network".into(), network.name().into()),
             ("image".into(), (*index).into()),
@@ -199,10 +112,23 @@ impl Function for Attack {
     }
 
     fn data(&self) -> Data {
-        let Fixed { weights, bounded, target, .. } = &*self.fixed;
+        let Attack { weights, bounded, target, .. } = self;
         let [network, image] = [weights, bounded.image()].map(|numbers| Digest::of(bytemuck::cast_slice(numbers)));
         let digest = Digest::of_digests(&[network, image, Digest::of(&[*target as u8])]);
         Data { train: 1, dev: 1, eval: 1, max_length: 0, digest, train_rows: None, eval_rows: None }
+    }
+
+    /// All points in one pass over the network's weights.
+    fn losses(&self, points: &[Vec<f32>], of: &[usize]) -> Vec<Vec<f64>> {
+        self.values(points).into_iter().map(|(value, _)| vec![value; of.len()]).collect()
+    }
+
+    fn mean_and_gradient(&self, x: &[f32], _: &[usize]) -> (f64, Vec<f32>) {
+        let trace = trace(self.network, &self.weights, self.image(x));
+        let (value, best) = self.margin(&trace.logits);
+        let mut slope = [0f32; CLASSES];
+        (slope[best], slope[self.target]) = (1.0, -1.0);
+        (value, input_gradient(self.network, &self.weights, &trace, &slope))
     }
 
     fn start(&self, _: u64) -> Result<Vec<Start>> {
@@ -215,7 +141,7 @@ impl Function for Attack {
     }
 
     fn show(&self, weights: Weights, folder: &Path) -> Result<BTreeMap<String, Value>> {
-        let bounded = &self.fixed.bounded;
+        let bounded = &self.bounded;
         let deltas = read_points(weights.at_theta())?;
         let (Some(delta), Some((value, seen))) = (deltas.first(), self.values(&deltas).pop()) else { bail!("no weights") };
         let after = self.image(delta);
@@ -227,8 +153,8 @@ impl Function for Attack {
         picture::write(&perturbation, &folder.join("perturbation.png"))?;
         Ok([
             ("success".into(), (value < 0.0).into()),
-            ("label".into(), self.fixed.label.into()),
-            ("target".into(), self.fixed.target.into()),
+            ("label".into(), self.label.into()),
+            ("target".into(), self.target.into()),
             ("prediction".into(), seen.into()),
             ("max_perturbation".into(), bounded.distance(&after).into()),
         ]

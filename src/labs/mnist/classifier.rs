@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -13,10 +12,9 @@ use super::passes::{add_gradient, logits, prediction, trace};
 use crate::base::permutation::permutation;
 use crate::base::{Digest, NotFinite, memory};
 use crate::labs::function::{Function, Start};
-use crate::labs::meter::Meter;
-use crate::labs::numbers::{DenseGradient, read_points};
-use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Answers, Batches, Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
+use crate::labs::numbers::read_points;
+use crate::params::Weights;
+use crate::zo::{Answers, Batches, Data, Score, Split};
 
 /// Dev images by default.
 const NUM_DEV: usize = 5000;
@@ -37,22 +35,14 @@ pub struct Draw {
     pub seed: u64,
 }
 
-/// The images of all splits.
-struct Splits {
+/// 1/n sum of the cross-entropies of n images, and the accuracy on other images.
+pub struct Classifier {
+    network: Network,
     train: Images,
     dev: Images,
     eval: Images,
     data: Data,
-}
-
-/// 1/n sum of the cross-entropies of n images, and the accuracy on other images.
-#[derive(Clone)]
-pub struct Classifier {
-    network: Network,
-    splits: Arc<Splits>,
-    batches: Batches,
-    batch: Vec<usize>,
-    meter: Meter,
+    draw: Draw,
 }
 
 impl Classifier {
@@ -97,48 +87,18 @@ impl Classifier {
             train_rows: Some(Digest::of_digests(&[in_train, in_dev])),
             eval_rows: Some(in_eval),
         };
-        let mut batches = Batches::new(num_train, draw.batch_size, draw.seed);
-        let batch = batches.at(0);
-        Ok(Classifier { network, splits: Arc::new(Splits { train, dev, eval, data }), batches, batch, meter: Meter::new() })
+        Ok(Classifier { network, train, dev, eval, data, draw })
     }
 
-    /// The losses of training images, at all weights [d]. Counts `forwards`.
-    fn losses(&self, weights: &[f32], of: &[usize]) -> Vec<f64> {
-        let images = &self.splits.train;
+    /// The losses of training images at the weights [d].
+    fn losses_of(&self, weights: &[f32], of: &[usize]) -> Vec<f64> {
+        let images = &self.train;
         let chunk = |of: &[usize]| {
             let logits = logits(self.network, weights, images.values(of));
             let losses = logits.chunks_exact(CLASSES).zip(of).map(|(logits, i)| cross_entropy(logits, images.label(*i)));
             losses.collect::<Vec<f64>>()
         };
-        let forwards = of.len().div_ceil(CHUNK) as u64;
-        self.meter.counted(|cost| cost.forwards += forwards, || of.chunks(CHUNK).flat_map(chunk).collect())
-    }
-
-    /// The sum of the losses of training images at theta, and the gradient [d] of their mean over `count`.
-    fn sum_and_gradient(&self, weights: &[f32], of: &[usize], count: usize) -> (f64, Vec<f32>) {
-        let (images, mut gradient, mut sum) = (&self.splits.train, vec![0f32; weights.len()], 0.0);
-        for of in of.chunks(CHUNK) {
-            let trace = trace(self.network, weights, images.values(of));
-            let mut slopes = Vec::with_capacity(trace.logits.len());
-            for (logits, &i) in trace.logits.chunks_exact(CLASSES).zip(of) {
-                sum += cross_entropy(logits, images.label(i));
-                slopes.extend(cross_entropy_slope(logits, images.label(i)).map(|slope| (slope / count as f64) as f32));
-            }
-            add_gradient(self.network, weights, &trace, &slopes, &mut gradient);
-        }
-        (sum, gradient)
-    }
-
-    fn counted_gradient(&self, weights: Weights, of: &[usize]) -> Result<(f64, DenseGradient)> {
-        let theta = read_points(weights.at_theta())?.pop().unwrap_or_default();
-        Ok(self.meter.counted(|_| {}, || {
-            let (sum, gradient) = self.sum_and_gradient(&theta, of, of.len());
-            (sum / of.len() as f64, DenseGradient::new(&gradient, weights))
-        }))
-    }
-
-    fn all(&self) -> Vec<usize> {
-        (0..self.splits.train.len()).collect()
+        of.chunks(CHUNK).flat_map(chunk).collect()
     }
 }
 
@@ -160,75 +120,6 @@ fn cross_entropy_slope(logits: &[f32], label: usize) -> impl Iterator<Item = f64
     logits.iter().map(share).enumerate().map(move |(digit, share)| share - f64::from(u8::from(digit == label)))
 }
 
-impl Objective for Classifier {
-    fn losses_at(&mut self, params: &mut Params, points: Points) -> Result<Vec<LossSum>> {
-        self.meter.add(|cost| cost.evaluations += points.count() as u64);
-        let points = Arc::new(points);
-        let all = read_points(params.settle()?.at(&points))?;
-        let sum = |weights: &Vec<f32>| self.losses(weights, &self.batch).iter().sum();
-        Ok(all.iter().map(|weights| LossSum { sum: sum(weights), weight: self.batch.len() }).collect())
-    }
-}
-
-impl Problem for Classifier {
-    fn begin(&mut self, step: u64) {
-        self.batch = self.batches.at(step.saturating_sub(1));
-        self.meter.reset();
-    }
-
-    fn cost(&self) -> Cost {
-        self.meter.cost()
-    }
-
-    fn objective(&mut self) -> &mut dyn Objective {
-        self
-    }
-
-    fn num_examples(&self) -> usize {
-        self.splits.train.len()
-    }
-
-    fn batch(&self) -> &[usize] {
-        &self.batch
-    }
-
-    fn example_losses(&mut self, weights: Weights) -> Result<Vec<Vec<f64>>> {
-        let (points, all) = (read_points(weights)?, self.all());
-        self.meter.add(|cost| cost.example_evaluations += (points.len() * all.len()) as u64);
-        Ok(points.iter().map(|weights| self.losses(weights, &all)).collect())
-    }
-
-    fn count_replayed(&mut self) {
-        let forwards = self.batch.len().div_ceil(CHUNK) as u64;
-        self.meter.add(|cost| {
-            cost.evaluations += 1;
-            cost.forwards += forwards;
-        });
-    }
-
-    fn count_replayed_full(&mut self) {
-        let count = self.num_examples();
-        self.meter.add(|cost| {
-            cost.example_evaluations += count as u64;
-            cost.forwards += count.div_ceil(CHUNK) as u64;
-        });
-    }
-
-    fn backward<'a>(&'a self, weights: Weights) -> Result<(f32, Box<dyn Gradients + 'a>)> {
-        self.meter.count_backward();
-        let (loss, gradient) = self.counted_gradient(weights, &self.batch)?;
-        Ok((loss as f32, Box::new(gradient)))
-    }
-
-    fn full_gradient(&self, weights: Weights, add: &mut dyn FnMut(ParamId, &[f32])) -> Result<u64> {
-        let count = self.num_examples() as u64;
-        self.meter.count_full_backward(count, self.batch.len());
-        let (_, gradient) = self.counted_gradient(weights, &self.all())?;
-        gradient.add_to(add);
-        Ok(count)
-    }
-}
-
 impl Function for Classifier {
     fn name(&self) -> &str {
         "mnist"
@@ -239,7 +130,30 @@ impl Function for Classifier {
     }
 
     fn data(&self) -> Data {
-        self.splits.data.clone()
+        self.data.clone()
+    }
+
+    fn batches(&self) -> Batches {
+        Batches::new(self.train.len(), self.draw.batch_size, self.draw.seed)
+    }
+
+    fn losses(&self, points: &[Vec<f32>], of: &[usize]) -> Vec<Vec<f64>> {
+        points.iter().map(|weights| self.losses_of(weights, of)).collect()
+    }
+
+    fn mean_and_gradient(&self, weights: &[f32], of: &[usize]) -> (f64, Vec<f32>) {
+        let (images, mut gradient, mut sum) = (&self.train, vec![0f32; weights.len()], 0.0);
+        for chunk in of.chunks(CHUNK) {
+            let trace = trace(self.network, weights, images.values(chunk));
+            let mut slopes = Vec::with_capacity(trace.logits.len());
+            for (logits, &i) in trace.logits.chunks_exact(CLASSES).zip(chunk) {
+                sum += cross_entropy(logits, images.label(i));
+                let slope = cross_entropy_slope(logits, images.label(i));
+                slopes.extend(slope.map(|slope| (slope / of.len() as f64) as f32));
+            }
+            add_gradient(self.network, weights, &trace, &slopes, &mut gradient);
+        }
+        (sum / of.len() as f64, gradient)
     }
 
     fn start(&self, seed: u64) -> Result<Vec<Start>> {
@@ -248,8 +162,8 @@ impl Function for Classifier {
 
     fn score(&self, weights: Weights, split: Split, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Score> {
         let images = match split {
-            Split::Dev => &self.splits.dev,
-            Split::Eval => &self.splits.eval,
+            Split::Dev => &self.dev,
+            Split::Eval => &self.eval,
         };
         let theta = read_points(weights.at_theta())?.pop().unwrap_or_default();
         let (mut sum, mut answers, mut activation_peak) = (0.0, Vec::with_capacity(images.len()), 0);
