@@ -10,25 +10,11 @@ use super::values::LearningRate;
 use crate::labs::LabArgs;
 use crate::labs::table::{LabKind, kind};
 
-/// Options of language models, and of finite sums. A lab takes those that its row of the table names.
-const NOT_FOR_EVERY_LAB: [&str; 16] = [
-    "model",
-    "revision",
-    "trajectory",
-    "adapter",
-    "task",
-    "data",
-    "bos_id",
-    "max_length",
-    "num_eval",
-    "train_set_seed",
-    "eval_batch_size",
-    "batch_size",
-    "micro_batch_size",
-    "num_train",
-    "num_dev",
-    "fresh_batch_per_direction",
-];
+/// Options of every verb that opens a model which labs have too.
+const FOR_EVERY_LAB: [&str; 3] = ["dtype", "device", "threads"];
+
+/// Options of training that only some labs have: those that are finite sums.
+const FOR_SUMS: [&str; 5] = ["batch_size", "micro_batch_size", "num_train", "num_dev", "fresh_batch_per_direction"];
 
 /// The lab that the options name, if they name one. Fails on an option that it does not have.
 pub(super) fn check(raw: &RawArgs) -> Result<Option<&'static LabKind>> {
@@ -44,10 +30,12 @@ pub(super) fn check(raw: &RawArgs) -> Result<Option<&'static LabKind>> {
         };
     };
     let lab = kind(name)?;
-    let (all, tuned) = (given(serde_json::to_value(raw)?), given(serde_json::to_value(&raw.tuned)?));
-    let specific = NOT_FOR_EVERY_LAB.iter().copied().chain(tuned.keys().map(String::as_str));
-    let mut specific = specific.chain(of_labs.keys().map(String::as_str));
-    if let Some(option) = specific.find(|option| all.contains_key(*option) && !lab.options.contains(option)) {
+    let (mut common, tuned) = (given(serde_json::to_value(&raw.common)?), given(serde_json::to_value(&raw.tuned)?));
+    common.retain(|option, _| !FOR_EVERY_LAB.contains(&option.as_str()));
+    let mut of_sums = given(serde_json::to_value(raw)?);
+    of_sums.retain(|option, _| FOR_SUMS.contains(&option.as_str()));
+    let mut specific = [&common, &of_sums, &tuned, &of_labs].into_iter().flat_map(|given| given.keys().map(String::as_str));
+    if let Some(option) = specific.find(|option| !lab.options.contains(option)) {
         let own: Vec<String> = lab.options.iter().map(|own| format!("`{own}`")).collect();
         let own =
             if own.is_empty() { "it has none of its own".into() } else { format!("its own options are {}", own.join(", ")) };

@@ -1,10 +1,10 @@
 //! The figures of a report.
 
+use super::axis::round_ticks;
 use super::curves::{AXES, Axis, Band, MEASURES, Measure, of_group, thinned};
 use super::plot::{cut, ticks};
-use super::runs::RunRecord;
 use super::summary::Report;
-use super::svg::{Bars, COLOURS, Chart, Series, Style, cut_text, round_ticks};
+use super::svg::{Bars, COLOURS, Chart, Series, Style, cut_text};
 use super::table::MIB;
 use crate::run::Memory;
 
@@ -38,7 +38,7 @@ pub fn class(group: usize) -> String {
 /// All figures: each measure over each axis, as far as a run has logged it, and memory.
 pub fn figures(report: &Report) -> Vec<Figure> {
     let mut all = Vec::new();
-    let is_exact = is_exact(report);
+    let is_exact = report.is_exact();
     // The training loss of a function that is scored exactly is its score, some steps before.
     for measure in MEASURES.into_iter().filter(|measure| !is_exact || *measure != Measure::TrainLoss) {
         let groups = &report.groups.groups;
@@ -55,11 +55,6 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     all
 }
 
-/// Whether all runs minimise a function that is scored exactly.
-fn is_exact(report: &Report) -> bool {
-    report.groups.groups.iter().flat_map(|group| &group.runs).all(RunRecord::is_exact)
-}
-
 fn curve_figure(report: &Report, measure: Measure, axis: Axis, curves: &[Vec<Band>]) -> Figure {
     let at = axis as usize;
     let last = curves.iter().flatten().map(|band| band.spent[at]).fold(0.0, f64::max);
@@ -70,7 +65,7 @@ fn curve_figure(report: &Report, measure: Measure, axis: Axis, curves: &[Vec<Ban
         .iter()
         .flatten()
         .fold((f64::INFINITY, 0f64), |(least, most), band| (least.min(band.low), most.max(band.high)));
-    let is_exact = is_exact(report);
+    let is_exact = report.is_exact();
     let is_cosine = matches!(measure, Measure::GradientCosine | Measure::MomentCosine);
     let log = is_exact && !is_cosine && least > 0.0 && most > 20.0 * least && most.is_finite();
     let (title, y_label) = match is_exact && measure == Measure::DevLoss {

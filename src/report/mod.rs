@@ -7,6 +7,7 @@ mod groups;
 pub mod curves;
 mod summary;
 mod table;
+mod axis;
 mod svg;
 pub mod plot;
 mod figures;

@@ -131,10 +131,15 @@ impl Report {
         self.groups.groups.iter().flat_map(|group| &group.runs).any(|run| run.config.lab.lab.is_none())
     }
 
+    /// Whether all runs minimise a function that is scored exactly.
+    pub fn is_exact(&self) -> bool {
+        self.groups.groups.iter().flat_map(|group| &group.runs).all(RunRecord::is_exact)
+    }
+
     /// How a target is defined, for people.
     pub fn target_text(&self, target: Goal) -> String {
         let why = if self.targets_given { "as given" } else { "the lowest that every run reaches" };
-        match self.groups.groups.iter().flat_map(|group| &group.runs).all(RunRecord::is_exact) {
+        match self.is_exact() {
             true => format!("Loss {target} ({why}): the first evaluation of a run at which its loss is at or below it."),
             false => format!(
                 "Training loss {target} ({why}): the first line of a run's log at which the mean over the last tenth of its \

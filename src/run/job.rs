@@ -1,5 +1,8 @@
 //! A checked config, its task, and the task's examples.
 
+use anyhow::Result;
+
+use super::trajectory::Log;
 use crate::base::text::shell_quoted;
 use crate::base::{Differs, Diverged, Interrupted, NotFinite, Usage};
 use crate::config::RunConfig;
@@ -25,6 +28,14 @@ pub(super) fn with_resume_command(error: anyhow::Error, stopped: &str, config: &
         true => error,
         false => error.context(format!("{stopped}; correct the fault below, then {}", resume_command(config))),
     }
+}
+
+/// What training returned, an error with how the run of `log` can go on.
+pub(super) fn with_place<T>(trained: Result<T>, log: &Log, config: &RunConfig) -> Result<T> {
+    trained.map_err(|error| {
+        let stopped = format!("stopped after step {}", log.trajectory().steps());
+        with_resume_command(error, &stopped, config)
+    })
 }
 
 /// The command that continues a run.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::folder;
 use super::forecast::Forecast;
-use super::job::with_resume_command;
+use super::job::with_place;
 use super::progress::Progress;
 use super::results::{Memory, Results};
 use super::setup::{assign_lab_roles, make_method, resolve_config};
@@ -19,7 +19,7 @@ use crate::config::RunConfig;
 use crate::labs::table::{LabConfig, kind};
 use crate::labs::{Lab, LabArgs};
 use crate::params::{ParamSet, Params};
-use crate::zo::{Optimizer, methods};
+use crate::zo::{Optimizer, Split, methods};
 
 /// A lab, ready for a run of its config.
 pub struct OpenedLab {
@@ -107,7 +107,7 @@ impl OpenedLab {
         let every = self.config.settings.snapshot_steps;
         let seconds_per_snapshot = every.map_or(0.0, |_| (first - seconds_per_step).max(0.0));
         let start = Instant::now();
-        self.lab.score(self.params.settle()?, crate::zo::Split::Dev, &mut || Ok(()))?;
+        self.lab.score(self.params.settle()?, Split::Dev, &mut || Ok(()))?;
         let evaluations = self.config.max_steps.div_ceil(self.config.eval_steps) as f64 + 3.0;
         let steps = self.config.max_steps as f64;
         let seconds = steps * seconds_per_step
@@ -154,10 +154,7 @@ impl LabRun {
     pub fn train(&mut self, stop: &Stop, progress: Progress) -> Result<Results> {
         let OpenedLab { config, lab, params } = &mut self.opened;
         let trained = train(config, &**lab, params, &mut self.optimizer, &mut self.log, stop, progress);
-        trained.map_err(|error| {
-            let stopped = format!("stopped after step {}", self.log.trajectory().steps());
-            with_resume_command(error, &stopped, config)
-        })
+        with_place(trained, &self.log, config)
     }
 
     /// Writes what the lab shows, and all_results.json. Returns its content and whether it was written.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::folder;
 use super::forecast::{Comparison, Forecast, count_roles, forecast};
-use super::job::{Job, with_resume_command};
+use super::job::{Job, with_place};
 use super::lab_run::{LabRun, OpenedLab};
 use super::loaded::LoadedModel;
 use super::progress::Progress;
@@ -271,10 +271,7 @@ impl Run {
         let Run { job: Job { config, task, examples }, loaded, optimizer, log, .. } = self;
         let workload = language_task(config, task, &loaded.model, examples, loaded.max_length);
         let trained = train(config, &workload, &mut loaded.params, optimizer, log, stop, progress);
-        trained.map_err(|error| {
-            let stopped = format!("stopped after step {}", log.trajectory().steps());
-            with_resume_command(error, &stopped, config)
-        })
+        with_place(trained, log, config)
     }
 
     /// Writes all_results.json: the results, the forecast's deviations, and the counts of repeated rows. Returns its
