@@ -14,3 +14,10 @@ pub(crate) fn short(x: f64) -> String {
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
     if exponent == "0" { digits.to_string() } else { format!("{digits}e{exponent}") }
 }
+
+/// ln sum e^score
+pub fn log_sum_exp(scores: impl Iterator<Item = f64> + Clone) -> f64 {
+    let max = scores.clone().fold(f64::NEG_INFINITY, f64::max);
+    // The C library's exp and log differ between machines.
+    max + libm::log(scores.map(|score| libm::exp(score - max)).sum::<f64>())
+}

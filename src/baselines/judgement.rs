@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::base::numbers::log_sum_exp;
 use crate::prompt::Scored;
-use crate::prompt::loss::log_sum_exp;
 use crate::zo::Answers;
 
 /// Loss and accuracy of scored rows.

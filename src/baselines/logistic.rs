@@ -15,7 +15,7 @@ pub use super::products::Standard;
 
 use super::features::Features;
 use super::products::{dot, mean_of, products};
-use crate::prompt::loss::log_sum_exp;
+use crate::base::numbers::log_sum_exp;
 
 /// Converged: no element of the gradient is larger.
 pub const TOLERANCE: f64 = 1e-10;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::base::numbers::log_sum_exp;
 use crate::prompt::Scored;
-use crate::prompt::loss::log_sum_exp;
 
 /// A shift for each class, in nats, added to its scores. What counts is their differences.
 #[derive(Clone, Debug, PartialEq, Serialize)]

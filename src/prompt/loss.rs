@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::base::numbers::log_sum_exp;
 use crate::data::Batch;
 use crate::data::task::Loss;
 use crate::model::Model;
@@ -61,11 +62,4 @@ pub fn slope(loss: Loss, scores: &[Score], right: usize, candidate: usize) -> f6
         }
         Loss::TeacherForcing => -is_right,
     }
-}
-
-/// ln sum e^score
-pub fn log_sum_exp(scores: impl Iterator<Item = f64> + Clone) -> f64 {
-    let max = scores.clone().fold(f64::NEG_INFINITY, f64::max);
-    // The C library's exp and log differ between machines.
-    max + libm::log(scores.map(|score| libm::exp(score - max)).sum::<f64>())
 }

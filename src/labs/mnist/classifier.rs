@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::images::{CLASSES, Files, Images};
 use super::network::Network;
 use super::passes::{add_gradient, logits, prediction, trace};
+use crate::base::numbers::log_sum_exp;
 use crate::base::permutation::permutation;
 use crate::base::{Digest, NotFinite, memory};
 use crate::labs::function::{Function, Start};
@@ -102,10 +103,9 @@ impl Classifier {
     }
 }
 
-/// ln sum e^logit, and the largest logit.
+/// ln sum e^logit
 fn normaliser(logits: &[f32]) -> f64 {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    largest + libm::log(logits.iter().map(|logit| libm::exp(f64::from(*logit) - largest)).sum())
+    log_sum_exp(logits.iter().map(|logit| f64::from(*logit)))
 }
 
 /// -log softmax(logits)[label]
