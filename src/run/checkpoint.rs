@@ -61,10 +61,7 @@ impl TrainState<'_> {
         });
         let undone = written.inspect_err(|_| drop(fs::remove_dir_all(&beside)));
         undone.with_context(|| format!("cannot write {}", place.display()))?;
-        for checkpoint in outdated(run, step, limit) {
-            remove(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;
-        }
-        Ok(())
+        remove_outdated(run, step, limit)
     }
 
     fn write(&mut self, run: &Path, folder: &Path, step: u64) -> Result<()> {
@@ -198,6 +195,14 @@ fn all(run: &Path) -> Vec<(u64, PathBuf)> {
 /// The step of the newest checkpoint up to `last`.
 pub fn newest(run: &Path, last: u64) -> Option<u64> {
     all(run).into_iter().map(|(step, _)| step).filter(|step| *step <= last).max()
+}
+
+/// Removes the oldest checkpoints before `step`, until `limit` are left, counting that of `step`.
+pub fn remove_outdated(run: &Path, step: u64, limit: usize) -> Result<()> {
+    for checkpoint in outdated(run, step, limit) {
+        remove(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;
+    }
+    Ok(())
 }
 
 /// The oldest checkpoints before `step`, so many that `limit` are left, counting that of `step`.

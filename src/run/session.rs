@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::checkpoint::TrainState;
+use super::checkpoint::{TrainState, remove_outdated};
 use super::divergence::Limit;
 use super::folder;
 use super::job::resume_command;
@@ -114,6 +114,8 @@ impl<'a> Session<'a> {
         }
         let (last, folder) = (if held { self.known } else { best }, &self.config.output_dir);
         self.start = self.state().restore(folder, last)?;
+        // A run that was killed after it wrote this checkpoint may have left older ones.
+        remove_outdated(folder, self.start, self.config.save_total_limit)?;
         self.kept = if held { best } else { self.start };
         if !held && self.start == best {
             // The folder is a complete model from the start, so a full disk shows now rather than after the first

@@ -64,6 +64,19 @@ fn a_checkpoint_is_of_one_step_of_one_run() -> Result<()> {
     Ok(())
 }
 
+/// A run that is killed after it wrote a checkpoint and before it removed an older one removes it when it goes on, even if it writes no
+/// other.
+#[test]
+fn an_outdated_checkpoint_is_removed_by_the_run_that_goes_on() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    done(place, &format!("train {RUN} --max-steps 24 --save-steps 12 --save-total-limit 2 --output-dir run"))?;
+    done(place, "train --resume run --max-steps 26 --save-steps 0 --save-total-limit 1")?;
+    let left = |step: u64| place.join(format!("run/checkpoint-{step}")).exists();
+    assert_eq!((1..=26).filter(|step| left(*step)).collect::<Vec<_>>(), [24]);
+    Ok(())
+}
+
 /// Frozen weights that are damaged in a checkpoint, or in the run's own model, are seen; the end is the undisturbed run's.
 #[test]
 fn damage_to_frozen_weights_is_seen() -> Result<()> {
