@@ -116,9 +116,12 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) common: Box<Common>,
     /// Also evaluate with the scores of each class shifted, which needs no training
-    #[arg(long, value_name = "BY", value_enum, default_value_t, help_heading = "Calibration")]
+    #[arg(long, value_name = "BY", value_enum, default_value_t, help_heading = "Without training")]
     pub(super) calibrate: Calibration,
-    #[command(flatten, next_help_heading = "Calibration")]
+    /// In-context learning: so many training rows with their right answers before each prompt
+    #[arg(long, value_name = "ROWS", default_value_t = 0, help_heading = "Without training")]
+    pub(super) num_fewshot: usize,
+    #[command(flatten, next_help_heading = "Without training")]
     pub(super) drawn: DrawnArgs,
     /// Print the result as one JSON object
     #[arg(long)]

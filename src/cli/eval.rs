@@ -14,7 +14,7 @@ use super::screen::{describe_model, load, on_threads, say};
 use crate::base::errors::given;
 use crate::base::memory::peak_rss_bytes;
 use crate::baselines::calibration::CONTENT_FREE;
-use crate::baselines::{Calibrated, Calibration, Judgement};
+use crate::baselines::{Calibrated, Calibration, Demonstrations, Judgement};
 use crate::config::Inputs;
 use crate::data::Example;
 use crate::data::task::{Files, PromptedRow, Sizes, Task};
@@ -26,6 +26,7 @@ use crate::run::known::PriorRun;
 /// What is asked for beside the inputs.
 struct Wanted {
     calibrate: Calibration,
+    num_fewshot: usize,
     drawn: DrawnArgs,
     as_json: bool,
     dump_to: Option<PathBuf>,
@@ -33,30 +34,36 @@ struct Wanted {
 }
 
 pub fn eval_verb(args: EvalArgs, quiet: bool) -> Result<()> {
-    let EvalArgs { common, calibrate, drawn, json: as_json, dump: dump_to } = args;
+    let EvalArgs { common, calibrate, num_fewshot, drawn, json: as_json, dump: dump_to } = args;
     let threads = common.threads;
     let (inputs, run) = inputs_of(*common)?;
-    let wanted = Wanted { calibrate, drawn, as_json, dump_to, quiet };
+    let wanted = Wanted { calibrate, num_fewshot, drawn, as_json, dump_to, quiet };
     on_threads(threads, || eval_inputs(inputs, run, wanted))
 }
 
 fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, wanted: Wanted) -> Result<()> {
     let task = given(Task::of(inputs.task.as_deref(), inputs.data.as_deref()))?;
-    check_calibration(&wanted, &task)?;
+    check_wanted(&wanted, &task)?;
     let sizes = sizes_of(&inputs, wanted.drawn, run.as_ref());
     let files = given(task.data(inputs.data.as_deref()))?;
     let rows = given(task.eval_split(&files, sizes, inputs.train_set_seed))?;
-    let fitted_rows = given(calibration_rows(wanted.calibrate, &inputs, &task, &files, sizes))?;
+    let mut shown_rows = given(training_rows(&wanted, &inputs, &task, &files, sizes))?;
+    let training_rows = shown_rows.split_off(wanted.num_fewshot);
+    let demonstrations = Demonstrations::of(&shown_rows);
+    let fitted_rows = given(calibration_rows(wanted.calibrate, training_rows, &task, &files))?;
     check_dump(wanted.dump_to.as_deref())?;
     let opened = LoadedModel::open_meta(&inputs)?.0;
     let start = Instant::now();
     let mut loaded = load(opened, &inputs, wanted.quiet)?;
     let load_seconds = start.elapsed().as_secs_f64();
-    let examples = given(loaded.encode(&rows))?;
-    let fitted_examples = given(loaded.encode(&fitted_rows))?;
+    let examples = given(loaded.encode(&demonstrations.before(&rows)))?;
+    let fitted_examples = given(loaded.encode(&demonstrations.before(&fitted_rows)))?;
     describe_model(&inputs, &loaded);
     let source = task.describe_source(inputs.data.as_deref()).map_or(String::new(), |files| format!("{files}, "));
     tracing::info!("data    {}: {} eval rows ({source}seed {})", task.name, examples.len(), inputs.train_set_seed);
+    if wanted.num_fewshot > 0 {
+        tracing::info!("        {} before each prompt, with right answers", counted(wanted.num_fewshot));
+    }
     let repeats = match &mut run {
         Some(run) => seen_by(run, &task, &rows),
         None => {
@@ -86,6 +93,7 @@ fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, wanted: Wanted) -> Res
             "model": inputs.model,
             "task": task.name,
             "examples": examples.len(),
+            "num_fewshot": wanted.num_fewshot,
             "loss": found.loss,
             "load_seconds": load_seconds,
             "seconds": start.elapsed().as_secs_f64(),
@@ -118,31 +126,43 @@ fn eval_inputs(inputs: Inputs, mut run: Option<PriorRun>, wanted: Wanted) -> Res
     dumped
 }
 
-/// Fails if the task has no classes to shift, or if training rows are asked for that nothing reads.
-fn check_calibration(wanted: &Wanted, task: &Task) -> Result<()> {
+/// Fails if the task has no classes to shift or no answers to choose from, or if training rows are asked for that nothing reads.
+fn check_wanted(wanted: &Wanted, task: &Task) -> Result<()> {
     let DrawnArgs { num_train, num_dev } = wanted.drawn;
     let asked = [("num_train", num_train), ("num_dev", num_dev)].into_iter().find(|(_, size)| size.is_some());
+    if wanted.num_fewshot > 0 {
+        task.check_choices("`num_fewshot`")?;
+    }
     match (asked, wanted.calibrate) {
-        (Some((name, _)), Calibration::None | Calibration::ContentFree) => {
-            Err(usage!("`{name}` has no effect here: only `calibrate threshold` reads training rows"))
+        (Some((name, _)), Calibration::None | Calibration::ContentFree) if wanted.num_fewshot == 0 => {
+            Err(usage!("`{name}` has no effect here: only `calibrate threshold` and `num_fewshot` read training rows"))
         }
         (_, Calibration::None) => Ok(()),
         (_, kind) => task.classes(&format!("`calibrate {}`", kind.name())).map(drop),
     }
 }
 
-/// The rows that the shifts are found on: none, training rows, or rows without content.
-fn calibration_rows(
-    kind: Calibration,
-    inputs: &Inputs,
-    task: &Task,
-    files: &Files,
-    sizes: Sizes,
-) -> Result<Vec<PromptedRow>> {
+/// The training rows, at least those that stand before a prompt; none if nothing reads them.
+fn training_rows(wanted: &Wanted, inputs: &Inputs, task: &Task, files: &Files, sizes: Sizes) -> Result<Vec<PromptedRow>> {
+    if wanted.num_fewshot == 0 && wanted.calibrate != Calibration::Threshold {
+        return Ok(Vec::new());
+    }
+    let (train, _) = task.train_and_dev(files, sizes, inputs.train_set_seed)?;
+    if wanted.num_fewshot > train.len() {
+        return Err(usage!("`num_fewshot` {}: the training split has {} only", wanted.num_fewshot, counted(train.len())));
+    }
+    Ok(train)
+}
+
+fn counted(rows: usize) -> String {
+    format!("{rows} training row{}", if rows == 1 { "" } else { "s" })
+}
+
+/// The rows that the shifts are found on: none, the training rows that no prompt shows, or rows without content.
+fn calibration_rows(kind: Calibration, train: Vec<PromptedRow>, task: &Task, files: &Files) -> Result<Vec<PromptedRow>> {
     match kind {
         Calibration::None => Ok(Vec::new()),
         Calibration::Threshold => {
-            let (train, _) = task.train_and_dev(files, sizes, inputs.train_set_seed)?;
             task.check_every_class(&train)?;
             Ok(train)
         }

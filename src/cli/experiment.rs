@@ -9,7 +9,7 @@ use super::experiments::{EXPERIMENTS, Experiment};
 use super::screen::say;
 use super::sweep::run_sweep;
 use crate::base::Stop;
-use crate::base::text::nearest;
+use crate::base::text::{nearest, quoted};
 use crate::report::{Report, as_text, written};
 use crate::run::alignment;
 use crate::sweep::SweepFile;
@@ -25,21 +25,39 @@ pub fn experiment_verb(args: ExperimentArgs, quiet: bool) -> Result<()> {
     if named.len() > 1 && args.options.json {
         return Err(usage!("`json`: {name} has several parts; name one of them"));
     }
+    let parse = |(experiment, (name, text)): &(&'static Experiment, &(&'static str, &str))| {
+        Ok((*experiment, *name, SweepFile::parse(text, &format!("configs/labs/{name}.toml"))?))
+    };
+    let mut parts = named.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    select(&mut parts, &args.options.only)?;
     let stop = Stop::listen()?;
     let place = args.options.knobs.output_dir.clone().unwrap_or_else(|| Path::new("runs").join("labs"));
-    named.into_iter().try_for_each(|(experiment, part)| run(experiment, part, &place, &args.options, &stop, quiet))
+    parts.into_iter().try_for_each(|part| run(part, &place, &args.options, &stop, quiet))
+}
+
+/// A part of an experiment: its name and its sweep.
+type Part = (&'static Experiment, &'static str, SweepFile);
+
+/// Keeps the groups called `names`. A part that has none of them, such as the network of the attack, stays whole. A name that no part
+/// has is a usage error.
+fn select(parts: &mut [Part], names: &[String]) -> Result<()> {
+    let groups = |file: &SweepFile| file.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>();
+    let all: Vec<String> = parts.iter().flat_map(|(.., file)| groups(file)).collect();
+    if let Some(wrong) = names.iter().find(|name| !all.contains(name)) {
+        return Err(usage!(
+            "`only`: there is no group {}: {}",
+            quoted(wrong),
+            nearest(wrong, all.iter().map(String::as_str))
+        ));
+    }
+    parts.iter_mut().try_for_each(|(.., file)| {
+        let own = groups(file);
+        file.select(&names.iter().filter(|name| own.contains(name)).cloned().collect::<Vec<_>>())
+    })
 }
 
 /// Runs a part in a folder of its name, and reports on it.
-fn run(
-    experiment: &Experiment,
-    (name, text): &(&str, &str),
-    place: &Path,
-    options: &SweepOptions,
-    stop: &Stop,
-    quiet: bool,
-) -> Result<()> {
-    let file = SweepFile::parse(text, &format!("configs/labs/{name}.toml"))?;
+fn run((experiment, name, file): Part, place: &Path, options: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
     let folder = place.join(name);
     run_sweep(file, folder.clone(), options, stop, quiet)?;
     if options.dry_run {

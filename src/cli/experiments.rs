@@ -54,11 +54,23 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "least-squares",
         about: "VAMO (arXiv 2505.13954) on a nonconvex finite sum, beside first-order and zeroth-order methods",
-        parts: &[("least-squares", include_str!("../../configs/labs/least-squares.toml"))],
+        parts: &[
+            ("least-squares", include_str!("../../configs/labs/least-squares.toml")),
+            ("vamo-ablations", include_str!("../../configs/labs/vamo-ablations.toml")),
+            ("vamo-budget", include_str!("../../configs/labs/vamo-budget.toml")),
+        ],
         aligned: false,
-        to_loss: &[],
+        to_loss: &[Goal::Loss(0.12), Goal::Loss(0.102)],
+    },
+    Experiment {
+        name: "mnist",
+        about: "VAMO on a classifier of MNIST, beside first-order and zeroth-order methods; needs --data FOLDER with its files",
+        parts: &[("mnist", include_str!("../../configs/labs/mnist.toml"))],
+        aligned: false,
+        to_loss: &[Goal::Loss(0.5), Goal::Loss(0.2)],
     },
 ];
+
 /// The names that a command line offers.
 pub(super) fn experiment_names() -> Vec<PossibleValue> {
     let parts = |experiment: &'static Experiment| {

@@ -22,18 +22,18 @@ use crate::sweep::table::table;
 use crate::sweep::{Cell, Orders, PlannedCell, SweepFile, SweepFolder, conduct, file, folder, grid, plan};
 
 pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
-    let file = SweepFile::open(&args.file)?;
+    let mut file = SweepFile::open(&args.file)?;
+    file.select(&args.options.only)?;
     let place = folder::place(&file, args.options.knobs.output_dir.clone());
     run_sweep(file, place, &args.options, &Stop::listen()?, quiet)
 }
 
-/// Runs a sweep in the folder `place`, and prints its table. Fails after the table if a cell failed.
-pub(super) fn run_sweep(mut file: SweepFile, place: PathBuf, args: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
+/// Runs all groups of a sweep in the folder `place`, and prints its table. Fails after the table if a cell failed.
+pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
     let jobs = args.jobs.unwrap_or(1);
     if jobs == 0 {
         return Err(usage!("--jobs 0: it must be at least 1"));
     }
-    file.select(&args.only)?;
     let cells = grid::cells(&file, &file::typed(&args.knobs)?)?;
     folder::check(&place)?;
 

@@ -157,6 +157,10 @@ pub struct RawArgs {
     /// Also write what is logged for a tracker [default: none]
     #[arg(long, value_name = "TRACKER", help_heading = "Output")]
     pub report_to: Option<Tracker>,
+    /// Name of the run in reports; runs of one name that differ in their seed alone are one row. A sweep names its cells after their
+    /// groups [default: the method and what sets the run apart from the others]
+    #[arg(long, value_name = "NAME", help_heading = "Output")]
+    pub run_name: Option<String>,
     /// Folder for the run [default: runs/TASK-MODEL-OPTIMIZER-SEED]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub output_dir: Option<PathBuf>,

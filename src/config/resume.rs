@@ -9,8 +9,8 @@ use super::args::RawArgs;
 use super::run_config::RunConfig;
 
 /// Options that change neither what a run computes nor which of it is kept, but what is written of it and how fast.
-pub const OF_THE_RECORD: [&str; 7] =
-    ["logging_steps", "save_steps", "save_total_limit", "fsync", "report_to", "stop_if_diverged", "threads"];
+pub const OF_THE_RECORD: [&str; 8] =
+    ["logging_steps", "save_steps", "save_total_limit", "fsync", "report_to", "run_name", "stop_if_diverged", "threads"];
 
 /// Other options that may change: the length of the run, intervals, locations.
 const CHANGEABLE: [&str; 10] = [

@@ -76,6 +76,8 @@ pub struct RunConfig {
     pub fsync: Fsync,
     #[serde(default, skip_serializing_if = "Tracker::is_none")]
     pub report_to: Tracker,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_name: Option<String>,
     pub output_dir: PathBuf,
     pub overwrite_output_dir: bool,
 }
@@ -129,6 +131,7 @@ impl RunConfig {
             save_total_limit: raw.save_total_limit.unwrap_or(1),
             fsync: raw.fsync.unwrap_or_default(),
             report_to: raw.report_to.unwrap_or_default(),
+            run_name: raw.run_name,
             output_dir,
             overwrite_output_dir: raw.overwrite_output_dir.unwrap_or(false),
         };

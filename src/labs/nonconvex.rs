@@ -2,7 +2,6 @@
 //! f_i(x) = (y_i - s(a_i . x))^2 with s(t) = 1 / (1 + e^-t).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -150,10 +149,8 @@ impl Function for NonconvexLeastSquares {
         Ok(Score::of_loss(self.at_theta(weights)?.0))
     }
 
-    fn show(&self, weights: Weights, _: &Path) -> Result<BTreeMap<String, Value>> {
-        let (_, gradient) = self.at_theta(weights)?;
-        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-        Ok([("gradient_norm".into(), norm.into())].into())
+    fn gradient(&self, weights: Weights) -> Result<Option<Vec<f64>>> {
+        Ok(Some(self.at_theta(weights)?.1))
     }
 }
 

@@ -48,6 +48,11 @@ impl LabKind {
     pub fn is_finite_sum(&self) -> bool {
         self.options.contains(&"batch_size")
     }
+
+    /// Whether its scores are the function that is minimised, rather than means over other examples.
+    pub fn is_exact(&self) -> bool {
+        !self.options.contains(&"num_eval")
+    }
 }
 
 const R_ADAZO: &str = "R-AdaZO, Shu et al. 2025, arXiv 2502.01014, Figures 1 and 2";

@@ -51,6 +51,11 @@ impl<F: Function> Workload for Trained<F> {
         self.0.score(weights, split, proceed)
     }
 
+    fn gradient_norm(&self, weights: Weights) -> Result<Option<f64>> {
+        let norm = |gradient: Vec<f64>| gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        Ok(self.0.gradient(weights)?.map(norm))
+    }
+
     fn num_choices(&self) -> usize {
         self.0.num_choices()
     }

@@ -51,6 +51,10 @@ pub enum Measure {
     DevLoss,
     /// The accuracy there, in percent.
     DevAccuracy,
+    /// The norm of the gradient of the function that is minimised.
+    GradientNorm,
+    /// The norm of VAMO's correction divided by that of the mini-batch gradient.
+    CorrectionRatio,
     /// The cosine between estimate and true gradient.
     GradientCosine,
     /// The cosine between the estimate's first moment and the true gradient.
@@ -62,10 +66,12 @@ pub enum Measure {
 }
 
 /// All measures.
-pub const MEASURES: [Measure; 7] = [
+pub const MEASURES: [Measure; 9] = [
     Measure::TrainLoss,
     Measure::DevLoss,
     Measure::DevAccuracy,
+    Measure::GradientNorm,
+    Measure::CorrectionRatio,
     Measure::GradientCosine,
     Measure::MomentCosine,
     Measure::SquaredMomentError,
@@ -79,6 +85,8 @@ impl Measure {
             Measure::TrainLoss => "train-loss",
             Measure::DevLoss => "dev-loss",
             Measure::DevAccuracy => "dev-accuracy",
+            Measure::GradientNorm => "gradient-norm",
+            Measure::CorrectionRatio => "correction-ratio",
             Measure::GradientCosine => "gradient-cosine",
             Measure::MomentCosine => "moment-cosine",
             Measure::SquaredMomentError => "squared-moment-error",
@@ -92,6 +100,8 @@ impl Measure {
             Measure::TrainLoss => "training loss",
             Measure::DevLoss => "dev loss",
             Measure::DevAccuracy => "dev accuracy",
+            Measure::GradientNorm => "gradient norm",
+            Measure::CorrectionRatio => "VAMO's correction beside the mini-batch gradient",
             Measure::GradientCosine => "cosine of the estimate with the true gradient",
             Measure::MomentCosine => "cosine of the first moment with the true gradient",
             Measure::SquaredMomentError => "relative error of the mean of m^2",
@@ -105,6 +115,8 @@ impl Measure {
             Measure::TrainLoss => "training loss (nats)",
             Measure::DevLoss => "dev loss (nats)",
             Measure::DevAccuracy => "dev accuracy (%)",
+            Measure::GradientNorm => "|grad f(x)|",
+            Measure::CorrectionRatio => "|correction| / |gradient|",
             Measure::GradientCosine => "cos(g, true gradient)",
             Measure::MomentCosine => "cos(m, true gradient)",
             Measure::SquaredMomentError | Measure::SquaredGradientError => "|v - V| / |V|",
@@ -113,7 +125,8 @@ impl Measure {
 
     /// Whether it is known by step alone.
     pub fn is_by_step(self) -> bool {
-        !matches!(self, Measure::TrainLoss | Measure::DevLoss | Measure::DevAccuracy)
+        use Measure::{GradientCosine, MomentCosine, SquaredGradientError, SquaredMomentError};
+        matches!(self, GradientCosine | MomentCosine | SquaredMomentError | SquaredGradientError)
     }
 }
 
@@ -171,6 +184,8 @@ pub fn of_run(run: &RunRecord, measure: Measure) -> Vec<Point> {
         }
         Measure::DevLoss => all.filter_map(|at| Some(point(at, run.log[at].dev_loss?))).collect(),
         Measure::DevAccuracy => all.filter_map(|at| Some(point(at, 100.0 * run.log[at].dev_accuracy?))).collect(),
+        Measure::GradientNorm => all.filter_map(|at| Some(point(at, run.log[at].gradient_norm?))).collect(),
+        Measure::CorrectionRatio => all.filter_map(|at| Some(point(at, run.log[at].correction_ratio?))).collect(),
     }
 }
 

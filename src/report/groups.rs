@@ -111,7 +111,7 @@ impl Groups {
         }
         let (settings, runs): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let differing = differing(&settings);
-        let labels = labels(&settings, &differing);
+        let labels = labels(&settings, &names(&runs), &differing);
         let differences = differing.iter().map(|key| (key.clone(), values(&settings, key))).collect();
         let groups = labels.into_iter().zip(runs).map(|(label, runs)| Group { label, runs }).collect();
         Ok(Groups { groups, differences })
@@ -256,11 +256,22 @@ fn number(scientific: &str) -> String {
     }
 }
 
-/// A label for each group: its method where methods differ, and what else tells it from those of the same method.
-fn labels(all: &[Map<String, Value>], differing: &[String]) -> Vec<String> {
-    let mut parts: Vec<Vec<String>> = vec![Vec::new(); all.len()];
+/// The name that all runs of a group have; None: they have none, or several.
+fn names(groups: &[Vec<RunRecord>]) -> Vec<Option<String>> {
+    let name = |runs: &Vec<RunRecord>| {
+        let name = runs[0].config.run_name.clone()?;
+        runs.iter().all(|run| run.config.run_name.as_deref() == Some(&name)).then_some(name)
+    };
+    groups.iter().map(name).collect()
+}
+
+/// A label for each group: its name, or else its method where methods differ, and what else tells it from those of the same name.
+fn labels(all: &[Map<String, Value>], names: &[Option<String>], differing: &[String]) -> Vec<String> {
+    let mut parts: Vec<Vec<String>> = names.iter().map(|name| name.iter().cloned().collect()).collect();
     // Groups that are not told apart yet.
-    let mut same: Vec<Vec<usize>> = vec![(0..all.len()).collect()];
+    let mut by_name: BTreeMap<&Option<String>, Vec<usize>> = BTreeMap::new();
+    names.iter().enumerate().for_each(|(at, name)| by_name.entry(name).or_default().push(at));
+    let mut same: Vec<Vec<usize>> = by_name.into_values().collect();
     for key in differing {
         let values = values(all, key);
         let mut next = Vec::new();
@@ -305,7 +316,16 @@ mod tests {
 
     fn labelled(all: &[Value]) -> Vec<String> {
         let all: Vec<Map<String, Value>> = all.iter().map(|settings| settings.as_object().unwrap().clone()).collect();
-        labels(&all, &differing(&all))
+        labels(&all, &vec![None; all.len()], &differing(&all))
+    }
+
+    #[test]
+    fn a_name_comes_first_and_what_tells_its_groups_apart_after_it() {
+        let rate = |x: f64| json!({"optimizer": "zo-sgd", "learning_rate": x}).as_object().unwrap().clone();
+        let all = [rate(0.1), rate(0.2), rate(0.3), rate(0.4), rate(0.5)];
+        let names = ["a", "a", "b", "", ""].map(|name| Some(name.to_string()).filter(|name| !name.is_empty()));
+        let expected = ["a lr 0.1", "a lr 0.2", "b", "lr 0.4", "lr 0.5"];
+        assert_eq!(labels(&all, &names, &differing(&all)), expected);
     }
 
     #[test]

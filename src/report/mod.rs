@@ -19,5 +19,5 @@ mod events;
 pub mod tensorboard;
 
 pub use goal::Goal;
-pub use summary::{Report, Row, Spread, Target};
+pub use summary::{Report, Row, Spread, Target, TargetCost};
 pub use table::as_text;

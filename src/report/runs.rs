@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::base::text::quoted;
 use crate::config::RunConfig;
-use crate::labs::table::kind;
+use crate::labs::table::{LabKind, kind};
 use crate::run::Memory;
 use crate::run::alignment::{self, Alignment};
 use crate::run::log_line::{LogLine, read_log_so_far};
@@ -73,9 +73,9 @@ impl RunRecord {
         self.log.last().map_or(0, |line| line.step)
     }
 
-    /// Whether its dev loss is the very function that it minimises: a lab's that is no finite sum.
+    /// Whether its dev loss is the very function that it minimises.
     pub fn is_exact(&self) -> bool {
-        self.config.lab.lab.as_deref().and_then(|name| kind(name).ok()).is_some_and(|lab| !lab.is_finite_sum())
+        self.config.lab.lab.as_deref().and_then(|name| kind(name).ok()).is_some_and(LabKind::is_exact)
     }
 
     /// Function evaluations. A backward pass counts as two, over the mini-batch: it is counted by micro-batch.

@@ -31,28 +31,30 @@ impl Spread {
 
 /// How the runs of a group come to the target loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "reached")]
-pub enum Target {
-    /// Every run reaches it; what that takes.
-    ByAll {
-        /// Updates.
-        steps: Spread,
-        /// Function evaluations.
-        evaluations: Spread,
-        /// Tokens.
-        tokens: Spread,
-        /// Wall time.
-        seconds: Spread,
-        /// How many times fewer function evaluations than the baseline, if there is one and it reaches the target.
-        speed_up_evaluations: Option<f64>,
-        /// How many times less wall time.
-        speed_up_seconds: Option<f64>,
-    },
-    /// Not every run reaches it, so there is no mean.
-    NotByAll {
-        /// The runs that do.
-        runs: usize,
-    },
+pub struct Target {
+    /// The runs that reach it.
+    pub reached_by: usize,
+    /// The median of the updates that it takes; None if half of the runs or fewer reach it.
+    pub median_steps: Option<f64>,
+    /// What it takes on average; None if not every run reaches it, so that there is no mean.
+    pub cost: Option<TargetCost>,
+}
+
+/// What the target loss costs the runs of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TargetCost {
+    /// Updates.
+    pub steps: Spread,
+    /// Function evaluations.
+    pub evaluations: Spread,
+    /// Tokens.
+    pub tokens: Spread,
+    /// Wall time.
+    pub seconds: Spread,
+    /// How many times fewer function evaluations than the baseline, if there is one and it reaches the target.
+    pub speed_up_evaluations: Option<f64>,
+    /// How many times less wall time.
+    pub speed_up_seconds: Option<f64>,
 }
 
 /// The numbers of a group. Scores and costs are those of its finished runs.
@@ -82,6 +84,10 @@ pub struct Row {
     pub eval_loss: Option<Spread>,
     /// Their accuracy there, as a share.
     pub eval_accuracy: Option<Spread>,
+    /// The norm of the gradient after the last step, where it was logged.
+    pub gradient_norm: Option<Spread>,
+    /// The norm of VAMO's correction divided by that of the mini-batch gradient, mean over the logged steps.
+    pub correction_ratio: Option<Spread>,
     /// How it comes to each target loss of the report.
     pub targets: Vec<Target>,
     /// Memory by part, of the finished run with the largest peak.
@@ -185,33 +191,54 @@ fn row(group: &Group, targets: &[Goal]) -> Row {
         train_loss: spread(|scores| scores.train_loss),
         eval_loss: spread(|scores| scores.eval_loss),
         eval_accuracy: spread(|scores| scores.eval_accuracy),
+        gradient_norm: last_norms(&finished).and_then(|norms| Spread::of(&norms)),
+        correction_ratio: mean_corrections(&finished).and_then(|means| Spread::of(&means)),
         targets: targets.iter().map(|target| reached(group, *target)).collect(),
         memory: largest,
     }
 }
 
+/// The last gradient norms that runs have logged, if all of them have.
+fn last_norms(runs: &[(&RunRecord, &Scores)]) -> Option<Vec<f64>> {
+    runs.iter().map(|(run, _)| run.log.last()?.gradient_norm).collect()
+}
+
+/// The mean correction ratio of each run, if all of them have logged some.
+fn mean_corrections(runs: &[(&RunRecord, &Scores)]) -> Option<Vec<f64>> {
+    let mean = |run: &RunRecord| {
+        let ratios: Vec<f64> = run.log.iter().filter_map(|line| line.correction_ratio).collect();
+        Spread::of(&ratios).map(|spread| spread.mean)
+    };
+    runs.iter().map(|(run, _)| mean(run)).collect()
+}
+
 fn reached(group: &Group, target: Goal) -> Target {
     let points: Vec<_> = group.runs.iter().filter_map(|run| reaches(run, target.loss(run)?)).collect();
     let of = |axis: usize| Spread::of(&points.iter().map(|point| point.spent[axis]).collect::<Vec<_>>());
-    match (of(0), of(1), of(2), of(3)) {
-        (Some(steps), Some(evaluations), Some(tokens), Some(seconds)) if points.len() == group.runs.len() => {
-            Target::ByAll { steps, evaluations, tokens, seconds, speed_up_evaluations: None, speed_up_seconds: None }
-        }
-        _ => Target::NotByAll { runs: points.len() },
-    }
+    let cost = || {
+        let [steps, evaluations, tokens, seconds] = [of(0)?, of(1)?, of(2)?, of(3)?];
+        Some(TargetCost { steps, evaluations, tokens, seconds, speed_up_evaluations: None, speed_up_seconds: None })
+    };
+    let (reached_by, all) = (points.len(), group.runs.len());
+    let median_steps = median(points.iter().map(|point| point.spent[0]).collect(), all);
+    Target { reached_by, median_steps, cost: if reached_by == all { cost() } else { None } }
+}
+
+/// The median of `count` numbers, of which those that are not known are larger than all others; None if it is not known.
+fn median(mut known: Vec<f64>, count: usize) -> Option<f64> {
+    known.sort_by(f64::total_cmp);
+    let [low, high] = [count.checked_sub(1)? / 2, count / 2].map(|at| known.get(at).copied());
+    Some((low? + high?) / 2.0)
 }
 
 /// Fills in the speed-up over the group at `baseline`, whose own is 1.
 fn compare_with(rows: &mut [Row], baseline: usize) {
     for at in 0..rows[baseline].targets.len() {
-        let Target::ByAll { evaluations: base, seconds: base_seconds, .. } = rows[baseline].targets[at] else { continue };
-        for row in rows.iter_mut() {
-            if let Target::ByAll { evaluations, seconds, speed_up_evaluations, speed_up_seconds, .. } = &mut row.targets[at]
-            {
-                *speed_up_evaluations = Some(base.mean / evaluations.mean);
-                // A clock that stands still gives no ratio.
-                *speed_up_seconds = Some(base_seconds.mean / seconds.mean).filter(|ratio| ratio.is_finite());
-            }
+        let Some(base) = rows[baseline].targets[at].cost else { continue };
+        for cost in rows.iter_mut().filter_map(|row| row.targets[at].cost.as_mut()) {
+            cost.speed_up_evaluations = Some(base.evaluations.mean / cost.evaluations.mean);
+            // A clock that stands still gives no ratio.
+            cost.speed_up_seconds = Some(base.seconds.mean / cost.seconds.mean).filter(|ratio| ratio.is_finite());
         }
     }
 }
@@ -265,6 +292,14 @@ fn no_gain<'a>(mut runs: impl Iterator<Item = &'a RunRecord>, loss: f64) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_counts_what_is_not_reached() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0], 3), Some(2.0));
+        assert_eq!(median(vec![3.0, 1.0], 3), Some(3.0));
+        assert_eq!(median(vec![3.0, 1.0, 2.0], 4), Some(2.5));
+        assert_eq!((median(vec![3.0, 1.0], 4), median(Vec::new(), 0), median(vec![1.0], 3)), (None, None, None));
+    }
 
     #[test]
     fn the_spread_is_the_standard_deviation_of_a_sample() {

@@ -21,6 +21,12 @@ pub struct Table {
 /// The unit of memory in tables and figures.
 pub const MIB: f64 = (1 << 20) as f64;
 
+/// What a table says where a loss was not reached.
+const NOT_REACHED: &str = "not reached";
+
+/// The number of runs from which on a median is shown.
+const FEW: usize = 5;
+
 /// The three tables: what was reached, what a target loss took, memory.
 pub fn tables(report: &Report) -> Vec<Table> {
     let mut all = vec![results(report)];
@@ -36,7 +42,13 @@ fn results(report: &Report) -> Table {
     headers.extend(has_tokens.then_some("tokens"));
     headers.extend(["seconds", "train loss", "eval loss"]);
     headers.extend(has_accuracy.then_some("accuracy %"));
+    let has_norm = report.rows.iter().any(|row| row.gradient_norm.is_some());
+    headers.extend(has_norm.then_some("gradient norm"));
+    let has_correction = report.rows.iter().any(|row| row.correction_ratio.is_some());
+    headers.extend(has_correction.then_some("correction / gradient"));
     headers.push("peak MiB");
+    // A function's values are of any size; losses of language models are near 1.
+    let loss = if report.is_exact() { significant } else { |x| format!("{x:.3}") };
     let cells = |row: &Row| {
         let mut cells = vec![
             row.group.clone(),
@@ -46,12 +58,10 @@ fn results(report: &Report) -> Table {
             whole(row.evaluations),
         ];
         cells.extend(has_tokens.then(|| whole(row.tokens)));
-        cells.extend([
-            row.seconds.map_or("-".into(), seconds),
-            spread(row.train_loss, |x| format!("{x:.3}")),
-            spread(row.eval_loss, |x| format!("{x:.3}")),
-        ]);
+        cells.extend([row.seconds.map_or("-".into(), seconds), spread(row.train_loss, loss), spread(row.eval_loss, loss)]);
         cells.extend(has_accuracy.then(|| spread(row.eval_accuracy.map(percent), |x| format!("{x:.1}"))));
+        cells.extend(has_norm.then(|| spread(row.gradient_norm, significant)));
+        cells.extend(has_correction.then(|| spread(row.correction_ratio, |x| format!("{x:.4}"))));
         cells.push(row.memory.map_or("-".into(), |memory| format!("{:.0}", memory.peak_rss_bytes as f64 / MIB)));
         cells
     };
@@ -61,30 +71,31 @@ fn results(report: &Report) -> Table {
 fn to_target(report: &Report, at: usize) -> Table {
     let with_baseline = report.baseline.is_some();
     let has_tokens = report.has_tokens();
-    let mut headers = vec!["method", "reached by", "steps", "evaluations"];
+    // A median of a few seeds says little.
+    let has_median = report.rows.iter().any(|row| row.seeds.len() >= FEW);
+    let mut headers = vec!["method", "reached by"];
+    headers.extend(has_median.then_some("median steps"));
+    headers.extend(["steps", "evaluations"]);
     headers.extend(has_tokens.then_some("tokens"));
     headers.push("seconds");
     let spent = headers.len();
     headers.extend(with_baseline.then_some(["speed-up in evaluations", "speed-up in seconds"]).into_iter().flatten());
     let cells = |row: &Row| {
-        let mut cells = vec![row.group.clone()];
+        let Target { reached_by, median_steps, cost } = row.targets[at];
+        let mut cells = vec![row.group.clone(), format!("{reached_by} of {}", row.seeds.len())];
+        cells.extend(has_median.then(|| median_steps.map_or(NOT_REACHED.into(), |steps| format!("{steps:.0}"))));
         let times = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
-        match row.targets[at] {
-            Target::ByAll { steps, evaluations, tokens, seconds: time, speed_up_evaluations, speed_up_seconds } => {
-                cells.push(format!("{0} of {0}", row.seeds.len()));
-                let counted = [Some(steps), Some(evaluations), has_tokens.then_some(tokens)];
-                cells.extend(counted.into_iter().flatten().map(|x| spread(Some(x), |x| format!("{x:.0}"))));
-                cells.push(spread(Some(time), seconds));
-                if with_baseline {
-                    cells.extend([times(speed_up_evaluations), times(speed_up_seconds)]);
-                }
-            }
-            Target::NotByAll { runs } => {
-                cells.push(format!("{runs} of {}", row.seeds.len()));
-                cells.resize(spent, "not reached".into());
-                cells.resize(headers.len(), "-".into());
+        if let Some(cost) = cost {
+            let counted = [Some(cost.steps), Some(cost.evaluations), has_tokens.then_some(cost.tokens)];
+            cells.extend(counted.into_iter().flatten().map(|x| spread(Some(x), |x| format!("{x:.0}"))));
+            cells.push(spread(Some(cost.seconds), seconds));
+            if with_baseline {
+                cells.extend([times(cost.speed_up_evaluations), times(cost.speed_up_seconds)]);
             }
         }
+        // A mean over those runs alone that reach it would be too good.
+        cells.resize(spent.max(cells.len()), NOT_REACHED.into());
+        cells.resize(headers.len(), "-".into());
         cells
     };
     let target = report.targets[at];
@@ -132,6 +143,15 @@ fn seeds(row: &Row) -> String {
     if row.finished == all { all.to_string() } else { format!("{all} ({} finished)", row.finished) }
 }
 
+/// Four significant digits.
+fn significant(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".into(),
+        size if (1e-3..1e5).contains(&size) => format!("{x:.*}", (3 - size.log10().floor() as i32).max(0) as usize),
+        _ => format!("{x:.3e}"),
+    }
+}
+
 fn whole(value: Option<f64>) -> String {
     value.map_or("-".into(), |value| format!("{value:.0}"))
 }
@@ -164,6 +184,12 @@ pub fn legend(report: &Report) -> Vec<String> {
             .into(),
         "Memory: the finished run of the group with the largest peak.".into(),
     ];
+    if report.rows.iter().any(|row| row.gradient_norm.is_some()) {
+        said.push("Gradient norm: that of the function that is minimised, after the last step.".into());
+    }
+    if report.rows.iter().any(|row| row.correction_ratio.is_some()) {
+        said.push("Correction / gradient: the norms of VAMO's correction and of the mini-batch gradient, mean over the logged steps.".into());
+    }
     if let Some(at) = report.baseline {
         said.push(format!("Speed-up: the mean of {} divided by that of the method.", report.rows[at].group));
     }
@@ -206,7 +232,13 @@ pub fn as_csv(report: &Report) -> String {
         add("function_evaluations", row.evaluations);
         add("tokens", row.tokens);
         add("train_seconds", row.seconds);
-        let scores = [("train_loss", row.train_loss), ("eval_loss", row.eval_loss), ("eval_accuracy", row.eval_accuracy)];
+        let scores = [
+            ("train_loss", row.train_loss),
+            ("eval_loss", row.eval_loss),
+            ("eval_accuracy", row.eval_accuracy),
+            ("gradient_norm", row.gradient_norm),
+            ("correction_ratio", row.correction_ratio),
+        ];
         for (name, spread) in scores {
             add(&format!("{name}_mean"), spread.map(|spread| spread.mean));
             add(&format!("{name}_sd"), spread.and_then(|spread| spread.sd));
@@ -220,18 +252,16 @@ pub fn as_csv(report: &Report) -> String {
             };
             add(&format!("target{number}_loss"), loss);
             add(&format!("target{number}_percent"), percent);
-            let (reached, spent, ratios) = match target {
-                Target::ByAll { steps, evaluations, tokens, seconds, speed_up_evaluations, speed_up_seconds } => {
-                    let spent = [steps, evaluations, tokens, seconds].map(Some);
-                    (row.seeds.len(), spent, [*speed_up_evaluations, *speed_up_seconds])
-                }
-                Target::NotByAll { runs } => (*runs, [None; 4], [None; 2]),
-            };
-            add(&format!("target{number}_reached_by"), Some(reached as f64));
+            add(&format!("target{number}_reached_by"), Some(target.reached_by as f64));
+            add(&format!("target{number}_steps_median"), target.median_steps);
+            let cost = target.cost;
+            let spent =
+                [cost.map(|c| c.steps), cost.map(|c| c.evaluations), cost.map(|c| c.tokens), cost.map(|c| c.seconds)];
             for (name, spread) in ["steps", "function_evaluations", "tokens", "seconds"].into_iter().zip(spent) {
                 add(&format!("target{number}_{name}_mean"), spread.map(|spread| spread.mean));
                 add(&format!("target{number}_{name}_sd"), spread.and_then(|spread| spread.sd));
             }
+            let ratios = [cost.and_then(|c| c.speed_up_evaluations), cost.and_then(|c| c.speed_up_seconds)];
             add(&format!("speed_up{number}_function_evaluations"), ratios[0]);
             add(&format!("speed_up{number}_seconds"), ratios[1]);
         }
@@ -287,4 +317,25 @@ fn fitted(table: &Table, width: usize) -> String {
         text += &format!("(too wide to be shown here: {})\n", left_out.join(", "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_any_size_have_four_digits() {
+        for (x, expected) in [
+            (0.0, "0"),
+            (4987.6, "4988"),
+            (0.095678, "0.09568"),
+            (1.0, "1.000"),
+            (-12.3456, "-12.35"),
+            (3.21e-7, "3.210e-7"),
+            (2.5e9, "2.500e9"),
+            (99999.6, "100000"),
+        ] {
+            assert_eq!(significant(x), expected);
+        }
+    }
 }

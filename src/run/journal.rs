@@ -54,6 +54,15 @@ pub struct Journal {
 /// Sum and count of each running mean.
 type Window = [[f64; 2]; 3];
 
+/// What is known of the weights at an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluation {
+    /// The score on dev.
+    pub scored: Scored,
+    /// The norm of the gradient of the function that is minimised, where the workload knows it.
+    pub gradient_norm: Option<f64>,
+}
+
 /// One step, as the journal records it.
 pub struct Step<'a> {
     /// The step, counted from 1.
@@ -144,12 +153,13 @@ impl Journal {
     }
 
     /// Logs the dev score before the first step.
-    pub fn untrained(&mut self, dev: &Scored) -> Result<()> {
+    pub fn untrained(&mut self, dev: &Evaluation) -> Result<()> {
         if self.written.is_none() {
-            self.say(0, dev);
+            self.say(0, &dev.scored);
         }
-        self.last_dev = Some(*dev);
-        self.write(LogLine { dev_loss: Some(dev.loss), dev_accuracy: dev.accuracy, ..self.line(0) })?;
+        self.last_dev = Some(dev.scored);
+        let Evaluation { scored, gradient_norm } = *dev;
+        self.write(LogLine { dev_loss: Some(scored.loss), dev_accuracy: scored.accuracy, gradient_norm, ..self.line(0) })?;
         // The clocks of training and of the bar start here.
         self.start = Instant::now();
         self.bar.reset();
@@ -157,15 +167,15 @@ impl Journal {
     }
 
     /// Logs one step and, where it was due, the dev score after it.
-    pub fn step(&mut self, step: Step, dev: Option<&Scored>) -> Result<()> {
+    pub fn step(&mut self, step: Step, dev: Option<&Evaluation>) -> Result<()> {
         self.count(&step);
         if !step.replayed && self.pace.is_none() {
             self.pace = Some(Pace::new(step.number, self.last));
         }
         if let Some(dev) = dev {
-            self.last_dev = Some(*dev);
+            self.last_dev = Some(dev.scored);
             if self.written.is_none_or(|written| written < step.number) {
-                self.say(step.number, dev);
+                self.say(step.number, &dev.scored);
             }
         }
         if dev.is_some() || step.number == 1 || step.number.is_multiple_of(self.logging_steps) {
@@ -178,11 +188,12 @@ impl Journal {
                 projected_grad: step.estimate.projected_grad(),
                 first_order_norm: step.gradient_norm,
                 correction_norm: step.estimate.correction_norm,
+                gradient_norm: dev.and_then(|dev| dev.gradient_norm),
                 correction_ratio: step.gradient_norm.and_then(|norm| Some(step.estimate.correction_norm? / norm)),
                 snapshot: self.snapshot.take(),
                 learning_rate: Some(step.learning_rate),
-                dev_loss: dev.map(|d| d.loss),
-                dev_accuracy: dev.and_then(|d| d.accuracy),
+                dev_loss: dev.map(|d| d.scored.loss),
+                dev_accuracy: dev.and_then(|d| d.scored.accuracy),
                 ..self.line(step.number)
             };
             self.write(line)?;

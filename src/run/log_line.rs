@@ -49,6 +49,9 @@ pub struct LogLine {
     #[serde(skip_serializing_if = "Option::is_none", alias = "eval_accuracy")]
     /// The accuracy on the dev split, likewise.
     pub dev_accuracy: Option<f64>,
+    /// Of a lab, at evaluations: the norm of the gradient of the function that is minimised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<f64>,
     /// Function evaluations since the start of training, without those on dev.
     pub function_evaluations: u64,
     /// Forward passes, likewise.

@@ -6,7 +6,7 @@ use super::checkpoint::{TrainState, remove_outdated};
 use super::divergence::Limit;
 use super::folder;
 use super::job::resume_command;
-use super::journal::Journal;
+use super::journal::{Evaluation, Journal};
 use super::learning::Watch;
 use super::progress::Progress;
 use super::results::{About, Memory, Results};
@@ -87,7 +87,8 @@ impl<'a> Session<'a> {
                 run.log.dev(scored)?
             }
         };
-        run.journal.untrained(&dev)?;
+        let evaluation = run.evaluation(dev)?;
+        run.journal.untrained(&evaluation)?;
         run.workload.write_companions(&config.output_dir, run.params.dtype())?;
         run.restore(dev)?;
         Ok(run)
@@ -157,12 +158,16 @@ impl<'a> Session<'a> {
         Ok((Scored { loss: score.loss, accuracy: score.accuracy, digest }, score))
     }
 
-    /// The dev score after a step: the logged one, once the weights match its digest; else a new one if due.
-    pub(super) fn evaluate(&mut self, step: u64) -> Result<Option<Scored>> {
+    fn evaluation(&mut self, scored: Scored) -> Result<Evaluation> {
+        Ok(Evaluation { scored, gradient_norm: self.workload.gradient_norm(self.params.settle()?)? })
+    }
+
+    /// The evaluation after a step: the dev score is the logged one, once the weights match its digest; else a new one if due.
+    pub(super) fn evaluate(&mut self, step: u64) -> Result<Option<Evaluation>> {
         let config = self.config;
         if let Some(scored) = self.log.trajectory().dev.get(&step).copied() {
             self.log.trajectory().check(step, self.params)?;
-            return Ok(Some(scored));
+            return self.evaluation(scored).map(Some);
         }
         // A logged step without a dev score, other than the last, was not due.
         let due = step >= self.known && (step.is_multiple_of(config.eval_steps) || step == self.last);
@@ -171,7 +176,8 @@ impl<'a> Session<'a> {
         }
         let (scored, _) = self.score(Split::Dev, false)?;
         self.warn_if_unchanged(step, scored.digest);
-        self.log.dev(scored).map(Some)
+        let scored = self.log.dev(scored)?;
+        self.evaluation(scored).map(Some)
     }
 
     /// Warns if no weight has changed since the last score, which a smooth loss curve would not show.
@@ -204,7 +210,8 @@ impl<'a> Session<'a> {
         self.workload.save(self.params.settle()?, &self.config.output_dir)
     }
 
-    pub(super) fn keep_the_best(&mut self, step: u64, dev: Option<Scored>) -> Result<()> {
+    pub(super) fn keep_the_best(&mut self, step: u64, evaluation: Option<Evaluation>) -> Result<()> {
+        let dev = evaluation.map(|evaluation| evaluation.scored);
         if let Some(dev) = dev.filter(|dev| dev.loss < self.best.1.loss) {
             if step > self.kept {
                 self.keep()?;

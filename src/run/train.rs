@@ -63,12 +63,12 @@ pub(super) fn steps(run: &mut Session, problem: &mut dyn Problem) -> Result<()> 
         drop(gradients);
 
         let (time, pass_time) = (clock.elapsed(), run.params.pass_time() - walked);
-        let dev = run.evaluate(step).with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
+        let evaluation = run.evaluate(step).with_context(|| format!("after step {step} (direction seed {})", at.seed(0)))?;
         let (learning_rate, cost, replayed) = (config.learning_rate_at(step), problem.cost(), replayed.is_some());
         let done = Step { number: step, estimate: &estimate, gradient_norm, learning_rate, cost, time, pass_time, replayed };
-        run.journal.step(done, dev.as_ref())?;
+        run.journal.step(done, evaluation.as_ref())?;
         run.warn_if_it_does_not_learn(&estimate, gradient_norm);
-        run.keep_the_best(step, dev)?;
+        run.keep_the_best(step, evaluation)?;
         run.checkpoint_if_due(step)?;
     }
     Ok(())

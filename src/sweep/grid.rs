@@ -99,7 +99,7 @@ pub fn cells(file: &SweepFile, typed: &[Choice]) -> Result<Vec<Cell>> {
             return Err(usage!("{}: there would be more than {MOST_CELLS} cells; shorten the lists", file.place));
         }
         for settings in combinations(&choices) {
-            all.push(cell(file, group, &choices, settings));
+            all.push(cell(file, group, &choices, named(settings, group)));
         }
     }
     // Some file systems do not tell capitals from small letters.
@@ -140,6 +140,16 @@ fn combinations(choices: &[Choice]) -> Vec<Vec<Setting>> {
         all = all.iter().flat_map(|begun| with(begun).collect::<Vec<_>>()).collect();
     }
     all
+}
+
+/// The settings of a cell, whose run has the name of its group in reports, unless they name it.
+fn named(mut settings: Vec<Setting>, group: Option<&str>) -> Vec<Setting> {
+    const NAME: &str = "run_name";
+    let has_name = settings.iter().any(|setting| setting.option == NAME);
+    if let Some(group) = group.filter(|_| !has_name) {
+        settings.push(Setting { option: NAME.into(), value: group.into(), line: None });
+    }
+    settings
 }
 
 fn cell(file: &SweepFile, group: Option<&str>, choices: &[Choice], settings: Vec<Setting>) -> Cell {

@@ -24,6 +24,11 @@ pub trait Workload {
     /// The score of the weights on a split. `proceed` is called between batches; its error ends the work.
     fn score(&self, weights: Weights, split: Split, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Score>;
 
+    /// The norm of the gradient of the function that is minimised. None: it takes backpropagation over all examples.
+    fn gradient_norm(&self, _weights: Weights) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// Number of answers an example offers: chance level is a loss of ln of it.
     fn num_choices(&self) -> usize {
         1

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use zotune::baselines::{Features, LogisticRegression, Probe, Shifts, calibration::CONTENT_FREE, logistic::TOLERANCE};
-use zotune::data::task::Task;
+use zotune::data::task::{Sizes, Task};
 use zotune::prompt::Scored;
 
 use crate::support::rows::{LABELS, fails, json_of, labelled, write};
@@ -282,6 +282,38 @@ fn shifts_without_content_are_those_of_rows_that_say_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Rows before a prompt give the scores of data whose texts have these rows before them; a threshold is not fitted on the rows shown.
+#[test]
+fn rows_in_the_prompt_are_those_of_a_text_that_has_them() -> Result<()> {
+    let folder = workplace()?;
+    let place = folder.path();
+    for name in ["plain", "whole"] {
+        std::fs::create_dir(place.join(name))?;
+        write(&place.join(name).join("train.jsonl"), &labelled(30))?;
+    }
+    let asked = labelled(5);
+    write(&place.join("plain/test.jsonl"), &asked)?;
+    let task = Task::of(None, Some(&place.join("plain")))?;
+    let sizes = Sizes { num_train: Some(20), ..Sizes::default() };
+    let (train, _) = task.train_and_dev(&task.data(Some(&place.join("plain")))?, sizes, 0)?;
+    let shown: String = train[..3].iter().map(|row| format!("{}\n\n", row.answered[row.label])).collect();
+    let with_shown = |row: &Value| {
+        let text = row["text"].as_str().context("a text")?;
+        Ok(json!({ "text": format!("{shown}{text}"), "label": row["label"] }))
+    };
+    write(&place.join("whole/test.jsonl"), &asked.iter().map(with_shown).collect::<Result<Vec<_>>>()?)?;
+    let eval = |words: &str| json_of(&done(place, &format!("eval --model model --json {words}"))?);
+    let found =
+        eval("--data plain --num-fewshot 3 --num-train 20 --calibrate threshold --max-length 200 --dump plain.jsonl")?;
+    assert_eq!((&found["num_fewshot"], &found["calibration"]["fitted_on"]), (&3.into(), &17.into()));
+    let expected = eval("--data whole --max-length 200 --dump whole.jsonl")?;
+    assert_eq!((&found["loss"], &found["accuracy"]), (&expected["loss"], &expected["accuracy"]));
+    for (found, expected) in lines(&place.join("plain.jsonl"))?.iter().zip(&lines(&place.join("whole.jsonl"))?) {
+        assert_eq!((&found["tokens"], &found["scores"]), (&expected["tokens"], &expected["scores"]));
+    }
+    Ok(())
+}
+
 /// A run's model is asked on the rows of the run, and any number of threads gives the same numbers.
 #[test]
 fn a_runs_model_is_fitted_on_the_runs_rows() -> Result<()> {
@@ -344,7 +376,12 @@ fn what_has_no_classes_and_what_has_no_rows_is_refused_by_name() -> Result<()> {
         ("eval --model model --data rows.jsonl --num-train 0 --calibrate threshold", "--num-train 0: it must be at least 1"),
         (
             "eval --model model --data rows.jsonl --num-dev 3",
-            "--num-dev has no effect here: only --calibrate threshold reads",
+            "--num-dev has no effect here: only --calibrate threshold and --num-fewshot read training rows",
+        ),
+        ("eval --model model --data text.jsonl --num-fewshot 1", "--num-fewshot needs a task with answers to choose from"),
+        (
+            "eval --model model --data rows.jsonl --num-fewshot 9 --num-train 8",
+            "--num-fewshot 9: the training split has 8 training rows only",
         ),
         ("probe --model model --data rows.jsonl --dump no/such.jsonl", "--dump: the folder no does not exist"),
     ] {

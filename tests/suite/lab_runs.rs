@@ -91,10 +91,13 @@ fn a_lab_is_trained_extended_and_reported_on_the_command_line() -> Result<()> {
     let output = done(at, "report whole lower --to-loss 90%,1e-30 --json")?;
     let report: Value = serde_json::from_slice(&output.stdout)?;
     let targets = report["groups"][0]["targets"].as_array().context("targets")?;
-    assert_eq!(
-        (&targets[0]["reached"], &targets[1]),
-        (&"by_all".into(), &serde_json::json!({ "reached": "not_by_all", "runs": 0 }))
-    );
+    assert_eq!((&targets[0]["reached_by"], targets[0]["cost"].is_object()), (&2.into(), true));
+    assert_eq!(targets[1], serde_json::json!({ "reached_by": 0, "median_steps": null, "cost": null }));
+    // f = |x|^2 / 2, so the norm of its gradient is sqrt(2 f).
+    for line in read_log_so_far(&at.join("whole"))?.0.iter().filter(|line| line.dev_loss.is_some()) {
+        let (norm, expected) = (line.gradient_norm.context("a norm")?, (2.0 * line.dev_loss.unwrap()).sqrt());
+        assert!((norm - expected).abs() < 1e-6 * expected, "step {}: {norm}, not {expected}", line.step);
+    }
     let text = std::fs::read_to_string(at.join("report/table.md"))?;
     assert!(text.contains("not reached") && text.contains("90 % of the loss before training"), "{text}");
     Ok(())
@@ -110,7 +113,17 @@ fn an_experiment_is_a_sweep_and_its_report() -> Result<()> {
     assert!(page.contains("cos(m, true gradient)"));
     assert!(at.join("labs/moments/report/moment-cosine-by-steps.svg").is_file());
     assert!(!at.join("labs/moments/report/moment-cosine-by-seconds.svg").is_file());
-    says(at, "lab momnts", 2, "did you mean \"moments\"?")
+    says(at, "lab momnts", 2, "did you mean \"moments\"?")?;
+
+    // Groups are selected in each part, and keep their names in its report.
+    let small = "--dimension 20 --max-steps 100 --seed 0 --output-dir labs";
+    done(at, &format!("lab synthetic --only zo-adamm,r-adazo {small}"))?;
+    for part in ["quadratic", "cubic", "levy", "rosenbrock"] {
+        let table = std::fs::read_to_string(at.join(format!("labs/{part}/report/table.md")))?;
+        let names: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next()).collect();
+        assert!(names.starts_with(&["method", "r-adazo", "zo-adamm"]), "{part}: {names:?}");
+    }
+    says(at, "lab synthetic --only zo-adam", 2, "there is no group \"zo-adam\": did you mean \"zo-adamm\"?")
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use zotune::base::errors::exit_code;
 use zotune::config::{RawArgs, RunConfig};
 use zotune::report::curves::{Measure, of_run};
-use zotune::report::{Goal, Report, Row, Spread, Target, as_text, written};
+use zotune::report::{Goal, Report, Row, Spread, Target, TargetCost, as_text, written};
 use zotune::run::log_line::LogLine;
 use zotune::zo::SnapshotReport;
 
@@ -89,21 +89,22 @@ fn a_loss_is_reached_at_the_first_line_whose_running_mean_is_not_above_it() -> R
     ByHand { settings, cost: (2, 4, 10, 0.5), ..PLAIN }.write(&run)?;
     let at = |loss: f64| -> Result<Option<Target>> { Ok(of(&[&run], Some(loss), None)?.rows[0].targets.first().copied()) };
     let by_step = |step: f64| {
-        Some(Target::ByAll {
+        let cost = TargetCost {
             steps: one(step),
             evaluations: one(6.0 * step),
             tokens: one(10.0 * step),
             seconds: one(0.5 * step),
             speed_up_evaluations: None,
             speed_up_seconds: None,
-        })
+        };
+        Some(Target { reached_by: 1, median_steps: Some(step), cost: Some(cost) })
     };
     assert_eq!(at(0.751)?, by_step(10.0));
     assert_eq!(at(0.651)?, by_step(12.0));
     assert_eq!(at(0.649)?, by_step(15.0));
     assert_eq!(at(0.5)?, by_step(15.0));
     assert_eq!(at(0.375)?, by_step(20.0));
-    assert_eq!(at(0.374)?, Some(Target::NotByAll { runs: 0 }));
+    assert_eq!(at(0.374)?, Some(Target { reached_by: 0, median_steps: None, cost: None }));
     // The lowest that it reaches.
     assert_eq!(of(&[run], None, None)?.targets, [Goal::Loss(0.375)]);
     Ok(())
@@ -141,9 +142,9 @@ fn seeds_are_one_row_with_mean_and_deviation() -> Result<()> {
     near(sgd.eval_loss, 0.62, 0.02);
     // Of 0.70, 0.72, 0.80: the mean 0.74, the squares 16, 4 and 36 in ten thousandths, over two.
     near(sgd.eval_accuracy, 0.74, 28e-4f64.sqrt());
-    let speed_ups = |row: &Row| match row.targets.first() {
-        Some(Target::ByAll { speed_up_evaluations, speed_up_seconds, .. }) => (*speed_up_evaluations, *speed_up_seconds),
-        _ => (None, None),
+    let speed_ups = |row: &Row| {
+        let cost = row.targets[0].cost.unwrap();
+        (cost.speed_up_evaluations, cost.speed_up_seconds)
     };
     assert_eq!((speed_ups(sgd), speed_ups(sign)), ((Some(1.0), Some(1.0)), (Some(2.0), Some(0.5))));
     let error = of(&[sweep], None, Some("zo-sng")).map(drop).unwrap_err();
@@ -160,7 +161,9 @@ fn what_is_not_reached_has_no_number() -> Result<()> {
     ByHand { settings, log: &[(10, 1.0), (20, 0.9)], cost: (1, 0, 10, 1.0), scores: None }
         .write(&sweep.join("cells/zo-sign-late"))?;
     let report = of(&[&sweep], Some(0.5), Some("zo-sign"))?;
-    assert_eq!(report.rows[1].targets, [Target::NotByAll { runs: 2 }]);
+    let Target { reached_by, median_steps, cost } = report.rows[1].targets[0];
+    assert_eq!((reached_by, cost), (2, None));
+    assert!(median_steps.is_some(), "two of three reach it");
     assert!(report.notes.iter().any(|note| note.contains("zo-sign-late is not finished: its log ends at step 20 of 50")));
     let text = as_text(&report, 200);
     let line = text.lines().find(|line| line.starts_with("zo-sign") && line.contains("of 3")).context("its line")?;

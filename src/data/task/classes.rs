@@ -11,6 +11,17 @@ use super::row_file::RowFile;
 use crate::base::text::listed;
 
 impl Task {
+    /// Fails with a usage error, which says that `what` needs answers to choose from, if each row has a single completion.
+    pub fn check_choices(&self, what: &str) -> Result<()> {
+        match self.num_candidates {
+            1 => Err(usage!(
+                "{what} needs a task with answers to choose from; the rows of {} have one completion each",
+                self.name
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The number of classes. A usage error, which says that `what` needs them, if each row has answers of its own, or only one.
     pub fn classes(&self, what: &str) -> Result<usize> {
         match (self.num_candidates, self.has_own_answers) {
