@@ -59,6 +59,7 @@ fn select(parts: &mut [Part], names: &[String]) -> Result<()> {
 /// Runs a part in a folder of its name, and reports on it.
 fn run((experiment, name, file): Part, place: &Path, options: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
     let folder = place.join(name);
+    let baseline = experiment.baseline.filter(|name| file.groups.iter().any(|group| group.name == *name));
     run_sweep(file, folder.clone(), options, stop, quiet)?;
     if options.dry_run {
         return Ok(());
@@ -67,7 +68,7 @@ fn run((experiment, name, file): Part, place: &Path, options: &SweepOptions, sto
     if experiment.aligned {
         align(&folder.join("cells"), stop)?;
     }
-    let report = Report::of(&[cells], experiment.to_loss, None)?;
+    let report = Report::of(&[cells], experiment.to_loss, baseline)?;
     let place = folder.join("report");
     written::check(&place, false)?;
     let page = written::write(&report, &place)?;

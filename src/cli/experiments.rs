@@ -16,6 +16,8 @@ pub(super) struct Experiment {
     pub(super) aligned: bool,
     /// Losses whose cost the report compares.
     pub(super) to_loss: &'static [Goal],
+    /// The group over which the report gives speed-ups.
+    pub(super) baseline: Option<&'static str>,
 }
 
 const SHARES: &[Goal] = &[Goal::Percent(50.0), Goal::Percent(10.0), Goal::Percent(1.0)];
@@ -33,6 +35,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         ],
         aligned: false,
         to_loss: SHARES,
+        baseline: Some("zo-rmsprop"),
     },
     Experiment {
         name: "moments",
@@ -40,6 +43,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         parts: &[("moments", include_str!("../../configs/labs/moments.toml"))],
         aligned: true,
         to_loss: &[],
+        baseline: None,
     },
     Experiment {
         name: "attack",
@@ -50,6 +54,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         ],
         aligned: false,
         to_loss: &[Goal::Loss(0.0)],
+        baseline: Some("zo-rmsprop"),
     },
     Experiment {
         name: "least-squares",
@@ -61,6 +66,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         ],
         aligned: false,
         to_loss: &[Goal::Loss(0.12), Goal::Loss(0.102)],
+        baseline: Some("sgd"),
     },
     Experiment {
         name: "mnist",
@@ -68,6 +74,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         parts: &[("mnist", include_str!("../../configs/labs/mnist.toml"))],
         aligned: false,
         to_loss: &[Goal::Loss(0.5), Goal::Loss(0.2)],
+        baseline: Some("sgd"),
     },
 ];
 
