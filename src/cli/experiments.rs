@@ -47,7 +47,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
     },
     Experiment {
         name: "attack",
-        about: "Table 1 of R-AdaZO: a black-box attack on images of MNIST; needs --data FOLDER with its files",
+        about: "Table 1 of R-AdaZO: a black-box attack on images of MNIST, from the hub or --data FOLDER",
         parts: &[
             ("mnist-cnn", include_str!("../../configs/labs/mnist-cnn.toml")),
             ("attack", include_str!("../../configs/labs/attack.toml")),
@@ -70,7 +70,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
     },
     Experiment {
         name: "mnist",
-        about: "VAMO on a classifier of MNIST, beside first-order and zeroth-order methods; needs --data FOLDER with its files",
+        about: "VAMO on a classifier of MNIST, beside first-order and zeroth-order methods",
         parts: &[("mnist", include_str!("../../configs/labs/mnist.toml"))],
         aligned: false,
         to_loss: &[Goal::Loss(0.5), Goal::Loss(0.2)],

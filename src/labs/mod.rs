@@ -5,6 +5,7 @@ mod meter;
 mod function;
 mod problem;
 mod trained;
+mod dataset;
 mod least_squares;
 mod synthetic;
 mod nonconvex;
@@ -13,6 +14,7 @@ mod args;
 pub mod table;
 
 pub use args::LabArgs;
+pub use dataset::Dataset;
 pub use function::{Function, Lab, Start};
 pub use least_squares::LeastSquares;
 pub use nonconvex::NonconvexLeastSquares;

@@ -1,12 +1,13 @@
 //! The table of labs: name, source, options, constructor.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::args::LabArgs;
+use super::dataset::Dataset;
 use super::function::Lab;
-use super::mnist::{Attack, Classifier, Draw, Network, Target};
+use super::mnist::{Attack, Classifier, DATASET, Draw, Network, Target};
 use super::nonconvex::NonconvexLeastSquares;
 use super::synthetic::{Form, Synthetic};
 use super::trained::Trained;
@@ -16,8 +17,8 @@ use crate::base::text::nearest;
 pub struct LabConfig<'a> {
     /// The options of labs.
     pub args: &'a LabArgs,
-    /// The folder or file of its data.
-    pub data: Option<&'a Path>,
+    /// The folder of a data set's files: the one that is given, or else one with those of the hub.
+    pub data: &'a dyn Fn(&Dataset) -> Result<PathBuf>,
     /// The run folder of the model that it is about.
     pub model: Option<&'a Path>,
     /// Examples in the training, dev and evaluation split. None: the lab's default.
@@ -87,7 +88,7 @@ fn least_squares(config: &LabConfig) -> Result<Box<dyn Lab>> {
 fn mnist(config: &LabConfig) -> Result<Box<dyn Lab>> {
     let LabConfig { args, sizes, train_set_seed, batch_size, seed, .. } = *config;
     let draw = Draw { sizes, train_set_seed, batch_size, seed };
-    Ok(Box::new(Trained(Classifier::open(args.network.unwrap_or(Network::Mlp), images(config, "mnist")?, draw)?)))
+    Ok(Box::new(Trained(Classifier::open(args.network.unwrap_or(Network::Mlp), &(config.data)(&DATASET)?, draw)?)))
 }
 
 fn attack(config: &LabConfig) -> Result<Box<dyn Lab>> {
@@ -95,14 +96,7 @@ fn attack(config: &LabConfig) -> Result<Box<dyn Lab>> {
         usage!("`lab` attack: `model` is missing; give the folder of a finished run of `lab mnist` with `network cnn`")
     })?;
     let target = Target { image: config.args.image.unwrap_or(0), digit: config.args.target };
-    Ok(Box::new(Trained(Attack::open(run, images(config, "attack")?, target)?)))
-}
-
-/// The folder of MNIST's files.
-fn images<'a>(config: &LabConfig<'a>, lab: &str) -> Result<&'a Path> {
-    config.data.ok_or_else(|| {
-        usage!("`lab` {lab}: `data` is missing; give a folder with MNIST's files (train-images-idx3-ubyte.gz ...)")
-    })
+    Ok(Box::new(Trained(Attack::open(run, &(config.data)(&DATASET)?, target)?)))
 }
 
 /// The lab of this name. An unknown name is a usage error.

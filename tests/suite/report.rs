@@ -435,7 +435,9 @@ fn the_format_of_the_log_is_documented() -> Result<()> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats.md"))?;
     let x = Some(1.0);
     let snapshot = SnapshotReport { num_directions: 1, example_evaluations: 1, standard_error: x };
+    // Every field is named, so that a new one does not compile without a row.
     let line = LogLine {
+        step: 1,
         loss: x,
         loss_plus: x,
         loss_minus: x,
@@ -447,7 +449,13 @@ fn the_format_of_the_log_is_documented() -> Result<()> {
         learning_rate: x,
         dev_loss: x,
         dev_accuracy: x,
-        ..LogLine::default()
+        gradient_norm: x,
+        function_evaluations: 1,
+        forwards: 1,
+        backwards: 1,
+        tokens: 1,
+        seconds: 1.0,
+        rss_peak_bytes: 1,
     };
     let fields = serde_json::to_value(line)?;
     let names = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };

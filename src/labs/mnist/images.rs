@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::idx::{self, Idx};
+use super::parquet;
 use crate::base::Digest;
+use crate::labs::dataset::Dataset;
 
 /// Digits.
 pub const CLASSES: usize = 10;
@@ -16,13 +18,34 @@ pub const SIDE: usize = 28;
 /// Pixels of an image.
 pub const IMAGE: usize = SIDE * SIDE;
 
-/// The two pairs of files.
+/// Where the hub has them.
+pub const DATASET: Dataset = Dataset { repo: "ylecun/mnist", files: &[Files::Train.on_hub(), Files::Test.on_hub()] };
+
+/// The two splits.
 #[derive(Clone, Copy, Debug)]
 pub enum Files {
-    /// train-...: 60,000 images.
+    /// 60,000 images.
     Train,
-    /// t10k-...: 10,000 images.
+    /// 10,000 images.
     Test,
+}
+
+impl Files {
+    /// What the names of its two IDX files begin with.
+    fn name(self) -> &'static str {
+        match self {
+            Files::Train => "train",
+            Files::Test => "t10k",
+        }
+    }
+
+    /// Its file on the hub.
+    const fn on_hub(self) -> &'static str {
+        match self {
+            Files::Train => "mnist/train-00000-of-00001.parquet",
+            Files::Test => "mnist/test-00000-of-00001.parquet",
+        }
+    }
 }
 
 /// Images and their labels.
@@ -43,12 +66,19 @@ impl Images {
         Ok(Images { pixels, labels })
     }
 
-    /// Reads the files in `folder`. Unusable files are a usage error.
+    /// Reads the files in `folder`: IDX files, or those of the hub. Unusable files are a usage error.
     pub fn read(folder: &Path, files: Files) -> Result<Self> {
-        let name = match files {
-            Files::Train => "train",
-            Files::Test => "t10k",
-        };
+        let on_hub = folder.join(files.on_hub());
+        let (pixels, labels) = if on_hub.is_file() { parquet::read(&on_hub, SIDE)? } else { Self::read_idx(folder, files)? };
+        if let Some(at) = labels.iter().position(|label| usize::from(*label) >= CLASSES) {
+            bail!(usage!("`data` {}: label {at}, counted from 0, is {}, not a digit", folder.display(), labels[at]));
+        }
+        Images::new(pixels, labels)
+    }
+
+    /// Pixels [images, 784] and labels [images] of two IDX files.
+    fn read_idx(folder: &Path, files: Files) -> Result<(Vec<u8>, Vec<u8>)> {
+        let name = files.name();
         let Idx { shape, bytes: pixels } = idx::read(folder, &format!("{name}-images-idx3-ubyte"), 3)?;
         let labels = idx::read(folder, &format!("{name}-labels-idx1-ubyte"), 1)?.bytes;
         let refuse = |why: String| Err(usage!("`data` {}, {name}-...-ubyte: {why}", folder.display()));
@@ -58,10 +88,7 @@ impl Images {
         if shape[0] != labels.len() {
             return refuse(format!("there are {} images and {} labels", shape[0], labels.len()));
         }
-        if let Some(at) = labels.iter().position(|label| usize::from(*label) >= CLASSES) {
-            return refuse(format!("label {at}, counted from 0, is {}, not a digit", labels[at]));
-        }
-        Images::new(pixels, labels)
+        Ok((pixels, labels))
     }
 
     /// Number of images.
