@@ -97,7 +97,7 @@ if [ "$mode" = quick ]; then
 fi
 lab mnist "$data/MNIST" --data "$data/MNIST"
 lab mnist-cnn "$data/MNIST" --data "$data/MNIST"
-lab attack "$data/MNIST" --data "$data/MNIST" --model "$runs/mnist-cnn/cells/cnn"
+lab attack "$data/MNIST" --data "$data/MNIST"
 sst2="--task sst2 --data $data/SST-2" copa="--task copa --data $data/COPA" smollm2=$models/smollm2-135m
 untrained untrained-reviews -
 # shellcheck disable=SC2086

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::args::{ExperimentArgs, SweepOptions};
-use super::experiments::{EXPERIMENTS, Experiment};
+use super::experiments::{EXPERIMENTS, Experiment, Part};
 use super::screen::say;
 use super::sweep::run_sweep;
 use crate::base::Stop;
@@ -17,16 +17,21 @@ use crate::sweep::SweepFile;
 pub fn experiment_verb(args: ExperimentArgs, quiet: bool) -> Result<()> {
     let Some(name) = &args.name else { return list() };
     let known = || EXPERIMENTS.iter().flat_map(|experiment| experiment.parts.iter().map(move |part| (experiment, part)));
-    let named: Vec<_> = known().filter(|(experiment, part)| experiment.name == name || part.0 == name).collect();
+    let mut named: Vec<_> = known().filter(|(experiment, part)| experiment.name == name || part.name == name).collect();
     if named.is_empty() {
-        let names = EXPERIMENTS.iter().map(|e| e.name).chain(known().map(|(_, part)| part.0));
+        let names = EXPERIMENTS.iter().map(|e| e.name).chain(known().map(|(_, part)| part.name));
         return Err(usage!("{name}: there is no experiment of this name: {}", nearest(name, names)));
+    }
+    if args.options.knobs.common.model.is_some() && named.iter().any(|(_, part)| part.model.is_some()) {
+        // With a model at hand, what would train one is left out.
+        named.retain(|(_, part)| part.model.is_some());
     }
     if named.len() > 1 && args.options.json {
         return Err(usage!("`json`: {name} has several parts; name one of them"));
     }
-    let parse = |(experiment, (name, text)): &(&'static Experiment, &(&'static str, &str))| {
-        Ok((*experiment, *name, SweepFile::parse(text, &format!("configs/labs/{name}.toml"))?))
+    let parse = |(experiment, part): &(&'static Experiment, &'static Part)| {
+        let file = SweepFile::parse(part.text, &format!("configs/labs/{}.toml", part.name))?;
+        Ok(Selected { experiment, part, file })
     };
     let mut parts = named.iter().map(parse).collect::<Result<Vec<_>>>()?;
     select(&mut parts, &args.options.only)?;
@@ -35,14 +40,18 @@ pub fn experiment_verb(args: ExperimentArgs, quiet: bool) -> Result<()> {
     parts.into_iter().try_for_each(|part| run(part, &place, &args.options, &stop, quiet))
 }
 
-/// A part of an experiment: its name and its sweep.
-type Part = (&'static Experiment, &'static str, SweepFile);
+/// A part that is to run, with the groups that are selected.
+struct Selected {
+    experiment: &'static Experiment,
+    part: &'static Part,
+    file: SweepFile,
+}
 
 /// Keeps the groups called `names`. A part that has none of them, such as the network of the attack, stays whole. A name that no part
 /// has is a usage error.
-fn select(parts: &mut [Part], names: &[String]) -> Result<()> {
+fn select(parts: &mut [Selected], names: &[String]) -> Result<()> {
     let groups = |file: &SweepFile| file.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>();
-    let all: Vec<String> = parts.iter().flat_map(|(.., file)| groups(file)).collect();
+    let all: Vec<String> = parts.iter().flat_map(|part| groups(&part.file)).collect();
     if let Some(wrong) = names.iter().find(|name| !all.contains(name)) {
         return Err(usage!(
             "`only`: there is no group {}: {}",
@@ -50,15 +59,19 @@ fn select(parts: &mut [Part], names: &[String]) -> Result<()> {
             nearest(wrong, all.iter().map(String::as_str))
         ));
     }
-    parts.iter_mut().try_for_each(|(.., file)| {
+    parts.iter_mut().try_for_each(|Selected { file, .. }| {
         let own = groups(file);
         file.select(&names.iter().filter(|name| own.contains(name)).cloned().collect::<Vec<_>>())
     })
 }
 
 /// Runs a part in a folder of its name, and reports on it.
-fn run((experiment, name, file): Part, place: &Path, options: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
-    let folder = place.join(name);
+fn run(selected: Selected, place: &Path, options: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
+    let Selected { experiment, part, mut file } = selected;
+    if let Some(model) = part.model {
+        file.set_default("model", place.join(model).to_string_lossy().into());
+    }
+    let folder = place.join(part.name);
     let baseline = experiment.baseline.filter(|name| file.groups.iter().any(|group| group.name == *name));
     run_sweep(file, folder.clone(), options, stop, quiet)?;
     if options.dry_run {
@@ -95,7 +108,7 @@ fn align(cells: &Path, stop: &Stop) -> Result<()> {
 fn list() -> Result<()> {
     let mut text = String::new();
     for Experiment { name, about, parts, .. } in EXPERIMENTS {
-        let parts: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+        let parts: Vec<&str> = parts.iter().map(|part| part.name).collect();
         text += &format!("{name:<14} {about}\n{:14} parts: {}\n", "", parts.join(", "));
     }
     say(text.trim_end())

@@ -10,14 +10,29 @@ pub(super) struct Experiment {
     pub(super) name: &'static str,
     /// What it repeats.
     pub(super) about: &'static str,
-    /// Its sweeps: name and file.
-    pub(super) parts: &'static [(&'static str, &'static str)],
+    /// Its sweeps, in order.
+    pub(super) parts: &'static [Part],
     /// Whether its runs' estimates are compared with true gradients.
     pub(super) aligned: bool,
     /// Losses whose cost the report compares.
     pub(super) to_loss: &'static [Goal],
     /// The group over which the report gives speed-ups.
     pub(super) baseline: Option<&'static str>,
+}
+
+/// A sweep of an experiment.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// Its name, and its folder's in that of the experiment.
+    pub(super) name: &'static str,
+    /// Its file.
+    pub(super) text: &'static str,
+    /// The run of an earlier part whose model it is about, in the experiment's folder.
+    pub(super) model: Option<&'static str>,
+}
+
+const fn part(name: &'static str, text: &'static str) -> Part {
+    Part { name, text, model: None }
 }
 
 const SHARES: &[Goal] = &[Goal::Percent(50.0), Goal::Percent(10.0), Goal::Percent(1.0)];
@@ -28,10 +43,10 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         name: "synthetic",
         about: "Figure 1 of R-AdaZO (arXiv 2502.01014): adaptive methods on four functions of 10,000 variables",
         parts: &[
-            ("quadratic", include_str!("../../configs/labs/quadratic.toml")),
-            ("cubic", include_str!("../../configs/labs/cubic.toml")),
-            ("levy", include_str!("../../configs/labs/levy.toml")),
-            ("rosenbrock", include_str!("../../configs/labs/rosenbrock.toml")),
+            part("quadratic", include_str!("../../configs/labs/quadratic.toml")),
+            part("cubic", include_str!("../../configs/labs/cubic.toml")),
+            part("levy", include_str!("../../configs/labs/levy.toml")),
+            part("rosenbrock", include_str!("../../configs/labs/rosenbrock.toml")),
         ],
         aligned: false,
         to_loss: SHARES,
@@ -40,7 +55,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "moments",
         about: "Figure 2 of R-AdaZO: estimates and moments beside those of true gradients, over beta1",
-        parts: &[("moments", include_str!("../../configs/labs/moments.toml"))],
+        parts: &[part("moments", include_str!("../../configs/labs/moments.toml"))],
         aligned: true,
         to_loss: &[],
         baseline: None,
@@ -49,8 +64,8 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         name: "attack",
         about: "Table 1 of R-AdaZO: a black-box attack on images of MNIST, from the hub or --data FOLDER",
         parts: &[
-            ("mnist-cnn", include_str!("../../configs/labs/mnist-cnn.toml")),
-            ("attack", include_str!("../../configs/labs/attack.toml")),
+            part("mnist-cnn", include_str!("../../configs/labs/mnist-cnn.toml")),
+            Part { model: Some("mnist-cnn/cells/cnn"), ..part("attack", include_str!("../../configs/labs/attack.toml")) },
         ],
         aligned: false,
         to_loss: &[Goal::Loss(0.0)],
@@ -60,9 +75,9 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         name: "least-squares",
         about: "VAMO (arXiv 2505.13954) on a nonconvex finite sum, beside first-order and zeroth-order methods",
         parts: &[
-            ("least-squares", include_str!("../../configs/labs/least-squares.toml")),
-            ("vamo-ablations", include_str!("../../configs/labs/vamo-ablations.toml")),
-            ("vamo-budget", include_str!("../../configs/labs/vamo-budget.toml")),
+            part("least-squares", include_str!("../../configs/labs/least-squares.toml")),
+            part("vamo-ablations", include_str!("../../configs/labs/vamo-ablations.toml")),
+            part("vamo-budget", include_str!("../../configs/labs/vamo-budget.toml")),
         ],
         aligned: false,
         to_loss: &[Goal::Loss(0.12), Goal::Loss(0.102)],
@@ -71,7 +86,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "mnist",
         about: "VAMO on a classifier of MNIST, beside first-order and zeroth-order methods",
-        parts: &[("mnist", include_str!("../../configs/labs/mnist.toml"))],
+        parts: &[part("mnist", include_str!("../../configs/labs/mnist.toml"))],
         aligned: false,
         to_loss: &[Goal::Loss(0.5), Goal::Loss(0.2)],
         baseline: Some("sgd"),
@@ -81,8 +96,8 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
 /// The names that a command line offers.
 pub(super) fn experiment_names() -> Vec<PossibleValue> {
     let parts = |experiment: &'static Experiment| {
-        let other = experiment.parts.iter().filter(|(name, _)| *name != experiment.name);
-        other.map(|(name, _)| PossibleValue::new(*name))
+        let other = experiment.parts.iter().filter(|part| part.name != experiment.name);
+        other.map(|part| PossibleValue::new(part.name))
     };
     let names = |experiment: &'static Experiment| {
         std::iter::once(PossibleValue::new(experiment.name).help(experiment.about)).chain(parts(experiment))

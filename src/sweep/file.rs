@@ -101,6 +101,13 @@ impl SweepFile {
         Ok(file)
     }
 
+    /// Sets an option to a value, unless the file sets it outside of groups.
+    pub fn set_default(&mut self, option: &str, value: Value) {
+        if !self.common.iter().any(|choice| choice.option == option) {
+            self.common.push(Choice { option: option.into(), values: vec![(value, None)], is_list: false });
+        }
+    }
+
     /// The groups called `names`, or all if there are no names. A name that is not there is a usage error.
     pub fn select(&mut self, names: &[String]) -> Result<()> {
         if names.is_empty() {
