@@ -86,7 +86,8 @@ pub struct Row {
     pub eval_accuracy: Option<Spread>,
     /// The norm of the gradient after the last step, where it was logged.
     pub gradient_norm: Option<Spread>,
-    /// The norm of VAMO's correction divided by that of the mini-batch gradient, mean over the logged steps.
+    /// The norm of VAMO's correction divided by that of the mini-batch gradient, median over the logged steps: near a minimum single
+    /// gradients vanish.
     pub correction_ratio: Option<Spread>,
     /// How it comes to each target loss of the report.
     pub targets: Vec<Target>,
@@ -192,7 +193,7 @@ fn row(group: &Group, targets: &[Goal]) -> Row {
         eval_loss: spread(|scores| scores.eval_loss),
         eval_accuracy: spread(|scores| scores.eval_accuracy),
         gradient_norm: last_norms(&finished).and_then(|norms| Spread::of(&norms)),
-        correction_ratio: mean_corrections(&finished).and_then(|means| Spread::of(&means)),
+        correction_ratio: typical_corrections(&finished).and_then(|medians| Spread::of(&medians)),
         targets: targets.iter().map(|target| reached(group, *target)).collect(),
         memory: largest,
     }
@@ -203,13 +204,14 @@ fn last_norms(runs: &[(&RunRecord, &Scores)]) -> Option<Vec<f64>> {
     runs.iter().map(|(run, _)| run.log.last()?.gradient_norm).collect()
 }
 
-/// The mean correction ratio of each run, if all of them have logged some.
-fn mean_corrections(runs: &[(&RunRecord, &Scores)]) -> Option<Vec<f64>> {
-    let mean = |run: &RunRecord| {
+/// The median of each run's correction ratios, if all of them have logged some.
+fn typical_corrections(runs: &[(&RunRecord, &Scores)]) -> Option<Vec<f64>> {
+    let typical = |run: &RunRecord| {
         let ratios: Vec<f64> = run.log.iter().filter_map(|line| line.correction_ratio).collect();
-        Spread::of(&ratios).map(|spread| spread.mean)
+        let count = ratios.len();
+        median(ratios, count)
     };
-    runs.iter().map(|(run, _)| mean(run)).collect()
+    runs.iter().map(|(run, _)| typical(run)).collect()
 }
 
 fn reached(group: &Group, target: Goal) -> Target {

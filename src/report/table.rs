@@ -188,7 +188,7 @@ pub fn legend(report: &Report) -> Vec<String> {
         said.push("Gradient norm: that of the function that is minimised, after the last step.".into());
     }
     if report.rows.iter().any(|row| row.correction_ratio.is_some()) {
-        said.push("Correction / gradient: the norms of VAMO's correction and of the mini-batch gradient, mean over the logged steps.".into());
+        said.push("Correction / gradient: the norms of VAMO's correction and of the mini-batch gradient, median over the logged steps.".into());
     }
     if let Some(at) = report.baseline {
         said.push(format!("Speed-up: the mean of {} divided by that of the method.", report.rows[at].group));
