@@ -19,7 +19,7 @@ import re
 import shutil
 import sys
 
-MARK = re.compile(r"^<!-- results of (\S+):([^;]*)(?:;(.*))? -->\n(.*?)^<!-- end -->\n", re.M | re.S)
+MARK = re.compile(r"^<!-- results of (\S+):([^;\n]*?)(?:;([^\n]*?))? -->\n(?s:.*?)^<!-- end -->\n", re.M)
 
 WAYS = {
     "eval": "untrained", "eval--calibratethreshold": "a threshold on the scores",
