@@ -98,7 +98,8 @@ pub fn resolve_config(
     method.check(&config.settings)?;
     let epoch = (num_train as u64).div_ceil(config.batch_size as u64);
     // MeZO's 1e-3 is for a model's own weights.
-    let (zo_eps, rate) = adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate(num_estimated > 0)));
+    let (zo_eps, rate) =
+        adapter.map_or((1e-3, 1.0), |kind| (kind.zo_eps(), kind.rate(num_estimated > 0, method.is_normalised)));
     config.settings = method.resolve(&config.settings, zo_eps, num_trained, num_estimated, epoch);
     let default = rate * method.learning_rate(num_trained, num_estimated, config.max_steps);
     config.learning_rate.get_or_insert(default);

@@ -75,6 +75,8 @@ pub struct Method {
     pub order: Order,
     /// Default learning rate.
     rate: Rate,
+    /// Whether its step has a length of its own, however long the gradient is.
+    pub is_normalised: bool,
     /// Paper.
     pub source: &'static str,
     /// Defaults of the two-point estimator with `--preset code` (the default) and with `--preset paper`.
@@ -105,7 +107,8 @@ impl Method {
         make: Make,
     ) -> Self {
         let (order, rate, snapshot_cost) = (Order::Zeroth, Rate::Estimated(multiple), SnapshotCost::Nothing);
-        Method { name, source, rate, options, make, order, smoothing: [GAUSSIAN; 2], snapshot_cost }
+        let (smoothing, is_normalised) = ([GAUSSIAN; 2], false);
+        Method { name, source, rate, options, make, order, smoothing, snapshot_cost, is_normalised }
     }
 
     /// A method of first-order gradients for some weights or all, with default learning rate `rate`.
@@ -138,6 +141,11 @@ impl Method {
     /// With these defaults of the two-point estimator for `--preset paper`.
     pub(super) const fn with_paper_smoothing(self, smoothing: Smoothing) -> Self {
         Method { smoothing: [self.smoothing[0], smoothing], ..self }
+    }
+
+    /// With a step that does not get longer with the gradient.
+    pub(super) const fn normalised(self) -> Self {
+        Method { is_normalised: true, ..self }
     }
 
     /// With snapshots of this cost.

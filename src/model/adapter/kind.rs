@@ -32,12 +32,15 @@ impl AdapterKind {
     }
 
     /// The default learning rate, relative to that of as many of a model's own weights, with `estimated` or first-order
-    /// gradients (docs/results.md).
-    pub fn rate(&self, estimated: bool) -> f64 {
-        match (self, estimated) {
-            (AdapterKind::Lora(_), _) => 10.0,
-            (AdapterKind::Prefix(_), true) => 1000.0,
-            (AdapterKind::Prefix(_), false) => 300.0,
+    /// gradients (docs/results.md). A step of estimates whose length does not follow the gradient's (`normalised`) needs less: the
+    /// gradient by an adapter is smaller than that by a model's own weights.
+    pub fn rate(&self, estimated: bool, normalised: bool) -> f64 {
+        match (self, estimated, normalised) {
+            (AdapterKind::Lora(_), true, true) => 1.0,
+            (AdapterKind::Lora(_), ..) => 10.0,
+            (AdapterKind::Prefix(_), true, true) => 10.0,
+            (AdapterKind::Prefix(_), true, false) => 1000.0,
+            (AdapterKind::Prefix(_), false, _) => 300.0,
         }
     }
 }
