@@ -23,7 +23,7 @@ runs=${RUNS:-runs/reproduce}
 
 # The program, said before it runs. The document names the folders of data and models as a reader has them.
 zotune() {
-    echo "zotune $*" | sed "s|$data/|data/|g; s|$models/|models/|g; s| --jobs $jobs||; s| --output-dir [^ ]*||" | tee -a "$runs/$name.command" >&2
+    echo "zotune $*" | sed "s|$data/|data/|g; s|$models/|models/|g; s| --jobs $jobs||; s| --output-dir [^ ]*||; s|$runs/|runs/reproduce/|g" | tee -a "$runs/$name.command" >&2
     target/release/zotune --quiet "$@"
 }
 
