@@ -68,8 +68,11 @@ fn select(parts: &mut [Selected], names: &[String]) -> Result<()> {
 /// Runs a part in a folder of its name, and reports on it.
 fn run(selected: Selected, place: &Path, options: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
     let Selected { experiment, part, mut file } = selected;
-    if let Some(model) = part.model {
-        file.set_default("model", place.join(model).to_string_lossy().into());
+    if let Some(model) = part.model.map(|model| place.join(model)) {
+        if options.dry_run && options.knobs.common.model.is_none() && !model.exists() {
+            return say(&format!("{}: its cells are checked once {} is trained", part.name, model.display()));
+        }
+        file.set_default("model", model.to_string_lossy().into());
     }
     let folder = place.join(part.name);
     let baseline = experiment.baseline.filter(|name| file.groups.iter().any(|group| group.name == *name));
