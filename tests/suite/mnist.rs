@@ -369,7 +369,7 @@ fn the_command_line_trains_a_classifier_and_refuses_to_attack_a_bad_one() -> Res
     says(folder, &format!("{train} --output-dir none"), 2, "there are 60 images and 20 labels")?;
     // A dry run of an experiment does not need what its first part will make.
     std::fs::create_dir(folder.join("good"))?;
-    write_files(&folder.join("good"), 12_000, 20)?;
+    write_files(&folder.join("good"), 200, 20)?;
     let output = done(folder, "lab attack --data good --dry-run")?;
     let said = String::from_utf8(output.stdout)?;
     ensure!(said.contains("attack: its cells are checked once runs/labs/mnist-cnn/cells/cnn is trained"), "{said}");
