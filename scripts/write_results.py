@@ -44,7 +44,8 @@ def of_runs(folder):
     threads = sorted({run["machine"]["threads"] for run in runs})
     seconds = sum(result["train_seconds"] for result in results)
     threads = " or ".join(map(str, threads)) + (" thread" if threads == [1] else " threads")
-    return f"{len(results)} runs of {threads} on {', '.join(machines)}, {duration(seconds)} of training in all."
+    count = f"{len(results)} run{'' if len(results) == 1 else 's'}"
+    return f"{count} of {threads} on {', '.join(machines)}, {duration(seconds)} of training in all."
 
 
 def of_report(folder, titles):
