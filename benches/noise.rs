@@ -7,6 +7,7 @@ use std::time::Instant;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zotune::device::cpu::AffineMove;
 use zotune::device::cpu::displaced::displace;
+use zotune::device::cpu::gram::gram;
 use zotune::device::cpu::moves::apply_moves;
 use zotune::direction::seed::tensor_id;
 use zotune::direction::{Direction, Key};
@@ -45,6 +46,8 @@ fn walks(c: &mut Criterion) {
         group.bench_function(format!("bf16, {name}"), |b| b.iter(|| apply_moves(&mut bf16s, 0, moves)));
         group.bench_function(format!("f16, {name}"), |b| b.iter(|| apply_moves(&mut f16s, 0, moves)));
     }
+    let (keys, mut products) = ([Key::new(Direction::Gaussian, 1, tensor_id("w"))], [0.0]);
+    group.bench_function("its norm", |b| b.iter(|| gram(&keys, weights.len(), &mut products)));
     let mut sides = vec![0f32; 2 * weights.len()];
     for (name, direction) in [("read", Direction::Gaussian), ("read along signs", Direction::Rademacher)] {
         let keys = [Key::new(direction, 1, tensor_id("w"))];

@@ -24,10 +24,21 @@ import transformers
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mezo_torch import TRAINING_ROWS, add_noise, drawn, loss_of, make_batch
+from mezo_torch import TRAINING_ROWS, add_noise, drawn, make_batch
 
 HERE = pathlib.Path(__file__).resolve().parent
 BATCH, EPS = 16, 1e-3
+
+
+def loss_of(model, batch):
+    """The loss of mezo_torch.py's function of this name, with the logits of the answers alone: three fifths of the time."""
+    ids, mask, option, labels = batch
+    option = option[:, 1:]
+    states = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1][option]
+    picked = torch.log_softmax(model.lm_head(states), dim=-1).gather(-1, ids[:, 1:][option][:, None]).squeeze(-1)
+    row = torch.arange(len(ids))[:, None].expand_as(option)[option]
+    scores = torch.zeros(len(ids)).index_add_(0, row, picked) / option.sum(-1)
+    return torch.nn.functional.cross_entropy(scores.view(len(labels), -1), labels)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ use super::screen::{progress_bar, say, training_style};
 use super::tracker::{EventSink, command};
 use crate::base::Stop;
 use crate::base::memory::human;
-use crate::base::numbers::short;
+use crate::base::numbers::{short, significant};
 use crate::base::text::shell_quoted;
 use crate::config::RunConfig;
 use crate::device::cpu::simd;
@@ -96,8 +96,8 @@ fn summary(config: &RunConfig, results: &Results) -> String {
          memory   {}\n\
          run      {}: loss.svg, trainer_log.jsonl, all_results.json, run.json, trajectory.bin\n\
          next     zotune report {}",
-        number(results.untrained_eval_loss),
-        number(results.eval_loss),
+        significant(results.untrained_eval_loss),
+        significant(results.eval_loss),
         results.best_step,
         results.steps,
         steps(results.steps),
@@ -107,12 +107,4 @@ fn summary(config: &RunConfig, results: &Results) -> String {
         config.output_dir.display(),
         shell_quoted(&config.output_dir.to_string_lossy()),
     )
-}
-
-/// A loss of any size, with five digits.
-fn number(loss: f64) -> String {
-    match loss.abs() {
-        x if x == 0.0 || (1e-3..1e5).contains(&x) => format!("{loss:.5}"),
-        _ => format!("{loss:.4e}"),
-    }
 }

@@ -48,7 +48,7 @@ pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, st
     if args.dry_run {
         return list(&planned, at_once, args.json);
     }
-    let folder = SweepFolder::claim(place, &file)?;
+    let folder = SweepFolder::claim(place, &file, planned.iter().map(|planned| planned.cell.name.as_str()))?;
     tracing::info!("sweep   {}, from {}", folder.path.display(), file.place);
     let bar = progress_bar(0, quiet, "{pos:>8}/{len} [{bar:20}] {elapsed_precise}  running: {msg}")?;
     let orders = Orders { jobs, threads, halving: args.halving, command: &command, stop, bar };

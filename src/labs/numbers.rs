@@ -18,21 +18,25 @@ pub fn widened(x: &[f32]) -> Vec<f64> {
 
 /// [`at_points`] in f32.
 pub fn read_points(weights: Weights) -> Result<Vec<Vec<f32>>> {
-    fn read<T: Element>(numbers: &[T], leaf: &Leaf, points: usize) -> Vec<f32> {
-        let mut at_points = numbers.repeat(points);
-        if let Some(displaced) = leaf.displaced() {
-            displaced.read(numbers, 0, &mut at_points);
+    fn append<T: Element>(numbers: &[T], leaf: &Leaf, all: &mut [Vec<f32>]) {
+        match leaf.displaced() {
+            Some(displaced) => {
+                let mut at_points = Vec::new();
+                displaced.read(numbers, 0, &mut at_points);
+                let at_points: Vec<f32> = at_points.into_iter().map(Element::widen).collect();
+                match all {
+                    // One weight at one point, as most labs have it: no copy.
+                    [only] if only.is_empty() => *only = at_points,
+                    _ => all.iter_mut().zip(at_points.chunks_exact(numbers.len().max(1))).for_each(|(all, x)| all.extend(x)),
+                }
+            }
+            None => all.iter_mut().for_each(|all| all.extend(numbers.iter().map(|x| x.widen()))),
         }
-        at_points.into_iter().map(Element::widen).collect()
     }
-    let points = weights.points();
-    let mut all = vec![Vec::new(); points];
+    let mut all = vec![Vec::new(); weights.points()];
     for (id, _) in weights.ids() {
         let leaf = weights.leaf(id);
-        let numbers = each_precision!(View, leaf.array().view(), numbers => read(numbers, &leaf, points));
-        for (all, numbers) in all.iter_mut().zip(numbers.chunks(leaf.array().len().max(1))) {
-            all.extend_from_slice(numbers);
-        }
+        each_precision!(View, leaf.array().view(), numbers => append(numbers, &leaf, &mut all));
     }
     Ok(all)
 }

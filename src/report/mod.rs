@@ -19,5 +19,6 @@ mod events;
 pub mod tensorboard;
 
 pub use goal::Goal;
+pub use runs::ORDER;
 pub use summary::{Report, Row, Spread, Target, TargetCost};
 pub use table::as_text;

@@ -20,6 +20,9 @@ pub const PAGE: &str = "report.html";
 /// The files of a run that a report reads.
 pub const READ: [&str; 3] = ["run.json", "trainer_log.jsonl", "all_results.json"];
 
+/// The order of the run folders beside it, by name, one a line. A sweep writes it.
+pub const ORDER: &str = "order.txt";
+
 /// A run, as far as it has gone.
 pub struct RunRecord {
     /// Its folder, as it was named or found.
@@ -88,7 +91,7 @@ impl RunRecord {
 /// The runs that a command names, and what to say about those left out or not finished.
 #[derive(Default)]
 pub struct Selection {
-    /// In the order named; those found below a folder by path.
+    /// In the order named; those found below a folder in the order of its sweep, or by path.
     pub runs: Vec<RunRecord>,
     /// Sentences for people.
     pub notes: Vec<String>,
@@ -195,7 +198,7 @@ fn matches(place: &str) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The run folders at or below `path`, sorted.
+/// The run folders at or below `path`, in order.
 fn runs_at(path: &Path) -> Result<Vec<PathBuf>> {
     if path.join(READ[0]).is_file() {
         return Ok(vec![path.into()]);
@@ -213,7 +216,11 @@ fn runs_at(path: &Path) -> Result<Vec<PathBuf>> {
             below.push(entry.path());
         }
     }
-    below.sort();
+    let order = std::fs::read_to_string(path.join(ORDER)).unwrap_or_default();
+    below.sort_by_cached_key(|folder| {
+        let rank = order.lines().position(|name| folder.ends_with(name));
+        (rank.unwrap_or(usize::MAX), folder.clone())
+    });
     for folder in below {
         runs.extend(runs_at(&folder)?);
     }

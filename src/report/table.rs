@@ -3,7 +3,7 @@
 use super::escape::{csv, markdown, shortened};
 use super::goal::Goal;
 use super::summary::{Report, Row, Spread, Target};
-use crate::base::numbers::short;
+use crate::base::numbers::{short, significant};
 use crate::run::Memory;
 
 /// A table of texts.
@@ -141,15 +141,6 @@ fn table(title: &str, headers: Vec<&str>, report: &Report, cells: impl Fn(&Row) 
 fn seeds(row: &Row) -> String {
     let all = row.seeds.len();
     if row.finished == all { all.to_string() } else { format!("{all} ({} finished)", row.finished) }
-}
-
-/// Four significant digits.
-fn significant(x: f64) -> String {
-    match x.abs() {
-        0.0 => "0".into(),
-        size if (1e-3..1e5).contains(&size) => format!("{x:.*}", (3 - size.log10().floor() as i32).max(0) as usize),
-        _ => format!("{x:.3e}"),
-    }
 }
 
 fn whole(value: Option<f64>) -> String {
@@ -317,25 +308,4 @@ fn fitted(table: &Table, width: usize) -> String {
         text += &format!("(too wide to be shown here: {})\n", left_out.join(", "));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_of_any_size_have_four_digits() {
-        for (x, expected) in [
-            (0.0, "0"),
-            (4987.6, "4988"),
-            (0.095678, "0.09568"),
-            (1.0, "1.000"),
-            (-12.3456, "-12.35"),
-            (3.21e-7, "3.210e-7"),
-            (2.5e9, "2.500e9"),
-            (99999.6, "100000"),
-        ] {
-            assert_eq!(significant(x), expected);
-        }
-    }
 }

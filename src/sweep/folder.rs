@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::file::SweepFile;
+use super::names::cells_folder;
 use crate::base::files;
+use crate::report::ORDER;
 use crate::run::Claim;
 use crate::run::trajectory::record::FILE;
 
@@ -48,13 +50,14 @@ pub fn check(path: &Path) -> Result<()> {
 }
 
 impl SweepFolder {
-    /// Creates the folder if needed, locks it, and keeps a copy of the file. Fails if another sweep runs in it.
-    pub fn claim(path: PathBuf, file: &SweepFile) -> Result<Self> {
+    /// Creates the folder if needed, locks it, and keeps a copy of the file and the order of its cells, given by name. Fails if another sweep runs in it.
+    pub fn claim<'a>(path: PathBuf, file: &SweepFile, cells: impl Iterator<Item = &'a str>) -> Result<Self> {
         check(&path)?;
         let claim = Claim::new(&path, true)?;
         files::write_bytes(&path.join(COPY), file.text.as_bytes())?;
-        std::fs::create_dir_all(path.join("cells"))
-            .with_context(|| format!("cannot make {}", path.join("cells").display()))?;
+        let folder = cells_folder(&path);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        keep_order(&folder.join(ORDER), cells)?;
         Ok(SweepFolder { path, _claim: claim })
     }
 
@@ -64,4 +67,15 @@ impl SweepFolder {
         files::write_bytes(&path, text.as_bytes())?;
         Ok(path)
     }
+}
+
+/// Writes the order of the cells for reports, unless it is known from a sweep of these and others.
+fn keep_order<'a>(path: &Path, cells: impl Iterator<Item = &'a str>) -> Result<()> {
+    let (known, cells) = (std::fs::read_to_string(path).unwrap_or_default(), cells.collect::<Vec<_>>());
+    if cells.iter().all(|cell| known.lines().any(|other| other == *cell)) {
+        return Ok(());
+    }
+    let others = known.lines().filter(|other| !cells.contains(other));
+    let order: Vec<&str> = cells.iter().copied().chain(others).collect();
+    files::write_bytes(path, (order.join("\n") + "\n").as_bytes())
 }

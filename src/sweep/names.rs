@@ -44,9 +44,14 @@ pub fn cell_name(group: Option<&str>, varied: &[(String, Value)], seed: Option<&
     }
 }
 
+/// The folder of the cells, in the folder of their sweep.
+pub fn cells_folder(sweep: &Path) -> PathBuf {
+    sweep.join("cells")
+}
+
 /// The run folder of a cell, in the folder of its sweep. Beside it lie its config (NAME.toml) and what its process says (NAME.log).
 pub fn cell_folder(sweep: &Path, name: &str) -> PathBuf {
-    sweep.join("cells").join(name)
+    cells_folder(sweep).join(name)
 }
 
 /// The short form of an option.

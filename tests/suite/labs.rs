@@ -10,12 +10,14 @@ use serde_json::Value;
 use zotune::base::Stop;
 use zotune::config::{RawArgs, RunConfig};
 use zotune::labs::numbers::flat;
-use zotune::labs::{Lab, LeastSquares, Trained};
+use zotune::labs::{Lab, Trained};
 use zotune::params::{ParamId, Params, Role};
 use zotune::run::setup::{make_method, resolve_config};
 use zotune::run::trajectory::{Header, Log, Trajectory};
 use zotune::run::{Results, folder, replay, train};
 use zotune::zo::{METHODS, Order, Workload, method};
+
+use crate::support::LeastSquares;
 
 fn lab() -> Trained<LeastSquares> {
     Trained(LeastSquares::new(12, 30, 4))

@@ -17,7 +17,7 @@ use zotune::zo::methods::{METHODS, method};
 use zotune::zo::rules::Rule;
 use zotune::zo::{Batches, Estimate, Method, Optimizer, Order, Problem, Settings};
 
-use crate::support::{Regression, at, example, fixture_json, flat, numbers, open, tokens};
+use crate::support::{LeastSquares, at, example, fixture_json, flat, numbers, open, tokens};
 
 pub(crate) const D: usize = 40_000;
 
@@ -277,7 +277,7 @@ fn rate(method: &Method) -> f32 {
 fn steps(
     optimizer: &mut Optimizer,
     params: &mut Params,
-    problem: &mut Regression,
+    problem: &mut LeastSquares,
     lr: f32,
     these: std::ops::RangeInclusive<u64>,
 ) -> Result<()> {
@@ -296,7 +296,7 @@ fn every_method_descends_a_finite_sum_and_leaves_the_frozen_alone() -> Result<()
     for (method, settings) in cases() {
         for frozen in [false, true] {
             let mut params = regression_params(method, DType::F32, frozen)?;
-            let mut problem = Regression::new(12, 30, 12);
+            let mut problem = LeastSquares::new(12, 30, 12);
             let mut optimizer = make(method, &settings, &params)?;
             let first = problem.loss(params.settle()?)?;
             steps(&mut optimizer, &mut params, &mut problem, rate(method), 1..=800)?;
@@ -317,7 +317,7 @@ fn saving_and_loading_in_mid_run_changes_nothing() -> Result<()> {
             let begin = || -> Result<_> {
                 let params = regression_params(method, dtype, true)?;
                 let optimizer = make(method, &settings, &params)?;
-                Ok((params, optimizer, Regression::new(12, 30, 4)))
+                Ok((params, optimizer, LeastSquares::new(12, 30, 4)))
             };
             let (mut params, mut optimizer, mut problem) = begin()?;
             steps(&mut optimizer, &mut params, &mut problem, rate(method), 1..=5)?;
@@ -396,7 +396,7 @@ fn a_hybrid_step_is_both_gradients() -> Result<()> {
     let sgd = method("sgd")?;
     let mut params = regression_params(sgd, DType::F32, false)?;
     params.set_role(params.id("b").unwrap(), Role::Estimated);
-    let mut problem = Regression::new(12, 30, 4);
+    let mut problem = LeastSquares::new(12, 30, 4);
     let settings = Settings { zo_eps: Some(1e-2), ..Settings::default() };
     let mut optimizer = make(sgd, &settings, &params)?;
     let before = flat(params.settle()?)?;

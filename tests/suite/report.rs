@@ -152,6 +152,22 @@ fn seeds_are_one_row_with_mean_and_deviation() -> Result<()> {
     Ok(())
 }
 
+/// Runs below a folder come in the order that a sweep has written there, the others after them by path; named ones as named.
+#[test]
+fn the_cells_of_a_sweep_come_in_its_order() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let sweep = two_methods(folder.path())?;
+    let groups = |folders: &[&PathBuf]| -> Result<Vec<String>> {
+        Ok(of(folders, None, None)?.rows.into_iter().map(|row| row.group).collect())
+    };
+    assert_eq!(groups(&[&sweep])?, ["zo-sgd", "zo-sign"]);
+    std::fs::write(sweep.join("cells/order.txt"), "gone\nzo-sign-0\nzo-sign-1\nzo-sgd-1\n")?;
+    assert_eq!(groups(&[&sweep])?, ["zo-sign", "zo-sgd"]);
+    let [sgd, sign] = ["zo-sgd-0", "zo-sign-0"].map(|name| sweep.join("cells").join(name));
+    assert_eq!(groups(&[&sgd, &sign])?, ["zo-sgd", "zo-sign"]);
+    Ok(())
+}
+
 /// A loss that a seed does not reach has no mean, in no table.
 #[test]
 fn what_is_not_reached_has_no_number() -> Result<()> {

@@ -11,7 +11,7 @@ use zotune::zo::estimators::TwoPoint;
 use zotune::zo::methods::method;
 use zotune::zo::{Distribution, Estimate, Optimizer, Problem, Settings, Sides};
 
-use crate::support::{Regression, at, flat};
+use crate::support::{LeastSquares, at, flat};
 
 const N: usize = 12;
 const D: usize = 30;
@@ -65,7 +65,7 @@ fn a_snapshot_moves_no_weight() -> Result<()> {
             let estimated = params.count_over(ParamSet::Estimated);
             let mut optimizer = method.make(&method.resolve(&Settings::default(), 1e-2, D, estimated, 4), &params)?;
             let before = flat(params.settle()?)?;
-            let mut problem = Regression::new(N, D, 4);
+            let mut problem = LeastSquares::new(N, D, 4);
             let (estimate, gradients) = optimizer.estimator.estimate(&at(1, 0.1), &mut params, &mut problem)?;
             assert!(estimate.snapshot.is_some(), "{name}");
             drop(gradients);
@@ -93,7 +93,7 @@ fn vamos_correction_is_its_definition_and_has_mean_zero() -> Result<()> {
                 ..Settings::default()
             };
             let mut optimizer = vamo(&params, settings)?;
-            let mut problem = Regression::new(N, D, 4);
+            let mut problem = LeastSquares::new(N, D, 4);
             let mut sum = vec![0.0; D];
             for step in 1..=3 {
                 problem.turn_to_step(step);
@@ -157,7 +157,7 @@ fn with_many_directions_vamo_becomes_svrg() -> Result<()> {
         distribution: Some(Distribution::Sphere),
         ..Settings::default()
     };
-    let mut problem = Regression::new(N, D, 4);
+    let mut problem = LeastSquares::new(N, D, 4);
     let (estimate, _) = vamo(&params, settings)?.estimator.estimate(&at(1, 0.1), &mut params, &mut problem)?;
     let all: Vec<usize> = (0..N).collect();
     let (of_batch, of_all) = (problem.gradient(&[0, 1, 2, 3], &x), problem.gradient(&all, &x));
@@ -175,7 +175,7 @@ fn with_many_directions_vamo_becomes_svrg() -> Result<()> {
 #[test]
 fn with_the_coordinates_as_directions_vamo_is_svrg() -> Result<()> {
     const SIDE: usize = 6;
-    let mut problem = Regression::new(N, SIDE, 4);
+    let mut problem = LeastSquares::new(N, SIDE, 4);
     let x: Vec<f64> = (0..SIDE).map(|i| (i as f64 * 0.3).cos()).collect();
     let all: Vec<usize> = (0..N).collect();
     let svrg: Vec<f64> =
@@ -204,7 +204,7 @@ fn with_the_coordinates_as_directions_vamo_is_svrg() -> Result<()> {
 fn adaptive_q_stops_where_the_slopes_are_known() -> Result<()> {
     const MOST: usize = 7;
     let mu = 1e-2;
-    let problem = Regression::new(N, D, 4);
+    let problem = LeastSquares::new(N, D, 4);
     let x = flat(params()?.settle()?)?;
     // Over the directions: sums of squared means and of squared standard errors of n slopes.
     let (mut squares, mut errors, mut relative) = (0.0, 0.0, Vec::new());
@@ -230,7 +230,7 @@ fn adaptive_q_stops_where_the_slopes_are_known() -> Result<()> {
             zo_eps: Some(mu),
             ..Settings::default()
         };
-        let mut problem = Regression::new(N, D, 4);
+        let mut problem = LeastSquares::new(N, D, 4);
         let (estimate, _) = vamo(&params, settings)?.estimator.estimate(&at(1, 0.1), &mut params, &mut problem)?;
         let report = estimate.snapshot.unwrap();
         assert_eq!(estimate.correction.len(), report.num_directions);
@@ -260,7 +260,7 @@ fn adaptive_q_stops_where_the_slopes_are_known() -> Result<()> {
 /// VAMO's own snapshot costs no copy: q seeds, n q slopes, q^2 products.
 #[test]
 fn vamos_snapshot_is_scalars_and_svrgs_is_two_copies() -> Result<()> {
-    let mut problem = Regression::new(N, D, 4);
+    let mut problem = LeastSquares::new(N, D, 4);
     let mut params = params()?;
     let settings = Settings { num_directions: Some(3), zo_eps: Some(1e-2), ..Settings::default() };
     let mut optimizer = vamo(&params, settings)?;
@@ -276,7 +276,7 @@ fn vamos_snapshot_is_scalars_and_svrgs_is_two_copies() -> Result<()> {
 #[test]
 fn svrg_is_its_definition() -> Result<()> {
     let mut params = params()?;
-    let mut problem = Regression::new(N, D, 4);
+    let mut problem = LeastSquares::new(N, D, 4);
     let mut optimizer = method("svrg")?.make(&Settings { snapshot_steps: Some(3), ..Settings::default() }, &params)?;
     let all: Vec<usize> = (0..N).collect();
     let mut x = flat(params.settle()?)?;
@@ -309,12 +309,12 @@ fn svrg_is_its_definition() -> Result<()> {
 fn mezo_svrg_is_its_definition() -> Result<()> {
     let mut params = params()?;
     params.set_role(params.id("x").unwrap(), Role::Estimated);
-    let mut problem = Regression::new(N, D, 4);
+    let mut problem = LeastSquares::new(N, D, 4);
     let settings = Settings { snapshot_steps: Some(3), zo_eps: Some(1e-2), ..Settings::default() };
     let mut optimizer = method("mezo-svrg")?.make(&settings, &params)?;
     let (mut x, mut x_hat, mut full) = (flat(params.settle()?)?, Vec::new(), Vec::new());
     // The estimate along z, in f64: a two-sided difference of a quadratic is exact.
-    let along = |problem: &Regression, of: &[usize], x: &[f64], step: u64| -> Vec<f64> {
+    let along = |problem: &LeastSquares, of: &[usize], x: &[f64], step: u64| -> Vec<f64> {
         let z: Vec<f64> = direction(direction_seed(5, step, 0), "x", D).into_iter().map(f64::from).collect();
         let slope: f64 = problem.gradient(of, x).iter().zip(&z).map(|(g, z)| g * z).sum();
         z.iter().map(|z| slope * z).collect()
@@ -349,7 +349,7 @@ fn zo_conservative_keeps_the_best_of_three() -> Result<()> {
     for seed in 1..40 {
         let mut params = params()?;
         params.set_role(params.id("x").unwrap(), Role::Estimated);
-        let mut problem = Regression::new(N, D, 4);
+        let mut problem = LeastSquares::new(N, D, 4);
         let settings = Settings { zo_eps: Some(1e-2), ..Settings::default() };
         let mut optimizer = method("zo-conservative")?.make(&settings, &params)?;
         let before = flat(params.settle()?)?;

@@ -299,7 +299,21 @@ fn a_sweep_that_is_stopped_and_killed_ends_with_the_bits_of_runs_by_hand() -> Re
     let again = done(place, "sweep my.toml --json")?;
     assert!(stderr(&again).contains("cells   8: 8 finished, 0 begun, 0 new"), "{}", stderr(&again));
     assert!(logs == files(".log")? && runs == files("/run.json")?, "a finished cell was run again");
-    the_table_is_that_of_the_results(place, &serde_json::from_slice(&again.stdout)?)
+    the_table_is_that_of_the_results(place, &serde_json::from_slice(&again.stdout)?)?;
+    the_order_is_that_of_the_file(place)
+}
+
+/// In reports the groups come as in the file, which a sweep of one of them alone does not change.
+fn the_order_is_that_of_the_file(place: &Path) -> Result<()> {
+    let order = || std::fs::read_to_string(place.join("runs/my/cells/order.txt"));
+    let all = order()?;
+    assert_eq!(all.lines().collect::<Vec<_>>(), CELLS);
+    done(place, "sweep my.toml --only r-adazo")?;
+    assert_eq!(order()?, all);
+    let report: Value = serde_json::from_slice(&done(place, "report runs/my --json")?.stdout)?;
+    let groups: Vec<_> = report["groups"].as_array().unwrap().iter().map(|row| row["group"].as_str().unwrap()).collect();
+    assert!(groups.is_sorted_by_key(|group| !group.starts_with("sgd")), "{groups:?}");
+    Ok(())
 }
 
 /// The chosen setting has the lowest mean dev loss, computed here from the cells' all_results.json.

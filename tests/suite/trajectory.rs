@@ -14,7 +14,7 @@ use zotune::zo::Data;
 use zotune::zo::methods::METHODS;
 use zotune::zo::{Distribution, Method, Optimizer, Order, RecordedProblem, ReplayOnly, Settings, Sides, StepContext};
 
-use crate::support::{Regression, at, flat};
+use crate::support::{LeastSquares, at, flat};
 
 fn params(dtype: DType) -> Result<Params> {
     let mut params = Params::new(dtype);
@@ -63,7 +63,7 @@ fn every_zeroth_order_method_replays_to_the_bit() -> Result<()> {
     const STEPS: u64 = 25;
     for (method, settings) in cases() {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
-            let (mut theta, mut problem) = (params(dtype)?, Regression::new(12, 30, 4));
+            let (mut theta, mut problem) = (params(dtype)?, LeastSquares::new(12, 30, 4));
             let mut optimizer = make(method, &settings, &mut theta)?;
             let mut values = Vec::new();
             for step in 1..=STEPS {

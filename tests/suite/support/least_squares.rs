@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::function::{Function, Start};
-use super::numbers::{DenseGradient, at_points, flat, widened};
-use crate::base::Digest;
-use crate::params::{ParamId, Params, Points, Weights};
-use crate::zo::{Batches, Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
+use zotune::base::Digest;
+use zotune::labs::numbers::{DenseGradient, at_points, flat, widened};
+use zotune::labs::{Function, Start};
+use zotune::params::{ParamId, Params, Points, Weights};
+use zotune::zo::{Batches, Cost, Data, Gradients, LossSum, Objective, Problem, Score, Split};
 
 /// f over the elements of all weights in order, on a mini-batch of its terms.
 #[derive(Clone)]
