@@ -268,7 +268,7 @@ pub(super) struct ExperimentArgs {
     pub(super) options: SweepOptions,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct SweepOptions {
     /// Cells to run at the same time. They share the threads and must fit into the memory together [default: 1]
     #[arg(long, value_name = "N")]
@@ -285,7 +285,7 @@ pub(super) struct SweepOptions {
     pub(super) dry_run: bool,
     #[command(flatten)]
     pub(super) knobs: Box<RawArgs>,
-    /// Print the result as one JSON object
+    /// Print the result as one JSON object; lab: one for each part, in a line
     #[arg(long)]
     pub(super) json: bool,
 }

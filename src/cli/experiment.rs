@@ -1,8 +1,8 @@
-//! `lab`: experiments of papers, each a sweep that is built in, and its report.
+//! `lab`: experiments of papers, each one or more sweeps that are built in, and their reports.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::args::{ExperimentArgs, SweepOptions};
 use super::experiments::{EXPERIMENTS, Experiment, Part};
@@ -10,107 +10,166 @@ use super::screen::say;
 use super::sweep::run_sweep;
 use crate::base::Stop;
 use crate::base::text::{nearest, quoted};
-use crate::report::{Report, as_text, written};
-use crate::run::alignment;
-use crate::sweep::SweepFile;
+use crate::config::{Common, RawArgs};
+use crate::report::{Goal, Report, as_text, written};
+use crate::run::{alignment, lab_run};
+use crate::sweep::{SweepFile, file, grid, plan};
 
 pub fn experiment_verb(args: ExperimentArgs, quiet: bool) -> Result<()> {
     let Some(name) = &args.name else { return list() };
     let known = || EXPERIMENTS.iter().flat_map(|experiment| experiment.parts.iter().map(move |part| (experiment, part)));
-    let mut named: Vec<_> = known().filter(|(experiment, part)| experiment.name == name || part.name == name).collect();
+    let mut named: Vec<&Part> =
+        known().filter(|(experiment, part)| experiment.name == name || part.name == name).map(|(_, part)| part).collect();
     if named.is_empty() {
         let names = EXPERIMENTS.iter().map(|e| e.name).chain(known().map(|(_, part)| part.name));
         return Err(usage!("{name}: there is no experiment of this name: {}", nearest(name, names)));
     }
-    if args.options.knobs.common.model.is_some() && named.iter().any(|(_, part)| part.model.is_some()) {
-        // With a model at hand, what would train one is left out.
-        named.retain(|(_, part)| part.model.is_some());
-    }
-    if named.len() > 1 && args.options.json {
-        return Err(usage!("`json`: {name} has several parts; name one of them"));
-    }
-    let parse = |(experiment, part): &(&'static Experiment, &'static Part)| {
-        let file = SweepFile::parse(part.text, &format!("configs/labs/{}.toml", part.name))?;
-        Ok(Selected { experiment, part, file })
-    };
-    let mut parts = named.iter().map(parse).collect::<Result<Vec<_>>>()?;
-    select(&mut parts, &args.options.only)?;
-    let stop = Stop::listen()?;
     let place = args.options.knobs.output_dir.clone().unwrap_or_else(|| Path::new("runs").join("labs"));
-    parts.into_iter().try_for_each(|part| run(part, &place, &args.options, &stop, quiet))
+    if args.options.knobs.common.model.is_some() {
+        // With a model at hand, what would train one is left out.
+        let models: Vec<&str> = named.iter().filter_map(|part| Some(part.model?.0)).collect();
+        named.retain(|part| !models.contains(&part.name));
+    }
+    let parts = selected(&named, &args.options, &place)?;
+    parts.iter().try_for_each(Selected::check)?;
+    let stop = Stop::listen()?;
+    parts.into_iter().try_for_each(|part| part.run(&stop, quiet))
 }
 
-/// A part that is to run, with the groups that are selected.
+/// A part that is to run.
 struct Selected {
-    experiment: &'static Experiment,
     part: &'static Part,
+    /// Its folder.
+    folder: PathBuf,
+    /// Its sweep, of the groups that are selected.
     file: SweepFile,
+    options: SweepOptions,
+    /// The run whose model it is about.
+    model: Option<PathBuf>,
 }
 
-/// Keeps the groups called `names`. A part that has none of them, such as the network of the attack, stays whole. A name that no part
-/// has is a usage error.
-fn select(parts: &mut [Selected], names: &[String]) -> Result<()> {
-    let groups = |file: &SweepFile| file.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>();
-    let all: Vec<String> = parts.iter().flat_map(|part| groups(&part.file)).collect();
-    if let Some(wrong) = names.iter().find(|name| !all.contains(name)) {
-        return Err(usage!(
-            "`only`: there is no group {}: {}",
-            quoted(wrong),
-            nearest(wrong, all.iter().map(String::as_str))
-        ));
+/// The parts with the groups that `--only` names. One that has none of them is left out, unless it trains the model of another.
+fn selected(named: &[&'static Part], options: &SweepOptions, place: &Path) -> Result<Vec<Selected>> {
+    let files = named.iter().map(|part| SweepFile::parse(part.text, &format!("configs/labs/{}.toml", part.name)));
+    let files = files.collect::<Result<Vec<_>>>()?;
+    let names = |file: &SweepFile| file.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>();
+    let all: Vec<String> = files.iter().flat_map(names).collect();
+    if let Some(wrong) = options.only.iter().find(|name| !all.contains(name)) {
+        return Err(match all.is_empty() {
+            true => usage!("`only` {wrong}: the experiment has no groups"),
+            false => {
+                usage!("`only`: there is no group {}: {}", quoted(wrong), nearest(wrong, all.iter().map(String::as_str)))
+            }
+        });
     }
-    parts.iter_mut().try_for_each(|Selected { file, .. }| {
-        let own = groups(file);
-        file.select(&names.iter().filter(|name| own.contains(name)).cloned().collect::<Vec<_>>())
-    })
-}
-
-/// Runs a part in a folder of its name, and reports on it.
-fn run(selected: Selected, place: &Path, options: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
-    let Selected { experiment, part, mut file } = selected;
-    if let Some(model) = part.model.map(|model| place.join(model)) {
-        if options.dry_run && options.knobs.common.model.is_none() && !model.exists() {
-            return say(&format!("{}: its cells are checked once {} is trained", part.name, model.display()));
+    let mut parts = Vec::new();
+    for (part, mut file) in named.iter().copied().zip(files) {
+        let own = names(&file);
+        let wanted: Vec<String> = options.only.iter().filter(|name| own.contains(name)).cloned().collect();
+        let trains_a_model = named.iter().any(|other| other.model.is_some_and(|(of, _)| of == part.name));
+        if wanted.is_empty() && !options.only.is_empty() && !trains_a_model {
+            continue;
         }
-        file.set_default("model", model.to_string_lossy().into());
+        file.select(&wanted)?;
+        let model = part.model.map(|(of, run)| place.join(of).join("cells").join(run));
+        if let Some(model) = &model {
+            file.set_default("model", model.to_string_lossy().into());
+        }
+        let options = if trains_a_model { of_place(options) } else { options.clone() };
+        parts.push(Selected { part, folder: place.join(part.name), file, options, model });
     }
-    let folder = place.join(part.name);
-    let baseline = experiment.baseline.filter(|name| file.groups.iter().any(|group| group.name == *name));
-    run_sweep(file, folder.clone(), options, stop, quiet)?;
-    if options.dry_run {
-        return Ok(());
+    Ok(parts)
+}
+
+/// The options that a part has which trains the model of another: what else is given is about the other.
+fn of_place(options: &SweepOptions) -> SweepOptions {
+    let Common { data, device, threads, .. } = options.knobs.common.clone();
+    let common = Common { data, device, threads, ..Common::default() };
+    SweepOptions {
+        only: Vec::new(),
+        halving: None,
+        knobs: RawArgs { common, ..RawArgs::default() }.into(),
+        ..options.clone()
     }
-    let cells = folder.join("cells").display().to_string();
-    if experiment.aligned {
-        align(&folder.join("cells"), stop)?;
+}
+
+impl Selected {
+    /// Checks the options of its cells, before any part is run.
+    fn check(&self) -> Result<()> {
+        plan::check(&grid::cells(&self.file, &file::typed(&self.options.knobs)?)?, &self.folder)
     }
-    let report = Report::of(&[cells], experiment.to_loss, baseline)?;
-    let place = folder.join("report");
-    written::check(&place, false)?;
-    let page = written::write(&report, &place)?;
-    if !options.json {
+
+    /// Runs the cells and reports on them, even if some fail.
+    fn run(mut self, stop: &Stop, quiet: bool) -> Result<()> {
+        let knobs = &self.options.knobs;
+        let trained = self.model.as_ref().filter(|_| knobs.common.model.is_none());
+        if let Some(model) = trained.filter(|model| self.options.dry_run && !model.exists()) {
+            return say(&format!("{}: its cells are checked once {} is trained", self.part.name, model.display()));
+        }
+        if knobs.lab.image.is_none() {
+            let model = knobs.common.model.as_ref().map(PathBuf::from).or(self.model.clone());
+            leave_out_misread(&mut self.file, model.as_deref(), knobs.common.data.as_deref())?;
+        }
+        let baseline = self.part.baseline.filter(|name| self.file.groups.iter().any(|group| group.name == *name));
+        let end = run_sweep(self.file, self.folder.clone(), &self.options, stop, quiet)?;
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if self.part.aligned {
+            align(&end.cells, stop)?;
+        }
+        let reported = report(&self.folder, &end.cells, self.part.to_loss, baseline, self.options.json);
+        end.failures.and(reported)
+    }
+}
+
+/// Leaves out the images that the network takes for other digits than they are: no attack can begin there.
+fn leave_out_misread(file: &mut SweepFile, model: Option<&Path>, data: Option<&Path>) -> Result<()> {
+    let images: Vec<usize> = file.values("image").iter().filter_map(|image| usize::try_from(image.as_u64()?).ok()).collect();
+    let (Some(model), false) = (model, images.is_empty()) else { return Ok(()) };
+    let misread = lab_run::misread(model, data, &images)?;
+    for (image, digit, seen) in &misread {
+        tracing::warn!("image {image} is left out: it is a {digit}, and the network takes it for a {seen}");
+    }
+    if misread.len() == images.len() {
+        return Err(usage!("`model` {}: it takes each of the images for another digit than it is", model.display()));
+    }
+    file.retain("image", |image| !misread.iter().any(|(at, ..)| image.as_u64() == Some(*at as u64)));
+    Ok(())
+}
+
+/// Reports on all runs in the folder of a part; where they do not compare, on those of this call.
+fn report(folder: &Path, cells: &[PathBuf], to_loss: &[Goal], baseline: Option<&str>, as_json: bool) -> Result<()> {
+    let names = |folders: &[PathBuf]| folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>();
+    let of = |folders: &[PathBuf]| Report::of(&names(folders), to_loss, baseline);
+    let report = of(&[folder.join("cells")]).or_else(|why| {
+        let begun: Vec<PathBuf> = cells.iter().filter(|cell| cell.join("run.json").is_file()).cloned().collect();
+        let report = of(&begun)?;
+        tracing::warn!("the report is on the runs of this call alone: {why:#}");
+        anyhow::Ok(report)
+    })?;
+    let page = written::write(&report, &folder.join("report"))?;
+    if !as_json {
         say(&format!("\n{}\n\nreport   {}", as_text(&report, 200), page.display()))?;
     }
     Ok(())
 }
 
-/// Compares the estimates of the runs in `cells` with true gradients, where that is not done.
-fn align(cells: &Path, stop: &Stop) -> Result<()> {
-    let entries = std::fs::read_dir(cells).with_context(|| cells.display().to_string())?;
-    let mut runs: Vec<_> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.join("run.json").is_file()).collect();
-    runs.sort();
-    for (i, run) in runs.iter().enumerate().filter(|(_, run)| !run.join(alignment::FILE).is_file()) {
+/// Compares the estimates of runs with true gradients, where that is not done up to their ends.
+fn align(runs: &[PathBuf], stop: &Stop) -> Result<()> {
+    for (i, run) in runs.iter().enumerate().filter(|(_, run)| run.join("run.json").is_file()) {
         stop.check(|| "stopped while runs were compared with true gradients".into())?;
-        tracing::info!("compare {:>5}/{}  {}", i + 1, runs.len(), run.display());
-        alignment::compare(run)?;
+        if !alignment::is_current(run)? {
+            tracing::info!("compare {:>5}/{}  {}", i + 1, runs.len(), run.display());
+            alignment::compare(run)?;
+        }
     }
     Ok(())
 }
 
 fn list() -> Result<()> {
     let mut text = String::new();
-    for Experiment { name, about, parts, .. } in EXPERIMENTS {
+    for Experiment { name, about, parts } in EXPERIMENTS {
         let parts: Vec<&str> = parts.iter().map(|part| part.name).collect();
         text += &format!("{name:<14} {about}\n{:14} parts: {}\n", "", parts.join(", "));
     }

@@ -12,12 +12,6 @@ pub(super) struct Experiment {
     pub(super) about: &'static str,
     /// Its sweeps, in order.
     pub(super) parts: &'static [Part],
-    /// Whether its runs' estimates are compared with true gradients.
-    pub(super) aligned: bool,
-    /// Losses whose cost the report compares.
-    pub(super) to_loss: &'static [Goal],
-    /// The group over which the report gives speed-ups.
-    pub(super) baseline: Option<&'static str>,
 }
 
 /// A sweep of an experiment.
@@ -27,15 +21,33 @@ pub(super) struct Part {
     pub(super) name: &'static str,
     /// Its file.
     pub(super) text: &'static str,
-    /// The run of an earlier part whose model it is about, in the experiment's folder.
-    pub(super) model: Option<&'static str>,
+    /// The part, and the run of it, whose model this one is about.
+    pub(super) model: Option<(&'static str, &'static str)>,
+    /// Whether its runs' estimates are compared with true gradients.
+    pub(super) aligned: bool,
+    /// Losses whose cost the report compares.
+    pub(super) to_loss: &'static [Goal],
+    /// The group over which the report gives speed-ups.
+    pub(super) baseline: Option<&'static str>,
 }
 
 const fn part(name: &'static str, text: &'static str) -> Part {
-    Part { name, text, model: None }
+    Part { name, text, model: None, aligned: false, to_loss: &[], baseline: None }
+}
+
+/// Figure 1 of R-AdaZO, on a function.
+const fn figure(name: &'static str, text: &'static str) -> Part {
+    Part { to_loss: SHARES, baseline: Some("zo-rmsprop"), ..part(name, text) }
+}
+
+/// VAMO beside first-order methods.
+const fn beside_sgd(name: &'static str, text: &'static str, to_loss: &'static [Goal]) -> Part {
+    Part { to_loss, baseline: Some("sgd"), ..part(name, text) }
 }
 
 const SHARES: &[Goal] = &[Goal::Percent(50.0), Goal::Percent(10.0), Goal::Percent(1.0)];
+
+const SUM: &[Goal] = &[Goal::Loss(0.12), Goal::Loss(0.102)];
 
 /// All experiments.
 pub(super) const EXPERIMENTS: &[Experiment] = &[
@@ -43,53 +55,43 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         name: "synthetic",
         about: "Figure 1 of R-AdaZO (arXiv 2502.01014): adaptive methods on four functions of 10,000 variables",
         parts: &[
-            part("quadratic", include_str!("../../configs/labs/quadratic.toml")),
-            part("cubic", include_str!("../../configs/labs/cubic.toml")),
-            part("levy", include_str!("../../configs/labs/levy.toml")),
-            part("rosenbrock", include_str!("../../configs/labs/rosenbrock.toml")),
+            figure("quadratic", include_str!("../../configs/labs/quadratic.toml")),
+            figure("cubic", include_str!("../../configs/labs/cubic.toml")),
+            figure("levy", include_str!("../../configs/labs/levy.toml")),
+            figure("rosenbrock", include_str!("../../configs/labs/rosenbrock.toml")),
         ],
-        aligned: false,
-        to_loss: SHARES,
-        baseline: Some("zo-rmsprop"),
     },
     Experiment {
         name: "moments",
         about: "Figure 2 of R-AdaZO: estimates and moments beside those of true gradients, over beta1",
-        parts: &[part("moments", include_str!("../../configs/labs/moments.toml"))],
-        aligned: true,
-        to_loss: &[],
-        baseline: None,
+        parts: &[Part { aligned: true, ..part("moments", include_str!("../../configs/labs/moments.toml")) }],
     },
     Experiment {
         name: "attack",
         about: "Table 1 of R-AdaZO: a black-box attack on images of MNIST, from the hub or --data FOLDER",
         parts: &[
             part("mnist-cnn", include_str!("../../configs/labs/mnist-cnn.toml")),
-            Part { model: Some("mnist-cnn/cells/cnn"), ..part("attack", include_str!("../../configs/labs/attack.toml")) },
+            Part {
+                model: Some(("mnist-cnn", "cnn")),
+                to_loss: &[Goal::Loss(0.0)],
+                baseline: Some("zo-rmsprop"),
+                ..part("attack", include_str!("../../configs/labs/attack.toml"))
+            },
         ],
-        aligned: false,
-        to_loss: &[Goal::Loss(0.0)],
-        baseline: Some("zo-rmsprop"),
     },
     Experiment {
         name: "least-squares",
         about: "VAMO (arXiv 2505.13954) on a nonconvex finite sum, beside first-order and zeroth-order methods",
         parts: &[
-            part("least-squares", include_str!("../../configs/labs/least-squares.toml")),
-            part("vamo-ablations", include_str!("../../configs/labs/vamo-ablations.toml")),
-            part("vamo-budget", include_str!("../../configs/labs/vamo-budget.toml")),
+            beside_sgd("least-squares", include_str!("../../configs/labs/least-squares.toml"), SUM),
+            beside_sgd("vamo-ablations", include_str!("../../configs/labs/vamo-ablations.toml"), SUM),
+            beside_sgd("vamo-budget", include_str!("../../configs/labs/vamo-budget.toml"), SUM),
         ],
-        aligned: false,
-        to_loss: &[Goal::Loss(0.12), Goal::Loss(0.102)],
-        baseline: Some("sgd"),
     },
     Experiment {
         name: "mnist",
         about: "VAMO on a classifier of MNIST, beside first-order and zeroth-order methods",
-        parts: &[part("mnist", include_str!("../../configs/labs/mnist.toml"))],
-        aligned: false,
-        to_loss: &[Goal::Loss(0.5), Goal::Loss(0.2)],
-        baseline: Some("sgd"),
+        parts: &[beside_sgd("mnist", include_str!("../../configs/labs/mnist.toml"), &[Goal::Loss(0.5), Goal::Loss(0.2)])],
     },
 ];
 

@@ -23,7 +23,8 @@ const STEPS_PER_EPOCH: u64 = 63;
 const INTRODUCTION: &str =
     "The equations have the default numbers for a million trained weights, 1,000 steps and 1,000 training rows in batches of 16.
 theta: the weights, g: the estimate of the gradient, lr: the learning rate, q: the number of directions z.
-Learning rates are multiplied for adapters: by 10 for LoRA, by 1000 for a prefix (first order: 300).
+Learning rates are multiplied for adapters: by 10 for LoRA, by 1000 for a prefix (first order: 300); those of methods whose step does
+not get longer with the gradient (signs, zo-rmsprop, zo-adamm, zo-adam, r-adazo, meazo) by 1 and by 10.
 ";
 
 pub fn methods_verb(args: MethodsArgs) -> Result<()> {

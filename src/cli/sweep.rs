@@ -25,11 +25,19 @@ pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
     let mut file = SweepFile::open(&args.file)?;
     file.select(&args.options.only)?;
     let place = folder::place(&file, args.options.knobs.output_dir.clone());
-    run_sweep(file, place, &args.options, &Stop::listen()?, quiet)
+    run_sweep(file, place, &args.options, &Stop::listen()?, quiet)?.failures
 }
 
-/// Runs all groups of a sweep in the folder `place`, and prints its table. Fails after the table if a cell failed.
-pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, stop: &Stop, quiet: bool) -> Result<()> {
+/// What a sweep came to.
+pub(super) struct SweepEnd {
+    /// The run folders of its cells, in order.
+    pub(super) cells: Vec<PathBuf>,
+    /// The error that names the cells that failed, if any did.
+    pub(super) failures: Result<()>,
+}
+
+/// Runs all groups of a sweep in the folder `place`, and prints its table.
+pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, stop: &Stop, quiet: bool) -> Result<SweepEnd> {
     let jobs = args.jobs.unwrap_or(1);
     if jobs == 0 {
         return Err(usage!("--jobs 0: it must be at least 1"));
@@ -45,8 +53,10 @@ pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, st
     let mut proceed = || stop.check(|| "stopped before a cell was started".into());
     let planned = plan::plan(cells, &place, forecaster, &mut proceed)?;
     planned.iter().try_for_each(|planned| check_threads("--threads ", planned.threads))?;
+    let cells = planned.iter().map(|planned| planned.folder().to_path_buf()).collect();
     if args.dry_run {
-        return list(&planned, at_once, args.json);
+        list(&planned, at_once, args.json)?;
+        return Ok(SweepEnd { cells, failures: Ok(()) });
     }
     let folder = SweepFolder::claim(place, &file, planned.iter().map(|planned| planned.cell.name.as_str()))?;
     tracing::info!("sweep   {}, from {}", folder.path.display(), file.place);
@@ -62,7 +72,7 @@ pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, st
         say(&format!("{}\n\nruns     {}", text.trim_end(), shell_quoted(&folder.path.join("cells").to_string_lossy())))?;
     }
     tracing::info!("table   {}", written?.display());
-    failures(&planned, &ends)
+    Ok(SweepEnd { cells, failures: failures(&planned, &ends) })
 }
 
 /// What a cell with this share of the threads costs, by the forecast of another process.

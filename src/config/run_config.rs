@@ -11,6 +11,7 @@ use super::labs;
 use super::limits::{MOST_BATCH, MOST_DIRECTIONS, MOST_ROWS, MOST_STEPS, positive, within};
 use super::trainable::TrainableArgs;
 use super::values::{Fsync, LearningRate, Schedule, Tracker};
+use crate::base::text::quoted;
 use crate::data::task::Sizes;
 use crate::labs::LabArgs;
 use crate::zo::methods::DEFAULT_METHOD;
@@ -155,6 +156,9 @@ impl RunConfig {
             within(name, steps, least, MOST_STEPS)?;
         }
         self.check_search()?;
+        if let Some(name) = self.run_name.as_ref().filter(|name| name.trim().is_empty() || name.contains(char::is_control)) {
+            return Err(usage!("`run_name` {}: it must be a name on one line", quoted(name)));
+        }
         if let (Some(x), None) = (self.early_stopping_threshold, self.early_stopping_patience) {
             return Err(usage!("`early_stopping_threshold` {x} has no effect without `early_stopping_patience`"));
         }

@@ -28,6 +28,11 @@ pub trait Function {
     /// By name, what the losses depend on besides weights and data.
     fn parameters(&self) -> BTreeMap<String, Value>;
 
+    /// SHA-256 of the files that it is made from, besides the data, by name.
+    fn source_files(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// Sizes and digests of its examples.
     fn data(&self) -> Data;
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::function::{Function, Start};
 use super::numbers::{flat, read_points, widened};
 use crate::base::Digest;
+use crate::base::memory::{human, machine_bytes};
 use crate::device::cpu::drawn::direction;
 use crate::direction::seed::mix;
 use crate::params::Weights;
@@ -196,6 +197,11 @@ impl Synthetic {
     pub fn new(form: Form, d: usize) -> Result<Self> {
         if d < 2 {
             bail!(usage!("`dimension` {d}: a function in R^d needs 2 variables or more"));
+        }
+        // The weights in f32, one point beside them, and one copy of a point in f64.
+        let bytes = d.saturating_mul(16) as u64;
+        if let Some(there) = machine_bytes().filter(|there| bytes > *there) {
+            bail!(usage!("`dimension` {d}: it takes {} or more, and this machine has {}", human(bytes), human(there)));
         }
         Ok(Synthetic { form, d })
     }

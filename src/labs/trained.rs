@@ -68,6 +68,10 @@ impl<F: Function> Workload for Trained<F> {
         self.0.parameters()
     }
 
+    fn source_files(&self) -> Result<BTreeMap<String, String>> {
+        Ok(self.0.source_files())
+    }
+
     fn weights_file(&self) -> &'static str {
         FILE
     }

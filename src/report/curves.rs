@@ -211,7 +211,7 @@ fn running_mean(run: &RunRecord, at: usize) -> Option<f64> {
 }
 
 /// The points at which the running mean is over its whole window; of a function that is scored exactly, its scores.
-fn settled(run: &RunRecord) -> impl Iterator<Item = Point> {
+pub fn settled(run: &RunRecord) -> impl Iterator<Item = Point> {
     let (measure, begin) = if run.is_exact() { (Measure::DevLoss, 0) } else { (Measure::TrainLoss, window(run)) };
     of_run(run, measure).into_iter().filter(move |point| point.step >= begin)
 }
@@ -222,11 +222,22 @@ pub fn reaches(run: &RunRecord, loss: f64) -> Option<Point> {
     settled(run).find(|point| point.value <= loss)
 }
 
-/// The lowest loss that every run reaches in the sense of [`reaches`], rounded up to four digits; None if no run has got so far.
-pub fn common_loss<'a>(runs: impl Iterator<Item = &'a RunRecord>) -> Option<f64> {
+/// The lowest loss that every run reaches in the sense of [`reaches`], rounded up to four digits; None if one has not got so far as
+/// to reach any.
+pub fn common_loss<'a>(mut runs: impl Iterator<Item = &'a RunRecord>) -> Option<f64> {
     let lowest = |run: &RunRecord| settled(run).map(|point| point.value).reduce(f64::min);
-    let highest = runs.filter_map(lowest).reduce(f64::max)?;
-    Some((1e4 * highest).ceil() / 1e4)
+    let highest = runs.try_fold(f64::NEG_INFINITY, |highest, run| Some(highest.max(lowest(run)?)))?;
+    highest.is_finite().then(|| rounded_up(highest))
+}
+
+/// Rounded up to four significant digits.
+fn rounded_up(x: f64) -> f64 {
+    // A power of ten with a positive exponent is exact, so that the result is the number next to the decimal one.
+    match 3 - x.abs().log10().floor() as i32 {
+        _ if x == 0.0 => x,
+        decimals @ 0.. => (x * 10f64.powi(decimals)).ceil() / 10f64.powi(decimals),
+        decimals => (x / 10f64.powi(-decimals)).ceil() * 10f64.powi(-decimals),
+    }
 }
 
 /// The curve of a group: at every step at which one of its runs has a point, from where all have one to where the shortest ends.
@@ -277,4 +288,25 @@ pub fn thinned<T: Copy>(points: &[T], most: usize) -> Vec<T> {
         return points.to_vec();
     }
     (0..most).map(|i| points[i * last / (most - 1)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_rounded_up_to_four_digits() {
+        for (x, expected) in [
+            (0.61657, 0.6166),
+            (4.18086, 4.181),
+            (3.1841e-6, 3.185e-6),
+            (-0.12345, -0.1234),
+            (123_456.0, 123_500.0),
+            (0.0, 0.0),
+        ] {
+            assert_eq!(rounded_up(x), expected);
+            assert!(rounded_up(x) >= x);
+        }
+        assert_eq!(rounded_up(0.375), 0.375);
+    }
 }

@@ -91,20 +91,18 @@ impl Groups {
         for run in runs {
             let settings = settings(&run)?;
             match all.iter_mut().find(|(others, _)| *others == settings) {
-                Some((_, group)) => {
-                    let repeated = |run: &RunRecord| (run.config.lab.image, run.config.seed);
-                    if let Some(twin) = group.iter().find(|other| repeated(other) == repeated(&run)) {
-                        return Err(usage!(
-                            "{} and {} have the same settings and the same seed ({}), so they are one run; leave one out",
-                            twin.folder.display(),
-                            run.folder.display(),
-                            run.config.seed
-                        ));
-                    }
-                    group.push(run);
-                }
+                Some((_, group)) => group.push(run),
                 None => all.push((settings, vec![run])),
             }
+        }
+        let mut all = by_name_if_repeated(all);
+        if let Some((run, twin)) = all.iter().find_map(|(_, group)| twins(group)) {
+            return Err(usage!(
+                "{} and {} have the same settings and the same seed ({}), so they are one run; leave one out",
+                run.folder.display(),
+                twin.folder.display(),
+                run.config.seed
+            ));
         }
         for (_, runs) in &mut all {
             runs.sort_by_key(|run| (run.config.lab.image, run.config.seed));
@@ -137,6 +135,38 @@ impl Groups {
     }
 }
 
+/// Two runs of a group with the same seed, on the same data.
+fn twins(group: &[RunRecord]) -> Option<(&RunRecord, &RunRecord)> {
+    let repeats = |a: &RunRecord, b: &RunRecord| a.config.seed == b.config.seed && digest(a) == digest(b);
+    let pairs = group.iter().enumerate().flat_map(|(i, run)| group[i + 1..].iter().map(move |other| (run, other)));
+    pairs.into_iter().find(|(run, other)| repeats(run, other))
+}
+
+/// Splits groups in which a run occurs twice by the names of the runs: two names for the same settings are two groups.
+fn by_name_if_repeated(groups: Vec<(Map<String, Value>, Vec<RunRecord>)>) -> Vec<(Map<String, Value>, Vec<RunRecord>)> {
+    let mut split: Vec<(Map<String, Value>, Vec<RunRecord>)> = Vec::new();
+    for (settings, runs) in groups {
+        if twins(&runs).is_none() {
+            split.push((settings, runs));
+            continue;
+        }
+        let first = split.len();
+        for run in runs {
+            let has_name = |(_, group): &&mut (_, Vec<RunRecord>)| group[0].config.run_name == run.config.run_name;
+            match split[first..].iter_mut().find(has_name) {
+                Some((_, group)) => group.push(run),
+                None => split.push((settings.clone(), vec![run])),
+            }
+        }
+    }
+    split
+}
+
+/// The digest of a run's data.
+fn digest(run: &RunRecord) -> &Value {
+    &run.record["data"]["digest"]
+}
+
 /// Fails if two runs differ in model, starting point or data.
 fn check_question(a: &RunRecord, b: &RunRecord) -> Result<()> {
     let mut differ: Vec<String> = Vec::new();
@@ -153,16 +183,13 @@ fn check_question(a: &RunRecord, b: &RunRecord) -> Result<()> {
     compare("the task", task(&x.task), task(&y.task));
     // Attacks differ in their images; that they are on one network is enough.
     let are_attacks = [a, b].iter().all(|run| run.config.lab.lab.as_deref() == Some(ATTACK));
-    if are_attacks {
-        compare("the network that they attack", whole(Path::new(&x.model)), whole(Path::new(&y.model)));
-    }
     let digests = |run: &RunRecord| run.record["model"]["sha256"].clone();
     if digests(a) != digests(b) {
         let names = (x.model.clone(), y.model.clone());
         let hint = if names.0 == names.1 { "the model, whose files have changed in between" } else { "the model" };
         differ.push(format!("{hint} ({}; {})", names.0, names.1));
     }
-    if a.record["data"]["digest"] != b.record["data"]["digest"] && !are_attacks {
+    if digest(a) != digest(b) && !are_attacks {
         differ.extend(rows_differ(a, b, differ.is_empty()));
     }
     match differ.is_empty() {

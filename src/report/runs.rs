@@ -154,7 +154,7 @@ pub fn folders(places: &[String]) -> Result<(Vec<PathBuf>, Vec<String>)> {
     let (mut folders, mut notes) = (Vec::new(), Vec::new());
     for place in places {
         for path in matches(place)? {
-            match runs_at(&path)? {
+            match runs_at(&path, &mut notes)? {
                 runs if runs.is_empty() => {
                     notes.push(format!("{} is left out: neither it nor a folder below it has a run.json", path.display()));
                 }
@@ -198,10 +198,13 @@ fn matches(place: &str) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The run folders at or below `path`, in order.
-fn runs_at(path: &Path) -> Result<Vec<PathBuf>> {
+/// The run folders at or below `path`, in order. Notes those that have lost their run.json.
+fn runs_at(path: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>> {
     if path.join(READ[0]).is_file() {
         return Ok(vec![path.into()]);
+    }
+    if path.join(READ[1]).is_file() {
+        notes.push(format!("{} is left out: it has a {} and no {}", path.display(), READ[1], READ[0]));
     }
     let mut runs = Vec::new();
     if !path.is_dir() {
@@ -222,7 +225,7 @@ fn runs_at(path: &Path) -> Result<Vec<PathBuf>> {
         (rank.unwrap_or(usize::MAX), folder.clone())
     });
     for folder in below {
-        runs.extend(runs_at(&folder)?);
+        runs.extend(runs_at(&folder, notes)?);
     }
     Ok(runs)
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::curves::{common_loss, reaches};
+use super::curves::{Point, common_loss, reaches, settled};
 use super::goal::Goal;
 use super::groups::{Group, Groups};
 use super::runs::{RunRecord, Scores, Selection};
+use crate::base::numbers::significant;
 use crate::run::Memory;
 
 /// A mean over seeds with the standard deviation (n - 1); None for one run.
@@ -124,6 +125,12 @@ impl Report {
         if let Some(at) = baseline {
             compare_with(&mut rows, at);
         }
+        if let Some(run) = all().find(|run| targets.is_empty() && settled(run).next().is_none()) {
+            notes.push(format!(
+                "no loss at which costs compare: {} has logged less than a tenth of its steps, or no finite loss; name one (`to_loss`)",
+                run.folder.display()
+            ));
+        }
         notes.extend(groups.groups.iter().filter_map(short_curves));
         notes.extend(others(all(), "machines or numbers of threads, so seconds do not compare", machine));
         notes.extend(others(all(), "versions of zotune", version));
@@ -155,14 +162,18 @@ impl Report {
         }
     }
 
-    /// The scores before training, for people; None if no run is finished.
+    /// The scores before training, for people, as means over the runs; None if no run is finished.
     pub fn untrained_text(&self) -> Option<String> {
-        let runs = self.groups.groups.iter().flat_map(|group| &group.runs);
-        let scores = runs.filter_map(|run| run.scores.as_ref()).next()?;
-        let loss = scores.untrained_eval_loss.map(|loss| format!("loss {loss:.3}"));
-        let accuracy = scores.untrained_eval_accuracy.map(|share| format!("accuracy {:.1} %", 100.0 * share));
+        let runs = || self.groups.groups.iter().flat_map(|group| &group.runs).filter_map(|run| run.scores.as_ref());
+        let mean = |of: fn(&Scores) -> Option<f64>| {
+            let values: Option<Vec<f64>> = runs().map(of).collect();
+            Spread::of(&values?).map(|spread| spread.mean)
+        };
+        let number = if self.is_exact() { significant } else { |x| format!("{x:.3}") };
+        let loss = mean(|scores| scores.untrained_eval_loss).map(|loss| format!("loss {}", number(loss)));
+        let accuracy = mean(|scores| scores.untrained_eval_accuracy).map(|share| format!("accuracy {:.1} %", 100.0 * share));
         let said: Vec<String> = loss.into_iter().chain(accuracy).collect();
-        Some(format!("Before training, on the evaluation split: {}.", said.join(", ")))
+        (!said.is_empty()).then(|| format!("Before training, on the evaluation split: {}.", said.join(", ")))
     }
 }
 
@@ -238,9 +249,10 @@ fn compare_with(rows: &mut [Row], baseline: usize) {
     for at in 0..rows[baseline].targets.len() {
         let Some(base) = rows[baseline].targets[at].cost else { continue };
         for cost in rows.iter_mut().filter_map(|row| row.targets[at].cost.as_mut()) {
-            cost.speed_up_evaluations = Some(base.evaluations.mean / cost.evaluations.mean);
-            // A clock that stands still gives no ratio.
-            cost.speed_up_seconds = Some(base.seconds.mean / cost.seconds.mean).filter(|ratio| ratio.is_finite());
+            // What is reached before the first step, or by a clock that stands still, gives no ratio.
+            let ratio = |base: Spread, own: Spread| Some(base.mean / own.mean).filter(|ratio| ratio.is_finite());
+            cost.speed_up_evaluations = ratio(base.evaluations, cost.evaluations);
+            cost.speed_up_seconds = ratio(base.seconds, cost.seconds);
         }
     }
 }
@@ -280,15 +292,18 @@ fn version(run: &RunRecord) -> Option<String> {
     Some(format!("{} {}", versions["zotune"].as_str()?, versions["commit"].as_str()?))
 }
 
-/// Says if the target is no lower than a loss before training.
-fn no_gain<'a>(mut runs: impl Iterator<Item = &'a RunRecord>, loss: f64) -> Option<String> {
-    let untrained = runs.find_map(|run| run.log.first().filter(|line| line.step == 0)?.dev_loss)?;
-    (loss >= untrained).then(|| {
-        format!(
-            "the target loss {loss} is no lower than the dev loss before training ({untrained:.4}), because a run does not \
-             come below it; name a lower one"
-        )
-    })
+/// Says if the target is no lower than the loss before training of a run that kept it from being so.
+fn no_gain<'a>(runs: impl Iterator<Item = &'a RunRecord>, loss: f64) -> Option<String> {
+    let untrained = |run: &'a RunRecord| Some((run, run.log.first().filter(|line| line.step == 0)?.dev_loss?));
+    let (run, untrained) = runs.filter_map(untrained).find(|(run, untrained)| {
+        let is_lower = |point: &Point| point.value < *untrained;
+        loss >= *untrained && !settled(run).any(|point| is_lower(&point))
+    })?;
+    Some(format!(
+        "the target loss {loss} is no lower than the dev loss before training ({untrained:.4}), because {} does not come below it; \
+         name a lower one",
+        run.folder.display()
+    ))
 }
 
 #[cfg(test)]

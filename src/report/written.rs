@@ -50,6 +50,9 @@ pub fn write(report: &Report, folder: &Path) -> Result<PathBuf> {
     if is_report(folder) {
         remove_figures(folder)?;
     }
+    // The page first: a report that is interrupted here is known as one, and written again.
+    let place = folder.join(PAGE);
+    files::write_bytes(&place, page(report, None).as_bytes())?;
     let painter = Painter::new();
     for figure in figures(report) {
         let path = |ending: &str| folder.join(format!("{}.{ending}", figure.name));
@@ -58,8 +61,6 @@ pub fn write(report: &Report, folder: &Path) -> Result<PathBuf> {
     }
     files::write_bytes(&folder.join("table.md"), as_markdown(report).as_bytes())?;
     files::write_bytes(&folder.join("table.csv"), as_csv(report).as_bytes())?;
-    let place = folder.join(PAGE);
-    files::write_bytes(&place, page(report, None).as_bytes())?;
     Ok(place)
 }
 

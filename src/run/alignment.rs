@@ -47,6 +47,14 @@ pub fn read(folder: &Path) -> Result<Vec<Alignment>> {
     text.lines().enumerate().map(line).collect()
 }
 
+/// Whether the comparison of a run reaches as far as the run does.
+pub fn is_current(folder: &Path) -> Result<bool> {
+    let compared = read(folder)?.last().map_or(0, |last| last.step);
+    let trajectory = Trajectory::open(folder)?;
+    let every = trajectory.config().logging_steps;
+    Ok(folder.join(FILE).is_file() && compared == trajectory.steps() / every * every)
+}
+
 /// Compares at every logged step of the run in `folder`, and writes the file. The run must be a lab's that replays.
 pub fn compare(folder: &Path) -> Result<Vec<Alignment>> {
     let trajectory = Trajectory::open(folder)?;

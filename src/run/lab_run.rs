@@ -19,7 +19,7 @@ use crate::base::{Stop, files};
 use crate::config::RunConfig;
 use crate::hub::{Hub, Repo};
 use crate::labs::table::{LabConfig, kind};
-use crate::labs::{Dataset, Lab, LabArgs};
+use crate::labs::{Dataset, Lab, LabArgs, mnist};
 use crate::params::{ParamSet, Params};
 use crate::zo::{Optimizer, Split, methods};
 
@@ -39,13 +39,24 @@ fn open(config: &RunConfig) -> Result<Box<dyn Lab>> {
     let kind = kind(lab.as_deref().unwrap_or_default())?;
     (kind.open)(&LabConfig {
         args: &config.lab,
-        data: &|dataset| config.inputs.data.clone().map_or_else(|| fetch(dataset), Ok),
+        data: &|dataset| folder_of(dataset, config.inputs.data.as_deref()),
         model: (config.inputs.model != kind.name).then(|| config.inputs.model.as_ref()),
         sizes: [config.num_train, config.num_dev, config.inputs.num_eval],
         train_set_seed: config.inputs.train_set_seed,
         batch_size: config.batch_size,
         seed: config.seed,
     })
+}
+
+/// Those of the test images that the network of a run takes for another digit than they are: index, digit, and what it sees. MNIST
+/// is in the folder `data`, or on the hub.
+pub fn misread(network: &Path, data: Option<&Path>, images: &[usize]) -> Result<Vec<(usize, usize, usize)>> {
+    mnist::misread(network, &folder_of(&mnist::DATASET, data)?, images)
+}
+
+/// The folder with the files of a data set: the one that is given, or else one with those of the hub.
+fn folder_of(dataset: &Dataset, given: Option<&Path>) -> Result<PathBuf> {
+    given.map_or_else(|| fetch(dataset), |given| Ok(given.into()))
 }
 
 /// A folder with the files of a data set, from the hub.

@@ -108,6 +108,19 @@ impl SweepFile {
         }
     }
 
+    /// The values of an option outside of groups.
+    pub fn values(&self, option: &str) -> Vec<&Value> {
+        let choice = self.common.iter().find(|choice| choice.option == option);
+        choice.map_or(Vec::new(), |choice| choice.values.iter().map(|(value, _)| value).collect())
+    }
+
+    /// Keeps those values of an option outside of groups for which `is_kept` holds.
+    pub fn retain(&mut self, option: &str, is_kept: impl Fn(&Value) -> bool) {
+        for choice in self.common.iter_mut().filter(|choice| choice.option == option) {
+            choice.values.retain(|(value, _)| is_kept(value));
+        }
+    }
+
     /// The groups called `names`, or all if there are no names. A name that is not there is a usage error.
     pub fn select(&mut self, names: &[String]) -> Result<()> {
         if names.is_empty() {

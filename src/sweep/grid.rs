@@ -87,6 +87,9 @@ impl Cell {
 /// The cells of a file, groups in its order, the seed varying fastest. `typed` options go over the file's. Errors are usage errors:
 /// cells of the same name, too many cells.
 pub fn cells(file: &SweepFile, typed: &[Choice]) -> Result<Vec<Cell>> {
+    if !file.groups.is_empty() && typed.iter().any(|choice| choice.option == RUN_NAME) {
+        return Err(usage!("`{RUN_NAME}`: the runs of {} have the names of their groups in reports", file.place));
+    }
     let mut all: Vec<Cell> = Vec::new();
     let groups: Vec<(Option<&str>, &[Choice])> = match file.groups.is_empty() {
         true => vec![(None, &[])],
@@ -142,12 +145,14 @@ fn combinations(choices: &[Choice]) -> Vec<Vec<Setting>> {
     all
 }
 
+/// The option that names a run in reports.
+const RUN_NAME: &str = "run_name";
+
 /// The settings of a cell, whose run has the name of its group in reports, unless they name it.
 fn named(mut settings: Vec<Setting>, group: Option<&str>) -> Vec<Setting> {
-    const NAME: &str = "run_name";
-    let has_name = settings.iter().any(|setting| setting.option == NAME);
+    let has_name = settings.iter().any(|setting| setting.option == RUN_NAME);
     if let Some(group) = group.filter(|_| !has_name) {
-        settings.push(Setting { option: NAME.into(), value: group.into(), line: None });
+        settings.push(Setting { option: RUN_NAME.into(), value: group.into(), line: None });
     }
     settings
 }

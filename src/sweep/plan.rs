@@ -64,6 +64,11 @@ struct Identity {
 const COST_NOTHING: [&str; 10] =
     ["seed", "learning_rate", "zo_eps", "weight_decay", "momentum", "beta1", "beta2", "zeta", "alpha", "output_dir"];
 
+/// Checks the options of cells, whose folders are in `folder`, without their models and data.
+pub fn check(cells: &[Cell], folder: &Path) -> Result<()> {
+    cells.iter().try_for_each(|cell| checked(cell, folder).map(drop).map_err(|error| cell.blame(error)))
+}
+
 /// Checks the cells, whose folders are in `folder`: options, method, model, data. `forecaster`: forecasts what a cell
 /// costs, of each kind once. `proceed` is called between cells; its error ends the work. Errors in options name the line of the sweep file.
 pub fn plan(

@@ -1,6 +1,7 @@
 //! The table of a sweep as text: Markdown, padded so that it reads well in a terminal too.
 
 use super::choice::{Edge, Row, Spread, Tried};
+use crate::base::numbers::significant;
 
 /// The table: what was chosen, then all that was tried.
 pub fn table(rows: &[Row]) -> String {
@@ -16,9 +17,9 @@ pub fn table(rows: &[Row]) -> String {
                 row.name.clone(),
                 said(tried),
                 tried.seeds.len().to_string(),
-                spread(tried.dev_loss, 1.0, 4),
-                spread(tried.eval_loss, 1.0, 4),
-                spread(tried.eval_accuracy, 100.0, 1),
+                spread(tried.dev_loss, loss),
+                spread(tried.eval_loss, loss),
+                spread(tried.eval_accuracy, |share| format!("{:.1}", 100.0 * share)),
                 untrained(tried),
             ],
             None => [row.name.as_str(), "no setting is finished", "", "", "", "", ""].map(String::from).to_vec(),
@@ -56,7 +57,7 @@ pub fn table(rows: &[Row]) -> String {
                     said(tried),
                     tried.seeds.len().to_string(),
                     tried.steps.to_string(),
-                    spread(tried.dev_loss, 1.0, 4),
+                    spread(tried.dev_loss, loss),
                     note,
                 ]);
             }
@@ -86,17 +87,24 @@ fn short(rate: f64) -> String {
 fn untrained(tried: &Tried) -> String {
     match (tried.untrained_eval_accuracy, tried.untrained_eval_loss) {
         (Some(accuracy), _) => format!("{:.1} %", 100.0 * accuracy),
-        (None, Some(loss)) => format!("loss {loss:.4}"),
+        (None, Some(untrained)) => format!("loss {}", loss(untrained)),
         _ => "-".into(),
     }
 }
 
-fn spread(spread: Option<Spread>, times: f64, digits: usize) -> String {
+fn spread(spread: Option<Spread>, number: impl Fn(f64) -> String) -> String {
     let Some(Spread { mean, lowest, highest }) = spread else { return "-".into() };
-    let half = times * (highest - lowest) / 2.0;
     match highest > lowest {
-        true => format!("{:.digits$} +- {half:.digits$}", times * mean),
-        false => format!("{:.digits$}", times * mean),
+        true => format!("{} +- {}", number(mean), number((highest - lowest) / 2.0)),
+        false => number(mean),
+    }
+}
+
+/// A loss with four decimals, as those of language models, which are near 1; those of labs may be of any size.
+fn loss(x: f64) -> String {
+    match x.abs() {
+        size if size == 0.0 || (1e-3..1e4).contains(&size) => format!("{x:.4}"),
+        _ => significant(x),
     }
 }
 

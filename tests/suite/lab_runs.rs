@@ -10,7 +10,7 @@ use zotune::run::alignment::{Alignment, compare};
 use zotune::run::log_line::read_log_so_far;
 use zotune::run::{OpenedLab, Progress};
 
-use crate::support::{done, fixture_json, numbers, says};
+use crate::support::{call, done, fixture_json, numbers, says, stderr};
 
 /// Trains a lab in a folder, with the settings of the fixture.
 fn train(reference: &Value, lab: &str, optimizer: &str, learning_rate: f64, folder: &Path) -> Result<()> {
@@ -123,7 +123,52 @@ fn an_experiment_is_a_sweep_and_its_report() -> Result<()> {
         let names: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next()).collect();
         assert!(names.starts_with(&["method", "zo-adamm", "r-adazo"]), "{part}: {names:?}");
     }
-    says(at, "lab synthetic --only zo-adam", 2, "there is no group \"zo-adam\": did you mean \"zo-adamm\"?")
+    says(at, "lab synthetic --only zo-adam", 2, "there is no group \"zo-adam\": did you mean \"zo-adamm\"?")?;
+
+    // An extended run is compared anew, up to its end.
+    done(at, "lab moments --dimension 40 --max-steps 200 --seed 0 --output-dir labs")?;
+    let compared = std::fs::read_to_string(at.join("labs/moments/cells/beta1-0.1/alignment.jsonl"))?;
+    let last: Value = serde_json::from_str(compared.lines().last().context("a line")?)?;
+    assert_eq!(last["step"], 200);
+    Ok(())
+}
+
+/// Options go to the parts that they are about, before any of them runs; a report that was cut off is written again.
+#[test]
+fn an_experiment_checks_all_its_parts_and_mends_its_report() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    for (words, expected) in [
+        ("attack --num-eval 100 --data nowhere", "--num-eval does not apply to the lab attack"),
+        ("quadratic --run-name mine", "--run-name: the runs of configs/labs/quadratic.toml have the names of their groups"),
+        ("levy --dimension 99999999999999", "--dimension 99999999999999: it takes"),
+    ] {
+        says(at, &format!("lab {words} --output-dir labs"), 2, expected)?;
+    }
+    assert!(!at.join("labs").exists(), "a refused experiment leaves nothing");
+
+    // The group is that of one part; the others are left out.
+    let listed = call(at, &["lab", "least-squares", "--only", "alpha 0.01", "--seed", "0", "--dry-run", "--json"])?;
+    let cells: Vec<Value> = serde_json::from_slice(&listed.stdout)?;
+    let names: Vec<&str> = cells.iter().filter_map(|cell| cell["name"].as_str()).collect();
+    assert!(names.len() == 1 && names[0].starts_with("alpha_0.01"), "{names:?}");
+
+    // At one rate some groups have the same settings, and are told apart by their names.
+    let small = "lab quadratic --dimension 20 --max-steps 20 --seed 0 --learning-rate 1e-3 --output-dir labs";
+    done(at, small)?;
+    let report = at.join("labs/quadratic/report");
+    let rows = std::fs::read_to_string(report.join("table.csv"))?;
+    assert!(["r-adazo,", "r-adazo tuned,"].iter().all(|name| rows.lines().any(|line| line.starts_with(name))), "{rows}");
+    std::fs::remove_file(report.join("report.html"))?;
+    std::fs::remove_file(report.join("table.md"))?;
+    done(at, small)?;
+    assert!(report.join("report.html").is_file() && report.join("table.md").is_file());
+    // Runs of other dimensions in the same folder do not compare, and the new ones are reported on alone.
+    let mixed = "lab quadratic --max-steps 20 --seed 0 --output-dir mixed";
+    done(at, &format!("{mixed} --dimension 20 --only r-adazo"))?;
+    let other = done(at, &format!("{mixed} --dimension 30 --only zo-sgd"))?;
+    assert!(stderr(&other).contains("the report is on the runs of this call alone"), "{}", stderr(&other));
+    Ok(())
 }
 
 #[test]
@@ -143,6 +188,8 @@ fn what_a_lab_does_not_have_is_refused_by_name() -> Result<()> {
     ] {
         says(at, &format!("train {words}"), 2, expected)?;
     }
+    let nameless = call(at, &["train", "--lab", "levy", "--lr", "1", "--run-name", "two\nlines"])?;
+    assert_eq!((nameless.status.code(), stderr(&nameless).contains("it must be a name on one line")), (Some(2), true));
     assert_eq!(std::fs::read_dir(at)?.count(), 0, "a refused run leaves nothing");
     done(at, &format!("{TRAIN} --output-dir run"))?;
     for verb in ["eval --model run", "train --model run", "replay run --output-dir out", "export run --trajectory run.zot"] {

@@ -10,7 +10,9 @@ use zotune::base::errors::exit_code;
 use zotune::config::{RawArgs, RunConfig};
 use zotune::device::cpu::drawn::direction;
 use zotune::device::cpu::simd;
-use zotune::labs::mnist::{Attack, Classifier, Draw, Files, IMAGE, Images, Network, Target, add_gradient, logits, trace};
+use zotune::labs::mnist::{
+    Attack, Classifier, Draw, Files, IMAGE, Images, Network, Target, add_gradient, logits, misread, trace,
+};
 use zotune::labs::{Function, Lab, Trained};
 use zotune::params::{ParamId, ParamSet, Params, Points, Role};
 use zotune::run::setup::{make_method, resolve_config};
@@ -361,6 +363,7 @@ fn the_command_line_trains_a_classifier_and_refuses_to_attack_a_bad_one() -> Res
     claim("eval_accuracy", json!(0.98), "it is right on 98.00 % of the test images")?;
     claim("eval_accuracy", Value::Null, "no eval_accuracy")?;
     claim("task", json!("mnist"), "--image 21: there are 20 test images")?;
+    images_that_the_network_misreads_are_left_out(folder)?;
     done(folder, &format!("{train} --output-dir mlp"))?;
     std::fs::copy(folder.join("mlp/model.safetensors"), folder.join("run/model.safetensors"))?;
     claim("task", json!("mnist"), "it has no conv1.weight [32, 1, 3, 3], which --network cnn has")?;
@@ -375,6 +378,23 @@ fn the_command_line_trains_a_classifier_and_refuses_to_attack_a_bad_one() -> Res
     ensure!(said.contains("attack: its cells are checked once runs/labs/mnist-cnn/cells/cnn is trained"), "{said}");
     std::fs::remove_file(folder.join("data/train-images-idx3-ubyte"))?;
     says(folder, &format!("{train} --output-dir none"), 2, "neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz")
+}
+
+/// An experiment attacks those of its twenty images that the network reads as what they are.
+fn images_that_the_network_misreads_are_left_out(folder: &Path) -> Result<()> {
+    let wrong = misread(&folder.join("run"), &folder.join("data"), &(0..20).collect::<Vec<_>>())?;
+    let words = "lab attack --model run --data data --only r-adazo --dry-run --json --output-dir labs";
+    if wrong.len() == 20 {
+        return says(folder, words, 2, "it takes each of the images for another digit than it is");
+    }
+    let output = done(folder, words)?;
+    let cells: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(cells.len(), 20 - wrong.len());
+    for (image, digit, seen) in wrong {
+        let said = format!("image {image} is left out: it is a {digit}, and the network takes it for a {seen}");
+        ensure!(stderr(&output).contains(&said), "{}", stderr(&output));
+    }
+    Ok(())
 }
 
 const TRAIN_FILE: &str = "mnist/train-00000-of-00001.parquet";

@@ -14,7 +14,7 @@ use zotune::report::{Goal, Report, Row, Spread, Target, TargetCost, as_text, wri
 use zotune::run::log_line::LogLine;
 use zotune::zo::SnapshotReport;
 
-use crate::support::{RUN, done, json, says, stderr, workplace, zotune};
+use crate::support::{RUN, copy_all, done, json, says, stderr, workplace, zotune};
 
 /// A run folder that is written by hand. A line of its log has a step and the mean loss since the line before.
 struct ByHand<'a> {
@@ -165,6 +165,45 @@ fn the_cells_of_a_sweep_come_in_its_order() -> Result<()> {
     assert_eq!(groups(&[&sweep])?, ["zo-sign", "zo-sgd"]);
     let [sgd, sign] = ["zo-sgd-0", "zo-sign-0"].map(|name| sweep.join("cells").join(name));
     assert_eq!(groups(&[&sgd, &sign])?, ["zo-sgd", "zo-sign"]);
+    Ok(())
+}
+
+/// The same settings under two names are two groups; under one name, or on the same data, they are one run.
+#[test]
+fn the_same_settings_under_two_names_are_two_groups() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = |name: &str| folder.path().join(name);
+    for (name, seed) in [("a", 0), ("b", 0), ("b", 1), ("a", 1)] {
+        let settings = format!("optimizer = \"zo-sgd\"\nlearning_rate = 1e-4\nseed = {seed}\nrun_name = \"{name}\"");
+        ByHand { settings: &settings, ..PLAIN }.write(&place(&format!("{name}{seed}")))?;
+    }
+    let report = of(&["a0", "b0", "b1", "a1"].map(place), None, None)?;
+    let rows: Vec<_> = report.rows.iter().map(|row| (&*row.group, &row.seeds[..])).collect();
+    assert_eq!(rows, [("a", &[0, 1][..]), ("b", &[0, 1][..])]);
+    copy_all(&place("a0"), &place("copy"))?;
+    let error = of(&["a0", "copy"].map(place), None, None).map(drop).unwrap_err();
+    assert!(error.to_string().contains("so they are one run"), "{error}");
+    Ok(())
+}
+
+/// Before every run has reached some loss, there is none that all of them reach; a folder that has lost its run.json is named.
+#[test]
+fn what_is_left_out_is_said() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let sweep = two_methods(folder.path())?;
+    std::fs::remove_file(sweep.join("cells/zo-sgd-2/run.json"))?;
+    let report = of(&[&sweep], None, None)?;
+    assert!(
+        report.notes.iter().any(|note| note.contains("zo-sgd-2 is left out: it has a trainer_log.jsonl")),
+        "{:?}",
+        report.notes
+    );
+    assert_eq!(report.targets.len(), 1);
+    ByHand { settings: "optimizer = \"zo-sgd\"\nlearning_rate = 1e-4\nseed = 9", log: &LOG[..1], ..PLAIN }
+        .write(&sweep.join("cells/zo-sgd-9"))?;
+    let report = of(&[&sweep], None, None)?;
+    assert!(report.targets.is_empty());
+    assert!(report.notes.iter().any(|note| note.contains("zo-sgd-9 has logged less than a tenth")), "{:?}", report.notes);
     Ok(())
 }
 

@@ -35,6 +35,8 @@ pub struct Attack {
     network: Network,
     /// All weights of the network.
     weights: Vec<f32>,
+    /// The file that they are from, and its SHA-256.
+    source: BTreeMap<String, String>,
     bounded: Bounded,
     index: usize,
     label: usize,
@@ -49,7 +51,8 @@ impl Attack {
         if target.image >= tests.len() {
             bail!(usage!("`image` {}: there are {} test images, counted from 0", target.image, tests.len()));
         }
-        Self::new(Network::Cnn, weights, tests.values(&[target.image]), tests.label(target.image), target)
+        let attack = Self::new(Network::Cnn, weights, tests.values(&[target.image]), tests.label(target.image), target)?;
+        Ok(Attack { source: victim::source(run)?, ..attack })
     }
 
     /// On a network's weights [d] and an image [784] in [0, 1]. An image that the network takes for another digit than its `label` is
@@ -69,7 +72,7 @@ impl Attack {
                 "`image` {index}: it is a {label}, and the network takes it for a {seen} already; choose another image"
             ));
         }
-        Ok(Attack { network, weights, bounded: Bounded::new(image), index, label, target })
+        Ok(Attack { network, weights, source: BTreeMap::new(), bounded: Bounded::new(image), index, label, target })
     }
 
     /// The image for a perturbation delta [784].
@@ -94,6 +97,15 @@ impl Attack {
     }
 }
 
+/// Those of the test images in `folder` that the network of the run in `run` takes for another digit than they are: index, digit, and
+/// what it sees. Images that are not there are none of these.
+pub fn misread(run: &Path, folder: &Path, images: &[usize]) -> Result<Vec<(usize, usize, usize)>> {
+    let (weights, tests) = (victim::read(run)?, Images::read(folder, Files::Test)?);
+    let there = images.iter().copied().filter(|image| *image < tests.len());
+    let seen = there.map(|i| (i, tests.label(i), prediction(&logits(Network::Cnn, &weights, tests.values(&[i])))));
+    Ok(seen.filter(|(_, digit, seen)| digit != seen).collect())
+}
+
 impl Function for Attack {
     fn name(&self) -> &str {
         "attack"
@@ -109,6 +121,10 @@ impl Function for Attack {
             ("bound".into(), BOUND.into()),
         ]
         .into()
+    }
+
+    fn source_files(&self) -> BTreeMap<String, String> {
+        self.source.clone()
     }
 
     fn data(&self) -> Data {

@@ -58,6 +58,12 @@ impl Classifier {
     pub fn new(network: Network, train_files: &Images, test_files: &Images, draw: Draw) -> Result<Self> {
         let [num_train, num_dev, num_eval] = draw.sizes;
         let (count, num_tests) = (train_files.len(), test_files.len());
+        if count < 2 || num_tests < 1 {
+            bail!(usage!(
+                "`data`: there are {count} training images and {num_tests} test images; it takes two or more of the one (for training and \
+                 dev) and one or more of the other"
+            ));
+        }
         let num_dev = num_dev.unwrap_or(NUM_DEV.min(count / 2));
         let num_train = num_train.unwrap_or(count.saturating_sub(num_dev));
         let num_eval = num_eval.unwrap_or(num_tests);

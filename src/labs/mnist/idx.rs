@@ -40,7 +40,8 @@ fn path_of(folder: &Path, name: &str) -> Result<PathBuf> {
     paths.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         usage!(
             "`data` {}: it has neither {name} nor {name}.gz; MNIST is four files, train-images-idx3-ubyte, \
-             train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte",
+             train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or the two parquet files of the hub \
+             in the folder mnist",
             folder.display()
         )
     })

@@ -71,7 +71,8 @@ impl Images {
         let on_hub = folder.join(files.on_hub());
         let (pixels, labels) = if on_hub.is_file() { parquet::read(&on_hub, SIDE)? } else { Self::read_idx(folder, files)? };
         if let Some(at) = labels.iter().position(|label| usize::from(*label) >= CLASSES) {
-            bail!(usage!("`data` {}: label {at}, counted from 0, is {}, not a digit", folder.display(), labels[at]));
+            let file = if on_hub.is_file() { files.on_hub().into() } else { format!("{}-labels-idx1-ubyte", files.name()) };
+            bail!(usage!("`data` {}, {file}: label {at}, counted from 0, is {}, not a digit", folder.display(), labels[at]));
         }
         Images::new(pixels, labels)
     }

@@ -50,11 +50,26 @@ fn example(row: &Row) -> Result<(Vec<u8>, u8)> {
                     _ => None,
                 });
             }
-            ("label", Field::Long(digit)) => label = Some(u8::try_from(*digit).context("the label is no digit")?),
+            ("label", field) => label = Some(digit(field).context("the label is no digit")?),
             _ => {}
         }
     }
     Ok((image.context("it has no image.bytes")?, label.context("it has no label")?))
+}
+
+/// A label in an integer column of any width.
+fn digit(field: &Field) -> Option<u8> {
+    match field {
+        Field::Byte(x) => (*x).try_into().ok(),
+        Field::Short(x) => (*x).try_into().ok(),
+        Field::Int(x) => (*x).try_into().ok(),
+        Field::Long(x) => (*x).try_into().ok(),
+        Field::UByte(x) => Some(*x),
+        Field::UShort(x) => (*x).try_into().ok(),
+        Field::UInt(x) => (*x).try_into().ok(),
+        Field::ULong(x) => (*x).try_into().ok(),
+        _ => None,
+    }
 }
 
 /// The pixels [side^2] of a grey picture in PNG format.

@@ -1,5 +1,7 @@
 //! The network that an attack is on: what a run of the lab `mnist` trained.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -7,6 +9,10 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::network::Network;
+use crate::base::hash::sha256;
+
+/// The file of the weights.
+const FILE: &str = "model.safetensors";
 
 /// The least accuracy on the test images.
 const MIN_ACCURACY: f64 = 0.985;
@@ -50,7 +56,14 @@ pub fn read(run: &Path) -> Result<Vec<f32>> {
             100.0 * MIN_ACCURACY
         ));
     }
-    weights(&run.join("model.safetensors"))
+    weights(&run.join(FILE))
+}
+
+/// The file of the weights in a run's folder, with its SHA-256.
+pub fn source(run: &Path) -> Result<BTreeMap<String, String>> {
+    let path = run.join(FILE);
+    let mut file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok([(FILE.into(), sha256(&mut file)?)].into())
 }
 
 /// All weights of the convolutional network, from a file in any precision.
