@@ -113,6 +113,7 @@ untrained untrained-reviews -
     sweep methods "$data/SST-2" zo-rmsprop configs/sweeps/methods.toml $sst2
     sweep r-adazo "$data/SST-2" zo-rmsprop configs/sweeps/r-adazo.toml $sst2
     sweep smollm2-papers "$smollm2 $data/SST-2" zo-rmsprop configs/sweeps/smollm2-papers.toml $sst2 --model "$smollm2"
+    sweep smollm2-methods "$smollm2 $data/SST-2" zo-rmsprop configs/sweeps/smollm2-methods.toml $sst2 --model "$smollm2"
     sweep smollm2-r-adazo "$smollm2 $data/SST-2" zo-rmsprop configs/sweeps/smollm2-r-adazo.toml $sst2 --model "$smollm2"
     sweep smollm2-papers-lora "$smollm2 $data/SST-2" zo-rmsprop configs/sweeps/smollm2-papers.toml $sst2 --model "$smollm2" --lora-r 8
     sweep smollm2-papers-copa "$smollm2 $data/COPA" zo-rmsprop configs/sweeps/smollm2-papers.toml $copa --model "$smollm2"
