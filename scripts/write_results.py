@@ -7,8 +7,8 @@ A mark is a line of the document:
 
     <!-- results of NAME: TITLE, ...; FIGURE, ... -->
 
-What is between it and the next line `<!-- end -->` is replaced: the commands (RUNS/NAME.command), the machine, the runs and their time, the
-tables of RUNS/NAME/report/table.md whose titles begin with a TITLE, and the pictures RUNS/NAME/report/FIGURE.svg, which are copied to the
+What is between it and the next line `<!-- end -->` is replaced: the commands (RUNS/NAME.command), the machine, the runs, their time and the
+scores before training, the tables of RUNS/NAME/report/table.md whose titles begin with a TITLE, and the pictures RUNS/NAME/report/FIGURE.svg, which are copied to the
 folder `results` beside the document. Of a folder with JSON files of `zotune eval` and `zotune probe` in place of runs, the table has a line a
 file. Where RUNS has nothing of this name, the document stays as it is.
 """
@@ -37,7 +37,7 @@ def duration(seconds):
 
 
 def of_runs(folder):
-    """A sentence on the runs below a folder: how many, on what, how long."""
+    """Of the runs below a folder: how many, on what, how long, and the scores before training."""
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("cells/*/run.json"))]
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("cells/*/all_results.json"))]
     machines = sorted({f"{run['machine']['cpu']} ({run['machine']['instruction_set']})" for run in runs})
@@ -45,7 +45,9 @@ def of_runs(folder):
     seconds = sum(result["train_seconds"] for result in results)
     threads = " or ".join(map(str, threads)) + (" thread" if threads == [1] else " threads")
     count = f"{len(results)} run{'' if len(results) == 1 else 's'}"
-    return f"{count} of {threads} on {', '.join(machines)}, {duration(seconds)} of training in all."
+    report = (folder / "report/table.md").read_text()
+    untrained = [line[2:] for line in report.splitlines() if line.startswith("- Before training")]
+    return " ".join([f"{count} of {threads} on {', '.join(machines)}, {duration(seconds)} of training in all.", *untrained])
 
 
 def of_report(folder, titles):
