@@ -11,7 +11,10 @@ use super::sweep::run_sweep;
 use crate::base::Stop;
 use crate::base::text::{nearest, quoted};
 use crate::config::{Common, RawArgs};
+use crate::labs::LabArgs;
+use crate::labs::mnist::Target;
 use crate::report::{Goal, Report, as_text, written};
+use crate::run::folder::RESULTS;
 use crate::run::{alignment, lab_run};
 use crate::sweep::{SweepFile, file, grid, plan};
 
@@ -33,7 +36,17 @@ pub fn experiment_verb(args: ExperimentArgs, quiet: bool) -> Result<()> {
     let parts = selected(&named, &args.options, &place)?;
     parts.iter().try_for_each(Selected::check)?;
     let stop = Stop::listen()?;
-    parts.into_iter().try_for_each(|part| part.run(&stop, quiet))
+    let mut failures = Ok(());
+    for part in parts {
+        let trains_a_model = part.trains_a_model;
+        let failed = part.run(&stop, quiet)?;
+        // The other parts do not need a cell that failed, but for a network.
+        failures = failures.and(failed);
+        if trains_a_model && failures.is_err() {
+            break;
+        }
+    }
+    failures
 }
 
 /// A part that is to run.
@@ -46,6 +59,8 @@ struct Selected {
     options: SweepOptions,
     /// The run whose model it is about.
     model: Option<PathBuf>,
+    /// Whether another part is about its model.
+    trains_a_model: bool,
 }
 
 /// The parts with the groups that `--only` names. One that has none of them is left out, unless it trains the model of another.
@@ -53,7 +68,12 @@ fn selected(named: &[&'static Part], options: &SweepOptions, place: &Path) -> Re
     let files = named.iter().map(|part| SweepFile::parse(part.text, &format!("configs/labs/{}.toml", part.name)));
     let files = files.collect::<Result<Vec<_>>>()?;
     let names = |file: &SweepFile| file.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>();
-    let all: Vec<String> = files.iter().flat_map(names).collect();
+    let mut all: Vec<String> = Vec::new();
+    files.iter().flat_map(names).for_each(|name| {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    });
     if let Some(wrong) = options.only.iter().find(|name| !all.contains(name)) {
         return Err(match all.is_empty() {
             true => usage!("`only` {wrong}: the experiment has no groups"),
@@ -76,7 +96,7 @@ fn selected(named: &[&'static Part], options: &SweepOptions, place: &Path) -> Re
             file.set_default("model", model.to_string_lossy().into());
         }
         let options = if trains_a_model { of_place(options) } else { options.clone() };
-        parts.push(Selected { part, folder: place.join(part.name), file, options, model });
+        parts.push(Selected { part, folder: place.join(part.name), file, options, model, trains_a_model });
     }
     Ok(parts)
 }
@@ -96,45 +116,55 @@ fn of_place(options: &SweepOptions) -> SweepOptions {
 impl Selected {
     /// Checks the options of its cells, before any part is run.
     fn check(&self) -> Result<()> {
-        plan::check(&grid::cells(&self.file, &file::typed(&self.options.knobs)?)?, &self.folder)
+        plan::check(&grid::cells(&self.file, &file::typed(&self.options.knobs)?)?, &self.folder)?;
+        let LabArgs { image, target: digit, .. } = self.options.knobs.lab;
+        image.map_or(Ok(()), |image| {
+            lab_run::check_target(self.options.knobs.common.data.as_deref(), Target { image, digit })
+        })
     }
 
-    /// Runs the cells and reports on them, even if some fail.
-    fn run(mut self, stop: &Stop, quiet: bool) -> Result<()> {
+    /// Runs the cells and reports on them. The error inside names cells that failed.
+    fn run(mut self, stop: &Stop, quiet: bool) -> Result<Result<()>> {
         let knobs = &self.options.knobs;
         let trained = self.model.as_ref().filter(|_| knobs.common.model.is_none());
-        if let Some(model) = trained.filter(|model| self.options.dry_run && !model.exists()) {
-            return say(&format!("{}: its cells are checked once {} is trained", self.part.name, model.display()));
+        if let Some(model) = trained.filter(|model| self.options.dry_run && !model.join(RESULTS).is_file()) {
+            tracing::warn!("{}: its cells are checked once {} is trained", self.part.name, model.display());
+            return Ok(Ok(()));
         }
         if knobs.lab.image.is_none() {
             let model = knobs.common.model.as_ref().map(PathBuf::from).or(self.model.clone());
-            leave_out_misread(&mut self.file, model.as_deref(), knobs.common.data.as_deref())?;
+            leave_out_unfit(&mut self.file, model.as_deref(), knobs)?;
         }
         let baseline = self.part.baseline.filter(|name| self.file.groups.iter().any(|group| group.name == *name));
         let end = run_sweep(self.file, self.folder.clone(), &self.options, stop, quiet)?;
         if self.options.dry_run {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        if self.part.aligned {
-            align(&end.cells, stop)?;
+        let aligned = if self.part.aligned { align(&end.cells, stop) } else { Ok(()) };
+        let reported =
+            aligned.and_then(|()| report(&self.folder, &end.cells, self.part.to_loss, baseline, self.options.json));
+        match (reported, end.failures) {
+            (Err(why), Err(failures)) => {
+                tracing::warn!("there is no report: {why:#}");
+                Ok(Err(failures))
+            }
+            (reported, failures) => reported.map(|()| failures),
         }
-        let reported = report(&self.folder, &end.cells, self.part.to_loss, baseline, self.options.json);
-        end.failures.and(reported)
     }
 }
 
-/// Leaves out the images that the network takes for other digits than they are: no attack can begin there.
-fn leave_out_misread(file: &mut SweepFile, model: Option<&Path>, data: Option<&Path>) -> Result<()> {
+/// Leaves out the images on which no attack can begin.
+fn leave_out_unfit(file: &mut SweepFile, model: Option<&Path>, knobs: &RawArgs) -> Result<()> {
     let images: Vec<usize> = file.values("image").iter().filter_map(|image| usize::try_from(image.as_u64()?).ok()).collect();
     let (Some(model), false) = (model, images.is_empty()) else { return Ok(()) };
-    let misread = lab_run::misread(model, data, &images)?;
-    for (image, digit, seen) in &misread {
-        tracing::warn!("image {image} is left out: it is a {digit}, and the network takes it for a {seen}");
+    let unfit = lab_run::unfit(model, knobs.common.data.as_deref(), &images, knobs.lab.target)?;
+    for (image, why) in &unfit {
+        tracing::warn!("image {image} is left out: {why}");
     }
-    if misread.len() == images.len() {
-        return Err(usage!("`model` {}: it takes each of the images for another digit than it is", model.display()));
+    if unfit.len() == images.len() {
+        return Err(usage!("`model` {}: an attack can begin on none of the {} images", model.display(), images.len()));
     }
-    file.retain("image", |image| !misread.iter().any(|(at, ..)| image.as_u64() == Some(*at as u64)));
+    file.retain("image", |image| !unfit.iter().any(|(at, _)| image.as_u64() == Some(*at as u64)));
     Ok(())
 }
 

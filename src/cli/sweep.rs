@@ -42,7 +42,8 @@ pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, st
     if jobs == 0 {
         return Err(usage!("--jobs 0: it must be at least 1"));
     }
-    let cells = grid::cells(&file, &file::typed(&args.knobs)?)?;
+    let typed = file::typed(&args.knobs)?;
+    let (cells, in_order) = (grid::cells(&file, &typed)?, grid::cells(&file.with_all_groups()?, &typed)?);
     folder::check(&place)?;
 
     let threads = rayon::current_num_threads();
@@ -58,7 +59,7 @@ pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, st
         list(&planned, at_once, args.json)?;
         return Ok(SweepEnd { cells, failures: Ok(()) });
     }
-    let folder = SweepFolder::claim(place, &file, planned.iter().map(|planned| planned.cell.name.as_str()))?;
+    let folder = SweepFolder::claim(place, &file, in_order.iter().map(|cell| cell.name.as_str()))?;
     tracing::info!("sweep   {}, from {}", folder.path.display(), file.place);
     let bar = progress_bar(0, quiet, "{pos:>8}/{len} [{bar:20}] {elapsed_precise}  running: {msg}")?;
     let orders = Orders { jobs, threads, halving: args.halving, command: &command, stop, bar };

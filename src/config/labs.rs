@@ -8,6 +8,7 @@ use super::inputs::Inputs;
 use super::trainable::TrainableArgs;
 use super::values::LearningRate;
 use crate::labs::LabArgs;
+use crate::labs::mnist::CLASSES;
 use crate::labs::table::{LabKind, kind};
 
 /// Options of every verb that opens a model which labs have too.
@@ -40,6 +41,9 @@ pub(super) fn check(raw: &RawArgs) -> Result<Option<&'static LabKind>> {
         let own =
             if own.is_empty() { "it has none of its own".into() } else { format!("its own options are {}", own.join(", ")) };
         return Err(usage!("`{option}` does not apply to the lab {name}; {own}"));
+    }
+    if let Some(digit) = raw.lab.target.filter(|digit| *digit >= CLASSES) {
+        return Err(usage!("`target` {digit}: it must be a digit, 0 to 9"));
     }
     match raw.learning_rate {
         Some(LearningRate::Fixed(_)) => Ok(Some(lab)),

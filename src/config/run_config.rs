@@ -137,6 +137,11 @@ impl RunConfig {
             overwrite_output_dir: raw.overwrite_output_dir.unwrap_or(false),
         };
         config.check_extremes()?;
+        // Reports list it; a run that exists may have any.
+        if let Some(name) = config.run_name.as_ref().filter(|name| name.trim().is_empty() || name.contains(char::is_control))
+        {
+            return Err(usage!("`run_name` {}: it must be a name on one line", quoted(name)));
+        }
         Ok(config)
     }
 
@@ -156,9 +161,6 @@ impl RunConfig {
             within(name, steps, least, MOST_STEPS)?;
         }
         self.check_search()?;
-        if let Some(name) = self.run_name.as_ref().filter(|name| name.trim().is_empty() || name.contains(char::is_control)) {
-            return Err(usage!("`run_name` {}: it must be a name on one line", quoted(name)));
-        }
         if let (Some(x), None) = (self.early_stopping_threshold, self.early_stopping_patience) {
             return Err(usage!("`early_stopping_threshold` {x} has no effect without `early_stopping_patience`"));
         }

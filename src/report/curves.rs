@@ -222,21 +222,27 @@ pub fn reaches(run: &RunRecord, loss: f64) -> Option<Point> {
     settled(run).find(|point| point.value <= loss)
 }
 
-/// The lowest loss that every run reaches in the sense of [`reaches`], rounded up to four digits; None if one has not got so far as
-/// to reach any.
-pub fn common_loss<'a>(mut runs: impl Iterator<Item = &'a RunRecord>) -> Option<f64> {
-    let lowest = |run: &RunRecord| settled(run).map(|point| point.value).reduce(f64::min);
-    let highest = runs.try_fold(f64::NEG_INFINITY, |highest, run| Some(highest.max(lowest(run)?)))?;
-    highest.is_finite().then(|| rounded_up(highest))
+/// The lowest loss that every run reaches in the sense of [`reaches`]; None if one has not got so far as to reach any. Rounded up to
+/// four digits, unless a run begins below that.
+pub fn common_loss<'a>(runs: impl Iterator<Item = &'a RunRecord>) -> Option<f64> {
+    let (mut highest, mut least_begin) = (f64::NEG_INFINITY, f64::INFINITY);
+    for run in runs {
+        let mut points = settled(run).peekable();
+        least_begin = least_begin.min(points.peek()?.value);
+        let (lowest, last) = points.fold((f64::INFINITY, 0), |(lowest, _), point| (lowest.min(point.value), point.step));
+        highest = highest.max((last > 0).then_some(lowest)?);
+    }
+    let rounded = highest.is_finite().then(|| rounded_up(highest))?;
+    Some(if highest < least_begin && least_begin <= rounded { highest } else { rounded })
 }
 
 /// Rounded up to four significant digits.
 fn rounded_up(x: f64) -> f64 {
-    // A power of ten with a positive exponent is exact, so that the result is the number next to the decimal one.
-    match 3 - x.abs().log10().floor() as i32 {
-        _ if x == 0.0 => x,
-        decimals @ 0.. => (x * 10f64.powi(decimals)).ceil() / 10f64.powi(decimals),
-        decimals => (x / 10f64.powi(-decimals)).ceil() * 10f64.powi(-decimals),
+    let nearest = format!("{x:.3e}");
+    let number = |text: &str| text.parse().unwrap_or(x);
+    match (number(&nearest), nearest.split_once('e')) {
+        (below, Some((digits, exponent))) if below < x => number(&format!("{:.3}e{exponent}", number(digits) + 1e-3)),
+        (above, _) => above,
     }
 }
 
@@ -307,6 +313,9 @@ mod tests {
             assert_eq!(rounded_up(x), expected);
             assert!(rounded_up(x) >= x);
         }
-        assert_eq!(rounded_up(0.375), 0.375);
+        for exact in [0.375, 0.3793, 0.4996, 9.999, 1e-320] {
+            assert_eq!(rounded_up(exact), exact);
+        }
+        assert_eq!([rounded_up(0.49960000000000004), rounded_up(9.9991)], [0.4997, 10.0]);
     }
 }

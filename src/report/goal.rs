@@ -33,7 +33,8 @@ impl Goal {
 impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Goal::Loss(loss) => write!(f, "{loss}"),
+            Goal::Loss(loss) if *loss == 0.0 || (1e-4..1e6).contains(&loss.abs()) => write!(f, "{loss}"),
+            Goal::Loss(loss) => write!(f, "{loss:e}"),
             Goal::Percent(percent) => write!(f, "{percent} % of the loss before training"),
         }
     }

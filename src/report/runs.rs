@@ -12,13 +12,14 @@ use crate::config::RunConfig;
 use crate::labs::table::{LabKind, kind};
 use crate::run::Memory;
 use crate::run::alignment::{self, Alignment};
+use crate::run::folder::RESULTS;
 use crate::run::log_line::{LogLine, read_log_so_far};
 
 /// What a report's folder has, and no other.
 pub const PAGE: &str = "report.html";
 
 /// The files of a run that a report reads.
-pub const READ: [&str; 3] = ["run.json", "trainer_log.jsonl", "all_results.json"];
+pub const READ: [&str; 3] = ["run.json", "trainer_log.jsonl", RESULTS];
 
 /// The order of the run folders beside it, by name, one a line. A sweep writes it.
 pub const ORDER: &str = "order.txt";
@@ -154,8 +155,9 @@ pub fn folders(places: &[String]) -> Result<(Vec<PathBuf>, Vec<String>)> {
     let (mut folders, mut notes) = (Vec::new(), Vec::new());
     for place in places {
         for path in matches(place)? {
+            let said = notes.len();
             match runs_at(&path, &mut notes)? {
-                runs if runs.is_empty() => {
+                runs if runs.is_empty() && notes.len() == said => {
                     notes.push(format!("{} is left out: neither it nor a folder below it has a run.json", path.display()));
                 }
                 runs => folders.extend(runs),

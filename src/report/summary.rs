@@ -300,8 +300,9 @@ fn no_gain<'a>(runs: impl Iterator<Item = &'a RunRecord>, loss: f64) -> Option<S
         loss >= *untrained && !settled(run).any(|point| is_lower(&point))
     })?;
     Some(format!(
-        "the target loss {loss} is no lower than the dev loss before training ({untrained:.4}), because {} does not come below it; \
-         name a lower one",
+        "the target loss {} is no lower than the dev loss before training ({}), because {} does not come below it; name a lower one",
+        Goal::Loss(loss),
+        significant(untrained),
         run.folder.display()
     ))
 }

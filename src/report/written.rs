@@ -24,12 +24,14 @@ pub fn default_folder(places: &[String]) -> PathBuf {
 /// Fails with a usage error if `folder` has content that is not an earlier report, without `overwrite`.
 pub fn check(folder: &Path, overwrite: bool) -> Result<()> {
     let place = folder.display();
-    let mut entries = match std::fs::read_dir(folder) {
+    let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(usage!("`output_dir` {place}: {e}")),
     };
-    match overwrite || entries.next().is_none() || is_report(folder) {
+    // What a report that was interrupted has begun to write is no content.
+    let mut whole = entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().ends_with(".partial"));
+    match overwrite || whole.next().is_none() || is_report(folder) {
         true => Ok(()),
         false => Err(usage!(
             "`output_dir` {place} is not empty and holds no earlier report; choose another folder, or add `overwrite_output_dir`"

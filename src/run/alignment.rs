@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::lab_run::OpenedLab;
 use super::setup::make_method;
@@ -25,14 +25,22 @@ pub const FILE: &str = "alignment.jsonl";
 pub struct Alignment {
     /// Updates made.
     pub step: u64,
-    /// Cosine of the angle between g_t and G_t.
+    /// Cosine of the angle between g_t and G_t; NaN if one of them is 0, as null in the file.
+    #[serde(deserialize_with = "nan_if_null")]
     pub gradient_cosine: f64,
     /// Cosine of the angle between m_t and G_t.
+    #[serde(deserialize_with = "nan_if_null")]
     pub moment_cosine: f64,
     /// |v_t - V_t| / |V_t| with R-AdaZO's v_t = b2 v_{t-1} + (1 - b2) m_t^2.
+    #[serde(deserialize_with = "nan_if_null")]
     pub error_of_squared_moment: f64,
     /// The same with ZO-AdaMM's v_t = b2 v_{t-1} + (1 - b2) g_t^2.
+    #[serde(deserialize_with = "nan_if_null")]
     pub error_of_squared_gradient: f64,
+}
+
+fn nan_if_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// Reads the comparison of a run, if there is one.
@@ -47,12 +55,13 @@ pub fn read(folder: &Path) -> Result<Vec<Alignment>> {
     text.lines().enumerate().map(line).collect()
 }
 
-/// Whether the comparison of a run reaches as far as the run does.
+/// Whether the comparison of a run can be read and reaches as far as the run does.
 pub fn is_current(folder: &Path) -> Result<bool> {
-    let compared = read(folder)?.last().map_or(0, |last| last.step);
+    let Ok(compared) = read(folder) else { return Ok(false) };
     let trajectory = Trajectory::open(folder)?;
     let every = trajectory.config().logging_steps;
-    Ok(folder.join(FILE).is_file() && compared == trajectory.steps() / every * every)
+    let end = compared.last().map_or(0, |last| last.step);
+    Ok(folder.join(FILE).is_file() && end == trajectory.steps() / every * every)
 }
 
 /// Compares at every logged step of the run in `folder`, and writes the file. The run must be a lab's that replays.

@@ -18,9 +18,12 @@ use crate::run::trajectory::record::FILE;
 use crate::run::trajectory::{Header, Log, Trajectory};
 use crate::zo::Data;
 
+/// What came out of a run; not there before it is finished.
+pub const RESULTS: &str = "all_results.json";
+
 /// Files of a run beside its model, log and checkpoints. Overwriting a folder removes these and no other files; the
 /// weights stay until the first new ones replace them.
-const LEFT_BY_A_RUN: [&str; 4] = ["run.json", "trainer_log.jsonl", "all_results.json", "loss.svg"];
+const LEFT_BY_A_RUN: [&str; 4] = ["run.json", "trainer_log.jsonl", RESULTS, "loss.svg"];
 
 /// The folder of TensorBoard's event files in a run's folder, and the beginning of their names.
 pub const EVENTS: &str = "tensorboard";

@@ -48,10 +48,14 @@ fn open(config: &RunConfig) -> Result<Box<dyn Lab>> {
     })
 }
 
-/// Those of the test images that the network of a run takes for another digit than they are: index, digit, and what it sees. MNIST
-/// is in the folder `data`, or on the hub.
-pub fn misread(network: &Path, data: Option<&Path>, images: &[usize]) -> Result<Vec<(usize, usize, usize)>> {
-    mnist::misread(network, &folder_of(&mnist::DATASET, data)?, images)
+/// [`mnist::unfit`], with MNIST in the folder `data` or on the hub.
+pub fn unfit(network: &Path, data: Option<&Path>, images: &[usize], digit: Option<usize>) -> Result<Vec<(usize, String)>> {
+    mnist::unfit(network, &folder_of(&mnist::DATASET, data)?, images, digit)
+}
+
+/// [`mnist::check`], with MNIST in the folder `data` or on the hub.
+pub fn check_target(data: Option<&Path>, target: mnist::Target) -> Result<()> {
+    mnist::check(&folder_of(&mnist::DATASET, data)?, target)
 }
 
 /// The folder with the files of a data set: the one that is given, or else one with those of the hub.
@@ -196,7 +200,7 @@ impl LabRun {
                 all
             }
         };
-        let path = config.output_dir.join("all_results.json");
+        let path = config.output_dir.join(folder::RESULTS);
         let written = files::write_bytes(&path, &serde_json::to_vec_pretty(&all)?);
         Ok((all, written))
     }

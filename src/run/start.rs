@@ -204,7 +204,7 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     let steps = log.trajectory().steps();
     let at_its_end = steps == config.max_steps || config.stops_early(log.trajectory(), steps).is_some();
     let finished = log.trajectory().done.is_some() && config.max_steps == known.max_steps && at_its_end;
-    let results = std::fs::read(run.join("all_results.json")).ok().filter(|_| finished);
+    let results = std::fs::read(run.join(folder::RESULTS)).ok().filter(|_| finished);
     let earlier: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(results) = &earlier {
         match log.trajectory().check_kept(run) {
@@ -288,7 +288,7 @@ impl Run {
                 all
             }
         };
-        let path = self.job.config.output_dir.join("all_results.json");
+        let path = self.job.config.output_dir.join(folder::RESULTS);
         let written = files::write_bytes(&path, &serde_json::to_vec_pretty(&all)?);
         Ok((all, comparison, written))
     }

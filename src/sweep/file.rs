@@ -101,6 +101,11 @@ impl SweepFile {
         Ok(file)
     }
 
+    /// The file with all its groups, even where some were selected.
+    pub fn with_all_groups(&self) -> Result<Self> {
+        Ok(SweepFile { groups: Self::parse(&self.text, &self.place)?.groups, ..self.clone() })
+    }
+
     /// Sets an option to a value, unless the file sets it outside of groups.
     pub fn set_default(&mut self, option: &str, value: Value) {
         if !self.common.iter().any(|choice| choice.option == option) {
@@ -164,6 +169,9 @@ impl<'a> Reader<'a> {
         let Some(name) = named else {
             return Err(usage!("{place}, line {line}: this group has no name; give it one: name = \"...\""));
         };
+        if name.contains(char::is_control) {
+            return Err(usage!("{place}, line {line}: the group's name {} must be on one line", quoted(name)));
+        }
         let mut group = Group { name: name.into(), options: Vec::new() };
         let DeValue::Table(keys) = spans.get_ref() else { return Ok(group) };
         for (line, key, spans) in self.in_order(keys).into_iter().filter(|(_, key, _)| *key != NAME) {

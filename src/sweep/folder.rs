@@ -50,7 +50,7 @@ pub fn check(path: &Path) -> Result<()> {
 }
 
 impl SweepFolder {
-    /// Creates the folder if needed, locks it, and keeps a copy of the file and the order of its cells, given by name. Fails if another sweep runs in it.
+    /// Creates the folder if needed, locks it, and keeps a copy of the file and the order of all its cells, given by name. Fails if another sweep runs in it.
     pub fn claim<'a>(path: PathBuf, file: &SweepFile, cells: impl Iterator<Item = &'a str>) -> Result<Self> {
         check(&path)?;
         let claim = Claim::new(&path, true)?;
@@ -69,12 +69,9 @@ impl SweepFolder {
     }
 }
 
-/// Writes the order of the cells for reports, unless it is known from a sweep of these and others.
+/// Writes the order of the cells for reports. Others, of earlier sweeps in this folder, come after them.
 fn keep_order<'a>(path: &Path, cells: impl Iterator<Item = &'a str>) -> Result<()> {
     let (known, cells) = (std::fs::read_to_string(path).unwrap_or_default(), cells.collect::<Vec<_>>());
-    if cells.iter().all(|cell| known.lines().any(|other| other == *cell)) {
-        return Ok(());
-    }
     let others = known.lines().filter(|other| !cells.contains(other));
     let order: Vec<&str> = cells.iter().copied().chain(others).collect();
     files::write_bytes(path, (order.join("\n") + "\n").as_bytes())

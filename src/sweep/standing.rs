@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::run::folder::RESULTS;
 use crate::run::trajectory::record::FILE;
 use crate::run::trajectory::{Scored, Trajectory};
 
@@ -64,7 +65,7 @@ pub fn find(folder: &Path) -> Result<Found> {
 
 fn run(folder: &Path, trajectory: Trajectory) -> Found {
     // A run that stopped early has ended too.
-    let results = std::fs::read(folder.join("all_results.json")).ok().filter(|_| trajectory.done.is_some());
+    let results = std::fs::read(folder.join(RESULTS)).ok().filter(|_| trajectory.done.is_some());
     let results: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let standing = Standing {
         steps: trajectory.steps(),

@@ -10,7 +10,7 @@ use zotune::run::alignment::{Alignment, compare};
 use zotune::run::log_line::read_log_so_far;
 use zotune::run::{OpenedLab, Progress};
 
-use crate::support::{call, done, fixture_json, numbers, says, stderr};
+use crate::support::{call, done, fixture_json, numbers, says, stderr, zotune};
 
 /// Trains a lab in a folder, with the settings of the fixture.
 fn train(reference: &Value, lab: &str, optimizer: &str, learning_rate: f64, folder: &Path) -> Result<()> {
@@ -167,6 +167,14 @@ fn an_experiment_checks_all_its_parts_and_mends_its_report() -> Result<()> {
     let mixed = "lab quadratic --max-steps 20 --seed 0 --output-dir mixed";
     done(at, &format!("{mixed} --dimension 20 --only r-adazo"))?;
     let other = done(at, &format!("{mixed} --dimension 30 --only zo-sgd"))?;
+    // Cells that fail leave the other parts alone.
+    let output = zotune(at, "lab synthetic --only zo-sgd --dimension 20 --max-steps 40 --seed 0 --lr 1e9 --output-dir far")
+        .output()?;
+    assert!(output.status.code() == Some(1) && at.join("far/rosenbrock/table.md").is_file(), "{}", stderr(&output));
+    // A cosine with an estimate of 0 is no number, in the file and in the report.
+    let tiny = "lab moments --dimension 40 --max-steps 20 --logging-steps 10 --zo-eps 1e-30 --seed 0 --output-dir tiny";
+    done(at, tiny)?;
+    done(at, tiny)?;
     assert!(stderr(&other).contains("the report is on the runs of this call alone"), "{}", stderr(&other));
     Ok(())
 }

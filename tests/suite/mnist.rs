@@ -11,7 +11,7 @@ use zotune::config::{RawArgs, RunConfig};
 use zotune::device::cpu::drawn::direction;
 use zotune::device::cpu::simd;
 use zotune::labs::mnist::{
-    Attack, Classifier, Draw, Files, IMAGE, Images, Network, Target, add_gradient, logits, misread, trace,
+    Attack, Classifier, Draw, Files, IMAGE, Images, Network, Target, add_gradient, logits, trace, unfit,
 };
 use zotune::labs::{Function, Lab, Trained};
 use zotune::params::{ParamId, ParamSet, Params, Points, Role};
@@ -168,7 +168,7 @@ fn splits_are_drawn_from_their_files_and_told_apart() -> Result<()> {
     for (sizes, said) in [
         ([Some(380), Some(21), None], "there are 400 training images, but 380 + 21 are asked for"),
         ([Some(0), None, None], "`num_train` 0"),
-        ([None, Some(400), None], "`num_train` 0"),
+        ([None, Some(400), None], "`num_dev` 400: it leaves none of the 400 training images"),
         ([None, None, Some(51)], "`num_eval` 51: there are 50 test images"),
     ] {
         refused(open(sizes, 0), said)?;
@@ -363,7 +363,7 @@ fn the_command_line_trains_a_classifier_and_refuses_to_attack_a_bad_one() -> Res
     claim("eval_accuracy", json!(0.98), "it is right on 98.00 % of the test images")?;
     claim("eval_accuracy", Value::Null, "no eval_accuracy")?;
     claim("task", json!("mnist"), "--image 21: there are 20 test images")?;
-    images_that_the_network_misreads_are_left_out(folder)?;
+    images_on_which_no_attack_can_begin_are_left_out(folder)?;
     done(folder, &format!("{train} --output-dir mlp"))?;
     std::fs::copy(folder.join("mlp/model.safetensors"), folder.join("run/model.safetensors"))?;
     claim("task", json!("mnist"), "it has no conv1.weight [32, 1, 3, 3], which --network cnn has")?;
@@ -374,25 +374,35 @@ fn the_command_line_trains_a_classifier_and_refuses_to_attack_a_bad_one() -> Res
     std::fs::create_dir(folder.join("good"))?;
     write_files(&folder.join("good"), 200, 20)?;
     let output = done(folder, "lab attack --data good --dry-run")?;
-    let said = String::from_utf8(output.stdout)?;
+    let said = stderr(&output);
     ensure!(said.contains("attack: its cells are checked once runs/labs/mnist-cnn/cells/cnn is trained"), "{said}");
+    // What no attack can be is refused before a network is trained.
+    for (words, expected) in [
+        ("--image 20", "--image 20: there are 20 test images"),
+        ("--image 3 --target 3", "--target 3: image 3 is a 3 already"),
+        ("--target 10", "--target 10: it must be a digit, 0 to 9"),
+    ] {
+        says(folder, &format!("lab attack --data good {words} --output-dir none"), 2, expected)?;
+    }
+    ensure!(!folder.join("none").exists());
     std::fs::remove_file(folder.join("data/train-images-idx3-ubyte"))?;
     says(folder, &format!("{train} --output-dir none"), 2, "neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz")
 }
 
-/// An experiment attacks those of its twenty images that the network reads as what they are.
-fn images_that_the_network_misreads_are_left_out(folder: &Path) -> Result<()> {
-    let wrong = misread(&folder.join("run"), &folder.join("data"), &(0..20).collect::<Vec<_>>())?;
-    let words = "lab attack --model run --data data --only r-adazo --dry-run --json --output-dir labs";
-    if wrong.len() == 20 {
-        return says(folder, words, 2, "it takes each of the images for another digit than it is");
+/// An experiment attacks those of its twenty images that the network reads as what they are, and that are not the target.
+fn images_on_which_no_attack_can_begin_are_left_out(folder: &Path) -> Result<()> {
+    let all: Vec<usize> = (0..20).collect();
+    let unfit = unfit(&folder.join("run"), &folder.join("data"), &all, Some(4))?;
+    assert!([4, 14].iter().all(|four| unfit.iter().any(|(image, _)| image == four)), "{unfit:?}");
+    let words = "lab attack --model run --data data --target 4 --only r-adazo --dry-run --json --output-dir labs";
+    if unfit.len() == 20 {
+        return says(folder, words, 2, "an attack can begin on none of the 20 images");
     }
     let output = done(folder, words)?;
     let cells: Vec<Value> = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(cells.len(), 20 - wrong.len());
-    for (image, digit, seen) in wrong {
-        let said = format!("image {image} is left out: it is a {digit}, and the network takes it for a {seen}");
-        ensure!(stderr(&output).contains(&said), "{}", stderr(&output));
+    assert_eq!(cells.len(), 20 - unfit.len());
+    for (image, why) in unfit {
+        ensure!(stderr(&output).contains(&format!("image {image} is left out: {why}")), "{}", stderr(&output));
     }
     Ok(())
 }

@@ -203,6 +203,9 @@ fn what_is_left_out_is_said() -> Result<()> {
         .write(&sweep.join("cells/zo-sgd-9"))?;
     let report = of(&[&sweep], None, None)?;
     assert!(report.targets.is_empty());
+    std::fs::create_dir(folder.path().join("begun"))?;
+    std::fs::write(folder.path().join("begun/report.html.partial"), "")?;
+    written::check(&folder.path().join("begun"), false)?;
     assert!(report.notes.iter().any(|note| note.contains("zo-sgd-9 has logged less than a tenth")), "{:?}", report.notes);
     Ok(())
 }

@@ -26,6 +26,33 @@ pub struct Target {
     pub digit: Option<usize>,
 }
 
+impl Target {
+    /// The digit that the network shall see in an image of the digit `label`. A digit that it is already is a usage error.
+    fn digit_for(self, label: usize) -> Result<usize> {
+        let digit = self.digit.unwrap_or((label + 1) % CLASSES);
+        if digit >= CLASSES {
+            bail!(usage!("`target` {digit}: it must be a digit, 0 to 9"));
+        }
+        if digit == label {
+            bail!(usage!("`target` {digit}: image {} is a {label} already; name another digit", self.image));
+        }
+        Ok(digit)
+    }
+
+    /// Fails with a usage error if the image is not there, or is the target already.
+    fn check(self, tests: &Images) -> Result<()> {
+        if self.image >= tests.len() {
+            bail!(usage!("`image` {}: there are {} test images, counted from 0", self.image, tests.len()));
+        }
+        self.digit_for(tests.label(self.image)).map(drop)
+    }
+}
+
+/// Fails with a usage error if the image is not in `folder`, or is the target already.
+pub fn check(folder: &Path, target: Target) -> Result<()> {
+    target.check(&Images::read(folder, Files::Test)?)
+}
+
 /// f(delta) = max_{j != t} log p_j - log p_t for the image clamp(x + clamp(delta, -0.2, 0.2), 0, 1), with t the target: the attack of
 /// R-AdaZO's Table 1 (Shu et al. 2025, arXiv 2502.01014). It has succeeded where f < 0.
 ///
@@ -48,9 +75,7 @@ impl Attack {
     pub fn open(run: &Path, folder: &Path, target: Target) -> Result<Self> {
         let weights = victim::read(run)?;
         let tests = Images::read(folder, Files::Test)?;
-        if target.image >= tests.len() {
-            bail!(usage!("`image` {}: there are {} test images, counted from 0", target.image, tests.len()));
-        }
+        target.check(&tests)?;
         let attack = Self::new(Network::Cnn, weights, tests.values(&[target.image]), tests.label(target.image), target)?;
         Ok(Attack { source: victim::source(run)?, ..attack })
     }
@@ -58,14 +83,8 @@ impl Attack {
     /// On a network's weights [d] and an image [784] in [0, 1]. An image that the network takes for another digit than its `label` is
     /// a usage error.
     pub fn new(network: Network, weights: Vec<f32>, image: Vec<f32>, label: usize, target: Target) -> Result<Self> {
-        let Target { image: index, digit } = target;
-        let target = digit.unwrap_or((label + 1) % CLASSES);
-        if target >= CLASSES {
-            bail!(usage!("`target` {target}: it must be a digit, 0 to 9"));
-        }
-        if target == label {
-            bail!(usage!("`target` {target}: image {index} is a {label} already; name another digit"));
-        }
+        let index = target.image;
+        let target = target.digit_for(label)?;
         let seen = prediction(&logits(network, &weights, image.clone()));
         if seen != label {
             bail!(usage!(
@@ -97,13 +116,21 @@ impl Attack {
     }
 }
 
-/// Those of the test images in `folder` that the network of the run in `run` takes for another digit than they are: index, digit, and
-/// what it sees. Images that are not there are none of these.
-pub fn misread(run: &Path, folder: &Path, images: &[usize]) -> Result<Vec<(usize, usize, usize)>> {
+/// Those of the test images in `folder` on which no attack can begin, and why: the network of the run in `run` takes them for another
+/// digit than they are, or they are the target `digit` already. Images that are not there are none of these.
+pub fn unfit(run: &Path, folder: &Path, images: &[usize], digit: Option<usize>) -> Result<Vec<(usize, String)>> {
     let (weights, tests) = (victim::read(run)?, Images::read(folder, Files::Test)?);
+    let why = |i: usize| {
+        let label = tests.label(i);
+        let seen = prediction(&logits(Network::Cnn, &weights, tests.values(&[i])));
+        match () {
+            _ if seen != label => Some(format!("it is a {label}, and the network takes it for a {seen}")),
+            _ if digit == Some(label) => Some(format!("it is a {label} already")),
+            _ => None,
+        }
+    };
     let there = images.iter().copied().filter(|image| *image < tests.len());
-    let seen = there.map(|i| (i, tests.label(i), prediction(&logits(Network::Cnn, &weights, tests.values(&[i])))));
-    Ok(seen.filter(|(_, digit, seen)| digit != seen).collect())
+    Ok(there.filter_map(|i| Some((i, why(i)?))).collect())
 }
 
 impl Function for Attack {

@@ -67,6 +67,9 @@ impl Classifier {
         let num_dev = num_dev.unwrap_or(NUM_DEV.min(count / 2));
         let num_train = num_train.unwrap_or(count.saturating_sub(num_dev));
         let num_eval = num_eval.unwrap_or(num_tests);
+        if num_train == 0 && draw.sizes[0].is_none() {
+            bail!(usage!("`num_dev` {num_dev}: it leaves none of the {count} training images for training"));
+        }
         for (name, size) in [("num_train", num_train), ("num_dev", num_dev), ("num_eval", num_eval)] {
             if size == 0 {
                 bail!(usage!("`{name}` 0: it must be at least 1"));

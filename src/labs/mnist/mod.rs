@@ -11,7 +11,7 @@ mod picture;
 mod victim;
 mod attack;
 
-pub use attack::{Attack, Target, misread};
+pub use attack::{Attack, Target, check, unfit};
 pub use classifier::{Classifier, Draw};
 pub use images::{CLASSES, DATASET, Files, IMAGE, Images, SIDE};
 pub use network::Network;
