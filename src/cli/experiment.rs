@@ -16,7 +16,7 @@ use crate::labs::mnist::Target;
 use crate::report::{Goal, Report, as_text, written};
 use crate::run::folder::RESULTS;
 use crate::run::{alignment, lab_run};
-use crate::sweep::{SweepFile, file, grid, plan};
+use crate::sweep::{SweepFile, cell_folder, cells_folder, file, grid, plan};
 
 pub fn experiment_verb(args: ExperimentArgs, quiet: bool) -> Result<()> {
     let Some(name) = &args.name else { return list() };
@@ -91,7 +91,7 @@ fn selected(named: &[&'static Part], options: &SweepOptions, place: &Path) -> Re
             continue;
         }
         file.select(&wanted)?;
-        let model = part.model.map(|(of, run)| place.join(of).join("cells").join(run));
+        let model = part.model.map(|(of, run)| cell_folder(&place.join(of), run));
         if let Some(model) = &model {
             file.set_default("model", model.to_string_lossy().into());
         }
@@ -140,9 +140,9 @@ impl Selected {
         if self.options.dry_run {
             return Ok(Ok(()));
         }
-        let aligned = if self.part.aligned { align(&end.cells, stop) } else { Ok(()) };
-        let reported =
-            aligned.and_then(|()| report(&self.folder, &end.cells, self.part.to_loss, baseline, self.options.json));
+        let begun: Vec<PathBuf> = end.cells.into_iter().filter(|cell| cell.join("run.json").is_file()).collect();
+        let aligned = if self.part.aligned { align(&begun, stop) } else { Ok(()) };
+        let reported = aligned.and_then(|()| report(&self.folder, &begun, self.part.to_loss, baseline, self.options.json));
         match (reported, end.failures) {
             (Err(why), Err(failures)) => {
                 tracing::warn!("there is no report: {why:#}");
@@ -168,13 +168,12 @@ fn leave_out_unfit(file: &mut SweepFile, model: Option<&Path>, knobs: &RawArgs) 
     Ok(())
 }
 
-/// Reports on all runs in the folder of a part; where they do not compare, on those of this call.
-fn report(folder: &Path, cells: &[PathBuf], to_loss: &[Goal], baseline: Option<&str>, as_json: bool) -> Result<()> {
+/// Reports on all runs in the folder of a part; where they do not compare, on those of this call (`begun`).
+fn report(folder: &Path, begun: &[PathBuf], to_loss: &[Goal], baseline: Option<&str>, as_json: bool) -> Result<()> {
     let names = |folders: &[PathBuf]| folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>();
     let of = |folders: &[PathBuf]| Report::of(&names(folders), to_loss, baseline);
-    let report = of(&[folder.join("cells")]).or_else(|why| {
-        let begun: Vec<PathBuf> = cells.iter().filter(|cell| cell.join("run.json").is_file()).cloned().collect();
-        let report = of(&begun)?;
+    let report = of(&[cells_folder(folder)]).or_else(|why| {
+        let report = of(begun)?;
         tracing::warn!("the report is on the runs of this call alone: {why:#}");
         anyhow::Ok(report)
     })?;
@@ -187,7 +186,7 @@ fn report(folder: &Path, cells: &[PathBuf], to_loss: &[Goal], baseline: Option<&
 
 /// Compares the estimates of runs with true gradients, where that is not done up to their ends.
 fn align(runs: &[PathBuf], stop: &Stop) -> Result<()> {
-    for (i, run) in runs.iter().enumerate().filter(|(_, run)| run.join("run.json").is_file()) {
+    for (i, run) in runs.iter().enumerate() {
         stop.check(|| "stopped while runs were compared with true gradients".into())?;
         if !alignment::is_current(run)? {
             tracing::info!("compare {:>5}/{}  {}", i + 1, runs.len(), run.display());

@@ -19,7 +19,7 @@ use crate::sweep::conduct::{CellEnd, Launch};
 use crate::sweep::options::Setting;
 use crate::sweep::plan::{Cost, Forecaster};
 use crate::sweep::table::table;
-use crate::sweep::{Cell, Orders, PlannedCell, SweepFile, SweepFolder, conduct, file, folder, grid, plan};
+use crate::sweep::{Cell, Orders, PlannedCell, SweepFile, SweepFolder, cells_folder, conduct, file, folder, grid, plan};
 
 pub fn sweep_verb(args: SweepArgs, quiet: bool) -> Result<()> {
     let mut file = SweepFile::open(&args.file)?;
@@ -70,7 +70,7 @@ pub(super) fn run_sweep(file: SweepFile, place: PathBuf, args: &SweepOptions, st
     if args.json {
         say(&as_json(&folder, &planned, &ends, &rows).to_string())?;
     } else {
-        say(&format!("{}\n\nruns     {}", text.trim_end(), shell_quoted(&folder.path.join("cells").to_string_lossy())))?;
+        say(&format!("{}\n\nruns     {}", text.trim_end(), shell_quoted(&cells_folder(&folder.path).to_string_lossy())))?;
     }
     tracing::info!("table   {}", written?.display());
     Ok(SweepEnd { cells, failures: failures(&planned, &ends) })

@@ -150,6 +150,11 @@ impl Report {
         self.groups.groups.iter().flat_map(|group| &group.runs).all(RunRecord::is_exact)
     }
 
+    /// How a loss is printed: a function's values are of any size, losses of language models are near 1.
+    pub fn loss_format(&self) -> fn(f64) -> String {
+        if self.is_exact() { significant } else { |x| format!("{x:.3}") }
+    }
+
     /// How a target is defined, for people.
     pub fn target_text(&self, target: Goal) -> String {
         let why = if self.targets_given { "as given" } else { "the lowest that every run reaches" };
@@ -169,7 +174,7 @@ impl Report {
             let values: Option<Vec<f64>> = runs().map(of).collect();
             Spread::of(&values?).map(|spread| spread.mean)
         };
-        let number = if self.is_exact() { significant } else { |x| format!("{x:.3}") };
+        let number = self.loss_format();
         let loss = mean(|scores| scores.untrained_eval_loss).map(|loss| format!("loss {}", number(loss)));
         let accuracy = mean(|scores| scores.untrained_eval_accuracy).map(|share| format!("accuracy {:.1} %", 100.0 * share));
         let said: Vec<String> = loss.into_iter().chain(accuracy).collect();

@@ -47,8 +47,7 @@ fn results(report: &Report) -> Table {
     let has_correction = report.rows.iter().any(|row| row.correction_ratio.is_some());
     headers.extend(has_correction.then_some("correction / gradient"));
     headers.push("peak MiB");
-    // A function's values are of any size; losses of language models are near 1.
-    let loss = if report.is_exact() { significant } else { |x| format!("{x:.3}") };
+    let loss = report.loss_format();
     let cells = |row: &Row| {
         let mut cells = vec![
             row.group.clone(),

@@ -50,7 +50,8 @@ pub fn check(path: &Path) -> Result<()> {
 }
 
 impl SweepFolder {
-    /// Creates the folder if needed, locks it, and keeps a copy of the file and the order of all its cells, given by name. Fails if another sweep runs in it.
+    /// Creates the folder if needed, locks it, and keeps a copy of the file and the order of all its cells, given by name. Fails if
+    /// another sweep runs in it.
     pub fn claim<'a>(path: PathBuf, file: &SweepFile, cells: impl Iterator<Item = &'a str>) -> Result<Self> {
         check(&path)?;
         let claim = Claim::new(&path, true)?;

@@ -19,4 +19,5 @@ pub use conduct::{Orders, conduct};
 pub use file::SweepFile;
 pub use folder::SweepFolder;
 pub use grid::Cell;
+pub use names::{cell_folder, cells_folder};
 pub use plan::PlannedCell;
