@@ -35,8 +35,9 @@ pub(super) fn train_lab(mut run: LabRun, as_json: bool, quiet: bool) -> Result<(
     let results = run.train(&stop, Progress { bar, on_line: events.on_line(), trial: None }).inspect_err(|_| {
         let _ = draw();
     })?;
-    let (all, written) = run.finish(&results)?;
-    let written = written.and_then(|()| draw()).and_then(|()| events.end(&results));
+    let all = run.account(&results)?;
+    // all_results.json comes last: with it the run is finished, and no later process looks after the other files.
+    let written = draw().and_then(|()| events.end(&results)).and_then(|()| folder::finish(&config, &all));
     say(&if as_json { all.to_string() } else { summary(&config, &results) })?;
     written
 }

@@ -263,9 +263,9 @@ fn train_to_the_end(mut run: Run, stop: &Stop, as_json: bool, quiet: bool) -> Re
         // The plot shows the progress so far; if it fails, the error of the run matters more.
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
-    let (all, comparison, written) = run.finish(&results)?;
-    let written = written.and_then(|()| draw(&run));
-    let written = written.and_then(|()| events.end(&results));
+    let (all, comparison) = run.account(&results)?;
+    // all_results.json comes last: with it the run is finished, and no later process looks after the other files.
+    let written = draw(&run).and_then(|()| events.end(&results)).and_then(|()| folder::finish(&run.job.config, &all));
     let Job { config, task, examples } = &run.job;
     let said = || summary(config, task, &results, &comparison, examples.eval.len(), run.repeats);
     match (as_json, &run.earlier) {

@@ -18,7 +18,7 @@ use crate::run::trajectory::record::FILE;
 use crate::run::trajectory::{Header, Log, Trajectory};
 use crate::zo::Data;
 
-/// What came out of a run; not there before it is finished.
+/// What came out of a run; the last file that a run writes, so that a run with it is finished.
 pub const RESULTS: &str = "all_results.json";
 
 /// Files of a run beside its model, log and checkpoints. Overwriting a folder removes these and no other files; the
@@ -321,6 +321,11 @@ pub fn go_on(config: &mut RunConfig, log: &mut Log, command: &[String]) -> Resul
         None => run["resumed"] = json!([session(step, command)]),
     }
     write_run(folder, &run)
+}
+
+/// Writes all_results.json, which says that the run is finished.
+pub fn finish(config: &RunConfig, all: &Value) -> Result<()> {
+    files::write_bytes(&config.output_dir.join(RESULTS), &serde_json::to_vec_pretty(all)?)
 }
 
 fn write_run(folder: &Path, run: &Value) -> Result<()> {

@@ -14,8 +14,8 @@ use super::results::{Memory, Results};
 use super::setup::{assign_lab_roles, make_method, resolve_config};
 use super::train::train;
 use super::trajectory::{Header, Log};
+use crate::base::Stop;
 use crate::base::memory::peak_rss_bytes;
-use crate::base::{Stop, files};
 use crate::config::RunConfig;
 use crate::hub::{Hub, Repo};
 use crate::labs::table::{LabConfig, kind};
@@ -186,22 +186,17 @@ impl LabRun {
         with_place(trained, &self.log, config)
     }
 
-    /// Writes what the lab shows, and all_results.json. Returns its content and whether it was written.
-    pub fn finish(&mut self, results: &Results) -> Result<(Value, Result<()>)> {
+    /// Writes what the lab shows. Returns the content of all_results.json.
+    pub fn account(&mut self, results: &Results) -> Result<Value> {
         let OpenedLab { config, lab, params } = &mut self.opened;
         let shown = lab.show(params.settle()?, &config.output_dir)?;
-        let all = match &self.earlier {
-            Some(earlier) => earlier.clone(),
-            None => {
-                let mut all = serde_json::to_value(results)?;
-                if !shown.is_empty() {
-                    all["lab"] = json!(shown);
-                }
-                all
-            }
-        };
-        let path = config.output_dir.join(folder::RESULTS);
-        let written = files::write_bytes(&path, &serde_json::to_vec_pretty(&all)?);
-        Ok((all, written))
+        if let Some(earlier) = &self.earlier {
+            return Ok(earlier.clone());
+        }
+        let mut all = serde_json::to_value(results)?;
+        if !shown.is_empty() {
+            all["lab"] = json!(shown);
+        }
+        Ok(all)
     }
 }

@@ -15,8 +15,8 @@ use super::results::Results;
 use super::setup::{language_task, resolve_config, set_up, trained_adapter};
 use super::train::train;
 use super::trajectory::{Header, Log, Trajectory};
+use crate::base::Stop;
 use crate::base::errors::given;
-use crate::base::{Stop, files};
 use crate::config::{Inputs, RawArgs, RunConfig, TrainableArgs};
 use crate::data::Shown;
 use crate::data::task::{Repeats, Task};
@@ -274,22 +274,16 @@ impl Run {
         with_place(trained, log, config)
     }
 
-    /// Writes all_results.json: the results, the forecast's deviations, and the counts of repeated rows. Returns its
-    /// content and whether it was written.
-    pub fn finish(&self, results: &Results) -> Result<(Value, Comparison, Result<()>)> {
+    /// The content of all_results.json: the results, the forecast's deviations, and the counts of repeated rows.
+    pub fn account(&self, results: &Results) -> Result<(Value, Comparison)> {
         let comparison = self.forecast.compare(results);
-        let all = match &self.earlier {
-            // The measured results stay; only the weights are new.
-            Some(earlier) => earlier.clone(),
-            None => {
-                let mut all = serde_json::to_value(results)?;
-                all["forecast"] = serde_json::to_value(comparison)?;
-                all["repeated_rows"] = serde_json::to_value(self.repeats)?;
-                all
-            }
-        };
-        let path = self.job.config.output_dir.join(folder::RESULTS);
-        let written = files::write_bytes(&path, &serde_json::to_vec_pretty(&all)?);
-        Ok((all, comparison, written))
+        // The measured results stay if only the weights are new.
+        if let Some(earlier) = &self.earlier {
+            return Ok((earlier.clone(), comparison));
+        }
+        let mut all = serde_json::to_value(results)?;
+        all["forecast"] = serde_json::to_value(comparison)?;
+        all["repeated_rows"] = serde_json::to_value(self.repeats)?;
+        Ok((all, comparison))
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use zotune::run::trajectory::Trajectory;
 
 use crate::support::rows::fails;
-use crate::support::{Outcome, RUN, done, json, outcome, stderr, workplace, zotune};
+use crate::support::{Outcome, RUN, done, json, names, outcome, stderr, workplace, zotune};
 
 /// A run of 120 steps, so that a trial has 24: a twentieth, 20 at least, and up to the next evaluation.
 const LONG: &str = "--max-steps 120 --save-steps 8";
@@ -31,13 +31,6 @@ fn search(run: &Path) -> Result<(Vec<Trial>, f64)> {
     let trials =
         trials.iter().map(|trial| Ok((rate(trial)?, trial["dev_loss"].as_f64()))).collect::<Result<Vec<Trial>>>()?;
     Ok((trials, chosen[0]))
-}
-
-fn folders(run: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(run).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 /// The search takes the rate whose own run has the lowest dev loss after the steps of a trial, and the run is then that run.
@@ -66,7 +59,7 @@ fn the_rate_with_the_lowest_dev_loss_goes_on_and_the_run_is_the_one_with_that_ra
             }
             if *rate == chosen {
                 ensure!(same_run(place, "found", &run)?, "{method}: not the run with {rate}");
-                assert_eq!(folders(&place.join("found")), folders(&place.join(&run)), "{method}");
+                assert_eq!(names(&place.join("found")), names(&place.join(&run)), "{method}");
             }
         }
         assert_eq!(lowest.1, chosen, "{method}: {trials:?}");
@@ -98,7 +91,7 @@ fn same_run(place: &Path, a: &str, b: &str) -> Result<bool> {
 
 /// Where a search is when it is killed.
 fn moment(run: &Path) -> String {
-    let trials = folders(run).into_iter().filter(|name| name.starts_with("learning-rate-"));
+    let trials = names(run).into_iter().filter(|name| name.starts_with("learning-rate-"));
     let steps = |name: String| {
         let log = std::fs::read(run.join(&name).join("trajectory.bin")).unwrap_or_default();
         Trajectory::read(&log).map_or(0, |(log, _)| log.steps())
@@ -143,7 +136,7 @@ fn a_search_that_is_killed_goes_on_to_the_same_bits() -> Result<()> {
             break;
         }
         ensure!(outcome(&run)? == whole && search(&run)? == tried, "another end after {moments:?}");
-        assert_eq!(folders(&run), folders(&place.join("whole")));
+        assert_eq!(names(&run), names(&place.join("whole")));
     }
     let in_trials = moments.iter().filter(|moment| !moment.is_empty()).count();
     println!("{moments:?}");
@@ -162,7 +155,7 @@ fn a_move_that_is_broken_off_is_finished() -> Result<()> {
     let (run, trial) = (place.join("whole"), format!("learning-rate-{chosen:e}"));
     // The run is put back to before its move, by hand: all its files are its trial's, and its log is empty.
     let back = |moved: usize| -> Result<()> {
-        let names: Vec<String> = folders(&run).into_iter().filter(|name| *name != "trajectory.bin").collect();
+        let names: Vec<String> = names(&run).into_iter().filter(|name| *name != "trajectory.bin").collect();
         std::fs::create_dir(run.join(&trial))?;
         let kept = std::fs::read(run.join("run.json"))?;
         for name in names.iter().skip(moved).chain([&"trajectory.bin".to_string()]) {
@@ -171,7 +164,7 @@ fn a_move_that_is_broken_off_is_finished() -> Result<()> {
         std::fs::write(run.join("run.json"), kept)?;
         Ok(std::fs::write(run.join("trajectory.bin"), "")?)
     };
-    for moved in 0..folders(&run).len() {
+    for moved in 0..names(&run).len() {
         back(moved)?;
         done(place, "train --resume whole")?;
         ensure!(outcome(&run)? == whole, "after {moved} renames");
@@ -208,7 +201,7 @@ fn what_a_search_cannot_do_is_refused_by_name() -> Result<()> {
     assert!(said.contains("--max-steps 130: the run still searches"), "{said}");
     // A new run takes the folder, and leaves nothing of the search.
     done(place, &format!("train {RUN} --output-dir hopeless --overwrite-output-dir"))?;
-    assert!(!folders(&place.join("hopeless")).iter().any(|name| name.starts_with("learning-rate-")));
+    assert!(!names(&place.join("hopeless")).iter().any(|name| name.starts_with("learning-rate-")));
     Ok(())
 }
 

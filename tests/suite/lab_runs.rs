@@ -8,7 +8,7 @@ use zotune::base::Stop;
 use zotune::config::{RawArgs, RunConfig};
 use zotune::run::alignment::{Alignment, compare};
 use zotune::run::log_line::read_log_so_far;
-use zotune::run::{OpenedLab, Progress};
+use zotune::run::{OpenedLab, Progress, folder};
 
 use crate::support::{call, done, fixture_json, numbers, says, stderr, zotune};
 
@@ -30,7 +30,8 @@ fn train(reference: &Value, lab: &str, optimizer: &str, learning_rate: f64, fold
     config.output_dir = folder.into();
     let mut run = OpenedLab::open(config)?.begin(&[])?;
     let results = run.train(&Stop::default(), Progress::hidden())?;
-    run.finish(&results)?.1
+    let all = run.account(&results)?;
+    folder::finish(&run.opened.config, &all)
 }
 
 /// Every rule on every function: the losses along the way, and R-AdaZO's estimates and moments beside those of true gradients

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
-use crate::support::{RUN, copy_all, done, outcome, stderr, workplace, zotune};
+use crate::support::{RUN, copy_all, done, names, outcome, says, stderr, workplace, zotune};
 
 /// Turns a bit of a tensor over in a safetensors file.
 pub(crate) fn damage(file: &Path, tensor: &str) -> Result<()> {
@@ -74,6 +74,32 @@ fn an_outdated_checkpoint_is_removed_by_the_run_that_goes_on() -> Result<()> {
     done(place, "train --resume run --max-steps 26 --save-steps 0 --save-total-limit 1")?;
     let left = |step: u64| place.join(format!("run/checkpoint-{step}")).exists();
     assert_eq!((1..=26).filter(|step| left(*step)).collect::<Vec<_>>(), [24]);
+    Ok(())
+}
+
+/// all_results.json is written last: a process that is killed, or that fails, before the other files are there leaves a run that another
+/// one finishes.
+#[test]
+fn a_run_is_finished_once_all_its_files_are_there() -> Result<()> {
+    let folder = workplace()?;
+    let (place, run) = (folder.path(), folder.path().join("run"));
+    for words in [
+        format!("{RUN} --report-to tensorboard"),
+        "--lab quadratic --learning-rate 1e-3 --max-steps 20 --eval-steps 10".into(),
+    ] {
+        done(place, &format!("train {words} --output-dir run --overwrite-output-dir"))?;
+        let whole = names(&run);
+        let (picture, results) = (run.join("loss.svg"), run.join("all_results.json"));
+        std::fs::remove_file(&results)?;
+        std::fs::remove_file(&picture)?;
+        std::fs::create_dir(&picture)?;
+        says(place, "train --resume run", 1, "cannot write run/loss.svg")?;
+        assert!(!results.exists(), "{words}");
+        std::fs::remove_dir(&picture)?;
+        done(place, "train --resume run")?;
+        assert_eq!(names(&run), whole, "{words}");
+        assert!(stderr(&done(place, "train --resume run")?).contains("run is finished"), "{words}");
+    }
     Ok(())
 }
 

@@ -17,5 +17,5 @@ pub use least_squares::LeastSquares;
 pub use parquet::{Column, write_parquet};
 pub use process::{alone, call, done, says, shared, skipped, stderr, zotune};
 pub use random_llama::Llama;
-pub use runs::{Outcome, RUN, STEPS, json, outcome, workplace};
+pub use runs::{Outcome, RUN, STEPS, json, names, outcome, workplace};
 pub use zotune::labs::numbers::flat;

@@ -31,6 +31,14 @@ pub fn workplace() -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
+/// The names in a folder, sorted; none if it does not exist.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
 pub fn json(path: &Path) -> Result<Value> {
     Ok(serde_json::from_slice(&std::fs::read(path).with_context(|| path.display().to_string())?)?)
 }
