@@ -4,6 +4,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::mnist::Network;
+use super::synthetic::StartDistribution;
 
 /// The options that select a lab. None: not given.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -18,6 +19,10 @@ pub struct LabArgs {
     #[arg(long, value_name = "D", help_heading = "Labs")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dimension: Option<usize>,
+    /// quadratic, cubic, levy, rosenbrock: the distribution of x before the first step [default: gaussian]
+    #[arg(long, help_heading = "Labs")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartDistribution>,
     /// mnist: the network, 784-128-10 (mlp) or two convolutions before two layers (cnn) [default: mlp]
     #[arg(long, help_heading = "Labs")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,6 +16,6 @@ pub use args::LabArgs;
 pub use dataset::Dataset;
 pub use function::{Function, Lab, Start};
 pub use nonconvex::NonconvexLeastSquares;
-pub use synthetic::{Form, Synthetic};
+pub use synthetic::{Form, StartDistribution, Synthetic};
 pub use table::{LABS, LabConfig};
 pub use trained::Trained;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::f64::consts::{FRAC_1_PI, PI};
 
 use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::function::{Function, Start};
@@ -15,6 +17,7 @@ use crate::base::Digest;
 use crate::base::memory::{human, machine_bytes};
 use crate::device::cpu::drawn::direction;
 use crate::direction::seed::mix;
+use crate::direction::uniform::uniform;
 use crate::params::Weights;
 use crate::zo::{Data, Score, Split};
 
@@ -186,15 +189,27 @@ fn levy_slope(x: f64, first: bool, last: bool) -> f64 {
     slope / 4.0
 }
 
-/// One of the functions in R^d; x starts at a draw of N(0, I). It is no finite sum: its only example is itself.
+/// The distribution of x before the first step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartDistribution {
+    /// x ~ N(0, I)
+    #[default]
+    Gaussian,
+    /// Each coordinate is uniform in [-1, 1).
+    Uniform,
+}
+
+/// One of the functions in R^d. It is no finite sum: its only example is itself.
 pub struct Synthetic {
     form: Form,
     d: usize,
+    start: StartDistribution,
 }
 
 impl Synthetic {
     /// In R^d. Levy and Rosenbrock need two coordinates.
-    pub fn new(form: Form, d: usize) -> Result<Self> {
+    pub fn new(form: Form, d: usize, start: StartDistribution) -> Result<Self> {
         if d < 2 {
             bail!(usage!("`dimension` {d}: a function in R^d needs 2 variables or more"));
         }
@@ -203,7 +218,7 @@ impl Synthetic {
         if let Some(there) = machine_bytes().filter(|there| bytes > *there) {
             bail!(usage!("`dimension` {d}: it takes {} or more, and this machine has {}", human(bytes), human(there)));
         }
-        Ok(Synthetic { form, d })
+        Ok(Synthetic { form, d, start })
     }
 }
 
@@ -231,7 +246,11 @@ impl Function for Synthetic {
 
     fn start(&self, seed: u64) -> Result<Vec<Start>> {
         // Not a direction of any step.
-        let values = direction(mix(seed ^ mix(0x5747_4152_5453)), X, self.d);
+        let seed = mix(seed ^ mix(0x5747_4152_5453));
+        let values = match self.start {
+            StartDistribution::Gaussian => direction(seed, X, self.d),
+            StartDistribution::Uniform => uniform(seed, X, self.d),
+        };
         Ok(vec![Start { name: X.into(), shape: vec![self.d], values }])
     }
 

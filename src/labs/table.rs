@@ -65,10 +65,10 @@ const VAMO: &str = "VAMO, Chen and Ma 2025, arXiv 2505.13954";
 /// All labs.
 #[rustfmt::skip]
 pub const LABS: &[LabKind] = &[
-    LabKind { name: "quadratic", source: R_ADAZO, options: &["dimension"], open: |config| synthetic(Form::Quadratic, config) },
-    LabKind { name: "cubic", source: R_ADAZO, options: &["dimension"], open: |config| synthetic(Form::Cubic, config) },
-    LabKind { name: "levy", source: R_ADAZO, options: &["dimension"], open: |config| synthetic(Form::Levy, config) },
-    LabKind { name: "rosenbrock", source: R_ADAZO, options: &["dimension"], open: |config| synthetic(Form::Rosenbrock, config) },
+    LabKind { name: "quadratic", source: R_ADAZO, options: &["dimension", "start"], open: |config| synthetic(Form::Quadratic, config) },
+    LabKind { name: "cubic", source: R_ADAZO, options: &["dimension", "start"], open: |config| synthetic(Form::Cubic, config) },
+    LabKind { name: "levy", source: R_ADAZO, options: &["dimension", "start"], open: |config| synthetic(Form::Levy, config) },
+    LabKind { name: "rosenbrock", source: R_ADAZO, options: &["dimension", "start"], open: |config| synthetic(Form::Rosenbrock, config) },
     LabKind { name: "least-squares", source: VAMO, options: &["dimension", "num_train", "train_set_seed", "batch_size"], open: least_squares },
     LabKind { name: "mnist", source: VAMO, options: &["network", "data", "num_train", "num_dev", "num_eval", "train_set_seed", "batch_size"],
         open: mnist },
@@ -76,7 +76,11 @@ pub const LABS: &[LabKind] = &[
 ];
 
 fn synthetic(form: Form, config: &LabConfig) -> Result<Box<dyn Lab>> {
-    Ok(Box::new(Trained(Synthetic::new(form, config.args.dimension.unwrap_or(10_000))?)))
+    Ok(Box::new(Trained(Synthetic::new(
+        form,
+        config.args.dimension.unwrap_or(10_000),
+        config.args.start.unwrap_or_default(),
+    )?)))
 }
 
 fn least_squares(config: &LabConfig) -> Result<Box<dyn Lab>> {

@@ -15,9 +15,10 @@ use crate::config::{OF_THE_RECORD, Schedule};
 const FREE: [&str; 5] = ["seed", "image", "target", "output_dir", "overwrite_output_dir"];
 
 /// Settings that say what is trained on what. [`check_question`] compares what they led to.
-const QUESTION: [&str; 14] = [
+const QUESTION: [&str; 15] = [
     "lab",
     "dimension",
+    "start",
     "model",
     "revision",
     "trajectory",

@@ -104,6 +104,21 @@ fn a_lab_is_trained_extended_and_reported_on_the_command_line() -> Result<()> {
     Ok(())
 }
 
+/// The mean of |x|^2 / 2 is d / 2 over N(0, I) and d / 6 over [-1, 1)^d.
+#[test]
+fn a_start_is_drawn_from_the_distribution_that_is_asked_for() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (start, mean) in [("gaussian", 5000.0), ("uniform", 10_000.0 / 6.0)] {
+        let words = "--lab quadratic --optimizer zo-sgd --learning-rate 1e-3 --max-steps 1 --eval-steps 1 --json";
+        let output = done(folder.path(), &format!("train {words} --start {start} --output-dir {start}"))?;
+        let results: Value = serde_json::from_slice(&output.stdout)?;
+        let loss = results["untrained_eval_loss"].as_f64().context("a loss")?;
+        // Its standard deviation is 71 and 15.
+        ensure!((loss - mean).abs() < 0.06 * mean, "{start}: {loss}, not near {mean}");
+    }
+    Ok(())
+}
+
 /// The whole experiment in small: the sweep that is built in, its report, and the comparison of its runs with true gradients.
 #[test]
 fn an_experiment_is_a_sweep_and_its_report() -> Result<()> {
@@ -191,6 +206,7 @@ fn what_a_lab_does_not_have_is_refused_by_name() -> Result<()> {
         ("--lab levy --lr 1 --model opt-mini", "--model does not apply to the lab levy; its own options are --dimension"),
         ("--lab levy --lr 1 --lora-r 4", "--lora-r does not apply to the lab levy"),
         ("--lab levy --lr 1 --batch-size 4", "--batch-size does not apply to the lab levy"),
+        ("--lab least-squares --lr 1 --start uniform", "--start does not apply to the lab least-squares"),
         ("--lab levy --lr 1 --dimension 0", "--dimension 0: a function in R^d needs 2 variables or more"),
         ("--lab levy --lr 1 --optimizer sgd --fo-params last:1", "--fo-params last:1: a lab has no blocks"),
         ("--dimension 4", "--dimension is an option of labs; give --lab too"),
