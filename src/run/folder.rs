@@ -323,6 +323,13 @@ pub fn go_on(config: &mut RunConfig, log: &mut Log, command: &[String]) -> Resul
     write_run(folder, &run)
 }
 
+/// Gives the finished run in a folder another name in reports.
+pub(super) fn rename(folder: &Path, name: &str) -> Result<()> {
+    let mut run = read_run(folder).with_context(|| format!("{} has no run.json", folder.display()))?;
+    run["config"]["run_name"] = name.into();
+    write_run(folder, &run)
+}
+
 /// Writes all_results.json, which says that the run is finished.
 pub fn finish(config: &RunConfig, all: &Value) -> Result<()> {
     files::write_bytes(&config.output_dir.join(RESULTS), &serde_json::to_vec_pretty(all)?)

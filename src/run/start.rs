@@ -208,7 +208,12 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     let earlier: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(results) = &earlier {
         match log.trajectory().check_kept(run) {
-            Ok(()) => return Ok(Resumed::Finished(results.clone())),
+            Ok(()) => {
+                if let Some(name) = &raw.run_name {
+                    folder::rename(run, name)?;
+                }
+                return Ok(Resumed::Finished(results.clone()));
+            }
             // The run itself reports the reason when it compares the weights file.
             Err(_) => {
                 tracing::warn!("resume  the weights in {} are missing or have changed; they are rebuilt", run.display())
