@@ -74,7 +74,8 @@ def zotune_run(args, rate, seed, place):
              "--eval-steps", str(args.steps), "--num-dev", "16", "--num-eval", "16", "--stop-if-diverged=false", "--output-dir", run,
              "--overwrite-output-dir"]
     trained = json.loads(subprocess.run(words + common, check=True, capture_output=True).stdout)
-    last = [program, "eval", "--model", run / f"checkpoint-{args.steps}"]
+    # All rows, not as few as the run scored.
+    last = [program, "eval", "--model", run / f"checkpoint-{args.steps}", "--num-eval", "1000"]
     scored = json.loads(subprocess.run(last + common, check=True, capture_output=True).stdout)
     subprocess.run(["rm", "-rf", run], check=True)
     return {"train_loss": trained["train_loss"], "eval_loss": scored["loss"]}
