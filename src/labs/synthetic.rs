@@ -109,15 +109,20 @@ vectorize! {
 
 vectorize! {
     fn rosenbrock(x: &[f32]) -> f64 {
+        let term = |x: f32, next: f32| {
+            let (x, next) = (f64::from(x), f64::from(next));
+            100.0 * square(next - square(x)) + square(1.0 - x)
+        };
         let mut lanes = [0f64; 8];
-        let (last, mut at) = (x.len().saturating_sub(1), 0);
-        while at < last {
-            let here = (last - at).min(8);
-            for j in 0..here {
-                let (x, next) = (f64::from(x[at + j]), f64::from(x[at + j + 1]));
-                lanes[j] += 100.0 * square(next - square(x)) + square(1.0 - x);
+        let (x, next) = (x[..x.len() - 1].chunks_exact(8), x[1..].chunks_exact(8));
+        let rest = x.remainder().iter().zip(next.remainder());
+        for (x, next) in x.zip(next) {
+            for j in 0..8 {
+                lanes[j] += term(x[j], next[j]);
             }
-            at += here;
+        }
+        for (lane, (x, next)) in lanes.iter_mut().zip(rest) {
+            *lane += term(*x, *next);
         }
         lanes.iter().sum()
     }
