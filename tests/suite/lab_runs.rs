@@ -94,12 +94,6 @@ fn a_lab_is_trained_extended_and_reported_on_the_command_line() -> Result<()> {
     let targets = report["groups"][0]["targets"].as_array().context("targets")?;
     assert_eq!((&targets[0]["reached_by"], targets[0]["cost"].is_object()), (&2.into(), true));
     assert_eq!(targets[1], serde_json::json!({ "reached_by": 0, "median_steps": null, "cost": null }));
-    // A name may come after the run.
-    for run in ["whole", "lower"] {
-        done(at, &format!("train --resume {run} --run-name mine"))?;
-    }
-    let report: Value = serde_json::from_slice(&done(at, "report whole lower --json")?.stdout)?;
-    assert_eq!(report["groups"][0]["group"], "mine");
     // f = |x|^2 / 2, so the norm of its gradient is sqrt(2 f).
     for line in read_log_so_far(&at.join("whole"))?.0.iter().filter(|line| line.dev_loss.is_some()) {
         let (norm, expected) = (line.gradient_norm.context("a norm")?, (2.0 * line.dev_loss.unwrap()).sqrt());
@@ -107,6 +101,12 @@ fn a_lab_is_trained_extended_and_reported_on_the_command_line() -> Result<()> {
     }
     let text = std::fs::read_to_string(at.join("report/table.md"))?;
     assert!(text.contains("not reached") && text.contains("90 % of the loss before training"), "{text}");
+    // A name may come after the run.
+    for run in ["whole", "lower"] {
+        done(at, &format!("train --resume {run} --run-name mine"))?;
+    }
+    let report: Value = serde_json::from_slice(&done(at, "report whole lower --json")?.stdout)?;
+    assert_eq!(report["groups"][0]["group"], "mine");
     Ok(())
 }
 
