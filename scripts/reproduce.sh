@@ -6,8 +6,8 @@
 #   scripts/reproduce.sh --list         their names
 #
 # Settings, from the environment: DATA (data), a folder with SST-2, COPA and MNIST; MODELS (models), a folder with smollm2-135m; JOBS (2),
-# cells at once; RUNS (runs/reproduce). An experiment whose data or model is missing is left out with a word. All of them take about four hours
-# on two cores.
+# cells at once; RUNS (runs/reproduce). An experiment whose data or model is missing is left out with a word. All of them should take
+# about four hours on two cores that do nothing else (their training took ten hours in all, with two to four runs at a time).
 set -eu
 cd "$(dirname "$0")/.."
 
