@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::format::{human_count, parts, steps};
 use super::screen::{progress_bar, say, training_style};
-use super::tracker::{EventSink, command};
+use super::tracker::{EventSink, command, finish};
 use crate::base::Stop;
 use crate::base::memory::human;
 use crate::base::numbers::{short, significant};
@@ -36,8 +36,7 @@ pub(super) fn train_lab(mut run: LabRun, as_json: bool, quiet: bool) -> Result<(
         let _ = draw();
     })?;
     let all = run.account(&results)?;
-    // all_results.json comes last: with it the run is finished, and no later process looks after the other files.
-    let written = draw().and_then(|()| events.end(&results)).and_then(|()| folder::finish(&config, &all));
+    let written = finish(&config, draw, &events, &results, &all);
     say(&if as_json { all.to_string() } else { summary(&config, &results) })?;
     written
 }

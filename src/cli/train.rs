@@ -8,7 +8,7 @@ use super::args::{JobArgs, TrainArgs};
 use super::format::{human_count, loss_name, outlook, parts, steps, summary, trained};
 use super::lab::{begin_lab, forecast_lab, train_lab};
 use super::screen::{describe_model, load, on_threads, progress_bar, say, training_style};
-use super::tracker::{EventSink, command};
+use super::tracker::{EventSink, command, finish};
 use crate::base::Stop;
 use crate::base::files::free_bytes;
 use crate::base::memory::{human, machine_bytes};
@@ -264,8 +264,7 @@ fn train_to_the_end(mut run: Run, stop: &Stop, as_json: bool, quiet: bool) -> Re
         let _ = run.log.check_place().and_then(|()| draw(&run));
     })?;
     let (all, comparison) = run.account(&results)?;
-    // all_results.json comes last: with it the run is finished, and no later process looks after the other files.
-    let written = draw(&run).and_then(|()| events.end(&results)).and_then(|()| folder::finish(&run.job.config, &all));
+    let written = finish(&run.job.config, || draw(&run), &events, &results, &all);
     let Job { config, task, examples } = &run.job;
     let said = || summary(config, task, &results, &comparison, examples.eval.len(), run.repeats);
     match (as_json, &run.earlier) {

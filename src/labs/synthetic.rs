@@ -114,7 +114,8 @@ vectorize! {
             100.0 * square(next - square(x)) + square(1.0 - x)
         };
         let mut lanes = [0f64; 8];
-        let (x, next) = (x[..x.len() - 1].chunks_exact(8), x[1..].chunks_exact(8));
+        let pairs = x.len().saturating_sub(1);
+        let (x, next) = (x[..pairs].chunks_exact(8), x[x.len() - pairs..].chunks_exact(8));
         let rest = x.remainder().iter().zip(next.remainder());
         for (x, next) in x.zip(next) {
             for j in 0..8 {

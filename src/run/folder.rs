@@ -330,6 +330,13 @@ pub(super) fn rename(folder: &Path, name: &str) -> Result<()> {
     write_run(folder, &run)
 }
 
+/// The results of a run, once it is finished. Those of before an extension stay until there are new ones, and are none of its own.
+pub fn results_of(folder: &Path, trajectory: &Trajectory) -> Option<Value> {
+    trajectory.done.as_ref()?;
+    let results: Value = serde_json::from_slice(&std::fs::read(folder.join(RESULTS)).ok()?).ok()?;
+    (results["steps"].as_u64() == Some(trajectory.steps())).then_some(results)
+}
+
 /// Writes all_results.json, which says that the run is finished.
 pub fn finish(config: &RunConfig, all: &Value) -> Result<()> {
     files::write_bytes(&config.output_dir.join(RESULTS), &serde_json::to_vec_pretty(all)?)

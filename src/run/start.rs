@@ -203,9 +203,8 @@ pub fn resume(run: &Path, raw: &RawArgs) -> Result<Resumed> {
     let config = known.clone().resumed(raw, run)?;
     let steps = log.trajectory().steps();
     let at_its_end = steps == config.max_steps || config.stops_early(log.trajectory(), steps).is_some();
-    let finished = log.trajectory().done.is_some() && config.max_steps == known.max_steps && at_its_end;
-    let results = std::fs::read(run.join(folder::RESULTS)).ok().filter(|_| finished);
-    let earlier: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let finished = config.max_steps == known.max_steps && at_its_end;
+    let earlier = folder::results_of(run, log.trajectory()).filter(|_| finished);
     if let Some(results) = &earlier {
         match log.trajectory().check_kept(run) {
             Ok(()) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::run::folder::RESULTS;
+use crate::run::folder::results_of;
 use crate::run::trajectory::record::FILE;
 use crate::run::trajectory::{Scored, Trajectory};
 
@@ -64,16 +64,12 @@ pub fn find(folder: &Path) -> Result<Found> {
 }
 
 fn run(folder: &Path, trajectory: Trajectory) -> Found {
-    // A run that stopped early has ended too.
-    let results = std::fs::read(folder.join(RESULTS)).ok().filter(|_| trajectory.done.is_some());
-    let results: Option<Value> = results.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let standing = Standing {
         steps: trajectory.steps(),
         max_steps: trajectory.max_steps,
         dev: trajectory.dev.clone(),
         made_by: trajectory.header.zotune.clone(),
-        // Those of before an extension stay until there are new ones.
-        results: results.filter(|results| results["steps"].as_u64() == Some(trajectory.steps())),
+        results: results_of(folder, &trajectory),
     };
     Found::Run(Box::new(trajectory), standing)
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
-use crate::support::{RUN, copy_all, done, names, outcome, says, stderr, workplace, zotune};
+use crate::support::{RUN, copy_all, done, json, names, outcome, says, stderr, workplace, zotune};
 
 /// Turns a bit of a tensor over in a safetensors file.
 pub(crate) fn damage(file: &Path, tensor: &str) -> Result<()> {
@@ -99,6 +99,12 @@ fn a_run_is_finished_once_all_its_files_are_there() -> Result<()> {
         done(place, "train --resume run")?;
         assert_eq!(names(&run), whole, "{words}");
         assert!(stderr(&done(place, "train --resume run")?).contains("run is finished"), "{words}");
+        // The results of before an extension are not those of the longer run.
+        let before = std::fs::read(&results)?;
+        done(place, "train --resume run --max-steps 80")?;
+        std::fs::write(&results, before)?;
+        done(place, "train --resume run")?;
+        assert_eq!(json(&results)?["steps"], 80, "{words}");
     }
     Ok(())
 }
